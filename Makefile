@@ -1,0 +1,50 @@
+# make demo    set up, build, train on iris and time the closure design beside it
+# make test    set up, build, run all tests on both handles
+# make lint    ruff, mypy --strict, files derived from the core
+# make ctest   the core alone under ASan and UBSan, and under valgrind where it is installed
+# PYTHON=python3.12 VENV=.venv312 choose the interpreter and where things are set up.
+
+PYTHON ?= python3
+VENV ?= .venv
+CC ?= cc
+BIN = $(VENV)/bin
+
+.PHONY: demo test lint ctest clean
+
+demo: $(VENV)/installed
+	$(BIN)/python -m tapegrad demo
+
+test: $(VENV)/installed
+	for handle in $$($(BIN)/python -c 'from build_ffi import HANDLES; print(*HANDLES)'); do \
+	    TAPEGRAD_HANDLE=$$handle $(BIN)/python -m pytest -q || exit 1; \
+	done
+
+lint: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m mypy
+	$(BIN)/python tools/derive.py --check
+
+# Installed again when a source of the extension has changed; the Python files are used where they are.
+$(VENV)/installed: pyproject.toml setup.py build_ffi.py $(wildcard csrc/*)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 9))' 2>/dev/null || \
+	    { echo "tapegrad cannot be built: missing Python 3.9 or later ($(PYTHON) is none)" >&2; exit 1; }
+	@$(PYTHON) build_ffi.py --check
+	@$(PYTHON) -m venv $(VENV) || \
+	    { echo "tapegrad cannot be built: missing the venv module: on Debian, apt install python3-venv" >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	@touch $@
+
+CORE = csrc/tape.c csrc/ops.c csrc/sweep.c
+CTEST = $(CC) -std=c11 -g -Wall -Wextra -Wpedantic -Werror -ffp-contract=off -Icsrc tests/c/test_core.c $(CORE) -lm
+
+ctest:
+	@mkdir -p build
+	$(CTEST) -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -o build/core_sanitized
+	build/core_sanitized
+	$(CTEST) -O2 -o build/core
+	if command -v valgrind >/dev/null; then \
+	    valgrind --quiet --error-exitcode=1 --leak-check=full build/core; else build/core; fi
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info tapegrad/_core.c tapegrad/*.o tapegrad/*.so

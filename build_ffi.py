@@ -1,0 +1,91 @@
+"""Describes the C core to cffi, which builds one extension, `tapegrad._core`; setuptools runs it.
+
+    python build_ffi.py            build in place
+    python build_ffi.py --check    say in one line what is missing to build, exit 1 if something is
+
+TAPEGRAD_SANITIZE=address,undefined in the environment builds with those sanitizers."""
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent
+CSRC = ROOT / "csrc"
+
+# The C handle is written for CPython's limited API, which free-threaded builds do not have; nor would a GIL guard it.
+C_HANDLE = platform.python_implementation() == "CPython" and not sysconfig.get_config_var("Py_GIL_DISABLED")
+
+HANDLES = ("c", "cffi") if C_HANDLE else ("cffi",)
+
+SOURCES = ["csrc/tape.c", "csrc/ops.c", "csrc/sweep.c"] + (["csrc/handle.c", "csrc/held.c"] if C_HANDLE else [])
+DEPENDS = ["csrc/ops.def", "csrc/ops.h", "csrc/tape.h", "csrc/handle.h"]
+
+# -ffp-contract=off: no fused multiply-add, the same bits on every machine.
+FLAGS = [] if os.name == "nt" else ["-std=c11", "-O2", "-ffp-contract=off", "-fvisibility=hidden"]
+
+
+def declarations() -> str:
+    """The marked section of the header, which is also the cdef."""
+    header = (CSRC / "tape.h").read_text(encoding="utf-8")
+    section = header.split("/* cdef: begin */")[1].split("/* cdef: end */")[0]
+    section += 'extern "Python" int _call_rule(void *, uint32_t);\n'
+    return section + ("int tg_make_c_handle(void);\n" if C_HANDLE else "")
+
+
+def builder() -> Any:
+    """The FFI that setup.py names in `cffi_modules`."""
+    import cffi
+
+    ffi = cffi.FFI()
+    ffi.cdef(declarations())
+    sanitize = os.environ.get("TAPEGRAD_SANITIZE")
+    extra = ["-g", f"-fsanitize={sanitize}", "-fno-sanitize-recover=all"] if sanitize else []
+    ffi.set_source(
+        "tapegrad._core",
+        '#include "tape.h"\n' + ("int tg_make_c_handle(void);\n" if C_HANDLE else ""),
+        sources=SOURCES,
+        depends=DEPENDS,
+        include_dirs=["csrc"],
+        extra_compile_args=FLAGS + extra,
+        extra_link_args=extra,
+        libraries=[] if os.name == "nt" else ["m"],
+        py_limited_api=True,
+    )
+    return ffi
+
+
+def missing() -> str | None:
+    """What is missing to build an extension, in one line, or None."""
+    compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()
+    include = sysconfig.get_paths()["include"]
+    with tempfile.TemporaryDirectory() as folder:
+        for what, line in (
+            (f"a C compiler ({compiler[0]} does not work): on Debian, apt install gcc", "int x;"),
+            (f"the Python header {include}/Python.h: on Debian, apt install python3-dev", "#include <Python.h>"),
+        ):
+            source = Path(folder, "probe.c")
+            source.write_text(line + "\n")
+            command = [*compiler, f"-I{include}", "-c", str(source), "-o", str(Path(folder, "probe.o"))]
+            try:
+                subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            except (OSError, subprocess.CalledProcessError):
+                return what
+    return None
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--check"]:
+        lack = missing()
+        if lack:
+            sys.exit(f"tapegrad cannot be built: missing {lack}")
+    elif sys.argv[1:]:
+        sys.exit(__doc__)
+    else:
+        os.chdir(ROOT)
+        builder().compile(verbose=False)

@@ -1,0 +1,144 @@
+/*  The table as data, the many-operand primals and sweeps, and recording by opcode for callers outside C.  */
+#include "ops.h"
+
+const tg_op_info tg_ops[] = {
+    {"LEAF", "leaf", "", "", "", "NEVER", "", "", "", "a number"},
+    {"NODE", "node", "", "", "", "NEVER", "", "", "", "made by hand: Value(data, (a, b), 'op')"},
+#define TG_ROW(NAME, kind, method, aliases, symbol, refusal, primal, da, db, doc)                                      \
+    {#NAME, kind, #method, aliases, symbol, #refusal, #primal, #da, #db, doc},
+#define TG_UNARY(NAME, method, aliases, symbol, refusal, primal, da, doc)                                              \
+    TG_ROW(NAME, "unary", method, aliases, symbol, refusal, primal, da, , doc)
+#define TG_BINARY(NAME, method, aliases, symbol, refusal, primal, da, db, doc)                                         \
+    TG_ROW(NAME, "binary", method, aliases, symbol, refusal, primal, da, db, doc)
+#define TG_PASSIVE(NAME, method, aliases, symbol, refusal, primal, da, doc)                                            \
+    TG_ROW(NAME, "passive", method, aliases, symbol, refusal, primal, da, , doc)
+#define TG_MANY(NAME, method, aliases, symbol, refusal, primal, sweep, doc)                                            \
+    TG_ROW(NAME, "many", method, aliases, symbol, refusal, primal, sweep, , doc)
+#include "ops.def"
+};
+
+const int tg_op_count = TG_OPS;
+_Static_assert(sizeof tg_ops / sizeof tg_ops[0] == TG_OPS, "a row an opcode");
+
+/* ids: xs, then ys, then the bias where n is odd. */
+double tg_dot(const double *data, const uint32_t *ids, uint32_t n)
+{
+    uint32_t half = n / 2;
+    double y = n % 2 ? data[ids[n - 1]] : 0.0;
+    for (uint32_t k = 0; k < half; k++)
+        y += data[ids[k]] * data[ids[half + k]];
+    return y;
+}
+
+TG_MANY_SWEEP(tg_dot_sweep)
+{
+    uint32_t half = n / 2;
+    (void)y;
+    if (n % 2)
+        tg_add_adjoint(adj, touched, ids[n - 1], g);
+    for (uint32_t k = 0; k < half; k++) {
+        double x = data[ids[k]];
+        tg_add_adjoint(adj, touched, ids[k], g * data[ids[half + k]]);
+        tg_add_adjoint(adj, touched, ids[half + k], g * x);
+    }
+}
+
+double tg_sum(const double *data, const uint32_t *ids, uint32_t n)
+{
+    double y = 0.0;
+    for (uint32_t k = 0; k < n; k++)
+        y += data[ids[k]];
+    return y;
+}
+
+TG_MANY_SWEEP(tg_sum_sweep)
+{
+    (void)y, (void)data;
+    for (uint32_t k = 0; k < n; k++)
+        tg_add_adjoint(adj, touched, ids[k], g);
+}
+
+/* Shifted by the largest operand: see Blanchard, Higham, Higham, "Accurately computing the log-sum-exp and softmax
+   functions", IMA J. Numer. Anal. 41 (2021). */
+double tg_logsumexp(const double *data, const uint32_t *ids, uint32_t n)
+{
+    double top = -INFINITY, y = 0.0;
+    for (uint32_t k = 0; k < n; k++)
+        top = tg_max(top, data[ids[k]]);
+    if (isinf(top) || isnan(top))
+        return top;
+    for (uint32_t k = 0; k < n; k++)
+        y += exp(data[ids[k]] - top);
+    return top + log(y);
+}
+
+TG_MANY_SWEEP(tg_logsumexp_sweep)
+{
+    for (uint32_t k = 0; k < n; k++)
+        tg_add_adjoint(adj, touched, ids[k], g * exp(data[ids[k]] - y));
+}
+
+double tg_evaluate(int op, double a, double b, int *refusal)
+{
+    double y = tg_primal(op, a, b);
+    *refusal = tg_refusal(op, a, b, y);
+    return y;
+}
+
+int64_t tg_leaf(tg_tape *t, double data)
+{
+    int code = tg_grow(t, 1, 0);
+    return code ? code : (int64_t)tg_push(t, TG_LEAF, 0, 0, data);
+}
+
+int64_t tg_record(tg_tape *t, int op, uint32_t a, uint32_t b)
+{
+    int code;
+    double y;
+    if (op <= TG_NODE || op >= TG_OPS || tg_is_many(op) || a >= t->len || b >= t->len)
+        return TG_BAD_ID;
+    y = tg_evaluate(op, t->data[a], t->data[b], &code);
+    if (!code)
+        code = tg_grow(t, 1, 0);
+    return code ? code : (int64_t)tg_push(t, op, a, b, y);
+}
+
+int64_t tg_record_number(tg_tape *t, int op, uint32_t id, double k, int first, int written_int)
+{
+    int code;
+    uint32_t leaf;
+    double y;
+    if (op <= TG_NODE || op >= TG_OPS || tg_is_many(op) || id >= t->len)
+        return TG_BAD_ID;
+    y = first ? tg_evaluate(op, k, t->data[id], &code) : tg_evaluate(op, t->data[id], k, &code);
+    if (!code)
+        code = tg_grow(t, 2, 0);
+    if (code)
+        return code;
+    leaf = tg_push(t, TG_LEAF, (uint32_t)written_int, 0, k);
+    return tg_push(t, op, first ? leaf : id, first ? id : leaf, y);
+}
+
+int64_t tg_record_many(tg_tape *t, int op, const uint32_t *ids, uint32_t n)
+{
+    int code;
+    uint32_t *operands, id;
+    if (op >= TG_OPS || !tg_is_many(op))
+        return TG_BAD_ID;
+    for (uint32_t k = 0; k < n; k++)
+        if (ids[k] >= t->len)
+            return TG_BAD_ID;
+    code = tg_grow(t, 1, (uint64_t)n + 1);
+    if (code)
+        return code;
+    operands = tg_push_many(t, op, n);
+    id = t->len - 1;
+    for (uint32_t k = 0; k < n; k++)
+        operands[k] = ids[k];
+    switch (op) {
+#define TG_MANY(NAME, method, aliases, symbol, refusal, primal, ...)                                                   \
+    case TG_##NAME: t->data[id] = primal(t->data, operands, n); break;
+#include "ops.def"
+    }
+    return id;
+}

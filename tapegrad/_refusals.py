@@ -1,0 +1,40 @@
+"""What is refused: which objects are numbers, which exception a code of the core stands for. Both handles ask here."""
+from __future__ import annotations
+
+import numbers
+from typing import Any
+
+from ._core import ffi, lib
+
+
+def as_number(x: Any) -> Any:
+    """`x` as a float, or NotImplemented: whatever float() takes without parsing text, but neither Decimal nor arrays.
+
+    Raises:
+        OverflowError: an integer too large for a float.
+        TypeError: x has a `__float__` that refuses.
+    """
+    if isinstance(x, numbers.Number):  # Decimal and complex register as Number, not as Real
+        return float(x) if isinstance(x, numbers.Real) else NotImplemented
+    kind = type(x)
+    if hasattr(kind, "__len__") or not (hasattr(kind, "__float__") or hasattr(kind, "__index__")):
+        return NotImplemented
+    return float(x)
+
+
+def refused(code: int, op: int, a: float, b: float) -> Exception:
+    """The exception for a code that the core gave for `op` of `a` and `b`."""
+    if code == -1:
+        return MemoryError()
+    if code == -2:
+        return MemoryError("the tape is full: 2**32 - 1 nodes or operands")
+    if code == -4:
+        return IndexError("no such node on the tape")
+    row = lib.tg_ops[op]
+    symbol, kind = ffi.string(row.symbol).decode(), ffi.string(row.kind)
+    call = f"{symbol}({a!r})" if kind == b"unary" else f"{a!r} {symbol} {b!r}"
+    if code == -5:
+        return ZeroDivisionError(f"{call}: " + ("division by zero" if symbol == "/" else "0.0 to a negative power"))
+    if code == -7:
+        return OverflowError(f"{call}: result too large for a float")
+    return ValueError(f"{call}: " + ("the result is complex" if symbol == "**" else "math domain error"))

@@ -1,0 +1,101 @@
+"""The closure design, to measure against: one Python object and one closure for each operation, as in micrograd."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+__all__ = ["Scalar"]
+
+
+def _nothing() -> None:
+    pass
+
+
+class Scalar:
+    """A number that knows its operands and how to pass its grad on to them."""
+
+    def __init__(self, data: float, operands: tuple[Scalar, ...] = ()) -> None:
+        self.data = data
+        self.grad = 0.0
+        self._prev = set(operands)
+        self._backward: Callable[[], None] = _nothing
+
+    def __add__(self, other: Scalar | float) -> Scalar:
+        b = other if isinstance(other, Scalar) else Scalar(other)
+        out = Scalar(self.data + b.data, (self, b))
+
+        def backward() -> None:
+            self.grad += out.grad
+            b.grad += out.grad
+
+        out._backward = backward
+        return out
+
+    def __mul__(self, other: Scalar | float) -> Scalar:
+        b = other if isinstance(other, Scalar) else Scalar(other)
+        out = Scalar(self.data * b.data, (self, b))
+
+        def backward() -> None:
+            self.grad += b.data * out.grad
+            b.grad += self.data * out.grad
+
+        out._backward = backward
+        return out
+
+    def __sub__(self, other: Scalar | float) -> Scalar:
+        b = other if isinstance(other, Scalar) else Scalar(other)
+        out = Scalar(self.data - b.data, (self, b))
+
+        def backward() -> None:
+            self.grad += out.grad
+            b.grad -= out.grad
+
+        out._backward = backward
+        return out
+
+    def tanh(self) -> Scalar:
+        out = Scalar(math.tanh(self.data), (self,))
+
+        def backward() -> None:
+            self.grad += (1.0 - out.data * out.data) * out.grad
+
+        out._backward = backward
+        return out
+
+    def exp(self) -> Scalar:
+        out = Scalar(math.exp(self.data), (self,))
+
+        def backward() -> None:
+            self.grad += out.data * out.grad
+
+        out._backward = backward
+        return out
+
+    def log(self) -> Scalar:
+        out = Scalar(math.log(self.data), (self,))
+
+        def backward() -> None:
+            self.grad += out.grad / self.data
+
+        out._backward = backward
+        return out
+
+    def backward(self) -> None:
+        """Add d(self)/d(v) to the grad of every v that self depends on; the order is found without recursion."""
+        order: list[Scalar] = []
+        seen = {self}
+        path = [(self, iter(self._prev))]
+        while path:
+            node, rest = path[-1]
+            for operand in rest:
+                if operand not in seen:
+                    seen.add(operand)
+                    path.append((operand, iter(operand._prev)))
+                    break
+            else:
+                order.append(node)
+                path.pop()
+        self.grad = 1.0
+        for node in reversed(order):
+            node._backward()

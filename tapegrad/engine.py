@@ -1,0 +1,7 @@
+"""`Value` where programs written for micrograd look for it."""
+
+from __future__ import annotations
+
+from .value import Value
+
+__all__ = ["Value"]

@@ -1,0 +1,118 @@
+"""`tape`: the one tape that all Values record on."""
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+from . import _core
+from ._core import ffi, lib
+from .value import handle
+
+
+class Operation(NamedTuple):
+    """A row of the table of operations, as the compiled core reports it."""
+
+    name: str
+    kind: str
+    method: str
+    aliases: tuple[str, ...]
+    symbol: str
+    refusal: str
+    primal: str
+    da: str
+    db: str
+    doc: str
+
+
+class Tape:
+    """The tape: the list of all nodes in order of making.
+
+    Nodes go by themselves when no live Value depends on them; nothing here has to be called.
+    """
+
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        """Nodes now."""
+        return handle.size()
+
+    def __bool__(self) -> bool:
+        """True: an empty tape is a tape."""
+        return True
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the arena holds, used or kept for later."""
+        return handle.nbytes()
+
+    @property
+    def handle(self) -> str:
+        """Which implementation of Value is in use: "c" or "cffi"."""
+        return "c" if handle.__name__.endswith("_c_handle") else "cffi"
+
+    def collect(self) -> int:
+        """Remove the nodes that no live Value depends on, now.
+
+        Returns:
+            How many nodes went; 0 while a sweep is running a rule.
+
+        Raises:
+            MemoryError: no memory for the renumbering; nothing has changed.
+        """
+        return handle.collect()
+
+    def reset(self) -> None:
+        """Forget all history: live Values become leaves with their data and grad.
+
+        Raises:
+            RuntimeError: a sweep is running a rule.
+            MemoryError: no memory for the renumbering; nothing has changed.
+        """
+        handle.reset()
+
+    def zero_grad(self) -> None:
+        """Set the grad of every node to 0.0."""
+        handle.clear_grads()
+
+    def stats(self) -> dict[str, float]:
+        """Counts of the tape.
+
+        Returns:
+            nodes: now; handles: live Values; capacity: nodes without growing; bytes: held by the arena;
+            reclaims: so far, explicit ones included; seconds: spent in them.
+        """
+        return dict(zip(("nodes", "handles", "capacity", "bytes", "reclaims", "seconds"), handle.stats()))
+
+    @property
+    def operations(self) -> tuple[Operation, ...]:
+        """The table of operations."""
+        return _operations()
+
+    @property
+    def build(self) -> dict[str, Any]:
+        """How the core was built: compiler, bytes_per_node (recorded), bytes_per_swept_node, abi."""
+        return {
+            "compiler": ffi.string(lib.tg_compiler).decode(),
+            "bytes_per_node": lib.tg_node_bytes(0),
+            "bytes_per_swept_node": lib.tg_node_bytes(1),
+            "abi": _core.__file__.split(".")[-2],
+        }
+
+    def __repr__(self) -> str:
+        s = self.stats()
+        return (
+            f"<tape: {s['nodes']} nodes, {s['handles']} live Values, {s['bytes'] / 2**20:.1f} MiB, "
+            f"{s['reclaims']} reclaims, {self.handle} handle>"
+        )
+
+
+@functools.cache
+def _operations() -> tuple[Operation, ...]:
+    rows = []
+    for k in range(2, lib.tg_op_count):  # 0 and 1 are leaves and nodes made by hand
+        texts = {name: ffi.string(getattr(lib.tg_ops[k], name)).decode() for name in Operation._fields}
+        rows.append(Operation(**{**texts, "aliases": tuple(texts["aliases"].split())}))
+    return tuple(rows)
+
+
+tape = Tape()

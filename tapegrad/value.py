@@ -1,0 +1,91 @@
+"""`Value`: picks the handle, and attaches what needs no speed."""
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from ._core import ffi, lib
+
+if TYPE_CHECKING:
+    from . import _c_handle as handle
+    from ._c_handle import Value, dot, leaves, logsumexp, sum, zero_grad
+else:
+
+    def _picked():
+        """The module of the handle that TAPEGRAD_HANDLE asks for; without it the C handle where there is one."""
+        built = hasattr(lib, "tg_make_c_handle")
+        asked = os.environ.get("TAPEGRAD_HANDLE") or ("c" if built else "cffi")
+        if asked == "cffi":
+            from . import _cffi_handle as module
+        elif asked != "c":
+            raise ImportError(f"TAPEGRAD_HANDLE must be 'c' or 'cffi', not {asked!r}")
+        elif not built:
+            raise ImportError("TAPEGRAD_HANDLE=c: the C handle is built on CPython with a GIL only; use cffi here")
+        elif lib.tg_make_c_handle():
+            raise ImportError("the C handle could not be made; the error is printed above")
+        else:
+            from . import _c_handle as module
+        return module
+
+    handle = _picked()
+    Value, dot, leaves, logsumexp = handle.Value, handle.dot, handle.leaves, handle.logsumexp
+    sum, zero_grad = handle.sum, handle.zero_grad
+
+__all__ = ["Value", "dot", "handle", "leaves", "logsumexp", "no_grad", "sum", "zero_grad"]
+
+
+class no_grad(contextlib.ContextDecorator):
+    """Operations inside give leaves: `with no_grad(): ...`, or `@no_grad()` on a function. It counts for its thread."""
+
+    def __enter__(self) -> no_grad:
+        handle.no_grad_by(1)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        handle.no_grad_by(-1)
+
+
+def _repr(self: Value) -> str:
+    label = f"{self.label}|" if self.label else ""
+    return f"{type(self).__name__}({label}data={self.data!r}, grad={self.grad!r})"
+
+
+def _format(self: Value, spec: str) -> str:
+    return format(self.data, spec) if spec else str(self)
+
+
+def _refuse(name: str) -> Callable[[Value], NoReturn]:
+    def refuse(self: Value) -> NoReturn:
+        raise TypeError(f"{name}() of a Value would drop its gradient: use v.data")
+
+    return refuse
+
+
+def _leaf(kind: type[Value], data: float, grad: float) -> Value:
+    v = kind.__new__(kind)
+    Value.__init__(v, data)
+    v.grad = grad
+    return v
+
+
+def _reduce(self: Value, protocol: Any = 2) -> tuple[Any, ...]:
+    state = {name: x for name, x in vars(self).items() if name not in ("_op", "_backward")}
+    return _leaf, (type(self), self.data, self.grad), state or None
+
+
+def _attach() -> None:
+    attached = {
+        "__repr__": _repr, "__format__": _format, "__reduce_ex__": _reduce,
+        "__float__": _refuse("float"), "__int__": _refuse("int"),
+    }  # fmt: skip
+    for name, method in attached.items():
+        setattr(Value, name, method)
+    for k in range(lib.tg_op_count):
+        row = lib.tg_ops[k]
+        for alias in ffi.string(row.aliases).decode().split():
+            setattr(Value, alias, getattr(Value, ffi.string(row.method).decode()))
+
+
+_attach()

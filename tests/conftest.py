@@ -1,0 +1,93 @@
+"""What all tests share: the handle that was asked for, settled lifetimes, scripts in a fresh interpreter."""
+
+from __future__ import annotations
+
+import gc
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+import tapegrad
+from tapegrad import Value, tape
+
+CPYTHON = platform.python_implementation() == "CPython"
+
+settings.register_profile(
+    "tapegrad", deadline=None, max_examples=150, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("tapegrad")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def handle():
+    """The handle in use, which must be the one that the environment asks for."""
+    assert tape.handle == os.environ.get("TAPEGRAD_HANDLE", "c" if CPYTHON else "cffi")
+    return tape.handle
+
+
+@pytest.fixture
+def settle():
+    """A function after which what is unreachable is gone; on CPython it is gone already, so there it does nothing."""
+
+    def settle():
+        if not CPYTHON:
+            for _ in range(3):
+                gc.collect()
+            tape.collect()
+
+    return settle
+
+
+@pytest.fixture
+def swept(settle):
+    """A tape without garbage to start from: what other tests left behind is collected first."""
+    gc.collect()
+    settle()
+    tape.collect()
+
+
+@pytest.fixture
+def np():
+    """NumPy, or a skip: the project does not need it."""
+    return pytest.importorskip("numpy")
+
+
+@pytest.fixture
+def works():
+    """A function that fails unless the tape still computes."""
+
+    def works():
+        x, y = Value(3.0), Value(-2.0)
+        z = (x * y + x).tanh() * 0.0 + x * x * y
+        z.backward()
+        assert (z.data, x.grad, y.grad) == (-18.0, -12.0, 9.0)
+
+    return works
+
+
+@pytest.fixture
+def script(tmp_path, handle):
+    """A function that runs Python code in an interpreter of its own, on the same package and the same handle."""
+    package = str(pathlib.Path(tapegrad.__file__).parent.parent)
+
+    def run(code, *args, timeout=300):
+        env = dict(os.environ, TAPEGRAD_HANDLE=handle, PYTHONFAULTHANDLER="1")
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, [package, env.get("PYTHONPATH")]))
+        done = subprocess.run(
+            [sys.executable, "-c", code, *args],
+            cwd=tmp_path,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        assert "Fatal Python error" not in done.stderr and done.returncode == 0, (done.returncode, done.stderr[-3000:])
+        return done
+
+    return run

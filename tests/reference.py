@@ -1,0 +1,223 @@
+"""A closure engine to compare with: one object a node, sorted without recursion, fresh adjoints for each sweep.
+
+Partials read the operands' current data, and those written in terms of y the node's own, as the tape does.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import operator
+from collections.abc import Callable
+from typing import NamedTuple
+
+SMALLEST_NORMAL = 2.2250738585072014e-308
+
+
+class Operation(NamedTuple):
+    """A row of the table in plain Python: the value on floats, its partials by a, b and the result y."""
+
+    primal: Callable[..., float]
+    da: Callable[[float, float, float], float]
+    db: Callable[[float, float, float], float] = lambda a, b, y: 0.0
+
+
+def div(a, b):
+    """IEEE division, for slopes may be infinite."""
+    if b:
+        return a / b
+    return math.nan if a == 0 or math.isnan(a) else math.copysign(math.inf, a) * math.copysign(1.0, b)
+
+
+def power(a, b):
+    if a < 0 and not math.isinf(a) and math.isfinite(b) and b % 1:
+        raise ValueError(f"{a} ** {b} is complex")
+    return a**b
+
+
+def power_da(a, b, y):
+    if b == 0:
+        return 0.0
+    try:
+        return b * math.pow(a, b - 1)
+    except OverflowError:
+        return b * math.copysign(math.inf, a if (b - 1) % 2 == 1 else 1.0)
+    except ValueError:
+        return b * math.copysign(math.inf, a if (b - 1) % 2 == 1 else 1.0) if a == 0 else math.nan
+
+
+def power_db(a, b, y):
+    if a == 0:
+        return 0.0 if b >= 0 else y * -math.inf
+    return y * math.log(a) if a > 0 else math.nan
+
+
+def unbounded(function):
+    """A function of math that gives infinity where math raises OverflowError; its argument's sign where it is odd."""
+
+    def f(x):
+        try:
+            return function(x)
+        except OverflowError:
+            return math.copysign(math.inf, function(math.copysign(1.0, x)))
+
+    return f
+
+
+def root(x):
+    return math.sqrt(x) if x >= 0 else math.nan
+
+
+def sigmoid(a):
+    e = math.exp(-abs(a))
+    return (1.0 if a >= 0 else e) / (1.0 + e)
+
+
+def greater(a, b):
+    return math.nan if math.isnan(a) or math.isnan(b) else max(a, b)
+
+
+def smaller(a, b):
+    return math.nan if math.isnan(a) or math.isnan(b) else min(a, b)
+
+
+def step(a, b):
+    """The slope of max by a: ties pass half each."""
+    return 0.5 if a == b else float(a > b)
+
+
+def share(a, y):
+    return a / y if y else 0.0
+
+
+def sign(a):
+    return math.copysign(1.0, a) if a else 0.0
+
+
+def logsumexp(xs):
+    m = max(xs)
+    return m if math.isinf(m) else m + math.log(math.fsum(math.exp(x - m) for x in xs))
+
+
+OPERATIONS = {
+    "add": Operation(operator.add, lambda a, b, y: 1.0, lambda a, b, y: 1.0),
+    "sub": Operation(operator.sub, lambda a, b, y: 1.0, lambda a, b, y: -1.0),
+    "mul": Operation(operator.mul, lambda a, b, y: b, lambda a, b, y: a),
+    "truediv": Operation(operator.truediv, lambda a, b, y: div(1.0, b), lambda a, b, y: div(div(-a, b), b)),
+    "pow": Operation(power, power_da, power_db),
+    "neg": Operation(operator.neg, lambda a, b, y: -1.0),
+    "tanh": Operation(math.tanh, lambda a, b, y: 1.0 - y * y),
+    "relu": Operation(lambda a: 0.0 if a < 0 else a, lambda a, b, y: float(y > 0)),
+    "exp": Operation(math.exp, lambda a, b, y: y),
+    "log": Operation(math.log, lambda a, b, y: div(1.0, a)),
+    "sqrt": Operation(math.sqrt, lambda a, b, y: div(0.5, y)),
+    "sin": Operation(math.sin, lambda a, b, y: math.cos(a)),
+    "cos": Operation(math.cos, lambda a, b, y: -math.sin(a)),
+    "tan": Operation(math.tan, lambda a, b, y: 1.0 + y * y),
+    "asin": Operation(math.asin, lambda a, b, y: div(1.0, root((1.0 - a) * (1.0 + a)))),
+    "acos": Operation(math.acos, lambda a, b, y: div(-1.0, root((1.0 - a) * (1.0 + a)))),
+    "atan": Operation(math.atan, lambda a, b, y: 1.0 / (1.0 + a * a)),
+    "sinh": Operation(math.sinh, lambda a, b, y: unbounded(math.cosh)(a)),
+    "cosh": Operation(math.cosh, lambda a, b, y: unbounded(math.sinh)(a)),
+    "sigmoid": Operation(sigmoid, lambda a, b, y: y * (1.0 - y)),
+    "softplus": Operation(lambda a: max(a, 0.0) + math.log1p(math.exp(-abs(a))), lambda a, b, y: sigmoid(a)),
+    "abs": Operation(abs, lambda a, b, y: sign(a)),
+    "max": Operation(greater, lambda a, b, y: step(a, b), lambda a, b, y: step(b, a)),
+    "min": Operation(smaller, lambda a, b, y: step(b, a), lambda a, b, y: step(a, b)),
+    "expm1": Operation(math.expm1, lambda a, b, y: y + 1.0),
+    "log1p": Operation(math.log1p, lambda a, b, y: div(1.0, 1.0 + a)),
+    "log2": Operation(math.log2, lambda a, b, y: div(1.0, a * math.log(2.0))),
+    "log10": Operation(math.log10, lambda a, b, y: div(1.0, a * math.log(10.0))),
+    "erf": Operation(math.erf, lambda a, b, y: 2.0 / math.sqrt(math.pi) * math.exp(-a * a)),
+    "atan2": Operation(math.atan2, lambda a, b, y: div(b, a * a + b * b), lambda a, b, y: div(-a, a * a + b * b)),
+    "hypot": Operation(math.hypot, lambda a, b, y: share(a, y), lambda a, b, y: share(b, y)),
+}
+BINARY = ("add", "sub", "mul", "truediv", "pow", "max", "min", "atan2", "hypot")
+UNARY = tuple(name for name in OPERATIONS if name not in BINARY)
+MANY = ("dot", "sum", "logsumexp")
+OPERATORS = {name: getattr(operator, name) for name in ("add", "sub", "mul", "truediv", "pow", "neg", "abs")}
+
+
+def apply(name, *operands):
+    """The operation of that name on Values, written as a program would write it."""
+    return OPERATORS[name](*operands) if name in OPERATORS else getattr(operands[0], name)(*operands[1:])
+
+
+def same(got, expected, rel=1e-12):
+    """Equal down to the sign of zero, or both nan, or within the relative tolerance."""
+    if math.isnan(got) or math.isnan(expected):
+        return math.isnan(got) and math.isnan(expected)
+    if got == 0 == expected:
+        return math.copysign(1.0, got) == math.copysign(1.0, expected)
+    return math.isclose(got, expected, rel_tol=rel)
+
+
+def flush(x):
+    """Adjoints below the smallest normal number count as 0."""
+    return 0.0 if abs(x) < SMALLEST_NORMAL else x
+
+
+class Node:
+    """A number with its history; `slack` bounds what rounding may do to `grad`."""
+
+    serial = itertools.count()
+
+    def __init__(self, data, operands=(), partials=lambda node: ()):
+        self.data, self.grad, self.slack = float(data), 0.0, 0.0
+        self.operands, self.partials, self.id = operands, partials, next(Node.serial)
+
+    def backward(self, seed=1.0):
+        """Adds d(self)/d(node) to the grad of every node below, and sets the grad of self to the seed."""
+        below, stack = {self}, [self]
+        while stack:
+            fresh = set(stack.pop().operands) - below
+            below |= fresh
+            stack.extend(fresh)
+        adjoint = dict.fromkeys(below, 0.0)
+        size = dict.fromkeys(below, 0.0)  # the same sum over absolute values
+        adjoint[self] = size[self] = seed
+        for node in sorted(below, key=lambda node: -node.id):
+            if adjoint[node] == 0:
+                continue
+            for operand, partial in zip(node.operands, node.partials(node)):
+                adjoint[operand] = flush(adjoint[operand] + flush(adjoint[node] * partial))
+                size[operand] += abs(size[node] * partial)
+        for node in below:
+            node.grad += adjoint[node]
+            node.slack += 1e-12 * abs(size[node])
+        self.grad, self.slack = seed, 0.0
+
+
+def record(name, a, b=None):
+    """A unary or binary operation of the table, on Nodes."""
+    op = OPERATIONS[name]
+    if b is None:
+        return Node(op.primal(a.data), (a,), lambda y: (op.da(a.data, 0.0, y.data),))
+    return Node(
+        op.primal(a.data, b.data),
+        (a, b),
+        lambda y: (op.da(a.data, b.data, y.data), op.db(a.data, b.data, y.data)),
+    )
+
+
+def dot(xs, ys, bias=None):
+    """bias + x*y + ..., added from left to right, as one node."""
+    data = bias.data if bias else 0.0
+    for x, y in zip(xs, ys):
+        data += x.data * y.data
+    tail = () if bias is None else (bias,)
+    ones = [1.0] * len(tail)
+    return Node(data, (*xs, *ys, *tail), lambda _: [y.data for y in ys] + [x.data for x in xs] + ones)
+
+
+def total(xs):
+    """The sum of xs as one node."""
+    data = 0.0
+    for x in xs:
+        data += x.data
+    return Node(data, tuple(xs), lambda _: [1.0] * len(xs))
+
+
+def logsumexp_node(xs):
+    """log(exp(x) + ...) as one node."""
+    return Node(logsumexp([x.data for x in xs]), tuple(xs), lambda y: [unbounded(math.exp)(x.data - y.data) for x in xs])
