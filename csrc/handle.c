@@ -14,18 +14,18 @@
 #define THREAD_LOCAL _Thread_local
 #endif
 
-PyTypeObject *tg_value_type;
+PyTypeObject *tg_value_type, *tg_function_type;
 
 static PyObject *as_number, *refused;           /* of tapegrad._refusals */
 static PyObject *rule_name, *op_name, *label_name;
 static PyObject *symbols[TG_OPS];
 
-static uint64_t thread(void) { return T->sweep ? (uint64_t)PyThread_get_thread_ident() : 0; }
+uint64_t tg_thread(void) { return T->sweep ? (uint64_t)PyThread_get_thread_ident() : 0; }
 
 /* ---- errors ---- */
 
 /* Raise what a code stands for, with the operation and its operands. */
-static void *raise(int64_t code, int op, double a, double b)
+void *tg_raise(int64_t code, int op, double a, double b)
 {
     PyObject *error;
     if (code == TG_MEMORY)
@@ -41,21 +41,13 @@ static void *raise(int64_t code, int op, double a, double b)
 }
 
 /* TypeError: "what, not 'type of o'". */
-static void *wrong_type(const char *what, PyObject *o)
+void *tg_wrong_type(const char *what, PyObject *o)
 {
     PyObject *name = PyObject_GetAttrString((PyObject *)Py_TYPE(o), "__name__");
     if (name)
         PyErr_Format(PyExc_TypeError, "%s, not '%U'", what, name);
     Py_XDECREF(name);
     return NULL;
-}
-
-static int has_node(const Value *v)
-{
-    if (v->id != TG_NONE)
-        return 1;
-    PyErr_SetString(PyExc_RuntimeError, "this Value has no node: Value.__init__() was not called, or failed");
-    return 0;
 }
 
 /* 1: out is the number; 0: not a number; -1: an exception is set. May run Python code. */
@@ -74,11 +66,11 @@ static inline int number(PyObject *o, double *out)
     return x == Py_NotImplemented ? 0 : *out == -1.0 && PyErr_Occurred() ? -1 : 1;
 }
 
-static int need_number(const char *what, PyObject *o, double *out)
+int tg_need_number(const char *what, PyObject *o, double *out)
 {
     int status = number(o, out);
     if (status == 0)
-        wrong_type(what, o);
+        tg_wrong_type(what, o);
     return status == 1;
 }
 
@@ -88,7 +80,7 @@ static int need_number(const char *what, PyObject *o, double *out)
 static Value *spare;            /* memory of dead handles, linked by dict */
 static int spares;
 
-static inline Value *new_handle(void)
+Value *tg_new_handle(void)
 {
     Value *v = spare;
     if (v) {
@@ -115,13 +107,6 @@ static inline void free_memory(Value *v)
     } else
         ((freefunc)PyType_GetSlot(type, Py_tp_free))(v);
     Py_DECREF(type);
-}
-
-static inline PyObject *own(Value *v, uint32_t id)
-{
-    v->id = id;
-    T->owner[id] = v;
-    return (PyObject *)v;
 }
 
 /* Free memory that was left with nodes now gone, and what it refers to: runs Python code. */
@@ -165,7 +150,7 @@ static PyObject *handle_of(uint32_t id)
         if (PyType_GetFlags(type) & Py_TPFLAGS_HAVE_GC)
             PyObject_GC_Track(v);
     } else {
-        v = new_handle();
+        v = tg_new_handle();
         if (!v)
             return NULL;
     }
@@ -190,6 +175,24 @@ static void value_dealloc(PyObject *self)
     dict = v->dict;
     free_memory(v);
     Py_XDECREF(dict);
+}
+
+/* ---- what is set on a handle ---- */
+
+/* What is set in the handle's dict, borrowed, or NULL. */
+static PyObject *noted(const Value *v, PyObject *name) { return v->dict ? PyDict_GetItemWithError(v->dict, name) : NULL; }
+
+/* Put a value in the handle's dict, or with NULL take it out. */
+static int note(Value *v, PyObject *name, PyObject *value)
+{
+    if (!value) {
+        if (v->dict && PyDict_GetItemWithError(v->dict, name))
+            return PyDict_DelItem(v->dict, name);
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    if (!v->dict && !(v->dict = PyDict_New()))
+        return -1;
+    return PyDict_SetItem(v->dict, name, value);
 }
 
 /* ---- reclaim ---- */
@@ -245,7 +248,7 @@ static int64_t slide(int64_t (*how)(tg_tape *, void (*)(void *, void *), void *)
     return code < 0 ? code : before > T->len ? before - T->len : 0;
 }
 
-static int64_t reclaim(void)
+int64_t tg_reclaim(void)
 {
     if (T->sweep)                       /* its ids must stay */
         return 0;
@@ -254,26 +257,54 @@ static int64_t reclaim(void)
     return slide(tg_slide);
 }
 
-/* Make room, reclaiming first where that is due. May run Python code: ids are read after. */
-static int make_room(uint64_t nodes, uint64_t words)
+int tg_make_room(uint64_t nodes, uint64_t words)
 {
     int code;
-    if (!T->sweep && T->len + nodes > T->reclaim_at)
-        reclaim();                      /* without memory for it there may still be some to grow */
+    if (tg_reclaim_due(T, nodes, words) && tg_reclaim() < 0)
+        tg_set_reclaim_point(T);        /* no memory for it: there may still be some to grow, so ask again later */
     code = tg_grow(T, nodes, words);
     if (code)
-        raise(code, TG_LEAF, 0.0, 0.0);
+        tg_raise(code, TG_LEAF, 0.0, 0.0);
     return !code;
 }
 
-static inline int room(uint32_t nodes) { return T->room - T->len >= nodes || make_room(nodes, 0); }
+/* No rule and no symbol is left to a leaf. Letting go of rules runs Python code, so their handles are held meanwhile. */
+int64_t tg_forget_history(void)
+{
+    PyObject *with_notes = PyList_New(0);
+    int64_t code = with_notes ? TG_OK : TG_MEMORY;
+    for (uint32_t i = 0; !code && i < T->len; i++) {
+        Value *v = HANDLE(T->owner[i]);
+        if (TG_LIVE(T->owner[i]) && v->dict && Py_REFCNT((PyObject *)v) > 0 && PyList_Append(with_notes, (PyObject *)v))
+            code = TG_RAISED;
+    }
+    if (!code) {
+        tg_mark_owned(T);
+        code = slide(tg_forget);
+    }
+    for (Py_ssize_t k = 0; code >= 0 && k < PyList_Size(with_notes); k++) {
+        Value *v = (Value *)PyList_GetItem(with_notes, k);
+        if (note(v, rule_name, NULL) || note(v, op_name, NULL))
+            code = TG_RAISED;
+    }
+    Py_XDECREF(with_notes);
+    return code;
+}
+
+static inline int room(uint32_t nodes) { return T->len + (uint64_t)nodes <= T->room || tg_make_room(nodes, 0); }
 
 /* ---- recording ---- */
 
 static THREAD_LOCAL int grad_off;       /* depth of no_grad in this thread */
 static int grad_off_anywhere;           /* over all threads: mostly 0, and cheaper to ask */
 
-static inline int passive(void) { return grad_off_anywhere && grad_off; }
+int tg_passive(void) { return grad_off_anywhere && grad_off; }
+
+void tg_passive_by(int step)
+{
+    grad_off += step;
+    grad_off_anywhere += step;
+}
 
 /* Record y = op(a, b), the last of them a new leaf where k is given. There is room. */
 TG_INLINE PyObject *record(int op, uint32_t a, uint32_t b, const double *k, int k_first, int k_written_int)
@@ -282,11 +313,11 @@ TG_INLINE PyObject *record(int op, uint32_t a, uint32_t b, const double *k, int 
     int code = tg_refusal(op, da, db, y);
     Value *v;
     if (code)
-        return raise(code, op, da, db);
-    v = new_handle();
+        return tg_raise(code, op, da, db);
+    v = tg_new_handle();
     if (!v)
         return NULL;
-    if (passive())
+    if (tg_passive())
         return own(v, tg_push(T, TG_LEAF, 0, 0, y));
     if (k) {
         uint32_t leaf = tg_push(T, TG_LEAF, (uint32_t)k_written_int, 0, *k);
@@ -341,7 +372,7 @@ static PyObject *with_other(PyObject *result, const char *what, PyObject *other)
     if (result != Py_NotImplemented)
         return result;
     Py_DECREF(result);
-    return wrong_type(what, other);
+    return tg_wrong_type(what, other);
 }
 
 #define METHOD_OF_TWO(NAME)                                                                                            \
@@ -371,90 +402,6 @@ static PyObject *op_power(PyObject *x, PyObject *y, PyObject *modulus)
     return Py_NotImplemented;
 }
 
-/* A tuple of Values and numbers, taken apart. */
-typedef struct {
-    PyObject *items;
-    double *number;         /* of the items that are none of ours */
-    uint32_t n, numbers;
-} operand_list;
-
-static void release(operand_list *list)
-{
-    free(list->number);
-    Py_XDECREF(list->items);
-}
-
-/* Append what an iterable gives to the list. Runs Python code. */
-static int gather(operand_list *list, PyObject *iterable)
-{
-    PyObject *more = PySequence_Tuple(iterable), *joined;
-    double *numbers;
-    Py_ssize_t n;
-    if (!more)
-        return 0;
-    joined = list->items ? PySequence_Concat(list->items, more) : more;
-    if (list->items) {
-        Py_DECREF(more);
-        if (!joined)
-            return 0;
-        Py_DECREF(list->items);
-    }
-    list->items = joined;
-    n = PyTuple_Size(joined);
-    numbers = n < (Py_ssize_t)TG_NONE ? tg_realloc(list->number, ((size_t)n + 1) * sizeof *numbers) : NULL;
-    if (!numbers) {
-        PyErr_NoMemory();
-        return 0;
-    }
-    list->number = numbers;
-    for (uint32_t k = list->n; k < n; k++) {
-        PyObject *item = PyTuple_GetItem(joined, k);
-        if (!is_value(item)) {
-            if (!need_number("operands must be Values or numbers", item, &numbers[k]))
-                return 0;
-            list->numbers++;
-        } else if (!has_node((Value *)item))
-            return 0;
-    }
-    list->n = (uint32_t)n;
-    return 1;
-}
-
-/* Record the many-operand node of a list; without operands, a leaf. */
-static PyObject *record_list(int op, const operand_list *list)
-{
-    uint32_t start, *ids;
-    Value *v;
-    double y = 0.0;
-    if (!make_room((uint64_t)list->numbers + 1, (uint64_t)list->n + 1))
-        return NULL;
-    v = new_handle();
-    if (!v)
-        return NULL;
-    start = T->len;
-    if (!list->n)
-        return own(v, tg_push(T, TG_LEAF, 0, 0, y));
-    for (uint32_t k = 0; k < list->n; k++)
-        if (!is_value(PyTuple_GetItem(list->items, k)))
-            tg_push(T, TG_LEAF, 0, 0, list->number[k]);
-    ids = tg_push_many(T, op, list->n);
-    for (uint32_t k = 0, leaf = start; k < list->n; k++) {
-        PyObject *item = PyTuple_GetItem(list->items, k);
-        ids[k] = is_value(item) ? ((Value *)item)->id : leaf++;
-    }
-    switch (op) {
-#define TG_MANY(NAME, method, aliases, symbol, refusal, primal, ...)                                                   \
-    case TG_##NAME: y = primal(T->data, ids, list->n); break;
-#include "ops.def"
-    }
-    T->data[T->len - 1] = y;
-    if (passive()) {
-        tg_pop(T);
-        tg_push(T, TG_LEAF, 0, 0, y);
-    }
-    return own(v, T->len - 1);
-}
-
 /* ---- construction ---- */
 
 static PyObject *value_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
@@ -462,7 +409,7 @@ static PyObject *value_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     Value *v;
     (void)args, (void)kwargs;
     if (type == tg_value_type)
-        return (PyObject *)new_handle();
+        return (PyObject *)tg_new_handle();
     v = (Value *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
     if (v)
         v->id = TG_NONE;
@@ -489,30 +436,28 @@ static int value_init(PyObject *self, PyObject *args, PyObject *kwargs)
     int done = -1;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OOO:Value", names, &data, &children, &op, &label))
         return -1;
-    if (!need_number("data must be a number", data, &number) || (children && !gather(&list, children)))
+    if (!tg_need_number("data must be a number", data, &number) || (children && tg_gather(&list, children) < 0))
         goto out;
     for (uint32_t k = 0; k < list.n; k++)
-        if (!is_value(PyTuple_GetItem(list.items, k))) {
-            wrong_type("_children must be Values", PyTuple_GetItem(list.items, k));
+        if (!is_value(list.item[k])) {
+            tg_wrong_type("_children must be Values", list.item[k]);
             goto out;
         }
     if (set_unless_empty(v, op_name, op) || set_unless_empty(v, label_name, label) ||
-        !make_room(1, (uint64_t)list.n + 1))
+        !tg_make_room(1, (uint64_t)list.n + 1))
         goto out;
     if (v->id < T->len && T->owner[v->id] == v)         /* __init__ again: another node, the old one is its users' */
         T->owner[v->id] = NULL;
-    if (!list.n || passive())
+    if (!list.n || tg_passive())
         tg_push(T, TG_LEAF, 0, 0, number);
     else {
-        uint32_t *ids = tg_push_many(T, TG_NODE, list.n);
-        for (uint32_t k = 0; k < list.n; k++)
-            ids[k] = ((Value *)PyTuple_GetItem(list.items, k))->id;
+        tg_ids_of(&list, 0, list.n, tg_push_many(T, TG_NODE, list.n));
         T->data[T->len - 1] = number;
     }
     own(v, T->len - 1);
     done = 0;
 out:
-    release(&list);
+    tg_release(&list);
     return done;
 }
 
@@ -528,7 +473,7 @@ static PyObject *get_data(PyObject *self, void *unused)
 static int new_number(Value *v, const char *what, PyObject *o, double *out)
 {
     if (o)
-        return need_number(what, o, out) && has_node(v);
+        return tg_need_number(what, o, out) && has_node(v);
     PyErr_SetString(PyExc_AttributeError, "data and grad of a Value cannot be deleted");
     return 0;
 }
@@ -546,7 +491,7 @@ static int set_data(PyObject *self, PyObject *o, void *unused)
 static PyObject *get_grad(PyObject *self, void *unused)
 {
     (void)unused;
-    return has_node((Value *)self) ? PyFloat_FromDouble(tg_read_grad(T, ((Value *)self)->id, thread())) : NULL;
+    return has_node((Value *)self) ? PyFloat_FromDouble(tg_read_grad(T, ((Value *)self)->id, tg_thread())) : NULL;
 }
 
 static int set_grad(PyObject *self, PyObject *o, void *unused)
@@ -555,24 +500,8 @@ static int set_grad(PyObject *self, PyObject *o, void *unused)
     (void)unused;
     if (!new_number((Value *)self, "grad must be a number", o, &x))
         return -1;
-    tg_write_grad(T, ((Value *)self)->id, thread(), x);
+    tg_write_grad(T, ((Value *)self)->id, tg_thread(), x);
     return 0;
-}
-
-/* What is set in the handle's dict, borrowed, or NULL. */
-static PyObject *noted(const Value *v, PyObject *name) { return v->dict ? PyDict_GetItemWithError(v->dict, name) : NULL; }
-
-/* Put a value in the handle's dict, or with NULL take it out. */
-static int note(Value *v, PyObject *name, PyObject *value)
-{
-    if (!value) {
-        if (v->dict && PyDict_GetItemWithError(v->dict, name))
-            return PyDict_DelItem(v->dict, name);
-        return PyErr_Occurred() ? -1 : 0;
-    }
-    if (!v->dict && !(v->dict = PyDict_New()))
-        return -1;
-    return PyDict_SetItem(v->dict, name, value);
 }
 
 static PyObject *get_op(PyObject *self, void *unused)
@@ -619,8 +548,10 @@ static PyObject *get_operands(PyObject *self, void *unused)
     if (!ids)
         return PyErr_NoMemory();
     tuple = PyTuple_New(n);
-    if (tuple) {
-        tg_operands(T, v->id, ids, n);
+    if (tuple && tg_operands(T, v->id, ids, n) != n) {      /* the tape was reset on the way */
+        Py_DECREF(tuple);
+        tuple = get_operands(self, unused);
+    } else if (tuple) {
         for (uint32_t k = 0; k < n; k++) {
             PyObject *operand = handle_of(ids[k]);
             if (!operand) {
@@ -661,7 +592,7 @@ static int set_backward(PyObject *self, PyObject *rule, void *unused)
     if (!has_node(v))
         return -1;
     if (rule && !PyCallable_Check(rule)) {
-        wrong_type("_backward must be callable", rule);
+        tg_wrong_type("_backward must be callable", rule);
         return -1;
     }
     if (note(v, rule_name, rule))
@@ -703,11 +634,11 @@ static PyObject *value_backward(PyObject *self, PyObject *args, PyObject *kwargs
     double g = 1.0;
     int code;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:backward", names, &seed) ||
-        (seed && !need_number("seed must be a number", seed, &g)) || !has_node((Value *)self))
+        (seed && !tg_need_number("seed must be a number", seed, &g)) || !has_node((Value *)self))
         return NULL;
     code = tg_backward(T, ((Value *)self)->id, g, call_rule, NULL, (uint64_t)PyThread_get_thread_ident());
     if (code)
-        return raise(code, TG_LEAF, 0.0, 0.0);
+        return tg_raise(code, TG_LEAF, 0.0, 0.0);
     Py_RETURN_NONE;
 }
 
@@ -717,9 +648,9 @@ static PyObject *value_push_grad(PyObject *self, PyObject *unused)
     (void)unused;
     if (!has_node((Value *)self))
         return NULL;
-    code = tg_push_grad(T, ((Value *)self)->id, thread());
+    code = tg_push_grad(T, ((Value *)self)->id, tg_thread());
     if (code)
-        return raise(code, TG_LEAF, 0.0, 0.0);
+        return tg_raise(code, TG_LEAF, 0.0, 0.0);
     Py_RETURN_NONE;
 }
 
@@ -825,195 +756,6 @@ static PyType_Spec value_spec = {
     .slots = value_slots,
 };
 
-/* ---- functions of the module ---- */
-
-static PyObject *module_dot(PyObject *module, PyObject *args, PyObject *kwargs)
-{
-    static char *names[] = {"xs", "ys", "bias", NULL};
-    PyObject *xs, *ys, *bias = Py_None, *one, *node = NULL;
-    operand_list list = {0};
-    uint32_t n;
-    int good;
-    (void)module;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|O:dot", names, &xs, &ys, &bias))
-        return NULL;
-    good = gather(&list, xs);
-    n = list.n;
-    good = good && gather(&list, ys);
-    if (good && list.n != 2 * (uint64_t)n) {
-        PyErr_Format(PyExc_ValueError, "dot: %u xs but %u ys", n, list.n - n);
-        good = 0;
-    }
-    if (good && bias != Py_None) {
-        one = PyTuple_Pack(1, bias);
-        good = one && gather(&list, one);
-        Py_XDECREF(one);
-    }
-    if (good)
-        node = record_list(TG_DOT, &list);
-    release(&list);
-    return node;
-}
-
-static PyObject *many(int op, PyObject *xs)
-{
-    operand_list list = {0};
-    PyObject *node = NULL;
-    if (gather(&list, xs)) {
-        if (op == TG_LOGSUMEXP && !list.n)
-            PyErr_SetString(PyExc_ValueError, "logsumexp of no operands");
-        else
-            node = record_list(op, &list);
-    }
-    release(&list);
-    return node;
-}
-
-static PyObject *module_sum(PyObject *module, PyObject *xs) { (void)module; return many(TG_SUM, xs); }
-static PyObject *module_logsumexp(PyObject *module, PyObject *xs) { (void)module; return many(TG_LOGSUMEXP, xs); }
-
-static PyObject *module_leaves(PyObject *module, PyObject *iterable)
-{
-    operand_list list = {0};
-    PyObject *leaves = NULL;
-    (void)module;
-    if (!gather(&list, iterable))
-        goto out;
-    leaves = PyList_New(list.n);
-    if (!leaves || !make_room(list.n, 0)) {
-        Py_CLEAR(leaves);
-        goto out;
-    }
-    for (uint32_t k = 0; k < list.n; k++) {
-        PyObject *item = PyTuple_GetItem(list.items, k);
-        Value *v = is_value(item) ? NULL : new_handle();
-        if (!v) {
-            if (!PyErr_Occurred())
-                wrong_type("leaves are made of numbers", item);
-            Py_CLEAR(leaves);
-            goto out;
-        }
-        PyList_SetItem(leaves, k, own(v, tg_push(T, TG_LEAF, 0, 0, list.number[k])));
-    }
-out:
-    release(&list);
-    return leaves;
-}
-
-static PyObject *module_zero_grad(PyObject *module, PyObject *values)
-{
-    PyObject *items = PySequence_Tuple(values);
-    Py_ssize_t n;
-    (void)module;
-    if (!items)
-        return NULL;
-    n = PyTuple_Size(items);
-    for (Py_ssize_t k = 0; k < n; k++) {
-        PyObject *item = PyTuple_GetItem(items, k);
-        if (is_value(item) ? !has_node((Value *)item) : !wrong_type("zero_grad takes Values", item)) {
-            Py_DECREF(items);
-            return NULL;
-        }
-    }
-    for (Py_ssize_t k = 0; k < n; k++)
-        tg_write_grad(T, ((Value *)PyTuple_GetItem(items, k))->id, thread(), 0.0);
-    Py_DECREF(items);
-    Py_RETURN_NONE;
-}
-
-static PyObject *module_no_grad(PyObject *module, PyObject *step)
-{
-    int by = (int)PyLong_AsLong(step);
-    (void)module;
-    if (PyErr_Occurred())
-        return NULL;
-    grad_off += by;
-    grad_off_anywhere += by;
-    Py_RETURN_NONE;
-}
-
-static PyObject *module_size(PyObject *module, PyObject *unused)
-{
-    (void)module, (void)unused;
-    return PyLong_FromUnsignedLong(T->len);
-}
-
-static PyObject *module_bytes(PyObject *module, PyObject *unused)
-{
-    (void)module, (void)unused;
-    return PyLong_FromUnsignedLongLong(tg_bytes(T));
-}
-
-static PyObject *module_collect(PyObject *module, PyObject *unused)
-{
-    int64_t freed = reclaim();
-    (void)module, (void)unused;
-    return freed < 0 ? raise(freed, TG_LEAF, 0.0, 0.0) : PyLong_FromLongLong(freed);
-}
-
-static PyObject *module_reset(PyObject *module, PyObject *unused)
-{
-    int64_t code;
-    (void)module, (void)unused;
-    if (T->sweep) {
-        PyErr_SetString(PyExc_RuntimeError, "the tape cannot be reset while a sweep is running a rule");
-        return NULL;
-    }
-    tg_mark_owned(T);
-    code = slide(tg_forget);
-    if (code < 0)
-        return raise(code, TG_LEAF, 0.0, 0.0);
-    for (uint32_t i = 0; i < T->len; i++) {             /* no rule and no symbol is left to a leaf */
-        Value *v = HANDLE(T->owner[i]);
-        if (TG_LIVE(T->owner[i]) && v->dict && (note(v, rule_name, NULL) || note(v, op_name, NULL)))
-            return NULL;
-    }
-    Py_RETURN_NONE;
-}
-
-static PyObject *module_clear_grads(PyObject *module, PyObject *unused)
-{
-    (void)module, (void)unused;
-    tg_clear_grads(T);
-    Py_RETURN_NONE;
-}
-
-static PyObject *module_stats(PyObject *module, PyObject *unused)
-{
-    (void)module, (void)unused;
-    return Py_BuildValue("IIIKKd", T->len, tg_owners(T), T->cap, (unsigned long long)tg_bytes(T),
-                         (unsigned long long)T->reclaims, T->reclaim_seconds);
-}
-
-static PyMethodDef module_functions[] = {
-    {"dot", (PyCFunction)(void (*)(void))module_dot, METH_VARARGS | METH_KEYWORDS,
-     "dot($module, /, xs, ys, bias=None)\n--\n\n"
-     "bias + xs[0] * ys[0] + xs[1] * ys[1] + .., as one node.\n\n"
-     "Args:\n    xs, ys: iterables of Values and numbers, of the same length n.\n"
-     "    bias: where the sum starts: a Value or a number; 0.0 without.\n\n"
-     "Returns:\n    A Value whose operands are xs, then ys, then bias.\n\n"
-     "Raises:\n    ValueError: the lengths differ.\n    TypeError: an element is no Value and no number."},
-    {"sum", module_sum, METH_O,
-     "sum($module, xs, /)\n--\n\nxs[0] + xs[1] + .., left to right from 0.0, as one node.\n\n"
-     "Args:\n    xs: an iterable of Values and numbers.\n\nReturns:\n    A Value; a leaf 0.0 where xs is empty."},
-    {"logsumexp", module_logsumexp, METH_O,
-     "logsumexp($module, xs, /)\n--\n\nlog(exp(xs[0]) + exp(xs[1]) + ..) without overflow, as one node.\n\n"
-     "Args:\n    xs: an iterable of Values and numbers, not empty.\n\n"
-     "Source: Blanchard, Higham, Higham, IMA J. Numer. Anal. 41 (2021)."},
-    {"leaves", module_leaves, METH_O,
-     "leaves($module, numbers, /)\n--\n\nA list of new leaves, one for every number of an iterable."},
-    {"zero_grad", module_zero_grad, METH_O,
-     "zero_grad($module, values, /)\n--\n\nSet the grad of every Value of an iterable to 0.0."},
-    {"no_grad_by", module_no_grad, METH_O, "Enter (1) or leave (-1) no_grad in this thread."},
-    {"size", module_size, METH_NOARGS, NULL},
-    {"nbytes", module_bytes, METH_NOARGS, NULL},
-    {"collect", module_collect, METH_NOARGS, NULL},
-    {"reset", module_reset, METH_NOARGS, NULL},
-    {"clear_grads", module_clear_grads, METH_NOARGS, NULL},
-    {"stats", module_stats, METH_NOARGS, NULL},
-    {0},
-};
-
 static int fill_module(void)
 {
     PyObject *refusals = PyImport_ImportModule("tapegrad._refusals"), *module, *label;
@@ -1021,6 +763,7 @@ static int fill_module(void)
         return -1;
     as_number = PyObject_GetAttrString(refusals, "as_number");
     refused = PyObject_GetAttrString(refusals, "refused");
+    tg_function_type = refused ? Py_TYPE(refused) : NULL;
     Py_DECREF(refusals);
     rule_name = PyUnicode_InternFromString("_backward");
     op_name = PyUnicode_InternFromString("_op");
@@ -1032,7 +775,7 @@ static int fill_module(void)
     label = PyUnicode_InternFromString("");
     module = PyImport_AddModule("tapegrad._c_handle");      /* borrowed */
     if (!as_number || !refused || !rule_name || !op_name || !label_name || !tg_value_type || !label || !module ||
-        PyObject_SetAttr((PyObject *)tg_value_type, label_name, label) || PyModule_AddFunctions(module, module_functions))
+        PyObject_SetAttr((PyObject *)tg_value_type, label_name, label) || PyModule_AddFunctions(module, tg_functions))
         return -1;
     Py_DECREF(label);
     Py_INCREF(tg_value_type);

@@ -30,12 +30,61 @@ typedef struct Value {
 
 #define HANDLE(owner) ((Value *)((uintptr_t)(owner) & ~(uintptr_t)1))
 
-extern PyTypeObject *tg_value_type;
+extern PyTypeObject *tg_value_type, *tg_function_type;
 
 static inline int is_value(PyObject *o)
 {
     return Py_TYPE(o) == tg_value_type || PyType_IsSubtype(Py_TYPE(o), tg_value_type);
 }
+
+static inline int has_node(const Value *v)
+{
+    if (v->id != TG_NONE)
+        return 1;
+    PyErr_SetString(PyExc_RuntimeError, "this Value has no node: Value.__init__() was not called, or failed");
+    return 0;
+}
+
+static inline PyObject *own(Value *v, uint32_t id)
+{
+    v->id = id;
+    T->owner[id] = v;
+    return (PyObject *)v;
+}
+
+/* handle.c: raise what a code stands for, with the operation and its operands; raise TypeError "what, not 'type of o'";
+   a handle without a node; this thread's id while a sweep is running a rule. They return NULL or 0 with an exception. */
+void *tg_raise(int64_t code, int op, double a, double b);
+void *tg_wrong_type(const char *what, PyObject *o);
+int tg_need_number(const char *what, PyObject *o, double *out);
+Value *tg_new_handle(void);
+uint64_t tg_thread(void);
+
+/* Room for nodes and pool words, reclaiming first where that is due. May run Python code: ids are read after. */
+int tg_make_room(uint64_t nodes, uint64_t words);
+int64_t tg_reclaim(void);
+int64_t tg_forget_history(void);
+
+/* no_grad: whether it is on in this thread; enter it (1) or leave it (-1). */
+int tg_passive(void);
+void tg_passive_by(int step);
+
+/* operands.c: Values and numbers out of iterables, held and read. */
+typedef struct {
+    PyObject **item;        /* references of our own */
+    double *number;         /* of the items that are no Values */
+    uint32_t n, cap, numbers;
+} operand_list;
+
+/* Append what an iterable gives, or one object. How many, or -1; 1, or 0. May run Python code. */
+int64_t tg_gather(operand_list *list, PyObject *iterable);
+int tg_append(operand_list *list, PyObject *item);
+/* The ids of the items from a to b, numbers becoming leaves, for which there is room. */
+void tg_ids_of(const operand_list *list, uint32_t a, uint32_t b, uint32_t *ids);
+void tg_release(operand_list *list);
+
+/* functions.c */
+extern PyMethodDef tg_functions[];
 
 /* Mark every node that something outside the tape's own rules and attributes holds, with all it depends on. */
 void tg_mark_held(void);

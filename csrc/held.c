@@ -105,7 +105,7 @@ static int walk(graph *g, uint32_t k)
         return -1;
     if (g->v[k].left || !(PyType_GetFlags(Py_TYPE(o)) & Py_TPFLAGS_HAVE_GC))
         return 0;
-    globals = PyObject_HasAttrString(o, "__closure__") ? PyObject_GetAttrString(o, "__globals__") : NULL;
+    globals = Py_TYPE(o) == tg_function_type ? PyObject_GetAttrString(o, "__globals__") : NULL;
     list = PyObject_CallFunctionObjArgs(g->get_referents, o, NULL);
     for (Py_ssize_t i = 0; list && !code && i < PyList_Size(list); i++) {
         PyObject *to = PyList_GetItem(list, i);

@@ -78,6 +78,73 @@ TG_MANY_SWEEP(tg_logsumexp_sweep)
         tg_add_adjoint(adj, touched, ids[k], g * exp(data[ids[k]] - y));
 }
 
+/* ids: the logits, then once more the target's. */
+double tg_cross_entropy(const double *data, const uint32_t *ids, uint32_t n)
+{
+    return tg_logsumexp(data, ids, n - 1) - data[ids[n - 1]];
+}
+
+TG_MANY_SWEEP(tg_cross_entropy_sweep)
+{
+    tg_logsumexp_sweep(g, y + data[ids[n - 1]], data, ids, n - 1, adj, touched);
+    tg_add_adjoint(adj, touched, ids[n - 1], -g);
+}
+
+/* ids: the predictions, then the targets; so with hinge. */
+double tg_mse(const double *data, const uint32_t *ids, uint32_t n)
+{
+    uint32_t half = n / 2;
+    double y = 0.0;
+    for (uint32_t k = 0; k < half; k++) {
+        double d = data[ids[k]] - data[ids[half + k]];
+        y += d * d;
+    }
+    return y / half;
+}
+
+TG_MANY_SWEEP(tg_mse_sweep)
+{
+    uint32_t half = n / 2;
+    (void)y;
+    for (uint32_t k = 0; k < half; k++) {
+        double d = g * (2.0 / half) * (data[ids[k]] - data[ids[half + k]]);
+        tg_add_adjoint(adj, touched, ids[k], d);
+        tg_add_adjoint(adj, touched, ids[half + k], -d);
+    }
+}
+
+double tg_hinge(const double *data, const uint32_t *ids, uint32_t n)
+{
+    uint32_t half = n / 2;
+    double y = 0.0;
+    for (uint32_t k = 0; k < half; k++)
+        y += tg_relu(1.0 - data[ids[half + k]] * data[ids[k]]);
+    return y / half;
+}
+
+TG_MANY_SWEEP(tg_hinge_sweep)
+{
+    uint32_t half = n / 2;
+    (void)y;
+    for (uint32_t k = 0; k < half; k++) {
+        double score = data[ids[k]], target = data[ids[half + k]];
+        if (1.0 - target * score > 0.0) {
+            tg_add_adjoint(adj, touched, ids[k], -(g / half) * target);
+            tg_add_adjoint(adj, touched, ids[half + k], -(g / half) * score);
+        }
+    }
+}
+
+double tg_many_primal(int op, const double *data, const uint32_t *ids, uint32_t n)
+{
+    switch (op) {
+#define TG_MANY(NAME, method, aliases, symbol, refusal, primal, ...)                                                   \
+    case TG_##NAME: return primal(data, ids, n);
+#include "ops.def"
+    default: return 0.0;
+    }
+}
+
 double tg_evaluate(int op, double a, double b, int *refusal)
 {
     double y = tg_primal(op, a, b);
@@ -135,10 +202,6 @@ int64_t tg_record_many(tg_tape *t, int op, const uint32_t *ids, uint32_t n)
     id = t->len - 1;
     for (uint32_t k = 0; k < n; k++)
         operands[k] = ids[k];
-    switch (op) {
-#define TG_MANY(NAME, method, aliases, symbol, refusal, primal, ...)                                                   \
-    case TG_##NAME: t->data[id] = primal(t->data, operands, n); break;
-#include "ops.def"
-    }
+    t->data[id] = tg_many_primal(op, t->data, operands, n);
     return id;
 }

@@ -59,12 +59,12 @@ static inline double tg_pow_db(double a, double b, double y) { return a == 0.0 &
 /* The primals and slopes of the many-operand rows: n operand ids, x[k] is data[ids[k]]. */
 #define TG_MANY_SWEEP(name)                                                                                            \
     void name(double g, double y, const double *data, const uint32_t *ids, uint32_t n, double *adj, uint8_t *touched)
-double tg_dot(const double *data, const uint32_t *ids, uint32_t n);
-double tg_sum(const double *data, const uint32_t *ids, uint32_t n);
-double tg_logsumexp(const double *data, const uint32_t *ids, uint32_t n);
-TG_MANY_SWEEP(tg_dot_sweep);
-TG_MANY_SWEEP(tg_sum_sweep);
-TG_MANY_SWEEP(tg_logsumexp_sweep);
+#define TG_MANY(NAME, method, aliases, symbol, refusal, primal, sweep, doc)                                            \
+    double primal(const double *data, const uint32_t *ids, uint32_t n);                                                \
+    TG_MANY_SWEEP(sweep);
+#include "ops.def"
+
+double tg_many_primal(int op, const double *data, const uint32_t *ids, uint32_t n);     /* 0 for TG_NODE */
 
 /* Adjoints are added in one place only, so that no write forgets its block's flag. */
 static inline void tg_add_adjoint(double *adj, uint8_t *touched, uint32_t id, double g)

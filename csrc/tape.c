@@ -18,9 +18,10 @@
 
 #define FIRST_CAP 1024u
 #define RECLAIM_FROM (1u << 20)         /* below this many nodes a tape is too small to be worth a reclaim */
+#define RECLAIM_POOL_FROM (1u << 22)    /* nor below this many pool words: few nodes may have many operands */
 #define HUGE (2u << 20)
 
-tg_tape tg_main = {.last_many = TG_NONE, .reclaim_at = RECLAIM_FROM};
+tg_tape tg_main = {.last_many = TG_NONE, .reclaim_at = RECLAIM_FROM, .pool_reclaim_at = RECLAIM_POOL_FROM};
 
 static uint64_t fail_in;
 
@@ -121,9 +122,20 @@ int tg_grow(tg_tape *t, uint64_t nodes, uint64_t words)
     return TG_OK;
 }
 
+static uint32_t twice(uint32_t n, uint32_t least)
+{
+    return n < least / 2 ? least : n > TG_NONE / 2 ? TG_NONE : 2 * n;
+}
+
+int tg_reclaim_due(const tg_tape *t, uint64_t nodes, uint64_t words)
+{
+    return !t->sweep && (t->len + nodes > t->reclaim_at || t->pool_len + words > t->pool_reclaim_at);
+}
+
 void tg_set_reclaim_point(tg_tape *t)
 {
-    t->reclaim_at = t->len < RECLAIM_FROM / 2 ? RECLAIM_FROM : t->len > TG_NONE / 2 ? TG_NONE : 2 * t->len;
+    t->reclaim_at = twice(t->len, RECLAIM_FROM);
+    t->pool_reclaim_at = twice(t->pool_len, RECLAIM_POOL_FROM);
     set_room(t);
 }
 

@@ -28,7 +28,7 @@
 /* cdef: begin */
 typedef struct tg_tape {
     uint32_t len, room, cap;    /* nodes now; len at which recording takes the slow path; length of the arrays */
-    uint32_t reclaim_at;        /* room never passes this length while no sweep runs */
+    uint32_t reclaim_at, pool_reclaim_at;   /* lengths at which a reclaim is due, unless a sweep is running */
     uint8_t *op;
     uint32_t *a, *b;
     double *data, *grad;
@@ -87,6 +87,8 @@ int64_t tg_slide(tg_tape *t, void (*dropped)(void *, void *), void *context);   
 /* Make every marked node a leaf, then slide. */
 int64_t tg_forget(tg_tape *t, void (*dropped)(void *, void *), void *context);
 void tg_set_reclaim_point(tg_tape *t);
+/* Whether that much more calls for a reclaim first; never within a sweep, whose ids must stay. */
+int tg_reclaim_due(const tg_tape *t, uint64_t nodes, uint64_t words);
 
 /* Add d(root)/d(v) times seed to the grad of every v that root depends on; set root's grad to seed. */
 int tg_backward(tg_tape *t, uint32_t root, double seed, tg_rule rule, void *context, uint64_t thread);
@@ -96,6 +98,18 @@ void tg_set_rule(tg_tape *t, uint32_t id, int on);
 /* What .grad means for this thread now: the adjoint of the sweep whose rule is running, else the grad. */
 double tg_read_grad(const tg_tape *t, uint32_t id, uint64_t thread);
 void tg_write_grad(tg_tape *t, uint32_t id, uint64_t thread, double grad);
+
+/* One optimizer step over leaves; see optim.c. buffer is NULL without momentum, top without amsgrad. */
+typedef struct tg_sgd_rule {
+    double lr, momentum, dampening, weight_decay;
+    int nesterov, maximize, first;
+} tg_sgd_rule;
+typedef struct tg_adam_rule {
+    double lr, beta1, beta2, eps, weight_decay, step;
+    int decoupled, maximize;
+} tg_adam_rule;
+void tg_sgd(tg_tape *t, const uint32_t *ids, uint32_t n, const tg_sgd_rule *r, double *buffer);
+void tg_adam(tg_tape *t, const uint32_t *ids, uint32_t n, const tg_adam_rule *r, double *m, double *v, double *top);
 
 /* For tests: the n-th next allocation fails, once; 0: none does. */
 void tg_fail_allocation(uint64_t n);

@@ -13,9 +13,9 @@ computed from it (`_holds`); where it may have been used already when the attrib
 to `_pins` as well. All that is ordinary Python references, so a rule that closes over its own Value is collected."""
 from __future__ import annotations
 
-import contextlib
 import functools
 import gc
+import operator
 import platform
 import threading
 import weakref
@@ -139,11 +139,13 @@ def _forget(h: Value) -> None:
         _dead = True
 
 
-def _room(nodes: int) -> None:
+def _room(nodes: int, words: int = 0) -> None:
     """Reclaim where it is due."""
-    if _tape.len + nodes > _tape.reclaim_at:
-        with contextlib.suppress(MemoryError):  # there may still be some to grow
+    if lib.tg_reclaim_due(_tape, nodes, words):
+        try:
             _reclaim(lib.tg_slide)
+        except MemoryError:  # there may still be some to grow, so ask again later
+            lib.tg_set_reclaim_point(_tape)
 
 
 def _forget_dead() -> None:
@@ -266,7 +268,7 @@ def _need_number(what: str, x: Any) -> float:
 @_alone
 def _start(v: Value, data: float, operands: tuple[Value, ...]) -> None:
     """Give a Value a node made by hand, instead of the one it may have had."""
-    _room(1)
+    _room(1, len(operands) + 1)
     if operands and not _passive():
         ids = [_node(operand) for operand in operands]
         i = lib.tg_record_many(_tape, _NODE, ids, len(ids))
@@ -405,7 +407,7 @@ class Value:
     def _backward(self) -> Callable[[], Any]:
         """Called without arguments: push grad one step to the operands. Assign a function as the node's rule."""
         _node(self)
-        return self._push_grad if self._rule is None else self._rule  # type: ignore[no-any-return]
+        return self._push_grad if self._rule is None else self._rule
 
     @_backward.setter
     def _backward(self, rule: Callable[[], Any]) -> None:
@@ -434,7 +436,7 @@ class Value:
         """Add seed * d(self)/d(v) to v.grad for every v that self depends on; set self.grad to seed."""
         code = _sweep(self, _need_number("seed", seed))
         if code == -3:
-            raise _raised.pop(threading.get_ident())
+            raise _raised.pop(threading.get_ident(), None) or MemoryError()
         if code:
             _refuse(code)
 
@@ -506,7 +508,7 @@ def _make(kind: type[Value]) -> Value:
     return h
 
 
-@ffi.def_extern(name="_call_rule")  # type: ignore[untyped-decorator, unused-ignore]
+@ffi.def_extern(name="_call_rule", error=-3)  # type: ignore[untyped-decorator, unused-ignore]
 def _call_rule(context: Any, i: int) -> int:
     h = _live(i)
     rule = h._rule if h is not None else _pins[i][1]["_rule"] if i in _pins else None
@@ -588,20 +590,60 @@ def _gathered(xs: Iterable[Any]) -> list[Any]:
     return [x if isinstance(x, Value) else _need_number("an operand", x) for x in tuple(xs)]
 
 
-@_alone
-def _many(op: int, xs: list[Any]) -> Value:
-    _room(len(xs) + 1)
-    if not xs:
-        return _leaf(0.0)
-    values = [x for x in xs if isinstance(x, Value)]
-    for v in values:
-        _node(v)
-    code = lib.tg_grow(_tape, len(xs) - len(values) + 1, len(xs) + 1)
+def _ids(xs: list[Any], nodes: int, words: int) -> list[int]:
+    """The ids of operands, numbers becoming leaves, with room for what is computed from them."""
+    _room(len(xs) + nodes, words)
+    for x in xs:
+        if isinstance(x, Value):
+            _node(x)
+    code = lib.tg_grow(_tape, len(xs) + nodes, words)
     if code:
         _refuse(code)
-    ids = [x._id if isinstance(x, Value) else lib.tg_leaf(_tape, x) for x in xs]
+    return [x._id if isinstance(x, Value) else lib.tg_leaf(_tape, x) for x in xs]
+
+
+def _values(xs: Iterable[Any]) -> list[Value]:
+    return [x for x in xs if isinstance(x, Value)]
+
+
+@_alone
+def _many(op: int, xs: list[Any]) -> Value:
+    if not xs:
+        _room(1)
+        return _leaf(0.0)
+    ids = _ids(xs, 1, len(xs) + 1)
     i = lib.tg_record_many(_tape, op, ids, len(ids))
-    return _as_leaf(i) if _passive() else _new(i, _joined(values))
+    return _as_leaf(i) if _passive() else _new(i, _joined(_values(xs)))
+
+
+def _all_new(ids: list[int], holds: Any) -> list[Value]:
+    """Handles for nodes, the newest among them; in no_grad leaves instead."""
+    if _passive():
+        data = [_tape.data[i] for i in ids]
+        lib.tg_pop(_tape)
+        return [_leaf(x) for x in data]
+    return [_new(i, holds) for i in ids]
+
+
+@_alone
+def _affine(x: list[Any], rows: list[list[Any]], b: list[Any], activation: int) -> list[Value]:
+    n, m = len(x), len(rows)
+    flat = [*x, *(w for row in rows for w in row), *b]
+    ids = _ids(flat, 2 * m, m * (2 * n + 2))
+    outputs = []
+    for i in range(m):
+        operands = ids[n * (i + 1) : n * (i + 2)] + ids[:n] + (ids[n * (m + 1) + i :][:1] if b else [])
+        y = lib.tg_record_many(_tape, _ROWS["DOT"], operands, len(operands))
+        outputs.append(lib.tg_record(_tape, activation, y, y) if activation else y)
+    return _all_new(outputs, _joined(_values(flat)))
+
+
+@_alone
+def _softmax(xs: list[Any]) -> list[Value]:
+    ids = _ids(xs, 2 * len(xs) + 1, len(xs) + 1)
+    total = lib.tg_record_many(_tape, _ROWS["LOGSUMEXP"], ids, len(ids))
+    below = [lib.tg_record(_tape, _ROWS["SUB"], i, total) for i in ids]
+    return _all_new([lib.tg_record(_tape, _ROWS["EXP"], i, i) for i in below], _joined(_values(xs)))
 
 
 def dot(xs: Iterable[Any], ys: Iterable[Any], bias: Any = None) -> Value:
@@ -625,6 +667,66 @@ def logsumexp(xs: Iterable[Any]) -> Value:
     return _many(_ROWS["LOGSUMEXP"], a)
 
 
+def _activation(name: Any) -> int:
+    """The opcode of a named unary row that refuses nothing, 0 for None."""
+    if name is None:
+        return 0
+    for op in range(lib.tg_op_count):
+        row = lib.tg_ops[op]
+        if ffi.string(row.kind) == b"unary" and ffi.string(row.refusal) == b"NEVER":
+            if ffi.string(row.method).decode() == name:
+                return op
+    raise ValueError(f"activation must be None, 'relu', 'tanh', 'sigmoid' or 'softplus', not {name!r}")
+
+
+def affine(W: Iterable[Iterable[Any]], b: Any, x: Iterable[Any], activation: Any = None) -> list[Value]:
+    """activation(W x + b): a list of Values, one dot node a row and one activation node."""
+    op = _activation(activation)
+    rows, operands = tuple(W), _gathered(x)
+    weights = []
+    for i, row in enumerate(rows):
+        weights.append(_gathered(row))
+        if len(weights[i]) != len(operands):
+            raise ValueError(f"affine: row {i} of W has {len(weights[i])} elements, x has {len(operands)}")
+    bias = [] if b is None else _gathered(b)
+    if b is not None and len(bias) != len(rows):
+        raise ValueError(f"affine: b has {len(bias)} elements, W has {len(rows)} rows")
+    return _affine(operands, weights, bias, op)
+
+
+def softmax(xs: Iterable[Any]) -> list[Value]:
+    """A list of exp(xs[k]) / (exp(xs[0]) + exp(xs[1]) + ..), without overflow."""
+    operands = _gathered(xs)
+    return _softmax(operands) if operands else []
+
+
+def cross_entropy(logits: Iterable[Any], target: int) -> Value:
+    """-log(softmax(logits)[target]), without overflow, as one node."""
+    xs, k = _gathered(logits), operator.index(target)
+    if not 0 <= k < len(xs):
+        raise IndexError(f"cross_entropy: target {k} of {len(xs)} logits")
+    return _many(_ROWS["CROSS_ENTROPY"], [*xs, xs[k]])
+
+
+def _paired(op: str, what: str, scores: Iterable[Any], targets: Iterable[Any]) -> Value:
+    a, b = _gathered(scores), _gathered(targets)
+    if len(a) != len(b):
+        raise ValueError(f"{op.lower()}: {len(a)} {what} but {len(b)} targets")
+    if not a:
+        raise ValueError(f"{op.lower()} of no {what}")
+    return _many(_ROWS[op], a + b)
+
+
+def mse(predictions: Iterable[Any], targets: Iterable[Any]) -> Value:
+    """Mean of (predictions[k] - targets[k]) ** 2, as one node."""
+    return _paired("MSE", "predictions", predictions, targets)
+
+
+def hinge(scores: Iterable[Any], targets: Iterable[Any]) -> Value:
+    """Mean of max(0, 1 - targets[k] * scores[k]), as one node; targets are -1 or 1."""
+    return _paired("HINGE", "scores", scores, targets)
+
+
 @_alone
 def _new_leaves(data: list[float]) -> list[Value]:
     _room(len(data))
@@ -646,11 +748,69 @@ def leaves(numbers: Iterable[float]) -> list[Value]:
 
 def zero_grad(values: Iterable[Value]) -> None:
     """Set the grad of every Value of an iterable to 0.0."""
+    _write_grads(_only_values(values), 0.0)
+
+
+def _only_values(values: Iterable[Any]) -> tuple[Value, ...]:
     items = tuple(values)
     for v in items:
         if not isinstance(v, Value):
-            raise TypeError(f"zero_grad takes Values, not {type(v).__name__!r}")
-    _write_grads(items, 0.0)
+            raise TypeError(f"this takes Values, not {type(v).__name__!r}")
+    return items
+
+
+@_alone
+def _read(values: tuple[Value, ...], grads: bool) -> list[float]:
+    ids = [_node(v) for v in values]
+    if not grads:
+        return [_tape.data[i] for i in ids]
+    thread = threading.get_ident()
+    return [lib.tg_read_grad(_tape, i, thread) for i in ids]
+
+
+def data(values: Iterable[Value]) -> list[float]:
+    return _read(_only_values(values), False)
+
+
+def grads(values: Iterable[Value]) -> list[float]:
+    return _read(_only_values(values), True)
+
+
+@_alone
+def _write_all(values: tuple[Value, ...], numbers: list[float]) -> None:
+    for i, x in zip([_node(v) for v in values], numbers):
+        _tape.data[i] = x
+
+
+def set_data(values: Iterable[Value], numbers: Iterable[Any]) -> None:
+    new, items = _gathered(numbers), _only_values(values)
+    if any(isinstance(x, Value) for x in new):
+        raise TypeError("data are numbers, not 'Value'")
+    if len(new) != len(items):
+        raise ValueError(f"{len(items)} Values but {len(new)} numbers")
+    _write_all(items, new)
+
+
+def _state(bytes_: Any, n: int) -> Any:
+    """The doubles of a bytearray, n of them; NULL for None."""
+    if bytes_ is None:
+        return ffi.NULL
+    if len(bytes_) != 8 * n:
+        raise ValueError("the optimizer's state does not fit its parameters")
+    return ffi.from_buffer("double[]", bytes_)
+
+
+@_alone
+def _step(values: tuple[Value, ...], step: Callable[..., None], rule: Any, states: tuple[Any, ...]) -> None:
+    step(_tape, [_node(v) for v in values], len(values), rule, *(_state(s, len(values)) for s in states))
+
+
+def sgd(values: Iterable[Value], *rule: Any) -> None:
+    _step(_only_values(values), lib.tg_sgd, ffi.new("tg_sgd_rule *", rule[:-1]), rule[-1:])
+
+
+def adam(values: Iterable[Value], *rule: Any) -> None:
+    _step(_only_values(values), lib.tg_adam, ffi.new("tg_adam_rule *", rule[:-3]), rule[-3:])
 
 
 @_alone

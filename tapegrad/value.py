@@ -10,7 +10,19 @@ from ._core import ffi, lib
 
 if TYPE_CHECKING:
     from . import _c_handle as handle
-    from ._c_handle import Value, dot, leaves, logsumexp, sum, zero_grad
+    from ._c_handle import (
+        Value,
+        affine,
+        cross_entropy,
+        dot,
+        hinge,
+        leaves,
+        logsumexp,
+        mse,
+        softmax,
+        sum,
+        zero_grad,
+    )
 else:
 
     def _picked():
@@ -30,10 +42,15 @@ else:
         return module
 
     handle = _picked()
-    Value, dot, leaves, logsumexp = handle.Value, handle.dot, handle.leaves, handle.logsumexp
-    sum, zero_grad = handle.sum, handle.zero_grad
+    Value, leaves, zero_grad = handle.Value, handle.leaves, handle.zero_grad
+    affine, dot, sum = handle.affine, handle.dot, handle.sum
+    logsumexp, softmax, cross_entropy = handle.logsumexp, handle.softmax, handle.cross_entropy
+    mse, hinge = handle.mse, handle.hinge
 
-__all__ = ["Value", "dot", "handle", "leaves", "logsumexp", "no_grad", "sum", "zero_grad"]
+__all__ = [
+    "Value", "affine", "cross_entropy", "dot", "handle", "hinge", "leaves", "logsumexp", "mse", "no_grad", "softmax",
+    "sum", "zero_grad",
+]  # fmt: skip
 
 
 class no_grad(contextlib.ContextDecorator):

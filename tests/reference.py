@@ -220,4 +220,5 @@ def total(xs):
 
 def logsumexp_node(xs):
     """log(exp(x) + ...) as one node."""
-    return Node(logsumexp([x.data for x in xs]), tuple(xs), lambda y: [unbounded(math.exp)(x.data - y.data) for x in xs])
+    exp = unbounded(math.exp)
+    return Node(logsumexp([x.data for x in xs]), tuple(xs), lambda y: [exp(x.data - y.data) for x in xs])

@@ -95,6 +95,16 @@ def test_a_fused_node_gives_its_operands_back(flat):
     assert flat() == 0
 
 
+def test_the_room_of_operand_lists_is_used_again(flat):
+    xs = tapegrad.leaves(range(1000))
+    before = tape.nbytes
+    for _ in range(2000):
+        y = tapegrad.sum(xs)
+        z = tapegrad.dot(xs, xs, y)
+        del y, z
+    assert flat() == 1000 and tape.nbytes - before < MIB
+
+
 def test_a_list_of_handles_may_go_in_any_order(flat):
     values = [Value(float(i)) for i in range(1000)]
     random.Random(5).shuffle(values)
@@ -421,7 +431,7 @@ for i in range(3000):
     ],
 )
 def test_finalizers_may_use_the_tape_whenever_they_come(body, cyclic, script):
-    """In the middle of an operation too: a collection starts at any allocation. Waiting for itself would be a failure."""
+    """In the middle of an operation too: a collection starts at any allocation, and must not wait for itself."""
     script(
         f"cyclic = {cyclic}\n{FINALIZER}    {body}\n    y.backward()\n"
         "assert w.grad == w.grad and (w * 2).data == 1.0\n"

@@ -171,7 +171,11 @@ def test_a_step_that_is_lost_in_rounding_gives_no_slope():
 
 @pytest.mark.parametrize(
     ("name", "value", "slope"),
-    [("a", 3.999699999999999, -3.000000000010772), ("b", 4.0002, 2.0000000000042206), ("c", 4.0001, 0.9999999999976694)],
+    [
+        ("a", 3.999699999999999, -3.000000000010772),
+        ("b", 4.0002, 2.0000000000042206),
+        ("c", 4.0001, 0.9999999999976694),
+    ],
 )
 def test_nudged_inputs_move_the_result_as_printed(name, value, slope):
     h = 0.0001

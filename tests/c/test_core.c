@@ -22,10 +22,10 @@ static void free_tape(tg_tape *t)
 {
     free(t->op), free(t->a), free(t->b), free(t->data), free(t->grad), free(t->owner), free(t->pool);
     tg_free_adjoints(t);
-    *t = (tg_tape){.last_many = TG_NONE, .reclaim_at = 1u << 20};
+    *t = (tg_tape){.last_many = TG_NONE, .reclaim_at = 1u << 20, .pool_reclaim_at = 1u << 22};
 }
 
-static tg_tape new_tape(void) { return (tg_tape){.last_many = TG_NONE, .reclaim_at = 1u << 20}; }
+static tg_tape new_tape(void) { return (tg_tape){.last_many = TG_NONE, .reclaim_at = 1u << 20, .pool_reclaim_at = 1u << 22}; }
 
 static uint32_t leaf(tg_tape *t, double x) { return (uint32_t)tg_leaf(t, x); }
 static uint32_t op(tg_tape *t, int o, uint32_t a, uint32_t b) { return (uint32_t)tg_record(t, o, a, b); }

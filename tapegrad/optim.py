@@ -1,0 +1,202 @@
+"""Optimizers with PyTorch's names, defaults and update rules; a step over all parameters is one call."""
+from __future__ import annotations
+
+import array
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+from .value import Value, handle, zero_grad
+
+
+def _invalid(name: str, value: float) -> NoReturn:
+    raise ValueError(f"{name} is out of its range: {value!r}")
+
+
+class Optimizer:
+    """What the optimizers share: parameters, hyperparameters that may be assigned at any time, and their state.
+
+    Args:
+        params: an iterable of Values, each of them once.
+
+    Raises:
+        TypeError: an element is no Value.
+        ValueError: there are no parameters, one comes twice, or a hyperparameter is out of its range.
+    """
+
+    _hyper: tuple[str, ...] = ()
+    _slots: tuple[str, ...] = ()  # state, a double per parameter each
+
+    def __init__(self, params: Iterable[Value], **hyper: Any) -> None:
+        self.params = list(params)
+        for v in self.params:
+            if not isinstance(v, Value):
+                raise TypeError(f"an optimizer takes Values, not {type(v).__name__!r}")
+        if not self.params:
+            raise ValueError("an optimizer needs parameters: the list is empty")
+        if len(set(self.params)) != len(self.params):
+            raise ValueError("a parameter comes twice")
+        self.steps = 0
+        self._state: dict[str, bytearray] = {}
+        for name in self._hyper:
+            setattr(self, name, hyper[name])
+        for name in ("lr", "weight_decay", "eps", "momentum"):
+            if name in hyper and not hyper[name] >= 0:
+                _invalid(name, hyper[name])
+        for beta in hyper.get("betas", ()):
+            if not 0 <= beta < 1:
+                _invalid("betas", beta)
+
+    def zero_grad(self) -> None:
+        """Set the grad of every parameter to 0.0."""
+        zero_grad(self.params)
+
+    def _slot(self, name: str) -> bytearray:
+        """The state of that name: all zero before the first step."""
+        return self._state.setdefault(name, bytearray(8 * len(self.params)))
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that `load_state_dict` needs, as plain numbers and lists (JSON and pickle can hold it)."""
+        state: dict[str, Any] = {name: getattr(self, name) for name in self._hyper}
+        state["steps"] = self.steps
+        for name, slot in self._state.items():
+            state[name] = memoryview(slot).cast("d").tolist()
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where the optimizer that gave `state` stood.
+
+        Raises:
+            KeyError: a hyperparameter is missing.
+            ValueError: the state is of another number of parameters; nothing has changed.
+        """
+        hyper = {name: state[name] for name in self._hyper}
+        slots = {}
+        for name in self._slots:
+            if name in state:
+                if len(state[name]) != len(self.params):
+                    raise ValueError(f"{name} has {len(state[name])} elements for {len(self.params)} parameters")
+                slots[name] = bytearray(array.array("d", state[name]).tobytes())
+        steps = int(state["steps"])
+        for name, value in hyper.items():
+            setattr(self, name, tuple(value) if isinstance(value, list) else value)
+        self.steps, self._state = steps, slots
+
+    def __repr__(self) -> str:
+        hyper = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._hyper)
+        return f"{type(self).__name__}({len(self.params)} parameters, {hyper})"
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum (torch.optim.SGD).
+
+    Args:
+        params: an iterable of Values, each of them once.
+        lr: learning rate. momentum, dampening, weight_decay, nesterov: as in PyTorch.
+        maximize: ascend instead.
+    """
+
+    _hyper = ("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize")
+    _slots = ("momentum_buffer",)
+    lr: float
+    momentum: float
+    dampening: float
+    weight_decay: float
+    nesterov: bool
+    maximize: bool
+
+    def __init__(
+        self,
+        params: Iterable[Value],
+        lr: float = 1e-3,
+        momentum: float = 0,
+        dampening: float = 0,
+        weight_decay: float = 0,
+        nesterov: bool = False,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        if nesterov and (momentum <= 0 or dampening != 0):
+            raise ValueError("nesterov needs momentum and no dampening")
+        super().__init__(
+            params, lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay, nesterov=nesterov,
+            maximize=maximize,
+        )  # fmt: skip
+
+    def step(self) -> None:
+        """Move every parameter by its grad."""
+        first = "momentum_buffer" not in self._state
+        buffer = self._slot("momentum_buffer") if self.momentum else None
+        handle.sgd(
+            self.params, self.lr, self.momentum, self.dampening, self.weight_decay, self.nesterov, self.maximize, first,
+            buffer,
+        )  # fmt: skip
+        self.steps += 1
+
+
+class Adam(Optimizer):
+    """Adam (torch.optim.Adam): Kingma, Ba, "Adam: a method for stochastic optimization", 2015.
+
+    Args:
+        params: an iterable of Values, each of them once.
+        lr: learning rate. betas, eps, weight_decay, amsgrad: as in PyTorch.
+        maximize: ascend instead.
+    """
+
+    _hyper = ("lr", "betas", "eps", "weight_decay", "amsgrad", "maximize")
+    _slots = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
+    _decoupled = False
+    lr: float
+    betas: tuple[float, float]
+    eps: float
+    weight_decay: float
+    amsgrad: bool
+    maximize: bool
+
+    def __init__(
+        self,
+        params: Iterable[Value],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(
+            params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, maximize=maximize
+        )
+
+    def step(self) -> None:
+        """Move every parameter by its grad."""
+        handle.adam(
+            self.params, self.lr, *self.betas, self.eps, self.weight_decay, self.steps + 1, self._decoupled,
+            self.maximize, self._slot("exp_avg"), self._slot("exp_avg_sq"),
+            self._slot("max_exp_avg_sq") if self.amsgrad else None,
+        )  # fmt: skip
+        self.steps += 1
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay (torch.optim.AdamW): Loshchilov, Hutter, 2019.
+
+    Args:
+        params: an iterable of Values, each of them once.
+        lr: learning rate. betas, eps, weight_decay, amsgrad: as in PyTorch.
+        maximize: ascend instead.
+    """
+
+    _decoupled = True
+
+    def __init__(
+        self,
+        params: Iterable[Value],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize)
