@@ -2,10 +2,10 @@
 # make test    set up, build, run all tests on both handles
 # make lint    ruff, mypy --strict, files derived from the core
 # make ctest   the core alone under ASan and UBSan, and under valgrind where it is installed
-# PYTHON=python3.12 VENV=.venv312 choose the interpreter and where things are set up.
+# PYTHON=pypy3 chooses the interpreter; each has a virtual environment of its own, or the one that VENV names.
 
 PYTHON ?= python3
-VENV ?= .venv
+VENV ?= .venv$(if $(filter-out python3,$(PYTHON)),-$(subst /,-,$(patsubst /%,%,$(PYTHON))))
 CC ?= cc
 BIN = $(VENV)/bin
 
@@ -15,9 +15,8 @@ demo: $(VENV)/installed
 	$(BIN)/python -m tapegrad demo
 
 test: $(VENV)/installed
-	for handle in $$($(BIN)/python -c 'from build_ffi import HANDLES; print(*HANDLES)'); do \
-	    TAPEGRAD_HANDLE=$$handle $(BIN)/python -m pytest -q || exit 1; \
-	done
+	handles=$$($(BIN)/python -c 'from build_ffi import HANDLES; print(*HANDLES)') || exit 1; status=0; \
+	for handle in $$handles; do TAPEGRAD_HANDLE=$$handle $(BIN)/python -m pytest -q || status=1; done; exit $$status
 
 lint: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
@@ -36,7 +35,7 @@ $(VENV)/installed: pyproject.toml setup.py build_ffi.py $(wildcard csrc/*)
 	@touch $@
 
 CORE = csrc/tape.c csrc/ops.c csrc/sweep.c csrc/optim.c
-CTEST = $(CC) -std=c11 -g -Wall -Wextra -Wpedantic -Werror -ffp-contract=off -Icsrc tests/c/test_core.c $(CORE) -lm
+CTEST = $(CC) -std=c11 -gdwarf-4 -Wall -Wextra -Wpedantic -Werror -ffp-contract=off -Icsrc tests/c/test_core.c $(CORE) -lm
 
 ctest:
 	@mkdir -p build
@@ -47,4 +46,4 @@ ctest:
 	    valgrind --quiet --error-exitcode=1 --leak-check=full build/core; else build/core; fi
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info tapegrad/_core.c tapegrad/*.o tapegrad/*.so
+	rm -rf $(VENV) .venv-* build dist *.egg-info tapegrad/_core.c csrc/*.o tapegrad/*.o tapegrad/*.so

@@ -23,7 +23,8 @@ C_HANDLE = platform.python_implementation() == "CPython" and not sysconfig.get_c
 
 HANDLES = ("c", "cffi") if C_HANDLE else ("cffi",)
 
-SOURCES = ["csrc/tape.c", "csrc/ops.c", "csrc/sweep.c", "csrc/optim.c"] + (["csrc/handle.c", "csrc/held.c", "csrc/operands.c", "csrc/functions.c"] if C_HANDLE else [])
+CORE = ["csrc/tape.c", "csrc/ops.c", "csrc/sweep.c", "csrc/optim.c"]
+SOURCES = CORE + (["csrc/handle.c", "csrc/held.c", "csrc/operands.c", "csrc/functions.c"] if C_HANDLE else [])
 DEPENDS = ["csrc/ops.def", "csrc/ops.h", "csrc/tape.h", "csrc/handle.h"]
 
 # -ffp-contract=off: no fused multiply-add, the same bits on every machine.

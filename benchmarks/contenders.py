@@ -1,4 +1,4 @@
-"""Who is measured: an engine for each contender, which records a workload's loss, sweeps it and moves the parameters."""
+"""Who is measured: an engine for each contender, which records a loss, sweeps it and moves the parameters."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ class Engine:
     Engines whose parameters are no mutable objects keep `numbers`, the parameters as floats, and derive from this.
     """
 
+    package = ""  # what to install, in an environment of its own; its licence allows comparison
+    licence = ""
     differentiates = False
     has: ClassVar[frozenset[str]] = frozenset({"tanh", "exp", "log", "relu"})
     version = platform.python_version()
@@ -56,12 +58,12 @@ class Engine:
         """Compute the gradient."""
 
     def update(self) -> None:
-        """Move the parameters and forget this step."""
+        """Move the parameters."""
         if self.differentiates:
             self.rule()
 
-    def drop(self) -> None:
-        """Forget the graph."""
+    def clear(self) -> None:
+        """Forget the graph, and set the grads to 0 where they are kept."""
         self.root = None
 
     def gradient(self) -> list[float]:
@@ -96,6 +98,8 @@ class Engine:
 class NumPy(Engine):
     """The other floor: NumPy scalars."""
 
+    package, licence = "numpy", "BSD-3-Clause"
+
     def __init__(self) -> None:
         import numpy as np
 
@@ -117,11 +121,8 @@ class Objects(Engine):
     def sweep(self) -> None:
         self.root.backward()
 
-    def update(self) -> None:
-        self.rule()
-        self.clear()
-
     def clear(self) -> None:
+        super().clear()
         for p in self.leaves:
             p.grad = 0
 
@@ -179,6 +180,7 @@ class ClosureGcOff(GcOff, Closure):
 class Micrograd(Objects):
     """micrograd itself, with the garbage collector on; it has neither tanh nor exp nor log."""
 
+    package, licence = "micrograd", "MIT"
     has = frozenset({"relu", "mlp"})
 
     def __init__(self) -> None:
@@ -217,6 +219,7 @@ class Tapegrad(Objects):
         self.adam_class = tapegrad.optim.Adam
 
     def clear(self) -> None:
+        self.root = None
         self.zero_grad(self.leaves)
 
     def prepare(self) -> None:
@@ -236,6 +239,7 @@ class TapegradCffi(Tapegrad):
 class Xad(Engine):
     """XAD: one tape, which starts again each step."""
 
+    package, licence = "xad", "AGPL-3.0-or-later"
     differentiates = True
 
     def __init__(self) -> None:
@@ -277,6 +281,8 @@ class Xad(Engine):
 class Torch(Objects):
     """PyTorch tensors of no dimension, in double precision, on one thread."""
 
+    package, licence = "torch", "BSD-3-Clause"
+
     def __init__(self) -> None:
         import torch
 
@@ -293,6 +299,7 @@ class Torch(Objects):
         self.adam = self.torch.optim.Adam(self.leaves, self.rate)
 
     def clear(self) -> None:
+        self.root = None
         for p in self.leaves:
             p.grad = None
 
@@ -312,6 +319,7 @@ class Torch(Objects):
 class CasadiSx(Engine):
     """CasADi SX: recording makes an expression; sweeping derives it, makes a function of it and calls that."""
 
+    package, licence = "casadi", "LGPL-3.0-or-later"
     differentiates = True
 
     def __init__(self) -> None:
@@ -341,6 +349,7 @@ class CasadiSx(Engine):
 class Autograd(Engine):
     """HIPS autograd, over an array of the parameters."""
 
+    package, licence = "autograd", "MIT"
     differentiates = True
 
     def __init__(self) -> None:
@@ -368,7 +377,7 @@ class Autograd(Engine):
         self.derivatives = self.root(1.0)
 
     def gradient(self) -> list[float]:
-        return self.derivatives.tolist()
+        return list(self.derivatives.tolist())
 
     def loss(self) -> float:
         return float(self.result)

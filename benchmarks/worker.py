@@ -13,8 +13,11 @@ from typing import Any
 from contenders import CONTENDERS, Engine
 from workloads import WORKLOADS
 
-PHASES = ("record", "sweep", "update")
+PHASES = ("record", "sweep", "update", "clear")
 MAX_REPEATS = 1000
+LONG = 2.0  # seconds; a step that takes longer is timed once a round
+CURVE_BYTES = 2**30  # where a leak has been shown
+CURVE_SECONDS = 120.0
 
 
 def resident() -> int:
@@ -31,26 +34,31 @@ def step(engine: Engine) -> None:
     engine.record()
     engine.sweep()
     engine.update()
-    engine.drop()
+    engine.clear()
+
+
+def check(engine: Engine) -> dict[str, Any]:
+    """Return what one step computes, and what it costs about."""
+    before, began = resident(), time.perf_counter()
+    engine.record()
+    engine.sweep()
+    taken = time.perf_counter() - began
+    return {
+        "loss": engine.loss(), "gradient": engine.gradient(), "seconds": taken, "bytes": resident() - before,
+    }  # fmt: skip
 
 
 def time_steps(engine: Engine, seconds: float) -> dict[str, Any]:
-    """Take steps for some time.
+    """Take steps for some time, three at least and one to warm up, unless they are long.
 
-    Args:
-        engine: started.
-        seconds: for how long, at least three steps after the first, whose gradient is returned.
+    Returns:
+        Medians of the wall time, of that of each phase, and of the CPU time, in seconds.
     """
     clock, cpu_clock = time.perf_counter, time.process_time
-    engine.record()
-    engine.sweep()
-    result = {"loss": engine.loss(), "gradient": engine.gradient()}
-    engine.update()
-    engine.drop()
     walls: list[tuple[float, ...]] = []
     cpus = []
     spent = 0.0
-    while (spent < seconds or len(walls) < 3) and len(walls) < MAX_REPEATS:
+    while (spent < seconds or (len(walls) < 4 and spent < LONG)) and len(walls) < MAX_REPEATS:
         engine.between_steps()
         cpu = cpu_clock()
         t0 = clock()
@@ -59,60 +67,64 @@ def time_steps(engine: Engine, seconds: float) -> dict[str, Any]:
         engine.sweep()
         t2 = clock()
         engine.update()
-        engine.drop()
         t3 = clock()
+        engine.clear()
+        t4 = clock()
         cpus.append(cpu_clock() - cpu)
-        walls.append((t3 - t0, t1 - t0, t2 - t1, t3 - t2))
-        spent += t3 - t0
+        walls.append((t4 - t0, t1 - t0, t2 - t1, t3 - t2, t4 - t3))
+        spent += t4 - t0
+    if len(walls) > 1:
+        del walls[0], cpus[0]
     wall, *phases = map(statistics.median, zip(*walls))
-    return {
-        **result, "wall": wall, "cpu": statistics.median(cpus), **dict(zip(PHASES, phases)), "repeats": len(walls),
-    }  # fmt: skip
+    return {"wall": wall, "cpu": statistics.median(cpus), **dict(zip(PHASES, phases)), "repeats": len(walls)}
 
 
-def measure_memory(engine: Engine, seconds: float) -> dict[str, Any]:
-    """Resident bytes after one step is recorded, and after it is swept, over those before."""
+def measure_memory(engine: Engine) -> dict[str, Any]:
+    """Return the resident bytes that recording a step added, and that recording and sweeping did."""
     before = resident()
     engine.record()
-    recorded = resident()
+    recorded = resident() - before
     engine.sweep()
-    return {"recorded": recorded - before, "swept": resident() - before}
+    return {"recorded": recorded, "swept": resident() - before}
 
 
-def trace_memory(engine: Engine, seconds: float) -> dict[str, Any]:
-    """Resident bytes after certain steps of a training run; past the limit it ends."""
+def trace_memory(engine: Engine, steps: int) -> dict[str, Any]:
+    """Return the resident bytes during a training run, over those before it; it may end early."""
+    before, began = resident(), time.perf_counter()
     curve = []
-    began = time.perf_counter()
-    for k in range(1, 2001):
+    for k in range(1, steps + 1):
         step(engine)
-        if k in (1, 10, 100, 200, 500, 1000, 1500, 2000) or k % 50 == 0:
-            now = resident()
-            curve.append((k, now))
-            if now > 2**30 or time.perf_counter() - began > 120:
+        if k in (1, 10) or k % 50 == 0:
+            curve.append((k, resident() - before))
+            if curve[-1][1] > CURVE_BYTES or time.perf_counter() - began > CURVE_SECONDS:
                 break
     return {"curve": curve}
 
 
-def survive(engine: Engine, seconds: float) -> dict[str, Any]:
-    """One step, and everything dropped; whether that ends well is the answer."""
+def survive(engine: Engine) -> dict[str, Any]:
+    """Take one step; that it ends well is the answer."""
     step(engine)
-    return {}
+    return {"bytes": resident()}
 
 
-MEASURES = {"time": time_steps, "memory": measure_memory, "curve": trace_memory, "depth": survive}
-
-
-def main(contender: str, workload: str, measure: str, seconds: str) -> None:
+def main(contender: str, workload: str, measure: str, amount: str = "0") -> None:
     kind, _, size = workload.partition(":")
     engine = CONTENDERS[contender]()
     work = WORKLOADS[kind](int(size)) if size else WORKLOADS[kind]()
+    measures = {
+        "check": check,
+        "time": lambda engine: time_steps(engine, float(amount)),
+        "memory": measure_memory,
+        "curve": lambda engine: trace_memory(engine, int(float(amount))),
+        "depth": survive,
+    }
     try:
         if not work.needs <= engine.has:
             raise NotImplementedError(f"has no {', '.join(sorted(work.needs - engine.has))}")
         engine.start(work)
-        result = MEASURES[measure](engine, float(seconds))
+        result = measures[measure](engine)
     except (NotImplementedError, RecursionError, MemoryError) as error:
-        result = {"failed": f"{type(error).__name__}: {error}"[:80]}
+        result = {"failed": str(error) if isinstance(error, NotImplementedError) else type(error).__name__}
     print(json.dumps({**result, "version": engine.version}))
 
 

@@ -1,16 +1,15 @@
 """What is measured: the same arithmetic for every contender, over whatever class of numbers it brings.
 
-A workload has starting parameters as one flat list, `arrange` that gives a list like it a structure, and `loss` that computes one number
-from the structure. The engine passed to `loss` brings the functions: `number`, `tanh`, `exp`, `log`, `relu`; those named in `needs` are used.
+A workload has starting parameters as one flat list, `arrange` that gives a list like it a structure, and `loss` that
+computes one number from the structure. The engine that `loss` is given brings `number` and what `needs` names.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 Number = Any  # what has + - * / **
@@ -30,7 +29,7 @@ class Workload(Protocol):
 
 
 class Chain:
-    """x = x*a + b, a tanh after every tenth, from a fixed point whose slope is just below 1: no adjoint over- or underflows.
+    """x = x*a + b, a tanh after every tenth, from a fixed point whose slope is just below 1: adjoints stay normal.
 
     Args:
         size: operations at least; a period has 21.
@@ -39,7 +38,7 @@ class Chain:
 
     PERIOD: ClassVar = 21
     Y = 0.1
-    SLOPE = (1 - 1e-6) / (1 - Y * Y)  # of ten steps before the tanh; times tanh' = 1 - y^2 just below 1
+    SLOPE = (1 - 1e-4) / (1 - Y * Y)  # of ten steps before the tanh; times tanh' = 1 - y^2 just below 1
     A = SLOPE**0.1
     B = (math.atanh(Y) - SLOPE * Y) * (A - 1) / (SLOPE - 1)
 
@@ -62,6 +61,23 @@ class Chain:
                 x = x * a + b
             x = tanh(x)
         return x
+
+
+class Squares:
+    """The sum of all parameters' squares, moved by Adam."""
+
+    needs: frozenset[str] = frozenset()
+    update = ("adam", 0.001)
+
+    def __init__(self, size: int) -> None:
+        draw = random.Random(size).uniform
+        self.parameters = [draw(-1, 1) for _ in range(size)]
+
+    def arrange(self, flat: Sequence[Number]) -> Sequence[Number]:
+        return flat
+
+    def loss(self, parameters: Sequence[Number], engine: Engine) -> Number:
+        return sum(p * p for p in parameters)
 
 
 class Neuron:
@@ -240,11 +256,15 @@ def _softmax(scores: list[Number], exp: Callable[[Number], Number]) -> list[Numb
 WORKLOADS: dict[str, Callable[..., Workload]] = {
     "chain": Chain,
     "straight chain": lambda size: Chain(size, saturating=False),
+    "squares": Squares,
     "neuron": Neuron,
     "neuron, dot": lambda size: Neuron(size, dot=True),
     "moons": Moons,
     "moons, library": lambda: Moons(library=True),
     "small moons": lambda: Moons((2, 8, 8, 1), 4),
+    "small moons, library": lambda: Moons((2, 8, 8, 1), 4, library=True),
     "gpt": Gpt,
     "gpt, affine": lambda: Gpt(affine=True),
+    "small gpt": lambda: Gpt("Al"),
+    "small gpt, affine": lambda: Gpt("Al", affine=True),
 }

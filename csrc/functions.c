@@ -1,4 +1,4 @@
-/*  The functions of the module that holds the C handle: many operands at once, optimizer steps, the tape as a whole.  */
+/*  The functions beside the C handle: many operands at once, optimizer steps, the tape as a whole.  */
 #include "handle.h"
 
 #include <stdlib.h>
@@ -142,7 +142,7 @@ static PyObject *module_cross_entropy(PyObject *module, PyObject *args, PyObject
     n = tg_gather(&list, logits);
     if (n >= 0 && (target < 0 || target >= n))
         PyErr_Format(PyExc_IndexError, "cross_entropy: target %zd of %lld logits", target, (long long)n);
-    else if (n > 0 && tg_append(&list, list.item[target]))
+    else if (n > 0 && tg_repeat(&list, (uint32_t)target))
         node = record_list(TG_CROSS_ENTROPY, &list);
     tg_release(&list);
     return node;
@@ -643,7 +643,8 @@ PyMethodDef tg_functions[] = {
      "activation(W x + b): a list of m Values, one dot node a row and one activation node.\n\n"
      "Args:\n    W: m rows of n Values and numbers.\n    b: m Values and numbers, or None.\n"
      "    x: n Values and numbers; a number becomes one leaf for all rows.\n"
-     "    activation: None or the name of an operation of one operand that refuses nothing: 'relu', 'tanh', 'sigmoid', ..\n\n"
+     "    activation: None or the name of an operation of one operand that refuses nothing,\n"
+     "        as 'relu', 'tanh', 'sigmoid'.\n\n"
      "Returns:\n    The m results; each sum starts from its b and goes from left to right.\n\n"
      "Raises:\n    ValueError: the lengths do not fit, or there is no such activation."},
     {"data", module_data, METH_O, NULL},

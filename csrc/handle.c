@@ -180,7 +180,10 @@ static void value_dealloc(PyObject *self)
 /* ---- what is set on a handle ---- */
 
 /* What is set in the handle's dict, borrowed, or NULL. */
-static PyObject *noted(const Value *v, PyObject *name) { return v->dict ? PyDict_GetItemWithError(v->dict, name) : NULL; }
+static PyObject *noted(const Value *v, PyObject *name)
+{
+    return v->dict ? PyDict_GetItemWithError(v->dict, name) : NULL;
+}
 
 /* Put a value in the handle's dict, or with NULL take it out. */
 static int note(Value *v, PyObject *name, PyObject *value)
@@ -268,7 +271,7 @@ int tg_make_room(uint64_t nodes, uint64_t words)
     return !code;
 }
 
-/* No rule and no symbol is left to a leaf. Letting go of rules runs Python code, so their handles are held meanwhile. */
+/* No rule and no symbol is left to a leaf. Letting go of rules runs Python code: their handles are held meanwhile. */
 int64_t tg_forget_history(void)
 {
     PyObject *with_notes = PyList_New(0);

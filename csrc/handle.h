@@ -53,7 +53,7 @@ static inline PyObject *own(Value *v, uint32_t id)
 }
 
 /* handle.c: raise what a code stands for, with the operation and its operands; raise TypeError "what, not 'type of o'";
-   a handle without a node; this thread's id while a sweep is running a rule. They return NULL or 0 with an exception. */
+   a handle without a node; this thread's id while a sweep is running a rule. NULL or 0 comes with an exception. */
 void *tg_raise(int64_t code, int op, double a, double b);
 void *tg_wrong_type(const char *what, PyObject *o);
 int tg_need_number(const char *what, PyObject *o, double *out);
@@ -79,6 +79,7 @@ typedef struct {
 /* Append what an iterable gives, or one object. How many, or -1; 1, or 0. May run Python code. */
 int64_t tg_gather(operand_list *list, PyObject *iterable);
 int tg_append(operand_list *list, PyObject *item);
+int tg_repeat(operand_list *list, uint32_t k);      /* the k-th once more, as it was read */
 /* The ids of the items from a to b, numbers becoming leaves, for which there is room. */
 void tg_ids_of(const operand_list *list, uint32_t a, uint32_t b, uint32_t *ids);
 void tg_release(operand_list *list);

@@ -80,6 +80,17 @@ int64_t tg_gather(operand_list *list, PyObject *iterable)
     return list->n - before;
 }
 
+int tg_repeat(operand_list *list, uint32_t k)
+{
+    if (list->n == list->cap && !make_space(list, 1))
+        return 0;
+    list->number[list->n] = list->number[k];
+    list->numbers += !is_value(list->item[k]);
+    Py_INCREF(list->item[k]);
+    list->item[list->n++] = list->item[k];
+    return 1;
+}
+
 void tg_ids_of(const operand_list *list, uint32_t a, uint32_t b, uint32_t *ids)
 {
     for (uint32_t k = a; k < b; k++)

@@ -61,7 +61,7 @@ int tg_node_bytes(int swept);
 /* Record one node and return its id, or a negative code. TG_POWK takes its passive exponent as any operand. */
 int64_t tg_leaf(tg_tape *t, double data);
 int64_t tg_record(tg_tape *t, int op, uint32_t a, uint32_t b);
-/* The other operand is a number, a new leaf: the first operand, or the second, or in TG_POWK's **k written as an int. */
+/* The other operand is a number, a new leaf, and the first or the second; written_int shows in the symbol **k. */
 int64_t tg_record_number(tg_tape *t, int op, uint32_t id, double k, int first, int written_int);
 int64_t tg_record_many(tg_tape *t, int op, const uint32_t *ids, uint32_t n);    /* TG_NODE too: data is 0 then */
 /* The primal alone, or the code that recording would have refused with, in *refusal. */

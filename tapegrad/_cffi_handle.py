@@ -1,15 +1,15 @@
 """The portable handle: `Value` as a Python class, every operation a cffi call. It is the fast one on PyPy.
 
-cffi lets other threads run during every call, so whatever touches the tape is `@_alone`; the lock is let go while a rule
-runs. Reading numbers, which may run any Python code, comes before, and ids are read within, after room was made,
+cffi lets other threads run during every call, so whatever touches the tape is `@_alone`; the lock is let go while a
+rule runs. Reading numbers, which may run any Python code, comes before, and ids are read within, after room was made,
 for reclaim moves them. A collection may come at any time, and with it finalizers that use Values in the middle of an
 operation: they may record, but nodes go only when no operation is under way.
 
-`_handles[i]` is a weak reference to the handle of node i. CPython says at once when a handle dies; on PyPy the nodes of
-dead handles wait for reclaim.
+`_handles[i]` is a weak reference to the handle of node i. CPython says at once when a handle dies; on PyPy the nodes
+of dead handles wait for reclaim.
 
-What is set on a Value has to outlive its handle. A Value with attributes is therefore held by the handles of all that is
-computed from it (`_holds`); where it may have been used already when the attribute came, the attributes are copied
+What is set on a Value has to outlive its handle. A Value with attributes is therefore held by the handles of all that
+is computed from it (`_holds`); where it may have been used already when the attribute came, the attributes are copied
 to `_pins` as well. All that is ordinary Python references, so a rule that closes over its own Value is collected."""
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ _depth = 0  # operations under way in the thread that has the lock: more than on
 _dead = False  # a handle died while an operation was under way
 _off = threading.local()
 _off_anywhere = 0
+_NOT_CALLED = RecursionError if _PYPY else MemoryError  # why cffi could not even call a rule
 _raised: dict[int, BaseException] = {}  # by thread: what its rule raised
 _ROWS = {ffi.string(lib.tg_ops[op].name).decode(): op for op in range(lib.tg_op_count)}
 _SYMBOLS = [ffi.string(lib.tg_ops[op].symbol).decode() for op in range(lib.tg_op_count)]
@@ -436,7 +437,7 @@ class Value:
         """Add seed * d(self)/d(v) to v.grad for every v that self depends on; set self.grad to seed."""
         code = _sweep(self, _need_number("seed", seed))
         if code == -3:
-            raise _raised.pop(threading.get_ident(), None) or MemoryError()
+            raise _raised.pop(threading.get_ident(), None) or _NOT_CALLED()
         if code:
             _refuse(code)
 

@@ -16,7 +16,7 @@ def _shaped(numbers: list[float], values: Any) -> Any:
     """The numbers, as an array where the Values came in one."""
     if not hasattr(values, "ravel"):
         return numbers
-    import numpy  # noqa: ICN001  # not at the top: only who has an array has it loaded
+    import numpy  # not at the top: only who has an array has it loaded
 
     return numpy.array(numbers, dtype=numpy.float64).reshape(values.shape)
 

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from .value import Value, handle, zero_grad
 
 
-def _invalid(name: str, value: float) -> NoReturn:
+def _invalid(name: str, value: object) -> NoReturn:
     raise ValueError(f"{name} is out of its range: {value!r}")
 
 
@@ -42,17 +42,17 @@ class Optimizer:
         for name in ("lr", "weight_decay", "eps", "momentum"):
             if name in hyper and not hyper[name] >= 0:
                 _invalid(name, hyper[name])
-        for beta in hyper.get("betas", ()):
-            if not 0 <= beta < 1:
-                _invalid("betas", beta)
+        betas = hyper.get("betas", (0, 0))
+        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+            _invalid("betas", betas)
 
     def zero_grad(self) -> None:
         """Set the grad of every parameter to 0.0."""
         zero_grad(self.params)
 
     def _slot(self, name: str) -> bytearray:
-        """The state of that name: all zero before the first step."""
-        return self._state.setdefault(name, bytearray(8 * len(self.params)))
+        """The state of that name: all zero before the first step. A step that is refused leaves none behind."""
+        return self._state.get(name) or bytearray(8 * len(self.params))
 
     def state_dict(self) -> dict[str, Any]:
         """All that `load_state_dict` needs, as plain numbers and lists (JSON and pickle can hold it)."""
@@ -130,6 +130,8 @@ class SGD(Optimizer):
             self.params, self.lr, self.momentum, self.dampening, self.weight_decay, self.nesterov, self.maximize, first,
             buffer,
         )  # fmt: skip
+        if buffer is not None:
+            self._state["momentum_buffer"] = buffer
         self.steps += 1
 
 
@@ -169,11 +171,13 @@ class Adam(Optimizer):
 
     def step(self) -> None:
         """Move every parameter by its grad."""
+        names = self._slots if self.amsgrad else self._slots[:2]
+        state = {name: self._slot(name) for name in names}
         handle.adam(
             self.params, self.lr, *self.betas, self.eps, self.weight_decay, self.steps + 1, self._decoupled,
-            self.maximize, self._slot("exp_avg"), self._slot("exp_avg_sq"),
-            self._slot("max_exp_avg_sq") if self.amsgrad else None,
+            self.maximize, *(state.get(name) for name in self._slots),
         )  # fmt: skip
+        self._state.update(state)
         self.steps += 1
 
 

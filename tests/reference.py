@@ -32,7 +32,10 @@ def div(a, b):
 def power(a, b):
     if a < 0 and not math.isinf(a) and math.isfinite(b) and b % 1:
         raise ValueError(f"{a} ** {b} is complex")
-    return a**b
+    y = a**b
+    if math.isinf(y) and math.isfinite(a) and math.isfinite(b):  # PyPy squares by multiplying, which does not raise
+        raise OverflowError(f"{a} ** {b}")
+    return y
 
 
 def power_da(a, b, y):
@@ -99,6 +102,18 @@ def logsumexp(xs):
     return m if math.isinf(m) else m + math.log(math.fsum(math.exp(x - m) for x in xs))
 
 
+def cross_entropy(xs, target):
+    return logsumexp(xs) - xs[target]
+
+
+def mse(xs, ys):
+    return math.fsum((x - y) ** 2 for x, y in zip(xs, ys)) / len(xs)
+
+
+def hinge(xs, ys):
+    return math.fsum(max(0.0, 1.0 - y * x) for x, y in zip(xs, ys)) / len(xs)
+
+
 OPERATIONS = {
     "add": Operation(operator.add, lambda a, b, y: 1.0, lambda a, b, y: 1.0),
     "sub": Operation(operator.sub, lambda a, b, y: 1.0, lambda a, b, y: -1.0),
@@ -134,7 +149,8 @@ OPERATIONS = {
 }
 BINARY = ("add", "sub", "mul", "truediv", "pow", "max", "min", "atan2", "hypot")
 UNARY = tuple(name for name in OPERATIONS if name not in BINARY)
-MANY = ("dot", "sum", "logsumexp")
+LOSSES = ("cross_entropy", "mse", "hinge")
+MANY = ("dot", "sum", "logsumexp", *LOSSES)
 OPERATORS = {name: getattr(operator, name) for name in ("add", "sub", "mul", "truediv", "pow", "neg", "abs")}
 
 
@@ -222,3 +238,34 @@ def logsumexp_node(xs):
     """log(exp(x) + ...) as one node."""
     exp = unbounded(math.exp)
     return Node(logsumexp([x.data for x in xs]), tuple(xs), lambda y: [exp(x.data - y.data) for x in xs])
+
+
+def cross_entropy_node(xs, target):
+    """-log(softmax(xs)[target]) as one node."""
+    exp, right = unbounded(math.exp), xs[target]
+
+    def partials(y):
+        total = y.data + right.data
+        return [*(exp(x.data - total) for x in xs), -1.0]
+
+    return Node(cross_entropy([x.data for x in xs], target), (*xs, right), partials)
+
+
+def mse_node(xs, ys):
+    """The mean of (x - y) ** 2 as one node."""
+
+    def partials(_):
+        slopes = [2.0 / len(xs) * (x.data - y.data) for x, y in zip(xs, ys)]
+        return [*slopes, *(-slope for slope in slopes)]
+
+    return Node(mse([x.data for x in xs], [y.data for y in ys]), (*xs, *ys), partials)
+
+
+def hinge_node(xs, ys):
+    """The mean of max(0, 1 - y * x) as one node."""
+
+    def partials(_):
+        wrong = [(x.data, y.data) if y.data * x.data < 1 else (0.0, 0.0) for x, y in zip(xs, ys)]
+        return [*(-y / len(xs) for _, y in wrong), *(-x / len(xs) for x, _ in wrong)]
+
+    return Node(hinge([x.data for x in xs], [y.data for y in ys]), (*xs, *ys), partials)

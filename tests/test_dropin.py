@@ -585,6 +585,7 @@ def test_after_a_refusal_nothing_has_changed_and_the_next_computation_is_right(e
 @pytest.mark.parametrize("expression", [row[0] for row in REFUSED])
 def test_a_refused_operation_records_nothing(expression, settle):
     v = Value(2.0)
+    settle()
     before = len(tape)
     with contextlib.suppress(TypeError, ArithmeticError, ValueError):
         expression(v)
@@ -635,6 +636,7 @@ def test_an_error_of_a_number_itself_comes_through(settle, works):
             raise LookupError("no number today")
 
     v = Value(2.0)
+    settle()
     before = len(tape)
     for expression in (lambda: v + Broken(), lambda: Broken() * v, lambda: Value(Broken()), lambda: v.max(Broken())):
         with pytest.raises(LookupError, match="today"):
@@ -975,7 +977,8 @@ def test_numpy_is_not_imported_by_the_package(script):
 
 def test_the_package_offers_what_it_lists():
     names = {"Value", "dot", "sum", "logsumexp", "leaves", "no_grad", "zero_grad", "tape", "nn", "__version__"}
-    assert set(tapegrad.__all__) == names and all(hasattr(tapegrad, name) for name in names)
+    assert names <= set(tapegrad.__all__)
+    assert all(hasattr(tapegrad, name) for name in tapegrad.__all__)
 
 
 @pytest.mark.parametrize("module", ["engine", "tensor"])

@@ -29,6 +29,7 @@ def resident():
 @pytest.fixture
 def flat(swept, settle):
     """A function that says how many nodes the tape has gained since the test began."""
+    settle()
     before = len(tape)
 
     def gained():
@@ -334,6 +335,7 @@ def test_dead_rules_are_collected_and_what_they_hold_too(swept, settle):
 
         out._backward = _backward
 
+    settle()
     before = len(tape)
     for _ in range(100):
         hold()

@@ -9,9 +9,10 @@ import sys
 from decimal import Decimal, localcontext
 
 import pytest
+import reference
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import BINARY, MANY, OPERATIONS, OPERATORS, UNARY, apply, logsumexp, same
+from reference import BINARY, LOSSES, MANY, OPERATIONS, OPERATORS, UNARY, apply, logsumexp, same
 
 import tapegrad
 from tapegrad import Value, tape
@@ -28,6 +29,13 @@ ANYWHERE = (-3.5, -0.7, -0.01, 0.3, 1.0, 4.0)
 PAIRS = ((0.7, 2.5), (3.0, -1.5), (0.2, 0.3), (5.0, 3.0))
 POINTS = [(name, x) for name in UNARY for x in DOMAIN.get(name, ANYWHERE)]
 PAIRED = [(name, a, b) for name in BINARY for a, b in PAIRS]
+SCORES = (0.7, -1.3, 2.4, 0.2)  # no term of the hinge loss is at its kink
+LOSS_ARGUMENTS = {
+    "cross_entropy": [(SCORES, 0), (SCORES, 3), ((5.0,), 0)],
+    "mse": [(SCORES, (1.5, 0.3, -2.0, 0.2)), ((5.0,), (3.0,))],
+    "hinge": [(SCORES, (1.0, -1.0, 1.0, -1.0)), ((0.5, 0.5), (-1.0, 1.0)), ((3.0,), (1.0,))],
+}
+LOSS_POINTS = [(name, *arguments) for name in LOSSES for arguments in LOSS_ARGUMENTS[name]]
 
 
 def outcome(function, *operands):
@@ -216,13 +224,14 @@ def test_a_binary_operation_raises_what_floats_raise(name, sides):
 @pytest.mark.parametrize("k", [0, 1, 2, 3, -1, -2, 10, 1000, -1000, True])
 @pytest.mark.parametrize("x", NASTY)
 def test_a_power_with_an_integer_is_that_of_floats(x, k):
-    assert agree(outcome(OPERATORS["pow"], Value(x), k), outcome(OPERATORS["pow"], x, k), "pow")
+    assert agree(outcome(OPERATORS["pow"], Value(x), k), outcome(OPERATIONS["pow"].primal, x, k), "pow")
 
 
 @pytest.mark.parametrize("name", UNARY)
 @pytest.mark.parametrize("x", NASTY)
 def test_a_refused_unary_operation_records_nothing(name, x, settle, works):
     v = Value(x)
+    settle()
     before = len(tape)
     y = outcome(apply, name, v)
     settle()
@@ -398,6 +407,43 @@ def test_logsumexp_takes_numbers_and_values_mixed():
     assert (y._op, v.grad) == ("logsumexp", pytest.approx(1 / 3, rel=1e-12))
 
 
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_is_one_node_whose_op_is_its_symbol(name):
+    xs = tapegrad.leaves(SCORES)
+    other = 2 if name == "cross_entropy" else tapegrad.leaves([1.0, -1.0, 1.0, -1.0])
+    before = len(tape)
+    y = getattr(tapegrad, name)(xs, other)
+    tail = (xs[2],) if name == "cross_entropy" else tuple(other)
+    assert (y._op, y.operands, len(tape)) == (ROWS[name].symbol, (*xs, *tail), before + 1)
+
+
+@pytest.mark.parametrize(("name", "scores", "other"), LOSS_POINTS)
+def test_the_value_of_a_loss_is_that_of_math(name, scores, other):
+    assert same(getattr(tapegrad, name)(map(Value, scores), other).data, getattr(reference, name)(scores, other))
+
+
+def moved(numbers, k, x):
+    return [*numbers[:k], x, *numbers[k + 1 :]]
+
+
+@pytest.mark.parametrize(("name", "scores", "other"), LOSS_POINTS)
+def test_the_slopes_of_a_loss_by_its_scores_are_the_difference_quotients(name, scores, other):
+    xs, primal = tapegrad.leaves(scores), getattr(reference, name)
+    getattr(tapegrad, name)(xs, other).backward()
+    for k, x in enumerate(xs):
+        quotient = slope(lambda at, k=k: primal(moved(scores, k, at), other), x.data)
+        assert x.grad == pytest.approx(quotient, rel=1e-7, abs=1e-8)
+
+
+@pytest.mark.parametrize(("name", "scores", "targets"), [point for point in LOSS_POINTS if point[0] != "cross_entropy"])
+def test_the_slopes_of_a_loss_by_its_targets_are_the_difference_quotients(name, scores, targets):
+    ys, primal = tapegrad.leaves(targets), getattr(reference, name)
+    getattr(tapegrad, name)(scores, ys).backward()
+    for k, y in enumerate(ys):
+        quotient = slope(lambda at, k=k: primal(scores, moved(targets, k, at)), y.data)
+        assert y.grad == pytest.approx(quotient, rel=1e-7, abs=1e-8)
+
+
 def test_empty_sums_are_leaves():
     for y in (tapegrad.sum([]), tapegrad.dot([], [])):
         assert (y.data, y.operands) == (0.0, ())
@@ -438,6 +484,7 @@ def test_an_empty_dot_is_its_bias():
 )
 def test_a_refused_call_says_why_and_records_nothing(expression, error, message, settle, works):
     v = Value(2.0)
+    settle()
     before = len(tape)
     with pytest.raises(error, match=message or None):
         expression(v)
@@ -452,6 +499,7 @@ def test_an_iterable_that_raises_half_way_records_nothing(settle, works):
         raise LookupError("half way")
 
     v = Value(2.0)
+    settle()
     before = len(tape)
     for function in (tapegrad.sum, tapegrad.logsumexp, tapegrad.leaves, lambda xs: tapegrad.dot([v, v], xs)):
         with pytest.raises((LookupError, TypeError)):

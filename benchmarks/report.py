@@ -1,0 +1,323 @@
+"""RESULTS.md, from what run.py measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pictures
+from contenders import CONTENDERS
+from workloads import Chain
+
+__all__ = ["write"]
+
+Rounds = list[dict[str, float]]
+
+
+def write(results: dict[str, Any], folder: Path) -> None:
+    """Write RESULTS.md, costs.svg and steps.svg.
+
+    Args:
+        results: what run.py puts together.
+        folder: where to.
+    """
+    groups = {group["title"]: group for group in results["timed"]}
+    chains = [group for title, group in groups.items() if title.startswith("chain")]
+    neuron, squares = (_starting(groups, title) for title in ("neuron", "squares"))
+    steps = [(title, groups[t]) for title, t in _step_groups(groups)]
+    pictures.draw_costs(_costs(chains), folder / "costs.svg")
+    pictures.draw_steps([(title, _bars(group)) for title, group in steps], folder / "steps.svg")
+
+    lines = ["# Results", "", *_INTRODUCTION.format(**results).splitlines(), ""]
+    if results.get("smoke"):
+        lines += ["**A smoke run: everything is smaller than what is described here.**", ""]
+    lines += ["## Training steps", "", "![milliseconds a training step](steps.svg)", ""]
+    for (title, group), text in zip(steps, (_MOONS, _GPT)):
+        lines += [f"### {title}", "", text, "", *_step_table(group), ""]
+    lines += ["## Cost of an operation", "", "![ns an operation against graph size](costs.svg)", "", _CHAIN, ""]
+    lines += [*_chain_table(chains), "", *_phase_table(_common(chains)), ""]
+    size = int(neuron["title"].partition(":")[2])
+    lines += [f"## A neuron of {size:,} inputs", "", _NEURON, "", *_neuron_table(neuron, size), ""]
+    count = int(squares["title"].partition(":")[2])
+    lines += [f"## An Adam step over {count:,} parameters", "", _ADAM, "", *_adam_table(squares), ""]
+    lines += ["## Memory", "", *_memory(results["memory"]), "", *_curves(results["curves"]), ""]
+    lines += ["## Depth", "", _DEPTH, "", *_depth_table(results["depths"]), ""]
+    lines += ["## Start", "", *_start_table(results["start"]), ""]
+    lines += ["## How this was measured", "", *_setting(results), ""]
+    (folder / "RESULTS.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+_INTRODUCTION = """\
+tapegrad beside the closure design, micrograd and other libraries that differentiate operation by operation.
+
+Medians of {rounds} rounds; in brackets the smallest and the largest round. Each cell of a round is a fresh process
+that repeats the step for at least {seconds:g} s and gives its median; contenders take turns within a round, and ratios
+are taken within a round. All gradients were compared before anything was timed: within a group they agree to 1e-9.
+
+gc is Python's cyclic garbage collector. On is what users see. Off is the best that the closure design could do: its
+graphs are garbage in cycles, so then they leak; here they are collected between steps, off the clock.
+Floats and NumPy scalars compute the loss alone, without a gradient: a floor."""
+_MOONS = """\
+micrograd's demo: MLP(2, [16, 16, 1]), 100 points, hinge loss and L2, `backward()`, SGD; 65 thousand operations.
+Every operator is written out, or the library's own `nn.MLP` does the layers, as in the demo; the accuracy that the
+demo prints as well is left out. Ratios are of CPU time."""
+_GPT = """\
+One name through a transformer of one block, width 16, 4 heads, context 8, and Adam on its 4,192 parameters; 61 thousand
+operations. Every operator is written out; where it says `affine`, tapegrad's does the linear maps, and nothing else
+changes. Adam is `tapegrad.optim.Adam`, `torch.optim.Adam`, or for the others list comprehensions. Ratios are of CPU
+time."""
+_CHAIN = """\
+`x = x*a + b` with a tanh after every tenth. ns an operation, record and sweep, wall time; a line ends where ten times
+the operations would take over 15 s a step or 6 GiB. micrograd has no tanh."""
+_NEURON = """\
+`sum((wi*xi for wi, xi in zip(w, x)), b)` as micrograd writes it, and as one `dot(w, x, b)`. ns a pair, wall time."""
+_ADAM = """\
+The optimizer's step alone: `tapegrad.optim.Adam`, `torch.optim.Adam`, and list comprehensions over closures."""
+_DEPTH = """\
+The largest chain of `x = x*a + b` that is recorded, swept and dropped without harm, each attempt in a fresh process
+that may take a minute."""
+_CURVE = """\
+MiB resident after so many training steps, over what was resident before the first; a step is micrograd's demo with
+MLP(2, [8, 8, 1]) and 4 points, 997 operations. A run stops past 1 GiB or 2 minutes. With the collector off the closure
+design leaks."""
+_PECULIARITIES = """\
+CasADi SX is symbolic: its record makes the expression, its sweep derives that, makes a function of it and calls it.
+XAD's tape starts again each step. PyTorch works in double precision on one thread."""
+
+
+def _starting(groups: dict[str, Any], start: str) -> Any:
+    return next(group for title, group in groups.items() if title.startswith(start))
+
+
+def _step_groups(groups: dict[str, Any]) -> list[tuple[str, str]]:
+    moons = next(title for title in groups if title.endswith("moons"))
+    gpt = next(title for title in groups if title.endswith("gpt"))
+    return [("Two moons", moons), ("Character GPT", gpt)]
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    return [
+        f"| {' | '.join(head)} |",
+        f"| --- |{' ---: |' * (len(head) - 1)}",
+        *(f"| {' | '.join(row)} |" for row in rows),
+    ]
+
+
+def _number(x: float) -> str:
+    if x == 0.0:
+        return "0"
+    return f"{x:,.0f}" if x >= 99.95 else f"{x:.3g}"
+
+
+def _spread(numbers: Sequence[float], scale: float = 1.0) -> str:
+    shown = [_number(scale * x) for x in (median(numbers), min(numbers), max(numbers))]
+    return f"{shown[0]} ({shown[1]} to {shown[2]})" if shown[1] != shown[2] else shown[0]
+
+
+def _of(rounds: Rounds, *phases: str) -> list[float]:
+    return [sum(found[phase] for phase in phases) for found in rounds]
+
+
+def _title(name: str, work: str) -> str:
+    if "library" in work:
+        return f"{name}, `nn.MLP`"
+    if "affine" in work:
+        return f"{name}, `affine`"
+    if "dot" in work:
+        return f"{name}, `dot`"
+    return name
+
+
+def _ratio(rounds: Rounds, reference: Rounds, *phases: str) -> str:
+    return _spread([a / b for a, b in zip(_of(rounds, *phases), _of(reference, *phases))])
+
+
+def _references(group: Any) -> list[tuple[str, Rounds]]:
+    found = {(name, work): rounds for name, work, rounds, _ in group["cells"]}
+    return [(_title(name, work), found[name, work]) for name, work in map(tuple, group["references"])]
+
+
+def _step_table(group: Any) -> list[str]:
+    references = _references(group)
+    rows = []
+    for name, work, rounds, reason in group["cells"]:
+        if not rounds:
+            rows.append([_title(name, work), reason, *[""] * (5 + len(references))])
+            continue
+        shown = [_spread(_of(rounds, phase), 1e3) for phase in ("wall", "cpu")]
+        if CONTENDERS[name].differentiates:
+            parts = [_of(rounds, "record"), _of(rounds, "sweep"), _of(rounds, "update"), _of(rounds, "clear")]
+            shown += [_number(1e3 * median(part)) for part in parts]
+            shown += [_ratio(rounds, reference, "cpu") for _, reference in references]
+        else:
+            shown += [_number(1e3 * median(_of(rounds, "record"))), *[""] * (3 + len(references))]
+        rows.append([_title(name, work), *shown])
+    head = ["ms a step", "wall", "CPU", "record", "sweep", "update", "clear"]
+    return _table(head + [f"times {title}" for title, _ in references], rows)
+
+
+def _bars(group: Any) -> list[tuple[str, str, float]]:
+    return [
+        (_title(name, work).replace("`", "") + ("" if CONTENDERS[name].differentiates else ", no gradient"), name,
+         1e3 * median(_of(rounds, "wall")))
+        for name, work, rounds, _ in group["cells"] if rounds
+    ]  # fmt: skip
+
+
+def _operations(group: Any) -> int:
+    return Chain(int(group["title"].partition(":")[2])).operations
+
+
+def _costs(chains: Sequence[Any]) -> dict[str, list[tuple[float, float]]]:
+    costs: dict[str, list[tuple[float, float]]] = {}
+    for group in chains:
+        count = _operations(group)
+        for name, _, rounds, _ in group["cells"]:
+            if rounds:
+                costs.setdefault(name, []).append((count, 1e9 / count * median(_of(rounds, "record", "sweep"))))
+    return costs
+
+
+def _chain_table(chains: Sequence[Any]) -> list[str]:
+    columns = [{name: rounds for name, _, rounds, _ in group["cells"]} for group in chains]
+    rows = [
+        [
+            name,
+            *(
+                _spread(_of(column[name], "record", "sweep"), 1e9 / _operations(group)) if column[name] else ""
+                for group, column in zip(chains, columns)
+            ),
+        ]
+        for name in columns[0]
+    ]  # fmt: skip
+    return _table(["operations", *(f"{_operations(group):,}" for group in chains)], rows)
+
+
+def _common(chains: Sequence[Any]) -> Any:
+    """The longest chain that all contenders were timed at, or the shortest there is."""
+    whole = [group for group in chains if all(rounds for _, _, rounds, _ in group["cells"])]
+    return (whole or chains)[-1 if whole else 0]
+
+
+def _phase_table(group: Any) -> list[str]:
+    count = _operations(group)
+    ((_, reference),) = _references(group)
+    rows = []
+    for name, _, rounds, reason in group["cells"]:
+        if not rounds:
+            rows.append([name, reason, "", "", ""])
+            continue
+        shown = [*(_spread(_of(rounds, phase), 1e9 / count) for phase in ("record", "sweep")),
+                 *(_ratio(rounds, reference, phase) for phase in ("record", "sweep"))]  # fmt: skip
+        if not CONTENDERS[name].differentiates:
+            shown[1] = shown[3] = ""
+        rows.append([name, *shown])
+    head = [f"{count:,} operations", "record, ns", "sweep, ns", "times tapegrad's record", "times tapegrad's sweep"]
+    return _table(head, rows)
+
+
+def _neuron_table(group: Any, size: int) -> list[str]:
+    references = _references(group)
+    rows = []
+    for name, work, rounds, reason in group["cells"]:
+        if not rounds:
+            rows.append([_title(name, work), reason, *[""] * (2 + len(references))])
+            continue
+        shown = [_spread(_of(rounds, "record", "sweep"), 1e9 / size)]
+        shown += [_number(1e9 / size * median(_of(rounds, phase))) for phase in ("record", "sweep")]
+        shown += [_ratio(rounds, reference, "record", "sweep") for _, reference in references]
+        if not CONTENDERS[name].differentiates:
+            shown[2:] = [""] * (1 + len(references))
+        rows.append([_title(name, work), *shown])
+    head = ["ns a pair", "record and sweep", "record", "sweep"]
+    return _table(head + [f"times {title}" for title, _ in references], rows)
+
+
+def _adam_table(group: Any) -> list[str]:
+    ((_, reference),) = _references(group)
+    rows = [
+        [name, _spread(_of(rounds, "update"), 1e3), _ratio(rounds, reference, "update")]
+        for name, _, rounds, _ in group["cells"] if rounds
+    ]  # fmt: skip
+    return _table(["", "ms", "times tapegrad"], rows)
+
+
+def _memory(memory: Any) -> list[str]:
+    chain = Chain(int(memory["workload"].partition(":")[2]))
+    rows = []
+    for name, found in memory["cells"].items():
+        count = chain.operations if "micrograd" not in name else chain.periods * (chain.PERIOD - 1)
+        shown = [found["failed"], ""] if "failed" in found else [
+            _number(found[phase] / count) for phase in ("recorded", "swept")
+        ]  # fmt: skip
+        rows.append([name, *shown])
+    text = f"Resident bytes an operation that a chain of {chain.operations:,} operations added; one run each."
+    return [text, "", *_table(["", "recorded", "and swept"], rows)]
+
+
+def _curves(curves: Any) -> list[str]:
+    last = max(k for found in curves.values() for k, _ in found.get("curve", [(0, 0)]))
+    marks = [k for k in (1, 10, 50, 100, 500, 1000, 2000) if k <= last]
+    rows = []
+    for name, found in curves.items():
+        if "failed" in found:
+            rows.append([name, found["failed"], *[""] * len(marks)])
+            continue
+        curve = dict(map(tuple, found["curve"]))
+        end, grown = found["curve"][-1]
+        note = "" if end == last else f"stopped at step {end} with {grown / 2**20:,.0f}"
+        rows.append([name, *(f"{curve[k] / 2**20:,.1f}" if k in curve else "" for k in marks), note])
+    return [_CURVE, "", *_table(["step", *map(str, marks), ""], rows)]
+
+
+def _depth_table(depths: Any) -> list[str]:
+    rows = [[name, f"{found['operations']:,}", found["reason"]] for name, found in depths.items()]
+    return ["| | operations | then |", "| --- | ---: | --- |", *(f"| {' | '.join(row)} |" for row in rows)]
+
+
+def _start_table(start: Any) -> list[str]:
+    empty = start["python -c pass"]
+    rows = [
+        [f"`{title}`", *(_spread(_of(rounds, phase), 1e3) for phase in ("wall", "cpu")),
+         _number(1e3 * median(a - b for a, b in zip(_of(rounds, "wall"), _of(empty, "wall"))))]
+        for title, rounds in start.items()
+    ]  # fmt: skip
+    text = f"Whole processes, medians of {len(empty)} rounds."
+    return [text, "", *_table(["ms", "wall", "CPU", "more than `pass`"], rows)]
+
+
+def _setting(results: Any) -> list[str]:
+    versions: dict[str, str] = {}
+    for name, found in results["memory"]["cells"].items():
+        versions[name] = found["version"] if "version" in found else ""
+    for group in results["timed"]:
+        for name, _, rounds, _ in group["cells"]:
+            if rounds:
+                versions[name] = str(rounds[0]["version"])
+    rows = [
+        [name, CONTENDERS[name].package or ("here" if "tapegrad" not in name else "tapegrad"), versions[name],
+         CONTENDERS[name].licence or "MIT"]
+        for name in CONTENDERS if versions.get(name) and not name.endswith("gc off")
+        and (CONTENDERS[name].package or "tapegrad" in name)
+    ]  # fmt: skip
+    machine = [f"| {key} | {value} |" for key, value in results["machine"].items()]
+    return [
+        "`make bench`, which is",
+        "",
+        f"    {results['command']}",
+        "",
+        f"in {results['minutes']:.0f} minutes. One cell by hand: `python benchmarks/worker.py tapegrad moons time 1`.",
+        "",
+        "| | |",
+        "| --- | --- |",
+        *machine,
+        "",
+        "| contender | package | version | licence |",
+        "| --- | --- | --- | --- |",
+        *(f"| {' | '.join(row)} |" for row in rows),
+        *(f"\n{name}: left out, {reason}." for name, reason in results["missing"].items()),
+        "",
+        _PECULIARITIES,
+    ]

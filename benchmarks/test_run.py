@@ -1,0 +1,22 @@
+"""The whole run, small: it must not rot."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def test_a_smoke_run_writes_tables_and_pictures(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    run = Path(__file__).with_name("run.py")
+    options = ["--smoke", "--no-peers", "--cache", str(tmp_path / "cache"), "--output", str(tmp_path)]
+    subprocess.run([sys.executable, str(run), *options], check=True, timeout=600)
+    text = (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
+    for title in ("Two moons", "Character GPT", "Memory", "Depth", "Start"):
+        assert f"# {title}" in text
+    for picture in ("costs.svg", "steps.svg"):
+        assert f"({picture})" in text
+        assert (tmp_path / picture).read_text(encoding="utf-8").count("tapegrad") >= 2

@@ -1,0 +1,36 @@
+"""The examples run and learn."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+def run(name: str, *args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, HERE / name, *args], capture_output=True, text=True, check=True, timeout=300
+    )
+
+
+def test_moons_end_with_every_point_on_its_side() -> None:
+    lines = run("moons.py").stdout.splitlines()
+    (last,) = (line for line in lines if line.startswith("step 99 "))
+    assert last.endswith("accuracy 100.0%")
+
+
+def test_gpt_learns_and_writes_names() -> None:
+    done = run("gpt.py", "--steps", "30", "--samples", "5")
+    first, result, *names = done.stdout.splitlines()
+    assert first == "8000 names, 4192 parameters"
+    assert float(result.split()[1]) < 3.2  # 3.30 is the entropy of 27 equally likely symbols
+    assert len(names) == 5
+    assert "training 30/30" in done.stderr
+
+
+def test_the_names_are_ascii_letters_each_once() -> None:
+    names = (HERE / "names.txt").read_text(encoding="ascii").split()
+    assert len(set(names)) == len(names) == 8000
+    assert all(name.isalpha() and len(name) < 16 for name in names)
