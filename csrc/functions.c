@@ -11,7 +11,7 @@
 /* The length of a list or tuple, or -1. */
 static Py_ssize_t plain_size(PyObject *o)
 {
-    return PyList_Check(o) ? PyList_Size(o) : PyTuple_Check(o) ? PyTuple_Size(o) : -1;
+    return PyList_CheckExact(o) ? PyList_Size(o) : PyTuple_CheckExact(o) ? PyTuple_Size(o) : -1;
 }
 
 static int plain_id(PyObject *item, uint32_t *id)
@@ -25,7 +25,7 @@ static int plain_id(PyObject *item, uint32_t *id)
 /* The ids of its n items if all of them are Values: 1, or 0. */
 static int plain_ids(PyObject *o, Py_ssize_t n, uint32_t *ids)
 {
-    int list = PyList_Check(o);
+    int list = PyList_CheckExact(o);
     if (plain_size(o) != n)             /* making room may have run Python code */
         return 0;
     for (Py_ssize_t k = 0; k < n; k++)
@@ -132,12 +132,15 @@ static PyObject *module_logsumexp(PyObject *module, PyObject *xs)
 static PyObject *module_cross_entropy(PyObject *module, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"logits", "target", NULL};
-    PyObject *logits, *node = NULL;
+    PyObject *logits, *index, *node = NULL;
     Py_ssize_t target;
     operand_list list = {0};
     int64_t n;
     (void)module;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "On:cross_entropy", names, &logits, &target))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO:cross_entropy", names, &logits, &index))
+        return NULL;
+    target = PyNumber_AsSsize_t(index, PyExc_IndexError);
+    if (target == -1 && PyErr_Occurred())
         return NULL;
     n = tg_gather(&list, logits);
     if (n >= 0 && (target < 0 || target >= n))
@@ -235,11 +238,11 @@ static int activation_op(PyObject *name)
 /* affine, where W, b and x are lists, and all in them Values but for floats in x. */
 static PyObject *affine_plain(PyObject *W, PyObject *b, PyObject *x, int op)
 {
-    Py_ssize_t m = PyList_Check(W) ? PyList_Size(W) : -1, n = PyList_Check(x) ? PyList_Size(x) : -1;
+    Py_ssize_t m = PyList_CheckExact(W) ? PyList_Size(W) : -1, n = PyList_CheckExact(x) ? PyList_Size(x) : -1;
     int biased = b != Py_None;
     uint32_t width = (uint32_t)(2 * n + biased), *ids;
     PyObject *outputs;
-    if (m < 1 || n < 1 || m >= (1 << 24) || n >= (1 << 24) || (biased && (!PyList_Check(b) || PyList_Size(b) != m)))
+    if (m < 1 || n < 1 || m >= (1 << 24) || n >= (1 << 24) || (biased && (!PyList_CheckExact(b) || PyList_Size(b) != m)))
         return NULL;
     outputs = tg_passive() ? NULL : bare_list((uint32_t)m);
     if (!outputs)

@@ -55,7 +55,7 @@ int tg_append(operand_list *list, PyObject *item)
 int64_t tg_gather(operand_list *list, PyObject *iterable)
 {
     uint32_t before = list->n;
-    if (PyList_Check(iterable)) {
+    if (PyList_CheckExact(iterable)) {
         if (!make_space(list, (uint64_t)PyList_Size(iterable)))
             return -1;
         for (Py_ssize_t k = 0; k < PyList_Size(iterable); k++) {

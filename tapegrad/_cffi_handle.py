@@ -20,7 +20,7 @@ import platform
 import threading
 import weakref
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from . import _refusals
 from ._core import ffi, lib
@@ -448,7 +448,18 @@ class Value:
         if isinstance(other, Value):
             return _two(_ROWS["POW"], self, other)
         k = _number(other)
-        return k if k is NotImplemented else _with_number(_POWK, self, k, False, not isinstance(other, float))
+        if k is NotImplemented:
+            if not hasattr(type(other), "__rpow__"):
+                _no_power(self, other)
+            return NotImplemented
+        return _with_number(_POWK, self, k, False, not isinstance(other, float))
+
+    def __rpow__(self, other: Any, modulus: None = None) -> Value:
+        """b ** a, b a number."""
+        k = _number(other)
+        if k is NotImplemented:
+            _no_power(other, self)
+        return _with_number(_ROWS["POW"], self, k, True, False)
 
     def __pos__(self) -> Value:
         return self
@@ -527,6 +538,12 @@ def _call_rule(context: Any, i: int) -> int:
     finally:
         _lock.acquire()
         _depth += 1
+
+
+def _no_power(a: Any, b: Any) -> NoReturn:
+    """What CPython says by itself; PyPy names no types for this operator alone."""
+    names = f"{type(a).__name__!r} and {type(b).__name__!r}"
+    raise TypeError(f"unsupported operand type(s) for ** or pow(): {names}")
 
 
 def _unary(op: int) -> Callable[[Value], Value]:

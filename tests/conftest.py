@@ -36,8 +36,7 @@ def settle():
 
     def settle():
         if not CPYTHON:
-            for _ in range(3):
-                gc.collect()
+            gc.collect()
             tape.collect()
 
     return settle

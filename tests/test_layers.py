@@ -293,6 +293,16 @@ def test_fresh_values_of_a_generator_are_held_while_they_are_needed():
     assert data(values) == [1.0 + 2.0 * sum(range(i, i + 100)) for i in range(50)]
 
 
+@pytest.mark.parametrize("base", [list, tuple])
+def test_what_an_iterable_iterates_over_counts_even_where_it_is_a_list(base):
+    twice = {"__iter__": lambda self: itertools.chain(*[base.__iter__(self) for _ in "ab"])}
+    kind = type("Doubled", (base,), twice)
+    v = Value(3.0)
+    assert tapegrad.sum(kind([v])).data == dot(kind([v]), kind([1.0])).data == dot(kind([v]), kind([Value(1.0)])).data
+    assert tapegrad.sum(kind([v])).data == 6.0
+    assert data(affine(kind([kind([v])]), kind([Value(1.0)]), kind([v]))) == [19.0, 19.0]
+
+
 class Meddler:
     """A number that does something when it is read."""
 
@@ -656,7 +666,7 @@ def test_a_loss_takes_arrays_and_generators(name, np):
         (lambda v: cross_entropy([v, 1.0], 2), IndexError, "target 2 of 2 logits"),
         (lambda v: cross_entropy([v, 1.0], -1), IndexError, "target -1 of 2 logits"),
         (lambda v: cross_entropy([], 0), IndexError, "target 0 of 0 logits"),
-        (lambda v: cross_entropy([v], 10**30), (IndexError, OverflowError), ""),
+        (lambda v: cross_entropy([v], 10**30), IndexError, ""),
         (lambda v: cross_entropy([v], 0.0), TypeError, "float"),
         (lambda v: cross_entropy([v], "0"), TypeError, "str"),
         (lambda v: cross_entropy([v], None), TypeError, "NoneType"),

@@ -442,6 +442,82 @@ def test_finalizers_may_use_the_tape_whenever_they_come(body, cyclic, script):
     )
 
 
+@pytest.mark.parametrize("slots", ["", '__slots__ = ("extra",)'])
+@pytest.mark.parametrize("act", ["tape.collect()", "tape.reset()", "kept.append(y.operands)", "y.backward()"])
+def test_a_value_of_ones_own_class_may_be_on_its_way_out_when_the_tape_is_used(act, slots, script):
+    """Its slots are cleared and its weak references called while its node still names it."""
+    script(
+        f"""
+import gc, weakref
+from tapegrad import Value, tape
+
+class Own(Value):
+    {slots or "pass"}
+
+class Last:
+    def __del__(self):
+        act()
+
+def act(dead=None):
+    {act}
+
+kept = []
+for _ in range(50):
+    x = Own(1.0)
+    x.extra = Last()
+    x.label = "x"
+    watch = weakref.ref(x, act)
+    y = x * 2
+    del x
+    junk = [Own(2.0) for _ in range(3)]
+    tape.collect()
+    del junk
+    gc.collect()
+    y.backward()
+    assert y.data == 2.0 and all(v.data in (1.0, 2.0) for v in y.operands)
+    kept.clear()
+""",
+        timeout=120,
+    )
+
+
+def test_finalizers_do_not_find_results_without_nodes(script):
+    """A list that is still being filled is not yet in sight of the collector, whose lists are anybody's to change."""
+    script(
+        """
+import gc
+import tapegrad
+from tapegrad import Value, affine, leaves, softmax, tape
+from tapegrad._core import lib
+
+class Last:
+    def __del__(self):
+        global found
+        for o in gc.get_objects():
+            if type(o) is list and len(o) == 7 and all(type(v) is Value for v in o):
+                try:
+                    o[0].data
+                except RuntimeError:
+                    found = True
+                    o.clear()
+
+found = False
+x = [Value(1.0), Value(2.0)]
+W = [[Value(1.0), Value(2.0)] for _ in range(7)]
+for call in (lambda: affine(W, None, x), lambda: affine(W, None, (1.0, x[1])), lambda: leaves([1.0] * 7),
+             lambda: softmax([1.0] * 7)):
+    v = Value(0.0)
+    v.last = Last()
+    y = v + 1
+    z = Value(3.0)
+    del v, y
+    lib.tg_main.reclaim_at = lib.tg_main.room = 1
+    values = call()
+    assert len(values) == 7 and all(v.data >= 0 for v in values) and not found
+"""
+    )
+
+
 # labels
 
 

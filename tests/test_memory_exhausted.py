@@ -225,3 +225,32 @@ for n in range(1, 40):
         break
 """
     )
+
+
+def test_a_reset_without_memory_changes_nothing(script):
+    script(
+        PROGRAM
+        + """
+from tapegrad._core import lib
+x = tapegrad.leaves([1.0, 2.0])
+for n in range(1, 10):
+    y = tapegrad.dot(x, x)
+    z = y.tanh() * 3
+    lib.tg_fail_allocation(n)
+    try:
+        tape.reset()
+    except MemoryError:
+        assert (y._op, y.operands, z._op, len(z.operands)) == ("dot", (*x, *x), "*", 2)
+        z.backward()
+        assert x[1].grad != 0.0
+    else:
+        lib.tg_fail_allocation(0)
+        assert z.operands == y.operands == () and n > 1
+        break
+    finally:
+        lib.tg_fail_allocation(0)
+    del y, z
+    tapegrad.sum(x)
+    assert len(tape) == 2
+"""
+    )

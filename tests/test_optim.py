@@ -477,6 +477,17 @@ def test_a_step_with_an_option_that_is_no_number_changes_nothing(kind, lr):
     assert tapegrad.data(params) == tapegrad.data(twins)
 
 
+@pytest.mark.parametrize("kind", [Adam, AdamW])
+@pytest.mark.parametrize("betas", [(), (0.9,), (0.9, 0.99, 0.999), 0.9, None])
+def test_a_step_with_too_few_or_many_betas_changes_nothing(kind, betas):
+    params = tapegrad.leaves(START)
+    optimizer = kind(params)
+    optimizer.betas = betas
+    with pytest.raises((TypeError, ValueError)):
+        step(optimizer, slopes(0))
+    assert (tapegrad.data(params), optimizer.steps) == (list(START), 0)
+
+
 @pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_a_parameter_that_came_later_is_refused_and_nothing_moves(kind):
     params = tapegrad.leaves(START)
