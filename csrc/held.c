@@ -103,8 +103,8 @@ static int walk(graph *g, uint32_t k)
     g->v[k].first = g->edges;
     if (value && ((Value *)o)->dict && add_edge(g, k, ((Value *)o)->dict))
         return -1;
-    if (g->v[k].left || !(PyType_GetFlags(Py_TYPE(o)) & Py_TPFLAGS_HAVE_GC))
-        return 0;
+    if (g->v[k].left || Py_REFCNT(o) == 0 || !(PyType_GetFlags(Py_TYPE(o)) & Py_TPFLAGS_HAVE_GC))
+        return 0;                       /* who is on its way out must not be referred to: it would go twice */
     globals = Py_TYPE(o) == tg_function_type ? PyObject_GetAttrString(o, "__globals__") : NULL;
     list = PyObject_CallFunctionObjArgs(g->get_referents, o, NULL);
     for (Py_ssize_t i = 0; list && !code && i < PyList_Size(list); i++) {

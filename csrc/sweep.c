@@ -46,6 +46,7 @@ static fp_mode flush_to_zero(void) { return 0; }
 static void restore_fp(fp_mode old) { (void)old; }
 #endif
 
+#define DEEPEST 200u            /* sweeps within rules; each has its frames on the C stack */
 #define BLOCK_SIZE (1u << TG_BLOCK)
 
 struct undo {
@@ -56,7 +57,7 @@ struct undo {
 struct tg_sweep {
     struct tg_sweep *outer;         /* the sweep that was running when this one began, of any thread */
     uint64_t thread;
-    uint32_t root;
+    uint32_t root, depth;
     double *adj;
     uint8_t *touched;
     int shared;                     /* adj and touched are the tape's */
@@ -299,6 +300,9 @@ int tg_backward(tg_tape *t, uint32_t root, double seed, tg_rule rule, void *cont
     int code;
     if (root >= t->len)
         return TG_BAD_ID;
+    s.depth = t->sweep ? t->sweep->depth + 1 : 0;
+    if (s.depth > DEEPEST)
+        return TG_TOO_DEEP;
     code = take(t, &s);
     if (code)
         return code;

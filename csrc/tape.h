@@ -124,6 +124,7 @@ enum {                      /* codes; Python's side of them is tapegrad/_refusal
     TG_ZERO_DIVISION = -5,
     TG_DOMAIN = -6,
     TG_OVERFLOW = -7,
+    TG_TOO_DEEP = -8,       /* rules that sweep, within rules that sweep, .. */
 };
 
 enum {                      /* opcodes: a leaf, a node made by hand (operands, no slope of its own), the table */

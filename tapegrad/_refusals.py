@@ -30,6 +30,8 @@ def refused(code: int, op: int, a: float, b: float) -> Exception:
         return MemoryError("the tape is full: 2**32 - 1 nodes or operands")
     if code == -4:
         return IndexError("no such node on the tape")
+    if code == -8:
+        return RecursionError("sweeps within rules are nested too deep")
     row = lib.tg_ops[op]
     symbol, kind = ffi.string(row.symbol).decode(), ffi.string(row.kind)
     call = f"{symbol}({a!r})" if kind == b"unary" else f"{a!r} {symbol} {b!r}"
