@@ -186,7 +186,7 @@ static PyObject *module_hinge(PyObject *module, PyObject *args, PyObject *kwargs
     return paired(TG_HINGE, "hinge", args, kwargs, names);
 }
 
-/* A list of m handles without nodes. */
+/* A list of m handles without nodes, out of sight of gc.get_objects() until they have them: track it then. */
 static PyObject *bare_list(uint32_t m)
 {
     PyObject *list = PyList_New(m);
@@ -197,6 +197,8 @@ static PyObject *bare_list(uint32_t m)
         else
             Py_CLEAR(list);
     }
+    if (list)
+        PyObject_GC_UnTrack(list);
     return list;
 }
 
@@ -219,6 +221,7 @@ static PyObject *own_all(PyObject *outputs, uint32_t *ids, uint32_t m)
     }
     for (uint32_t i = 0; i < m; i++)
         own((Value *)PyList_GetItem(outputs, i), ids[i]);
+    PyObject_GC_Track(outputs);
     return outputs;
 }
 
@@ -269,6 +272,7 @@ static PyObject *affine_plain(PyObject *W, PyObject *b, PyObject *x, int op)
         own((Value *)PyList_GetItem(outputs, i), op ? tg_push(T, op, dot, dot, tg_primal(op, T->data[dot], 0.0)) : dot);
     }
     free(ids);
+    PyObject_GC_Track(outputs);
     return outputs;
 failed:
     free(ids);
@@ -354,13 +358,17 @@ static PyObject *module_softmax(PyObject *module, PyObject *xs)
     (void)module;
     if (tg_gather(&list, xs) < 0)
         goto out;
+    if (!list.n) {
+        outputs = PyList_New(0);
+        goto out;
+    }
     ids = tg_realloc(NULL, (list.n + (size_t)1) * sizeof *ids);
     if (!ids) {
         PyErr_NoMemory();
         goto out;
     }
     outputs = bare_list(list.n);
-    if (!outputs || !list.n)
+    if (!outputs)
         goto out;
     if (!tg_make_room(list.numbers + 2 * (uint64_t)list.n + 1, (uint64_t)list.n + 1)) {
         Py_CLEAR(outputs);
@@ -546,6 +554,8 @@ static PyObject *module_leaves(PyObject *module, PyObject *iterable)
         Py_CLEAR(leaves);
     for (uint32_t k = 0; leaves && k < list.n; k++)
         own((Value *)PyList_GetItem(leaves, k), tg_push(T, TG_LEAF, 0, 0, list.number[k]));
+    if (leaves)
+        PyObject_GC_Track(leaves);
 out:
     tg_release(&list);
     return leaves;

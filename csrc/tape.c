@@ -263,25 +263,24 @@ void tg_mark_operands(tg_tape *t, uint32_t (*seen)(void *, uint32_t), void *cont
     t->reclaim_seconds += seconds() - start;
 }
 
-/* Old id to new, or NULL. */
-static uint32_t *renumbering(const tg_tape *t)
+/* Old id to new, or NULL: then nothing is marked any more. */
+static uint32_t *renumbering(tg_tape *t)
 {
     uint32_t *map = tg_realloc(NULL, (t->len + (size_t)1) * sizeof *map), n = 0;
-    if (map)
-        for (uint32_t i = 0; i < t->len; i++)
+    for (uint32_t i = 0; i < t->len; i++)
+        if (map)
             map[i] = t->op[i] & TG_MARK ? n++ : TG_NONE;
+        else
+            t->op[i] &= (uint8_t)~TG_MARK;
     return map;
 }
 
-int64_t tg_slide(tg_tape *t, void (*dropped)(void *, void *), void *context)
+static int64_t slide(tg_tape *t, uint32_t *map, void (*dropped)(void *, void *), void *context)
 {
     double start = seconds();
-    uint32_t n = 0, old = t->len, *map = renumbering(t);
-    if (!map) {
-        for (uint32_t i = 0; i < t->len; i++)
-            t->op[i] &= (uint8_t)~TG_MARK;
+    uint32_t n = 0, old = t->len;
+    if (!map)
         return TG_MEMORY;
-    }
     t->pool_len = 0;
     t->last_many = TG_NONE;
     t->rules = 0;
@@ -323,12 +322,18 @@ int64_t tg_slide(tg_tape *t, void (*dropped)(void *, void *), void *context)
     return (int64_t)old - n;
 }
 
+int64_t tg_slide(tg_tape *t, void (*dropped)(void *, void *), void *context)
+{
+    return slide(t, renumbering(t), dropped, context);
+}
+
 int64_t tg_forget(tg_tape *t, void (*dropped)(void *, void *), void *context)
 {
-    for (uint32_t i = 0; i < t->len; i++)
+    uint32_t *map = renumbering(t);
+    for (uint32_t i = 0; map && i < t->len; i++)
         if (t->op[i] & TG_MARK) {
             t->op[i] = TG_LEAF | TG_MARK;
             t->a[i] = t->b[i] = 0;
         }
-    return tg_slide(t, dropped, context);
+    return slide(t, map, dropped, context);
 }

@@ -858,6 +858,8 @@ def collect() -> int:
 def reset() -> None:
     if _tape.sweep != ffi.NULL:
         raise RuntimeError("the tape cannot be reset while a sweep is running a rule")
+    if _depth > 1:  # a finalizer came in between
+        raise RuntimeError("the tape cannot be reset in the middle of an operation")
     _reclaim(lib.tg_forget)
     _pins.clear()
     held = [h for h in map(_live, range(len(_handles))) if h is not None]

@@ -171,9 +171,9 @@ class Adam(Optimizer):
 
     def step(self) -> None:
         """Move every parameter by its grad."""
-        beta1, beta2 = self.betas
         names = self._slots if self.amsgrad else self._slots[:2]
         state = {name: self._slot(name) for name in names}
+        beta1, beta2 = self.betas
         handle.adam(
             self.params, self.lr, beta1, beta2, self.eps, self.weight_decay, self.steps + 1, self._decoupled,
             self.maximize, *(state.get(name) for name in self._slots),
