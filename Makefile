@@ -34,7 +34,7 @@ $(VENV)/installed: pyproject.toml setup.py build_ffi.py $(wildcard csrc/*)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	@touch $@
 
-CORE = csrc/tape.c csrc/ops.c csrc/sweep.c csrc/optim.c
+CORE = $(addprefix csrc/,tape.c ops.c sweep.c optim.c program.c replay.c)
 CTEST = $(CC) -std=c11 -gdwarf-4 -Wall -Wextra -Wpedantic -Werror -ffp-contract=off -Icsrc tests/c/test_core.c $(CORE) -lm
 
 ctest:

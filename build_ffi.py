@@ -23,18 +23,23 @@ C_HANDLE = platform.python_implementation() == "CPython" and not sysconfig.get_c
 
 HANDLES = ("c", "cffi") if C_HANDLE else ("cffi",)
 
-CORE = ["csrc/tape.c", "csrc/ops.c", "csrc/sweep.c", "csrc/optim.c"]
-SOURCES = CORE + (["csrc/handle.c", "csrc/held.c", "csrc/operands.c", "csrc/functions.c"] if C_HANDLE else [])
-DEPENDS = ["csrc/ops.def", "csrc/ops.h", "csrc/tape.h", "csrc/handle.h"]
+CORE = ["csrc/tape.c", "csrc/ops.c", "csrc/sweep.c", "csrc/optim.c", "csrc/program.c", "csrc/replay.c"]
+HANDLE = ["csrc/handle.c", "csrc/held.c", "csrc/operands.c", "csrc/functions.c", "csrc/recording.c"]
+SOURCES = CORE + (HANDLE if C_HANDLE else [])
+DEPENDS = ["csrc/ops.def", *(f"csrc/{name}.h" for name in "scalar ops tape program flush lanes handle".split())]
+
+HEADERS = ("tape.h", "program.h")
 
 # -ffp-contract=off: no fused multiply-add, the same bits on every machine.
 FLAGS = [] if os.name == "nt" else ["-std=c11", "-O2", "-ffp-contract=off", "-fvisibility=hidden"]
 
 
 def declarations() -> str:
-    """The marked section of the header, which is also the cdef."""
-    header = (CSRC / "tape.h").read_text(encoding="utf-8")
-    section = header.split("/* cdef: begin */")[1].split("/* cdef: end */")[0]
+    """The marked sections of the headers, which are also the cdef."""
+    section = ""
+    for name in HEADERS:
+        header = (CSRC / name).read_text(encoding="utf-8")
+        section += header.split("/* cdef: begin */")[1].split("/* cdef: end */")[0]
     section += 'extern "Python" int _call_rule(void *, uint32_t);\n'
     return section + ("int tg_make_c_handle(void);\n" if C_HANDLE else "")
 
@@ -49,7 +54,7 @@ def builder() -> Any:
     extra = ["-g", f"-fsanitize={sanitize}", "-fno-sanitize-recover=all"] if sanitize else []
     ffi.set_source(
         "tapegrad._core",
-        '#include "tape.h"\n' + ("int tg_make_c_handle(void);\n" if C_HANDLE else ""),
+        "".join(f'#include "{name}"\n' for name in HEADERS) + ("int tg_make_c_handle(void);\n" if C_HANDLE else ""),
         sources=SOURCES,
         depends=DEPENDS,
         include_dirs=["csrc"],

@@ -388,13 +388,7 @@ out:
     return outputs;
 }
 
-/* Values alone, held, and their ids. */
-typedef struct {
-    PyObject *tuple;
-    uint32_t *id, n;
-} value_list;
-
-static int gather_values(value_list *list, PyObject *values)
+int tg_gather_values(value_list *list, PyObject *values)
 {
     Py_ssize_t n;
     list->id = NULL;
@@ -421,8 +415,7 @@ static int gather_values(value_list *list, PyObject *values)
     return 1;
 }
 
-/* None where all went well, and nothing is held any more. */
-static PyObject *let_go(value_list *list, int good)
+PyObject *tg_let_go(value_list *list, int good)
 {
     free(list->id);
     Py_XDECREF(list->tuple);
@@ -436,7 +429,7 @@ static PyObject *floats(PyObject *values, int grads)
     value_list list;
     PyObject *out = NULL;
     double *x = NULL;
-    if (gather_values(&list, values)) {
+    if (tg_gather_values(&list, values)) {
         x = tg_realloc(NULL, (list.n + (size_t)1) * sizeof *x);
         for (uint32_t k = 0; x && k < list.n; k++)
             x[k] = grads ? tg_read_grad(T, list.id[k], tg_thread()) : T->data[list.id[k]];
@@ -448,12 +441,21 @@ static PyObject *floats(PyObject *values, int grads)
         }
     }
     free(x);
-    Py_XDECREF(let_go(&list, out != NULL));
+    Py_XDECREF(tg_let_go(&list, out != NULL));
     return out;
 }
 
-static PyObject *module_data(PyObject *module, PyObject *values) { (void)module; return floats(values, 0); }
-static PyObject *module_grads(PyObject *module, PyObject *values) { (void)module; return floats(values, 1); }
+static PyObject *module_data(PyObject *module, PyObject *values)
+{
+    (void)module;
+    return tg_note_escape("data() was called") ? NULL : floats(values, 0);
+}
+
+static PyObject *module_grads(PyObject *module, PyObject *values)
+{
+    (void)module;
+    return tg_note_escape("grads() was called") ? NULL : floats(values, 1);
+}
 
 static PyObject *module_set_data(PyObject *module, PyObject *args)
 {
@@ -463,12 +465,12 @@ static PyObject *module_set_data(PyObject *module, PyObject *args)
     int64_t count;
     int good = 0;
     (void)module;
-    if (!PyArg_ParseTuple(args, "OO", &values, &numbers))
+    if (!PyArg_ParseTuple(args, "OO", &values, &numbers) || tg_note_escape("set_data() was called"))
         return NULL;
     count = tg_gather(&list, numbers);
     if (count >= 0 && list.numbers < list.n)
         PyErr_SetString(PyExc_TypeError, "data are numbers, not 'Value'");
-    else if (count >= 0 && gather_values(&to, values)) {
+    else if (count >= 0 && tg_gather_values(&to, values)) {
         good = to.n == count;
         if (!good)
             PyErr_Format(PyExc_ValueError, "%u Values but %lld numbers", to.n, (long long)count);
@@ -476,17 +478,17 @@ static PyObject *module_set_data(PyObject *module, PyObject *args)
             T->data[to.id[k]] = list.number[k];
     }
     tg_release(&list);
-    return let_go(&to, good);
+    return tg_let_go(&to, good);
 }
 
 static PyObject *module_zero_grad(PyObject *module, PyObject *values)
 {
     value_list list;
-    int good = gather_values(&list, values);
+    int good = tg_gather_values(&list, values);
     (void)module;
     for (uint32_t k = 0; good && k < list.n; k++)
         tg_write_grad(T, list.id[k], tg_thread(), 0.0);
-    return let_go(&list, good);
+    return tg_let_go(&list, good);
 }
 
 /* The doubles of a bytearray, n of them; NULL for None; 0 with an exception where it is of another size. */
@@ -514,10 +516,10 @@ static PyObject *module_sgd(PyObject *module, PyObject *args)
     if (!PyArg_ParseTuple(args, "OddddpppO", &values, &r.lr, &r.momentum, &r.dampening, &r.weight_decay, &r.nesterov,
                           &r.maximize, &r.first, &buffer))
         return NULL;
-    good = gather_values(&list, values) && state_of(buffer, list.n, &state);
+    good = tg_gather_values(&list, values) && state_of(buffer, list.n, &state);
     if (good)
         tg_sgd(T, list.id, list.n, &r, state);
-    return let_go(&list, good);
+    return tg_let_go(&list, good);
 }
 
 static PyObject *module_adam(PyObject *module, PyObject *args)
@@ -531,11 +533,11 @@ static PyObject *module_adam(PyObject *module, PyObject *args)
     if (!PyArg_ParseTuple(args, "OddddddppO!O!O", &values, &r.lr, &r.beta1, &r.beta2, &r.eps, &r.weight_decay, &r.step,
                           &r.decoupled, &r.maximize, &PyByteArray_Type, &first, &PyByteArray_Type, &second, &largest))
         return NULL;
-    good = gather_values(&list, values) && state_of(first, list.n, &m) && state_of(second, list.n, &v) &&
+    good = tg_gather_values(&list, values) && state_of(first, list.n, &m) && state_of(second, list.n, &v) &&
            state_of(largest, list.n, &top);
     if (good)
         tg_adam(T, list.id, list.n, &r, m, v, top);
-    return let_go(&list, good);
+    return tg_let_go(&list, good);
 }
 
 static PyObject *module_leaves(PyObject *module, PyObject *iterable)
@@ -594,8 +596,9 @@ static PyObject *module_reset(PyObject *module, PyObject *unused)
 {
     int64_t code;
     (void)module, (void)unused;
-    if (T->sweep) {
-        PyErr_SetString(PyExc_RuntimeError, "the tape cannot be reset while a sweep is running a rule");
+    if (T->sweep || T->recorders) {
+        PyErr_SetString(PyExc_RuntimeError, T->sweep ? "the tape cannot be reset while a sweep is running a rule"
+                                                     : "the tape cannot be reset while a program is being recorded");
         return NULL;
     }
     code = tg_forget_history();
@@ -669,6 +672,9 @@ PyMethodDef tg_functions[] = {
      "leaves($module, numbers, /)\n--\n\nA list of new leaves, one for every number of an iterable."},
     {"zero_grad", module_zero_grad, METH_O,
      "zero_grad($module, values, /)\n--\n\nSet the grad of every Value of an iterable to 0.0."},
+    {"begin_recording", tg_begin_recording, METH_O, NULL},
+    {"end_recording", tg_end_recording, METH_NOARGS, NULL},
+    {"freeze", tg_freeze_recording, METH_VARARGS, NULL},
     {"no_grad_by", module_no_grad, METH_O, "Enter (1) or leave (-1) no_grad in this thread."},
     {"size", module_size, METH_NOARGS, NULL},
     {"nbytes", module_bytes, METH_NOARGS, NULL},

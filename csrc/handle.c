@@ -253,7 +253,7 @@ static int64_t slide(int64_t (*how)(tg_tape *, void (*)(void *, void *), void *)
 
 int64_t tg_reclaim(void)
 {
-    if (T->sweep)                       /* its ids must stay */
+    if (T->sweep || T->recorders)       /* their ids must stay */
         return 0;
     pop_dead();
     tg_mark_held();
@@ -263,6 +263,8 @@ int64_t tg_reclaim(void)
 int tg_make_room(uint64_t nodes, uint64_t words)
 {
     int code;
+    if (tg_note_place())
+        return 0;
     if (tg_reclaim_due(T, nodes, words) && tg_reclaim() < 0)
         tg_set_reclaim_point(T);        /* no memory for it: there may still be some to grow, so ask again later */
     code = tg_grow(T, nodes, words);
@@ -301,7 +303,7 @@ static inline int room(uint32_t nodes) { return T->len + (uint64_t)nodes <= T->r
 static THREAD_LOCAL int grad_off;       /* depth of no_grad in this thread */
 static int grad_off_anywhere;           /* over all threads: mostly 0, and cheaper to ask */
 
-int tg_passive(void) { return grad_off_anywhere && grad_off; }
+int tg_passive(void) { return grad_off_anywhere ? grad_off : 0; }
 
 void tg_passive_by(int step)
 {
@@ -441,6 +443,8 @@ static int value_init(PyObject *self, PyObject *args, PyObject *kwargs)
         return -1;
     if (!tg_need_number("data must be a number", data, &number) || (children && tg_gather(&list, children) < 0))
         goto out;
+    if (list.n && tg_note_escape("a node was made by hand: its data is a constant of the program"))
+        goto out;
     for (uint32_t k = 0; k < list.n; k++)
         if (!is_value(list.item[k])) {
             tg_wrong_type("_children must be Values", list.item[k]);
@@ -469,7 +473,9 @@ out:
 static PyObject *get_data(PyObject *self, void *unused)
 {
     (void)unused;
-    return has_node((Value *)self) ? PyFloat_FromDouble(T->data[((Value *)self)->id]) : NULL;
+    if (!has_node((Value *)self) || tg_note_escape(".data was read"))
+        return NULL;
+    return PyFloat_FromDouble(T->data[((Value *)self)->id]);
 }
 
 /* The number that is being set; 0 with an exception where it is none, or the attribute is being deleted. */
@@ -485,7 +491,7 @@ static int set_data(PyObject *self, PyObject *o, void *unused)
 {
     double x;
     (void)unused;
-    if (!new_number((Value *)self, "data must be a number", o, &x))
+    if (!new_number((Value *)self, "data must be a number", o, &x) || tg_note_escape(".data was written"))
         return -1;
     T->data[((Value *)self)->id] = x;
     return 0;
@@ -494,7 +500,9 @@ static int set_data(PyObject *self, PyObject *o, void *unused)
 static PyObject *get_grad(PyObject *self, void *unused)
 {
     (void)unused;
-    return has_node((Value *)self) ? PyFloat_FromDouble(tg_read_grad(T, ((Value *)self)->id, tg_thread())) : NULL;
+    if (!has_node((Value *)self) || tg_note_escape(".grad was read"))
+        return NULL;
+    return PyFloat_FromDouble(tg_read_grad(T, ((Value *)self)->id, tg_thread()));
 }
 
 static int set_grad(PyObject *self, PyObject *o, void *unused)
@@ -598,6 +606,8 @@ static int set_backward(PyObject *self, PyObject *rule, void *unused)
         tg_wrong_type("_backward must be callable", rule);
         return -1;
     }
+    if (tg_note_escape("_backward was set: a replay differentiates the operation itself"))
+        return -1;
     if (note(v, rule_name, rule))
         return -1;
     tg_set_rule(T, v->id, rule != NULL);
@@ -688,13 +698,15 @@ static PyObject *value_compare(PyObject *self, PyObject *other, int how)
         return NULL;
     a = T->data[((Value *)self)->id];
     truth = how == Py_LT ? a < b : how == Py_LE ? a <= b : how == Py_GT ? a > b : a >= b;
+    if (tg_note_comparison(self, other, how, truth))
+        return NULL;
     return PyBool_FromLong(truth);
 }
 
 /* ---- the type ---- */
 
 static PyMethodDef value_methods[] = {
-#define TG_UNARY(NAME, method, aliases, symbol, refusal, primal, da, doc)                                              \
+#define TG_UNARY(NAME, method, aliases, symbol, refusal, primal, da, daa, doc)                                         \
     {#method, op_##NAME, METH_NOARGS, #method "($self, /)\n--\n\n" doc "."},
 #include "ops.def"
 #define METHOD(NAME, method)                                                                                           \

@@ -65,7 +65,17 @@ int tg_make_room(uint64_t nodes, uint64_t words);
 int64_t tg_reclaim(void);
 int64_t tg_forget_history(void);
 
-/* no_grad: whether it is on in this thread; enter it (1) or leave it (-1). */
+/* recording.c: what a program that is being recorded in this thread has to know. Nothing without one. 0, or -1 with an
+   exception: a comparison that was made, how as in Py_LT; something that a replay cannot see; where the next nodes come
+   from. */
+int tg_note_comparison(PyObject *a, PyObject *b, int how, int outcome);
+int tg_note_escape(const char *what);
+int tg_note_place(void);
+PyObject *tg_begin_recording(PyObject *module, PyObject *escaped);
+PyObject *tg_end_recording(PyObject *module, PyObject *unused);
+PyObject *tg_freeze_recording(PyObject *module, PyObject *args);
+
+/* no_grad: how deep this thread is in it; enter it (1) or leave it (-1). */
 int tg_passive(void);
 void tg_passive_by(int step);
 
@@ -84,7 +94,15 @@ int tg_repeat(operand_list *list, uint32_t k);      /* the k-th once more, as it
 void tg_ids_of(const operand_list *list, uint32_t a, uint32_t b, uint32_t *ids);
 void tg_release(operand_list *list);
 
-/* functions.c */
+/* functions.c: Values alone, held, and their ids; 1, or 0 with an exception. None where all went well, and nothing is
+   held any more. */
+typedef struct {
+    PyObject *tuple;
+    uint32_t *id, n;
+} value_list;
+int tg_gather_values(value_list *list, PyObject *values);
+PyObject *tg_let_go(value_list *list, int good);
+
 extern PyMethodDef tg_functions[];
 
 /* Mark every node that something outside the tape's own rules and attributes holds, with all it depends on. */

@@ -2,18 +2,18 @@
 #include "ops.h"
 
 const tg_op_info tg_ops[] = {
-    {"LEAF", "leaf", "", "", "", "NEVER", "", "", "", "a number"},
-    {"NODE", "node", "", "", "", "NEVER", "", "", "", "made by hand: Value(data, (a, b), 'op')"},
-#define TG_ROW(NAME, kind, method, aliases, symbol, refusal, primal, da, db, doc)                                      \
-    {#NAME, kind, #method, aliases, symbol, #refusal, #primal, #da, #db, doc},
-#define TG_UNARY(NAME, method, aliases, symbol, refusal, primal, da, doc)                                              \
-    TG_ROW(NAME, "unary", method, aliases, symbol, refusal, primal, da, , doc)
-#define TG_BINARY(NAME, method, aliases, symbol, refusal, primal, da, db, doc)                                         \
-    TG_ROW(NAME, "binary", method, aliases, symbol, refusal, primal, da, db, doc)
-#define TG_PASSIVE(NAME, method, aliases, symbol, refusal, primal, da, doc)                                            \
-    TG_ROW(NAME, "passive", method, aliases, symbol, refusal, primal, da, , doc)
+    {"LEAF", "leaf", "", "", "", "NEVER", "", "", "", "", "", "", "a number"},
+    {"NODE", "node", "", "", "", "NEVER", "", "", "", "", "", "", "made by hand: Value(data, (a, b), 'op')"},
+#define TG_ROW(NAME, kind, method, aliases, symbol, refusal, primal, da, db, daa, dab, dbb, doc)                       \
+    {#NAME, kind, #method, aliases, symbol, #refusal, #primal, #da, #db, #daa, #dab, #dbb, doc},
+#define TG_UNARY(NAME, method, aliases, symbol, refusal, primal, da, daa, doc)                                         \
+    TG_ROW(NAME, "unary", method, aliases, symbol, refusal, primal, da, , daa, , , doc)
+#define TG_BINARY(NAME, method, aliases, symbol, refusal, primal, da, db, daa, dab, dbb, doc)                          \
+    TG_ROW(NAME, "binary", method, aliases, symbol, refusal, primal, da, db, daa, dab, dbb, doc)
+#define TG_PASSIVE(NAME, method, aliases, symbol, refusal, primal, da, daa, doc)                                       \
+    TG_ROW(NAME, "passive", method, aliases, symbol, refusal, primal, da, , daa, , , doc)
 #define TG_MANY(NAME, method, aliases, symbol, refusal, primal, sweep, doc)                                            \
-    TG_ROW(NAME, "many", method, aliases, symbol, refusal, primal, sweep, , doc)
+    TG_ROW(NAME, "many", method, aliases, symbol, refusal, primal, sweep, , , , , doc)
 #include "ops.def"
 };
 

@@ -10,41 +10,12 @@
                Adjoints stay until the whole sweep is done, then they are added to the grads; if a rule fails they are
                thrown away, and the grads that sweeps within the rules have changed are put back (the undo list).
 
-    Adjoints below the smallest normal number count as 0: they would decay no further and cost ten times as much.
-    Hence flush-to-zero while the sweep runs, where the processor has it.  */
+    Adjoints below the smallest normal number count as 0: see flush.h.  */
+#include "flush.h"
 #include "ops.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-#if defined(__SSE2__) || defined(_M_X64)
-#include <xmmintrin.h>
-typedef unsigned int fp_mode;
-static fp_mode flush_to_zero(void)
-{
-    fp_mode old = _mm_getcsr();
-    _mm_setcsr(old | 0x8000u);
-    return old;
-}
-static void restore_fp(fp_mode old)     /* the flags that the sweep raised stay raised, as after any arithmetic */
-{
-    _mm_setcsr((_mm_getcsr() & ~0x8000u) | (old & 0x8000u));
-}
-#elif defined(__aarch64__) && defined(__GNUC__)
-typedef uint64_t fp_mode;
-static fp_mode flush_to_zero(void)
-{
-    fp_mode old;
-    __asm__ volatile("mrs %0, fpcr" : "=r"(old));
-    __asm__ volatile("msr fpcr, %0" : : "r"(old | (1u << 24)));
-    return old;
-}
-static void restore_fp(fp_mode old) { __asm__ volatile("msr fpcr, %0" : : "r"(old)); }
-#else
-typedef int fp_mode;
-static fp_mode flush_to_zero(void) { return 0; }
-static void restore_fp(fp_mode old) { (void)old; }
-#endif
 
 #define DEEPEST 200u            /* sweeps within rules; each has its frames on the C stack */
 #define BLOCK_SIZE (1u << TG_BLOCK)
@@ -74,20 +45,20 @@ TG_INLINE void step(const tg_tape *t, uint32_t i, double g, double *adj, uint8_t
     switch (t->op[i] & TG_OPCODE) {
     case TG_LEAF:
     case TG_NODE: break;
-#define TG_UNARY(NAME, method, aliases, symbol, refusal, primal, da, doc)                                              \
+#define TG_UNARY(NAME, method, aliases, symbol, refusal, primal, da, ...)                                              \
     case TG_##NAME: {                                                                                                  \
         double a = data[ia];                                                                                           \
         (void)a;                                                                                                       \
         tg_add_adjoint(adj, touched, ia, g * (da));                                                                    \
         break;                                                                                                         \
     }
-#define TG_PASSIVE(NAME, method, aliases, symbol, refusal, primal, da, doc)                                            \
+#define TG_PASSIVE(NAME, method, aliases, symbol, refusal, primal, da, ...)                                            \
     case TG_##NAME: {                                                                                                  \
         double a = data[ia], b = data[ib];                                                                             \
         tg_add_adjoint(adj, touched, ia, g * (da));                                                                    \
         break;                                                                                                         \
     }
-#define TG_BINARY(NAME, method, aliases, symbol, refusal, primal, da, db, doc)                                         \
+#define TG_BINARY(NAME, method, aliases, symbol, refusal, primal, da, db, ...)                                         \
     case TG_##NAME: {                                                                                                  \
         double a = data[ia], b = data[ib], ga = g * (da), gb = g * (db);                                               \
         (void)a, (void)b;                                                                                              \

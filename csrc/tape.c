@@ -95,7 +95,7 @@ static uint32_t doubled(uint32_t cap, uint64_t need)
 
 static void set_room(tg_tape *t)
 {
-    t->room = t->sweep || t->cap < t->reclaim_at ? t->cap : t->reclaim_at;
+    t->room = t->recorders ? 0 : t->sweep || t->cap < t->reclaim_at ? t->cap : t->reclaim_at;
 }
 
 int tg_grow(tg_tape *t, uint64_t nodes, uint64_t words)
@@ -129,7 +129,7 @@ static uint32_t twice(uint32_t n, uint32_t least)
 
 int tg_reclaim_due(const tg_tape *t, uint64_t nodes, uint64_t words)
 {
-    return !t->sweep && (t->len + nodes > t->reclaim_at || t->pool_len + words > t->pool_reclaim_at);
+    return !t->sweep && !t->recorders && (t->len + nodes > t->reclaim_at || t->pool_len + words > t->pool_reclaim_at);
 }
 
 void tg_set_reclaim_point(tg_tape *t)

@@ -28,7 +28,8 @@
 /* cdef: begin */
 typedef struct tg_tape {
     uint32_t len, room, cap;    /* nodes now; len at which recording takes the slow path; length of the arrays */
-    uint32_t reclaim_at, pool_reclaim_at;   /* lengths at which a reclaim is due, unless a sweep is running */
+    uint32_t reclaim_at, pool_reclaim_at;   /* lengths at which a reclaim is due, unless a sweep or a
+                                               recording is under way */
     uint8_t *op;
     uint32_t *a, *b;
     double *data, *grad;
@@ -40,13 +41,14 @@ typedef struct tg_tape {
     uint64_t adj_cap;
     int adj_busy;
     int rules;                  /* a node may have TG_RULE */
+    uint32_t recorders;         /* programs being recorded: every record takes the slow path, ids stay */
     struct tg_sweep *sweep;     /* the innermost sweep that is calling a rule */
     uint64_t reclaims;
     double reclaim_seconds;
 } tg_tape;
 
 typedef struct tg_op_info {
-    const char *name, *kind, *method, *aliases, *symbol, *refusal, *primal, *da, *db, *doc;
+    const char *name, *kind, *method, *aliases, *symbol, *refusal, *primal, *da, *db, *daa, *dab, *dbb, *doc;
 } tg_op_info;
 
 typedef int (*tg_rule)(void *context, uint32_t id);     /* 0, or TG_RAISED */
@@ -87,7 +89,7 @@ int64_t tg_slide(tg_tape *t, void (*dropped)(void *, void *), void *context);   
 /* Make every marked node a leaf, then slide. */
 int64_t tg_forget(tg_tape *t, void (*dropped)(void *, void *), void *context);
 void tg_set_reclaim_point(tg_tape *t);
-/* Whether that much more calls for a reclaim first; never within a sweep, whose ids must stay. */
+/* Whether that much more calls for a reclaim first; never within a sweep or a recording, whose ids must stay. */
 int tg_reclaim_due(const tg_tape *t, uint64_t nodes, uint64_t words);
 
 /* Add d(root)/d(v) times seed to the grad of every v that root depends on; set root's grad to seed. */
@@ -125,6 +127,7 @@ enum {                      /* codes; Python's side of them is tapegrad/_refusal
     TG_DOMAIN = -6,
     TG_OVERFLOW = -7,
     TG_TOO_DEEP = -8,       /* rules that sweep, within rules that sweep, .. */
+    TG_ELSEWHERE = -9,      /* a program's output is older than its recording, and no input */
 };
 
 enum {                      /* opcodes: a leaf, a node made by hand (operands, no slope of its own), the table */

@@ -1,4 +1,6 @@
-"""tapegrad: micrograd's Value as a drop-in, recorded on a tape in C."""
+"""tapegrad: micrograd's Value as a drop-in, recorded on a tape in C, and programs that replay it."""
+from typing import TYPE_CHECKING, Any
+
 from . import nn, optim
 from ._version import __version__
 from .bulk import data, grads, set_data
@@ -18,7 +20,30 @@ from .value import (
     zero_grad,
 )
 
+if TYPE_CHECKING:
+    from .derivatives import check_grads, grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp
+    from .program import BranchChanged, Program, record
+
 __all__ = [
-    "Value", "__version__", "affine", "cross_entropy", "data", "dot", "grads", "hinge", "leaves", "logsumexp", "mse",
-    "nn", "no_grad", "optim", "set_data", "softmax", "sum", "tape", "zero_grad",
+    "BranchChanged", "Program", "Value", "__version__", "affine", "check_grads", "cross_entropy", "data", "dot", "grad",
+    "grads", "hessian", "hinge", "hvp", "jacobian", "jvp", "leaves", "logsumexp", "mse", "nn", "no_grad", "optim",
+    "record", "set_data", "softmax", "sum", "tape", "value_and_grad", "vjp", "zero_grad",
 ]  # fmt: skip
+
+# Loaded when they are asked for: a program that records on Values alone starts the sooner.
+_LATER = dict.fromkeys(("BranchChanged", "Program", "record"), "program")
+_LATER.update({name: "derivatives" for name in __all__ if name not in globals() and name not in _LATER})
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    found = getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

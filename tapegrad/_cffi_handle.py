@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NoReturn, TypeVar
 
 from . import _refusals
+from ._cffi_recording import Recording, current, set_current
 from ._core import ffi, lib
 
 _R = TypeVar("_R")
@@ -140,8 +141,29 @@ def _forget(h: Value) -> None:
         _dead = True
 
 
+def _note_escape(what: str) -> None:
+    """Tell a recording of this thread that something went past the tape."""
+    recording = current() if _tape.recorders else None
+    if recording is not None:
+        set_current(recording.outer)  # what it does is no part of f
+        try:
+            recording.escaped(what)
+        finally:
+            set_current(recording)
+
+
+def _note_place() -> None:
+    recording = current()
+    if recording is not None:
+        if _passive():
+            _note_escape("no_grad was on: what is computed is a constant of the program")
+        recording.place(_tape.len)
+
+
 def _room(nodes: int, words: int = 0) -> None:
     """Reclaim where it is due."""
+    if _tape.recorders:
+        _note_place()
     if lib.tg_reclaim_due(_tape, nodes, words):
         try:
             _reclaim(lib.tg_slide)
@@ -169,7 +191,7 @@ def _collect_garbage() -> None:
 def _reclaim(slide: Callable[..., int]) -> int:
     global _handles, _pins
     before = _tape.len
-    if _depth > 1 or _tape.sweep != ffi.NULL:  # ids must stay
+    if _depth > 1 or _tape.sweep != ffi.NULL or _tape.recorders:  # ids must stay
         return 0
     if _PYPY:
         _collect_garbage()
@@ -304,6 +326,8 @@ class Value:
             raise TypeError(f"__init__ requires a Value, not {type(self).__name__!r}")
         number = _need_number("data", data)
         children = tuple(_children)
+        if children:
+            _note_escape("a node was made by hand: its data is a constant of the program")
         for child in children:
             if not isinstance(child, Value):
                 raise TypeError(f"_children must be Values, not {type(child).__name__!r}")
@@ -350,17 +374,22 @@ class Value:
     @_alone
     def data(self) -> float:
         """The number; writable."""
+        if _tape.recorders:
+            _note_escape(".data was read")
         return _tape.data[_node(self)]  # type: ignore[no-any-return]
 
     @data.setter
     def data(self, x: float) -> None:
-        _write_data(self, _need_number("data", x))
+        number = _need_number("data", x)
+        _note_escape(".data was written")
+        _write_data(self, number)
 
     @property
     @_alone
     def grad(self) -> float:
         """The accumulated derivative; writable."""
         i = _node(self)
+        _note_escape(".grad was read")
         if _tape.sweep == ffi.NULL:
             return _tape.grad[i]  # type: ignore[no-any-return]
         return lib.tg_read_grad(_tape, i, threading.get_ident())  # type: ignore[no-any-return]
@@ -414,6 +443,7 @@ class Value:
     def _backward(self, rule: Callable[[], Any]) -> None:
         if not callable(rule):
             raise TypeError(f"_backward must be callable, not {type(rule).__name__!r}")
+        _note_escape("_backward was set: a replay differentiates the operation itself")
         self._set_rule(rule)
 
     @_backward.deleter
@@ -467,26 +497,36 @@ class Value:
     def __hash__(self) -> int:
         return object.__hash__(self)
 
-    def _compare(self, other: Any) -> Any:
-        """The two numbers, or NotImplemented."""
-        k: Any = other.data if isinstance(other, Value) else _number(other)
-        return k if k is NotImplemented else (self.data, k)
+    def _compare(self, how: int, other: Any) -> bool:
+        k: Any = None if isinstance(other, Value) else _number(other)
+        return k if k is NotImplemented else _holds(how, self, other if k is None else k)
 
     def __lt__(self, other: Any) -> bool:
-        pair = self._compare(other)
-        return pair if pair is NotImplemented else pair[0] < pair[1]
+        return self._compare(0, other)
 
     def __le__(self, other: Any) -> bool:
-        pair = self._compare(other)
-        return pair if pair is NotImplemented else pair[0] <= pair[1]
+        return self._compare(1, other)
 
     def __gt__(self, other: Any) -> bool:
-        pair = self._compare(other)
-        return pair if pair is NotImplemented else pair[0] > pair[1]
+        return self._compare(2, other)
 
     def __ge__(self, other: Any) -> bool:
-        pair = self._compare(other)
-        return pair if pair is NotImplemented else pair[0] >= pair[1]
+        return self._compare(3, other)
+
+
+_COMPARISONS = (operator.lt, operator.le, operator.gt, operator.ge)
+
+
+@_alone
+def _holds(how: int, v: Value, other: Any) -> bool:
+    """Whether a Value compares so with a Value or a float."""
+    outcome: bool = _COMPARISONS[how](
+        _tape.data[_node(v)], _tape.data[_node(other)] if isinstance(other, Value) else other
+    )
+    recording = current() if _tape.recorders else None
+    if recording is not None:
+        recording.comparisons.append((v, other, how, int(outcome), recording.here()))
+    return outcome
 
 
 @_alone
@@ -787,10 +827,12 @@ def _read(values: tuple[Value, ...], grads: bool) -> list[float]:
 
 
 def data(values: Iterable[Value]) -> list[float]:
+    _note_escape("data() was called")
     return _read(_only_values(values), False)
 
 
 def grads(values: Iterable[Value]) -> list[float]:
+    _note_escape("grads() was called")
     return _read(_only_values(values), True)
 
 
@@ -802,6 +844,7 @@ def _write_all(values: tuple[Value, ...], numbers: list[float]) -> None:
 
 def set_data(values: Iterable[Value], numbers: Iterable[Any]) -> None:
     new, items = _gathered(numbers), _only_values(values)
+    _note_escape("set_data() was called")
     if any(isinstance(x, Value) for x in new):
         raise TypeError("data are numbers, not 'Value'")
     if len(new) != len(items):
@@ -832,6 +875,47 @@ def adam(values: Iterable[Value], *rule: Any) -> None:
 
 
 @_alone
+def begin_recording(escaped: Callable[[str], None]) -> None:
+    passive = getattr(_off, "depth", 0)
+    set_current(Recording(escaped, current(), passive))
+    no_grad_by(-passive)
+    _tape.recorders += 1
+
+
+@_alone
+def end_recording() -> None:
+    recording = current()
+    if recording is not None:
+        set_current(recording.outer)
+        no_grad_by(recording.passive)
+        _tape.recorders -= 1
+
+
+@_alone
+def freeze(start: Value, inputs: Iterable[Value], outputs: Iterable[Value]) -> tuple[int, list[Any]]:
+    """The address of the program, and the code objects that its lines are of."""
+    recording = current()
+    assert recording is not None
+    into = [_node(v) for v in _only_values(inputs)]
+    out = [_node(v) for v in _only_values(outputs)]
+    compared = ffi.new("tg_comparison[]", len(recording.comparisons))
+    for c, (a, b, how, outcome, where) in zip(compared, recording.comparisons):
+        c.a, c.how, c.outcome, c.where = _node(a), how, outcome, where
+        if isinstance(b, Value):
+            c.b = _node(b)
+        else:
+            c.b, c.k = 2**32 - 1, b
+    code = ffi.new("int64_t *")
+    events = ffi.new("tg_event[]", recording.events)
+    p = lib.tg_freeze(
+        _tape, _node(start), into, len(into), out, len(out), compared, len(compared), events, len(events), code
+    )
+    if p == ffi.NULL:
+        _refuse(code[0])
+    return int(ffi.cast("uintptr_t", p)), recording.codes
+
+
+@_alone
 def no_grad_by(step: int) -> None:
     """Enter (1) or leave (-1) no_grad in this thread."""
     global _off_anywhere
@@ -858,6 +942,8 @@ def collect() -> int:
 def reset() -> None:
     if _tape.sweep != ffi.NULL:
         raise RuntimeError("the tape cannot be reset while a sweep is running a rule")
+    if _tape.recorders:
+        raise RuntimeError("the tape cannot be reset while a program is being recorded")
     if _depth > 1:  # a finalizer came in between
         raise RuntimeError("the tape cannot be reset in the middle of an operation")
     _reclaim(lib.tg_forget)

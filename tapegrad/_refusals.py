@@ -32,6 +32,8 @@ def refused(code: int, op: int, a: float, b: float) -> Exception:
         return IndexError("no such node on the tape")
     if code == -8:
         return RecursionError("sweeps within rules are nested too deep")
+    if code == -9:
+        return ValueError("f returned a Value that was there before it ran: it has to compute what it returns")
     row = lib.tg_ops[op]
     symbol, kind = ffi.string(row.symbol).decode(), ffi.string(row.kind)
     call = f"{symbol}({a!r})" if kind == b"unary" else f"{a!r} {symbol} {b!r}"

@@ -21,6 +21,9 @@ class Operation(NamedTuple):
     primal: str
     da: str
     db: str
+    daa: str
+    dab: str
+    dbb: str
     doc: str
 
 

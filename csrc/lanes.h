@@ -1,0 +1,417 @@
+/*  The replay of a block of LANES rows side by side: included by replay.c once for each width.
+
+    Slot s of an array is the LANES doubles from s * LANES on. Each instruction is decoded once for the block, and the
+    loop over its lanes is what the compiler vectorises: results go through a local array first, which nothing aliases.
+    No lane sees another, so a row has the same bits at any width.
+
+    A lane whose adjoint is 0 passes nothing on, as on the tape: an infinite partial must not turn it into nan.  */
+
+#define AT(array, slot) ((array) + (size_t)(slot) * LANES)
+#define EACH for (int l = 0; l < LANES; l++)
+#define WEIGHED(g, partial) ((g) == 0.0 ? 0.0 : (g) * (partial))
+
+/* Lanes that did not do as recorded are out from here on. */
+static void NAME(out)(tg_job *j, uint32_t at, uint32_t lanes, const double *a, const double *b, const double *y)
+{
+    lanes &= j->alive;
+    EACH if (lanes >> l & 1) {
+        if (!j->failures++) {
+            j->fail_a = a[l];
+            j->fail_b = b[l];
+            j->fail_y = y[l];
+        }
+        j->failed[j->row ? j->row[j->base + l] : j->base + l] = at + 1;
+    }
+    j->alive &= ~lanes;
+}
+
+static void NAME(check)(tg_job *j, uint32_t at, const double *a, const double *b, double *y)
+{
+    uint32_t refused = 0;
+    EACH if (!isfinite(y[l]) && tg_refusal((int)j->program->instr[at].op, a[l], b[l], y[l])) {
+        refused |= 1u << l;
+        if (j->nan_errors)
+            y[l] = NAN;
+    }
+    if (refused && !j->nan_errors)
+        NAME(out)(j, at, refused, a, b, y);
+}
+
+static inline int NAME(finite)(const double *y)
+{
+    double sum = 0.0;
+    EACH sum += y[l] - y[l];                            /* nan where one is infinite or nan */
+    return sum == 0.0;
+}
+
+TG_INLINE void NAME(add_to)(double *to, const double *x) { EACH to[l] += x[l]; }
+
+/* Instructions from .. to - 1; live: over live slots, else over kept ones. */
+TG_INLINE void NAME(forward)(tg_job *j, uint32_t from, uint32_t to, int live)
+{
+    const tg_program *p = j->program;
+    double *v = j->primal, t[LANES];
+    for (uint32_t k = from; k < to; k++) {
+        const tg_instr *s = p->instr + k;
+        const uint32_t *pool = p->pool + 2 * (size_t)s->a + (live ? 1 : 0);
+        double *Y = AT(v, live ? s->live_y : s->y);
+#define A AT(v, live ? s->live_a : s->a)
+#define B AT(v, live ? s->live_b : s->b)
+        switch (s->op) {
+#define ROW(NAME_, refusal, primal)                                                                                    \
+    case TG_##NAME_: {                                                                                                 \
+        const double *xa = A, *xb = B;                                                                                 \
+        EACH {                                                                                                         \
+            double a = xa[l], b = xb[l];                                                                               \
+            (void)b;                                                                                                   \
+            t[l] = (primal);                                                                                           \
+        }                                                                                                              \
+        EACH Y[l] = t[l];                                                                                              \
+        if (TG_REFUSE_##refusal != TG_REFUSE_NEVER && !NAME(finite)(t))                                                \
+            NAME(check)(j, k, xa, xb, Y);                                                                              \
+        break;                                                                                                         \
+    }
+#define TG_UNARY(NAME_, method, aliases, symbol, refusal, primal, ...) ROW(NAME_, refusal, primal)
+#define TG_BINARY(NAME_, method, aliases, symbol, refusal, primal, ...) ROW(NAME_, refusal, primal)
+#define TG_PASSIVE(NAME_, method, aliases, symbol, refusal, primal, ...) ROW(NAME_, refusal, primal)
+#include "ops.def"
+#undef ROW
+        case TG_DOT: {
+            uint32_t n = s->b & ~1u;
+            const double *bias = s->b % 2 ? AT(v, pool[2 * n]) : NULL;
+            EACH t[l] = bias ? bias[l] : 0.0;
+            for (uint32_t i = 0; i < n; i += 2) {
+                const double *x = AT(v, pool[2 * i]), *w = AT(v, pool[2 * i + 2]);
+                EACH t[l] += x[l] * w[l];
+            }
+            EACH Y[l] = t[l];
+            break;
+        }
+        case TG_SUM:
+            EACH t[l] = 0.0;
+            for (uint32_t i = 0; i < s->b; i++)
+                NAME(add_to)(t, AT(v, pool[2 * i]));
+            EACH Y[l] = t[l];
+            break;
+        case TG_LOGSUMEXP:
+            EACH {
+                double top = -INFINITY, y = 0.0;
+                for (uint32_t i = 0; i < s->b; i++)
+                    top = tg_max(top, AT(v, pool[2 * i])[l]);
+                for (uint32_t i = 0; i < s->b && isfinite(top); i++)
+                    y += exp(AT(v, pool[2 * i])[l] - top);
+                Y[l] = isfinite(top) ? top + log(y) : top;
+            }
+            break;
+        case TG_GUARD: {
+            const double *xa = A, *xb = B;
+            uint32_t other = 0;
+            EACH other |= (uint32_t)(tg_holds(s->y >> 1, xa[l], xb[l]) != (int)(s->y & 1)) << l;
+            if (other & j->alive) {
+                NAME(out)(j, k, other, xa, xb, xa);
+                if (!j->alive)
+                    return;
+            }
+            break;
+        }
+        default: break;
+        }
+#undef A
+#undef B
+    }
+}
+
+TG_CLONES static void NAME(values)(tg_job *j, uint32_t from, uint32_t to) { NAME(forward)(j, from, to, 1); }
+TG_CLONES static void NAME(primals)(tg_job *j, uint32_t from, uint32_t to) { NAME(forward)(j, from, to, 0); }
+
+/* Tangents of the kept slots, whose primals are there. */
+TG_CLONES static void NAME(tangents)(tg_job *j, uint32_t from, uint32_t to)
+{
+    const tg_program *p = j->program;
+    double *v = j->primal, *d = j->tangent, t[LANES];
+    for (uint32_t k = from; k < to; k++) {
+        const tg_instr *s = p->instr + k;
+        const uint32_t *pool = p->pool + 2 * (size_t)s->a;
+        switch (s->op) {
+#define ROW(NAME_, da, db)                                                                                             \
+    case TG_##NAME_: {                                                                                                 \
+        const double *xa = AT(v, s->a), *xb = AT(v, s->b), *xy = AT(v, s->y), *ta = AT(d, s->a), *tb = AT(d, s->b);     \
+        EACH {                                                                                                         \
+            double a = xa[l], b = xb[l], y = xy[l];                                                                    \
+            (void)a, (void)b, (void)y, (void)tb;                                                                       \
+            t[l] = WEIGHED(ta[l], da) + (db);                                                                          \
+        }                                                                                                              \
+        break;                                                                                                         \
+    }
+#define TG_UNARY(NAME_, method, aliases, symbol, refusal, primal, da, ...) ROW(NAME_, da, 0.0)
+#define TG_BINARY(NAME_, method, aliases, symbol, refusal, primal, da, db, ...) ROW(NAME_, da, WEIGHED(tb[l], db))
+#define TG_PASSIVE(NAME_, method, aliases, symbol, refusal, primal, da, ...) ROW(NAME_, da, 0.0)
+#include "ops.def"
+#undef ROW
+        case TG_DOT: {
+            uint32_t n = s->b & ~1u;
+            EACH t[l] = s->b % 2 ? AT(d, pool[2 * n])[l] : 0.0;
+            for (uint32_t i = 0; i < n; i += 2) {
+                uint32_t x = pool[2 * i], w = pool[2 * i + 2];
+                EACH t[l] += WEIGHED(AT(d, x)[l], AT(v, w)[l]) + WEIGHED(AT(d, w)[l], AT(v, x)[l]);
+            }
+            break;
+        }
+        case TG_SUM:
+            EACH t[l] = 0.0;
+            for (uint32_t i = 0; i < s->b; i++)
+                NAME(add_to)(t, AT(d, pool[2 * i]));
+            break;
+        case TG_LOGSUMEXP:
+            EACH t[l] = 0.0;
+            for (uint32_t i = 0; i < s->b; i++)
+                EACH t[l] += WEIGHED(AT(d, pool[2 * i])[l], exp(AT(v, pool[2 * i])[l] - AT(v, s->y)[l]));
+            break;
+        default: continue;
+        }
+        EACH AT(d, s->y)[l] = t[l];
+    }
+}
+
+/* Adjoints of the live slots, from instruction to - 1 down to from; those of constants are left out. */
+TG_CLONES static void NAME(reverse)(tg_job *j, uint32_t from, uint32_t to)
+{
+    const tg_program *p = j->program;
+    const uint32_t n_const = p->n_const;
+    const double *v = j->primal;
+    double *adj = j->adj, g[LANES], ga[LANES], gb[LANES];
+    for (uint32_t k = to; k-- > from;) {
+        const tg_instr *s = p->instr + k;
+        const uint32_t *pool = p->pool + 2 * (size_t)s->a;
+        double *G = AT(adj, s->live_y);
+        if (s->op == TG_GUARD)
+            continue;
+        EACH g[l] = G[l];
+        if (LANES == 1 && g[0] == 0.0)
+            continue;
+        EACH G[l] = 0.0;
+        switch (s->op) {
+#define ROW(NAME_, da, db)                                                                                             \
+    case TG_##NAME_: {                                                                                                 \
+        const double *xa = AT(v, s->a), *xb = AT(v, s->b), *xy = AT(v, s->y);                                          \
+        EACH {                                                                                                         \
+            double a = xa[l], b = xb[l], y = xy[l];                                                                    \
+            (void)a, (void)b, (void)y;                                                                                 \
+            ga[l] = WEIGHED(g[l], da);                                                                                 \
+            gb[l] = db;                                                                                                \
+        }                                                                                                              \
+        if (s->live_a >= n_const)                                                                                      \
+            NAME(add_to)(AT(adj, s->live_a), ga);
+#define TG_UNARY(NAME_, method, aliases, symbol, refusal, primal, da, ...) ROW(NAME_, da, 0.0) break; }
+#define TG_PASSIVE(NAME_, method, aliases, symbol, refusal, primal, da, ...) ROW(NAME_, da, 0.0) break; }
+#define TG_BINARY(NAME_, method, aliases, symbol, refusal, primal, da, db, ...)                                        \
+        ROW(NAME_, da, WEIGHED(g[l], db))                                                                              \
+        if (s->live_b >= n_const)                                                                                      \
+            NAME(add_to)(AT(adj, s->live_b), gb);                                                                      \
+        break;                                                                                                         \
+    }
+#include "ops.def"
+#undef ROW
+        case TG_DOT: {
+            uint32_t n = s->b & ~1u;
+            if (s->b % 2 && pool[2 * n + 1] >= n_const)
+                NAME(add_to)(AT(adj, pool[2 * n + 1]), g);
+            for (uint32_t i = 0; i < n; i += 2) {
+                const double *x = AT(v, pool[2 * i]), *w = AT(v, pool[2 * i + 2]);
+                EACH {
+                    ga[l] = WEIGHED(g[l], w[l]);
+                    gb[l] = WEIGHED(g[l], x[l]);
+                }
+                if (pool[2 * i + 1] >= n_const)
+                    NAME(add_to)(AT(adj, pool[2 * i + 1]), ga);
+                if (pool[2 * i + 3] >= n_const)
+                    NAME(add_to)(AT(adj, pool[2 * i + 3]), gb);
+            }
+            break;
+        }
+        case TG_SUM:
+            for (uint32_t i = 0; i < s->b; i++)
+                if (pool[2 * i + 1] >= n_const)
+                    NAME(add_to)(AT(adj, pool[2 * i + 1]), g);
+            break;
+        case TG_LOGSUMEXP:
+            for (uint32_t i = 0; i < s->b; i++) {
+                const double *x = AT(v, pool[2 * i]), *y = AT(v, s->y);
+                if (pool[2 * i + 1] < n_const)
+                    continue;
+                EACH ga[l] = WEIGHED(g[l], exp(x[l] - y[l]));
+                NAME(add_to)(AT(adj, pool[2 * i + 1]), ga);
+            }
+            break;
+        default: break;
+        }
+    }
+}
+
+/* The reverse sweep and its derivative along the tangents: adj_tangent is d(adj). */
+TG_CLONES static void NAME(reverse_tangents)(tg_job *j, uint32_t from, uint32_t to)
+{
+    const tg_program *p = j->program;
+    const uint32_t n_const = p->n_const;
+    const double *v = j->primal, *d = j->tangent;
+    double *adj = j->adj, *adt = j->adj_tangent, g[LANES], h[LANES], ga[LANES], gb[LANES], ha[LANES], hb[LANES];
+    for (uint32_t k = to; k-- > from;) {
+        const tg_instr *s = p->instr + k;
+        const uint32_t *pool = p->pool + 2 * (size_t)s->a;
+        if (s->op == TG_GUARD)
+            continue;
+        EACH {
+            g[l] = AT(adj, s->live_y)[l];
+            h[l] = AT(adt, s->live_y)[l];
+            AT(adj, s->live_y)[l] = AT(adt, s->live_y)[l] = 0.0;
+        }
+        if (LANES == 1 && g[0] == 0.0 && h[0] == 0.0)
+            continue;
+        switch (s->op) {
+#define PASS(live, x, dx)                                                                                              \
+    if ((live) >= n_const) {                                                                                           \
+        NAME(add_to)(AT(adj, live), x);                                                                                \
+        NAME(add_to)(AT(adt, live), dx);                                                                               \
+    }
+/* A second partial that is 0 meets no tangent. */
+#define BENT(partial, t) ((partial) == 0.0 ? 0.0 : (partial) * (t))
+#define ROW(NAME_, da, db, daa, dab, dbb)                                                                              \
+    case TG_##NAME_: {                                                                                                 \
+        const double *xa = AT(v, s->a), *xb = AT(v, s->b), *xy = AT(v, s->y), *ta = AT(d, s->a), *tb = AT(d, s->b);     \
+        EACH {                                                                                                         \
+            double a = xa[l], b = xb[l], y = xy[l];                                                                    \
+            (void)a, (void)b, (void)y, (void)ta, (void)tb;                                                             \
+            ga[l] = WEIGHED(g[l], da);                                                                                 \
+            gb[l] = WEIGHED(g[l], db);                                                                                 \
+            ha[l] = WEIGHED(h[l], da) + WEIGHED(g[l], BENT(daa, ta[l]) + BENT(dab, tb[l]));                            \
+            hb[l] = WEIGHED(h[l], db) + WEIGHED(g[l], BENT(dab, ta[l]) + BENT(dbb, tb[l]));                            \
+        }                                                                                                              \
+        PASS(s->live_a, ga, ha)
+#define TG_UNARY(NAME_, method, aliases, symbol, refusal, primal, da, daa, doc) ROW(NAME_, da, 0.0, daa, 0.0, 0.0) break; }
+#define TG_PASSIVE(NAME_, method, aliases, symbol, refusal, primal, da, daa, doc) ROW(NAME_, da, 0.0, daa, 0.0, 0.0) break; }
+#define TG_BINARY(NAME_, method, aliases, symbol, refusal, primal, da, db, daa, dab, dbb, doc)                         \
+        ROW(NAME_, da, db, daa, dab, dbb)                                                                              \
+        PASS(s->live_b, gb, hb)                                                                                        \
+        break;                                                                                                         \
+    }
+#include "ops.def"
+#undef ROW
+        case TG_DOT: {
+            uint32_t n = s->b & ~1u;
+            if (s->b % 2)
+                PASS(pool[2 * n + 1], g, h)
+            for (uint32_t i = 0; i < n; i += 2) {
+                uint32_t x = pool[2 * i], w = pool[2 * i + 2];
+                EACH {
+                    ga[l] = WEIGHED(g[l], AT(v, w)[l]);
+                    gb[l] = WEIGHED(g[l], AT(v, x)[l]);
+                    ha[l] = WEIGHED(h[l], AT(v, w)[l]) + WEIGHED(g[l], AT(d, w)[l]);
+                    hb[l] = WEIGHED(h[l], AT(v, x)[l]) + WEIGHED(g[l], AT(d, x)[l]);
+                }
+                PASS(pool[2 * i + 1], ga, ha)
+                PASS(pool[2 * i + 3], gb, hb)
+            }
+            break;
+        }
+        case TG_SUM:
+            for (uint32_t i = 0; i < s->b; i++)
+                PASS(pool[2 * i + 1], g, h)
+            break;
+        case TG_LOGSUMEXP:
+            for (uint32_t i = 0; i < s->b; i++) {
+                EACH {
+                    double share = exp(AT(v, pool[2 * i])[l] - AT(v, s->y)[l]);
+                    ga[l] = WEIGHED(g[l], share);
+                    ha[l] = WEIGHED(h[l], share) +
+                            WEIGHED(g[l], share * (AT(d, pool[2 * i])[l] - AT(d, s->y)[l]));
+                }
+                PASS(pool[2 * i + 1], ga, ha)
+            }
+            break;
+        default: break;
+        }
+    }
+}
+
+/* ---- between arrays of rows and slots ---- */
+
+/* The row of the batch that is in lane l: past the end, the last once more. */
+static int64_t NAME(row)(const tg_job *j, int l)
+{
+    int64_t at = j->base + l < j->stop ? j->base + l : j->stop - 1;
+    return j->row ? j->row[at] : at;
+}
+
+static void NAME(read)(tg_job *j, const double *from, int64_t stride, uint32_t first, uint32_t count, double *to)
+{
+    for (int l = 0; l < LANES; l++) {
+        const double *x = from + (stride ? stride * NAME(row)(j, l) : 0);
+        for (uint32_t i = 0; i < count; i++)
+            AT(to, first + i)[l] = x[i];
+    }
+}
+
+static void NAME(load)(tg_job *j, int first_block)
+{
+    int64_t left = j->stop - j->base;
+    j->alive = left < LANES ? (1u << left) - 1 : (uint32_t)((1ull << LANES) - 1);
+    for (uint32_t k = 0; k < j->n_feeds; k++) {
+        const tg_feed *f = j->feed + k;
+        uint32_t slot = j->program->n_const + f->first;
+        if (first_block || f->in_stride)
+            NAME(read)(j, f->in, f->in_stride, slot, f->count, j->primal);
+        if (j->tangents && f->tangent && (first_block || f->tangent_stride))
+            NAME(read)(j, f->tangent, f->tangent_stride, slot, f->count, j->tangent);
+    }
+}
+
+/* What the alive lanes have in slot after slot, to a row of its own each or added to one; slots holds pairs. */
+static void NAME(write)(tg_job *j, const double *from, const uint32_t *slots, uint32_t n, double *to, int64_t stride)
+{
+    for (int l = 0; l < LANES; l++)
+        if (j->alive >> l & 1)
+            for (uint32_t i = 0; i < n; i++) {
+                double x = AT(from, slots[2 * i])[l];
+                if (stride)
+                    to[stride * NAME(row)(j, l) + i] = x;
+                else
+                    to[i] += x;
+            }
+}
+
+static void NAME(seeds)(tg_job *j)
+{
+    const tg_program *p = j->program;
+    for (int l = 0; l < LANES; l++) {
+        const double *seed = j->seed + (j->seed_stride ? j->seed_stride * NAME(row)(j, l) : 0);
+        if (j->alive >> l & 1)
+            for (uint32_t i = 0; i < p->n_out; i++)
+                AT(j->adj, p->out[2 * i + 1])[l] += seed[i];
+    }
+}
+
+/* The adjoints of the inputs, which are 0 again afterwards; what is added up over rows stays until the last block. */
+static void NAME(collect)(tg_job *j, int last_block, double *adj, double *tg_feed_grad(const tg_feed *, int64_t *))
+{
+    for (uint32_t k = 0; k < j->n_feeds; k++) {
+        const tg_feed *f = j->feed + k;
+        int64_t stride;
+        double *to = tg_feed_grad(f, &stride), *x = AT(adj, j->program->n_const + f->first);
+        if (!stride && !last_block)
+            continue;
+        for (uint32_t i = 0; i < f->count; i++, x += LANES)
+            for (int l = 0; l < LANES; l++) {
+                if (to && stride && j->alive >> l & 1)
+                    to[stride * NAME(row)(j, l) + i] = x[l];
+                else if (to && !stride)
+                    to[i] += x[l];
+                x[l] = 0.0;
+            }
+    }
+}
+
+#undef AT
+#undef EACH
+#undef WEIGHED
+#undef PASS
+#undef BENT

@@ -1,0 +1,111 @@
+/*  A program: a piece of tape, frozen, cleaned up, and replayed without the tape.
+
+    It is a list of instructions over slots. Two numberings of slots go side by side:
+
+        kept    a primal that some partial of first or second order names keeps its slot to the end of the reverse
+                sweep; the others share slots
+        live    a slot is taken from where a node is made to its last use, then given on: the least there is for the
+                value alone. Backwards an adjoint lives from the last use to the making, so adjoints use it, too
+
+    In both, constants come first, then inputs; neither gives its slot away. A result never has the slot of one of its
+    own operands. Only DOT, SUM and LOGSUMEXP of the many-operand rows occur, each operand of theirs a pair (kept, live)
+    in the pool; DOT has its pairs side by side, x0 w0 x1 w1 .., and a bias last where the count is odd.
+
+    Lifetime: one allocation, freed with free(). Read only once made: any number of threads may replay it at once, each
+    with a job of its own. Nothing here touches the tape but tg_freeze, which reads it.  */
+#ifndef TG_PROGRAM_H
+#define TG_PROGRAM_H
+
+#include "tape.h"
+
+/* cdef: begin */
+typedef struct tg_instr {
+    uint32_t op;            /* a row of the table, or TG_GUARD */
+    uint32_t y, a, b;       /* kept slots; of many operands: the first in the pool, and their count */
+    uint32_t live_y, live_a, live_b;
+    uint32_t where;         /* who recorded it: index of the code << 20 | line; 0: unknown */
+} tg_instr;                 /* of a guard, y is the comparison << 1 | its outcome and live_y its number */
+
+typedef struct tg_program {
+    uint32_t n_const, n_in, n_out, n_instr, n_pool, n_kept, n_live, n_guards;
+    uint32_t recorded, reached, folded, shared, fused;  /* nodes: between the first and the last; needed by the
+                                                           outputs; gone as constants, as equals, into dots */
+    double *constant;
+    tg_instr *instr;
+    uint32_t *pool;         /* pairs */
+    uint32_t *out;          /* pairs */
+    uint64_t bytes;         /* of the allocation */
+} tg_program;
+
+/* A comparison that was made while recording: its operands, b = TG_NONE for the number k, and how it went. */
+typedef struct tg_comparison {
+    uint32_t a, b;
+    double k;
+    uint32_t how, outcome, where;   /* how: 0 <, 1 <=, 2 >, 3 >= */
+} tg_comparison;
+
+/* From node id on, until the next event, nodes were recorded there. */
+typedef struct tg_event {
+    uint32_t id, where;
+} tg_event;
+
+/* The program that computes out from in, different nodes all; what is older than node start is a constant. NULL with
+   *code where memory or an id is missing. */
+tg_program *tg_freeze(const tg_tape *t, uint32_t start, const uint32_t *in, uint32_t n_in, const uint32_t *out,
+                      uint32_t n_out, const tg_comparison *compared, uint32_t n_compared, const tg_event *event,
+                      uint32_t n_events, int64_t *code);
+/* A program with room for this much, all zero; NULL without memory. */
+tg_program *tg_new_program(uint32_t n_const, uint32_t n_in, uint32_t n_out, uint32_t n_instr, uint32_t n_pool);
+/* Whether every slot, index and opcode of a program from elsewhere is within bounds. */
+int tg_check_program(const tg_program *p);
+void tg_free_program(tg_program *p);
+
+/* What an argument is and what becomes of it: count inputs from input first on. Strides are in doubles from row to row;
+   0 reads the same for all rows, and adds up over them where it is written. */
+typedef struct tg_feed {
+    uint32_t first, count;
+    const double *in, *tangent;         /* no tangent: zeros */
+    double *grad, *grad_tangent;        /* NULL: not wanted */
+    int64_t in_stride, tangent_stride, grad_stride, grad_tangent_stride;
+} tg_feed;
+
+/* A replay over rows start .. stop - 1, or row[start] .. row[stop - 1]. What is added up is added row after row within
+   a job, so its bits depend on the rows alone. */
+typedef struct tg_job {
+    const tg_program *program;
+    const tg_feed *feed;
+    uint32_t n_feeds;
+    const double *seed;                 /* NULL: no reverse sweep */
+    double *out, *out_tangent;
+    int64_t seed_stride, out_stride, out_tangent_stride;
+    const int64_t *row;
+    int64_t start, stop;
+    uint32_t *failed;                   /* by row: 0, or 1 + the instruction that would not do as recorded */
+    int tangents, nan_errors;           /* nan_errors: results that are refused become nan */
+    /* of the replay itself */
+    int lanes, phase;
+    uint32_t at, alive;
+    int64_t base;
+    uint64_t failures;
+    double fail_a, fail_b, fail_y;
+    double *memory, *primal, *tangent, *adj, *adj_tangent;
+} tg_job;
+
+/* to[k] += from[k] */
+void tg_accumulate(double *to, const double *from, uint64_t n);
+
+extern const int tg_lanes;
+int tg_start(tg_job *j);                /* TG_OK or TG_MEMORY */
+int tg_run(tg_job *j, uint64_t budget); /* 1: there is more to do after this many instructions; 0: done */
+void tg_finish(tg_job *j);
+/* cdef: end */
+
+#define TG_GUARD TG_OPS
+#define TG_WHERE_LINE 20                /* bits of a line number in where */
+
+static inline int tg_holds(uint32_t how, double a, double b)
+{
+    return how == 0 ? a < b : how == 1 ? a <= b : how == 2 ? a > b : a >= b;
+}
+
+#endif

@@ -1,0 +1,207 @@
+/*  What a program needs to know of its recording beyond the tape: which comparisons were made, which line recorded
+    which nodes, and what went past the tape.
+
+    Recordings of one thread may lie within each other; the innermost is told. While there is one anywhere, the tape
+    has no room, so that every record takes the slow path, and keeps its ids.  */
+#include "handle.h"
+#include "program.h"
+
+#include <pythread.h>
+#include <stdlib.h>
+
+#if defined(_MSC_VER)
+#define THREAD_LOCAL __declspec(thread)
+#else
+#define THREAD_LOCAL _Thread_local
+#endif
+
+typedef struct recording {
+    struct recording *outer;
+    PyObject *codes;            /* code objects; their index is in where */
+    PyObject *comparisons;      /* (a, b, how, outcome, where) */
+    PyObject *escaped;          /* called with what went past the tape: warns or raises */
+    uint32_t code;              /* the index that was asked for last */
+    tg_event *event;
+    uint32_t n, cap;
+    int passive;                /* how deep in no_grad it began: that is none of f's business */
+} recording;
+
+static THREAD_LOCAL recording *current;
+
+/* The line that runs now: index of its code << TG_WHERE_LINE | line, 0: unknown, or -1 with an exception. */
+static int64_t here(recording *r)
+{
+    PyFrameObject *frame = PyEval_GetFrame();
+    PyObject *code = frame ? (PyObject *)PyFrame_GetCode(frame) : NULL;
+    Py_ssize_t n = PyList_Size(r->codes), k;
+    int line;
+    if (!code)
+        return 0;
+    line = PyFrame_GetLineNumber(frame);
+    if (PyList_GetItem(r->codes, r->code) != code) {
+        for (k = 1; k < n && PyList_GetItem(r->codes, k) != code; k++)
+            ;
+        if (k == n && PyList_Append(r->codes, code)) {
+            Py_DECREF(code);
+            return -1;
+        }
+        r->code = (uint32_t)k;
+    }
+    Py_DECREF(code);
+    if (r->code >= 1u << (32 - TG_WHERE_LINE) || line < 0 || line >= 1 << TG_WHERE_LINE)
+        return 0;
+    return (int64_t)r->code << TG_WHERE_LINE | line;
+}
+
+int tg_note_place(void)
+{
+    recording *r = T->recorders ? current : NULL;
+    int64_t where;
+    if (!r)
+        return 0;
+    if (tg_passive() && tg_note_escape("no_grad was on: what is computed is a constant of the program"))
+        return -1;
+    where = here(r);
+    if (where < 0)
+        return -1;
+    while (r->n && r->event[r->n - 1].id >= T->len)     /* popped since */
+        r->n--;
+    if (r->n && r->event[r->n - 1].where == (uint32_t)where)
+        return 0;
+    if (r->n == r->cap) {
+        uint32_t cap = r->cap < 64 ? 64 : 2 * r->cap;
+        tg_event *grown = cap > r->cap ? tg_realloc(r->event, cap * sizeof *grown) : NULL;
+        if (!grown) {
+            PyErr_NoMemory();
+            return -1;
+        }
+        r->event = grown;
+        r->cap = cap;
+    }
+    r->event[r->n++] = (tg_event){T->len, (uint32_t)where};
+    return 0;
+}
+
+int tg_note_comparison(PyObject *a, PyObject *b, int how, int outcome)
+{
+    recording *r = T->recorders ? current : NULL;
+    int64_t where = r ? here(r) : 0;
+    PyObject *entry;
+    int code;
+    if (!r)
+        return 0;
+    how = how == Py_LT ? 0 : how == Py_LE ? 1 : how == Py_GT ? 2 : 3;
+    entry = where < 0 ? NULL : Py_BuildValue("OOiiI", a, b, how, outcome, (unsigned int)where);
+    code = entry ? PyList_Append(r->comparisons, entry) : -1;
+    Py_XDECREF(entry);
+    return code;
+}
+
+int tg_note_escape(const char *what)
+{
+    recording *r = T->recorders ? current : NULL;
+    PyObject *result;
+    if (!r)
+        return 0;
+    current = r->outer;                                 /* what it does is no part of f */
+    result = PyObject_CallFunction(r->escaped, "s", what);
+    current = r;
+    Py_XDECREF(result);
+    return result ? 0 : -1;
+}
+
+PyObject *tg_begin_recording(PyObject *module, PyObject *escaped)
+{
+    recording *r = calloc(1, sizeof *r);
+    (void)module;
+    if (!r)
+        return PyErr_NoMemory();
+    r->codes = PyList_New(0);
+    r->comparisons = PyList_New(0);
+    if (!r->codes || !r->comparisons || PyList_Append(r->codes, Py_None)) {
+        Py_XDECREF(r->codes);
+        Py_XDECREF(r->comparisons);
+        free(r);
+        return NULL;
+    }
+    Py_INCREF(escaped);
+    r->escaped = escaped;
+    r->passive = tg_passive();
+    tg_passive_by(-r->passive);
+    r->outer = current;
+    current = r;
+    T->recorders++;
+    tg_grow(T, 0, 0);
+    Py_RETURN_NONE;
+}
+
+PyObject *tg_end_recording(PyObject *module, PyObject *unused)
+{
+    recording *r = current;
+    (void)module, (void)unused;
+    if (r) {
+        current = r->outer;
+        tg_passive_by(r->passive);
+        T->recorders--;
+        tg_grow(T, 0, 0);
+        Py_DECREF(r->codes);
+        Py_DECREF(r->comparisons);
+        Py_DECREF(r->escaped);
+        free(r->event);
+        free(r);
+    }
+    Py_RETURN_NONE;
+}
+
+/* The comparisons as the core takes them, or NULL with an exception. */
+static tg_comparison *compared(const recording *r, Py_ssize_t n)
+{
+    tg_comparison *all = tg_realloc(NULL, ((size_t)n + 1) * sizeof *all);
+    if (!all)
+        return (tg_comparison *)PyErr_NoMemory();
+    for (Py_ssize_t k = 0; k < n; k++) {
+        PyObject *entry = PyList_GetItem(r->comparisons, k), *b = PyTuple_GetItem(entry, 1);
+        tg_comparison *c = all + k;
+        *c = (tg_comparison){.a = ((Value *)PyTuple_GetItem(entry, 0))->id, .b = TG_NONE};
+        c->how = (uint32_t)PyLong_AsUnsignedLong(PyTuple_GetItem(entry, 2));
+        c->outcome = (uint32_t)PyLong_AsUnsignedLong(PyTuple_GetItem(entry, 3));
+        c->where = (uint32_t)PyLong_AsUnsignedLong(PyTuple_GetItem(entry, 4));
+        if (is_value(b))
+            c->b = ((Value *)b)->id;
+        else if (!tg_need_number("a comparison is with a number", b, &c->k)) {
+            free(all);
+            return NULL;
+        }
+    }
+    return all;
+}
+
+/* freeze(start, inputs, outputs): the address of the program, and the code objects that its lines are of. */
+PyObject *tg_freeze_recording(PyObject *module, PyObject *args)
+{
+    PyObject *start, *inputs, *outputs, *result = NULL;
+    value_list in = {0}, out = {0};
+    recording *r = current;
+    tg_comparison *all = NULL;
+    tg_program *p = NULL;
+    int64_t code = TG_OK;
+    Py_ssize_t n;
+    (void)module;
+    if (!r || !PyArg_ParseTuple(args, "O!OO", tg_value_type, &start, &inputs, &outputs))
+        return NULL;
+    n = PyList_Size(r->comparisons);
+    if (n < (Py_ssize_t)TG_NONE && tg_gather_values(&in, inputs) && tg_gather_values(&out, outputs) &&
+        (all = compared(r, n)) != NULL) {
+        p = tg_freeze(T, ((Value *)start)->id, in.id, in.n, out.id, out.n, all, (uint32_t)n, r->event, r->n, &code);
+        if (p)
+            result = Py_BuildValue("KO", (unsigned long long)(uintptr_t)p, r->codes);
+        else
+            tg_raise(code, TG_LEAF, 0.0, 0.0);
+        if (!result)
+            tg_free_program(p);
+    }
+    free(all);
+    Py_XDECREF(tg_let_go(&in, 1));
+    Py_XDECREF(tg_let_go(&out, 1));
+    return result;
+}

@@ -1,0 +1,174 @@
+/*  Replays: a job is carried out in slices, so that Python can look for signals in between.
+
+    A block of rows is loaded, run forward, run backward and written; then comes the next. One row runs at width 1.  */
+#include "program.h"
+#include "flush.h"
+#include "ops.h"
+
+#include <stdlib.h>
+
+/* Compiled for wider vectors, too, where the compiler and the loader can choose between them. */
+#if defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__) && defined(__has_attribute) &&                     \
+    !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && !defined(__clang__)
+#if __has_attribute(target_clones)
+#define TG_CLONES __attribute__((target_clones("default", "avx2", "avx512f")))
+#endif
+#endif
+#ifndef TG_CLONES
+#define TG_CLONES
+#endif
+
+#define WIDE 16
+
+#define LANES 1
+#define NAME(x) one_##x
+#include "lanes.h"
+#undef LANES
+#undef NAME
+#define LANES WIDE
+#define NAME(x) wide_##x
+#include "lanes.h"
+#undef LANES
+#undef NAME
+
+const int tg_lanes = WIDE;
+
+enum { LOAD, FORWARD, TANGENTS, REVERSE, WRITE };
+
+static double *grad_of(const tg_feed *f, int64_t *stride)
+{
+    *stride = f->grad_stride;
+    return f->grad;
+}
+
+static double *grad_tangent_of(const tg_feed *f, int64_t *stride)
+{
+    *stride = f->grad_tangent_stride;
+    return f->grad_tangent;
+}
+
+int tg_start(tg_job *j)
+{
+    const tg_program *p = j->program;
+    size_t lanes = j->stop - j->start > 1 ? WIDE : 1, kept = p->n_kept * lanes, live = p->n_live * lanes, n;
+    int derivatives = j->seed || j->tangents;
+    n = (derivatives ? kept : live) + (j->tangents ? kept : 0) + (j->seed ? live : 0) +
+        (j->seed && j->tangents ? live : 0);
+    j->memory = tg_zeroed((n + 8) * sizeof(double));
+    if (!j->memory)
+        return TG_MEMORY;
+    j->lanes = (int)lanes;
+    j->primal = (double *)(((uintptr_t)j->memory + 63) & ~(uintptr_t)63);
+    j->tangent = j->primal + (derivatives ? kept : live);
+    j->adj = j->tangent + (j->tangents ? kept : 0);
+    j->adj_tangent = j->adj + (j->seed ? live : 0);
+    for (uint32_t i = 0; i < p->n_const; i++)
+        for (size_t l = 0; l < lanes; l++)
+            j->primal[i * lanes + l] = p->constant[i];
+    j->base = j->start;
+    j->phase = LOAD;
+    j->failures = 0;
+    return TG_OK;
+}
+
+void tg_finish(tg_job *j)
+{
+    free(j->memory);
+    j->memory = NULL;
+}
+
+static void write_out(tg_job *j)
+{
+    const tg_program *p = j->program;
+    void (*write)(tg_job *, const double *, const uint32_t *, uint32_t, double *, int64_t) =
+        j->lanes == 1 ? one_write : wide_write;
+    if (j->out)
+        write(j, j->primal, j->seed || j->tangents ? p->out : p->out + 1, p->n_out, j->out, j->out_stride);
+    if (j->out_tangent)
+        write(j, j->tangent, p->out, p->n_out, j->out_tangent, j->out_tangent_stride);
+}
+
+static void collect(tg_job *j)
+{
+    int last = j->base + j->lanes >= j->stop;
+    void (*how)(tg_job *, int, double *, double *(*)(const tg_feed *, int64_t *)) =
+        j->lanes == 1 ? one_collect : wide_collect;
+    how(j, last, j->adj, grad_of);
+    if (j->tangents)
+        how(j, last, j->adj_tangent, grad_tangent_of);
+}
+
+/* The step of the machine: from phase to phase, at most budget instructions in one. Returns how many it took. */
+static uint64_t advance(tg_job *j, uint64_t budget)
+{
+    const uint32_t n = j->program->n_instr;
+    const int one = j->lanes == 1;
+    uint32_t step = n - j->at < budget ? n - j->at : (uint32_t)budget, from = j->at, to = from + step;
+    switch (j->phase) {
+    case LOAD:
+        (one ? one_load : wide_load)(j, j->base == j->start);
+        j->phase = FORWARD;
+        j->at = 0;
+        return 1;
+    case FORWARD:
+        if (j->seed || j->tangents)
+            (one ? one_primals : wide_primals)(j, from, to);
+        else
+            (one ? one_values : wide_values)(j, from, to);
+        j->at = to;
+        if (to == n || !j->alive) {
+            j->phase = !j->alive ? WRITE : j->tangents ? TANGENTS : WRITE;
+            j->at = 0;
+        }
+        return step;
+    case TANGENTS:
+        (one ? one_tangents : wide_tangents)(j, from, to);
+        j->at = to;
+        if (to == n) {
+            j->phase = WRITE;
+            j->at = 0;
+        }
+        return step;
+    case WRITE:
+        write_out(j);
+        if (j->seed)
+            (one ? one_seeds : wide_seeds)(j);
+        j->phase = REVERSE;
+        j->at = 0;
+        return 1;
+    default:                                            /* at counts what is done, from the end */
+        if (j->seed && j->alive) {
+            fp_mode mode = flush_to_zero();
+            if (j->tangents)
+                (one ? one_reverse_tangents : wide_reverse_tangents)(j, n - to, n - from);
+            else
+                (one ? one_reverse : wide_reverse)(j, n - to, n - from);
+            restore_fp(mode);
+            j->at = to;
+        } else
+            j->at = n;
+        if (j->at == n) {
+            if (j->seed)
+                collect(j);
+            j->base += j->lanes;
+            j->phase = LOAD;
+            j->at = 0;
+        }
+        return step;
+    }
+}
+
+int tg_run(tg_job *j, uint64_t budget)
+{
+    while (j->base < j->stop && budget > 0) {
+        uint64_t took = advance(j, budget);
+        budget -= took < budget ? took : budget;
+    }
+    return j->base < j->stop;
+}
+
+void tg_accumulate(double *to, const double *from, uint64_t n)
+{
+    for (uint64_t k = 0; k < n; k++)
+        to[k] += from[k];
+}

@@ -1,0 +1,54 @@
+"""What a program needs to know of its recording beyond the tape, for the portable handle; csrc/recording.c is its twin.
+
+Recordings of one thread may lie within each other; the innermost is told."""
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+_LINE_BITS = 20
+_ENGINE = frozenset((__name__, __name__.replace("_cffi_recording", "_cffi_handle")))
+
+
+class Recording:
+    """One recording: comparisons (a, b, how, outcome, where), and events (id, where) as tg_event."""
+
+    def __init__(self, escaped: Callable[[str], None], outer: Recording | None, passive: int) -> None:
+        self.escaped, self.outer, self.passive = escaped, outer, passive
+        self.codes: list[Any] = [None]
+        self.comparisons: list[tuple[Any, Any, int, int, int]] = []
+        self.events: list[tuple[int, int]] = []
+        self._index: dict[Any, int] = {}
+
+    def here(self) -> int:
+        """The line outside the engine that runs now: index of its code << 20 | line, 0: unknown."""
+        frame: Any = sys._getframe(1)
+        while frame.f_back is not None and frame.f_globals.get("__name__") in _ENGINE:
+            frame = frame.f_back
+        index = self._index.setdefault(frame.f_code, len(self.codes))
+        if index == len(self.codes):
+            self.codes.append(frame.f_code)
+        known = index < 1 << (32 - _LINE_BITS) and 0 <= frame.f_lineno < 1 << _LINE_BITS
+        return index << _LINE_BITS | frame.f_lineno if known else 0
+
+    def place(self, i: int) -> None:
+        """Nodes from id i on are recorded here."""
+        while self.events and self.events[-1][0] >= i:  # popped since
+            self.events.pop()
+        where = self.here()
+        if not self.events or self.events[-1][1] != where:
+            self.events.append((i, where))
+
+
+_local = threading.local()
+
+
+def current() -> Recording | None:
+    """The innermost recording of this thread."""
+    return getattr(_local, "current", None)
+
+
+def set_current(recording: Recording | None) -> None:
+    _local.current = recording

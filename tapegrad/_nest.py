@@ -1,0 +1,196 @@
+"""Nests of numbers: how an argument or a result is made up of lists, tuples and NumPy arrays; flat and back.
+
+A form is "number", ("list", forms), ("tuple", forms) or ("array", shape); it can be hashed, and written as JSON."""
+from __future__ import annotations
+
+import functools
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
+
+from ._refusals import as_number
+from .value import Value
+
+Form = Any
+
+NUMBER = "number"
+
+
+def _is_array(x: Any) -> bool:
+    return hasattr(x, "__array__") and hasattr(x, "shape") and x.shape != ()
+
+
+def form_of(x: Any, what: str) -> Form:
+    """The form of a nest whose numbers may be Values."""
+    if _is_array(x):
+        return ("array", tuple(x.shape))
+    if isinstance(x, (list, tuple)):
+        kind = "tuple" if isinstance(x, tuple) else "list"
+        return (kind, tuple(form_of(item, f"{what}[{k}]") for k, item in enumerate(x)))
+    if not isinstance(x, Value) and as_number(x) is NotImplemented:
+        raise TypeError(f"{what} must be a number, a list or an array of them, not {type(x).__name__!r}")
+    return NUMBER
+
+
+def size(form: Form) -> int:
+    """How many numbers there are."""
+    if form == NUMBER:
+        return 1
+    kind, parts = form
+    if kind != "array":
+        return sum(map(size, parts))
+    n = 1
+    for length in parts:
+        n *= length
+    return n
+
+
+def has_array(form: Form) -> bool:
+    return form != NUMBER and (form[0] == "array" or any(map(has_array, form[1])))
+
+
+def shape(form: Form) -> tuple[int, ...] | None:
+    """The shape of an array of the same numbers, or None where the parts of a list differ."""
+    if form == NUMBER:
+        return ()
+    kind, parts = form
+    if kind == "array":
+        return tuple(parts)
+    shapes = {shape(part) for part in parts}
+    if len(shapes) != 1 or None in shapes:
+        return None if parts else (0,)
+    return (len(parts), *(shapes.pop() or ()))
+
+
+def leaves(x: Any) -> list[Any]:
+    """The elements of a nest, in order."""
+    if _is_array(x):
+        return x.ravel().tolist()  # type: ignore[no-any-return]
+    if isinstance(x, (list, tuple)):
+        return [leaf for item in x for leaf in leaves(item)]
+    return [x]
+
+
+def describe(form: Form) -> str:
+    if form == NUMBER:
+        return "a number"
+    kind, parts = form
+    if kind == "array":
+        return f"an array of shape {parts}"
+    return f"a {kind} of {len(parts)}"
+
+
+def _came(x: Any) -> str:
+    if _is_array(x):
+        return f"an array of shape {tuple(x.shape)}"
+    return f"{type(x).__name__!r} of {len(x)}" if isinstance(x, (list, tuple)) else repr(type(x).__name__)
+
+
+def _differs(x: Any, form: Form, what: str) -> NoReturn:
+    same_kind = _is_array(x) or isinstance(x, (list, tuple))
+    error: type[Exception] = ValueError if same_kind and form != NUMBER else TypeError
+    raise error(f"{what} is {_came(x)}, but was recorded as {describe(form)}")
+
+
+def _number(x: Any, what: str) -> float:
+    if isinstance(x, Value):
+        raise TypeError(f"{what} is a Value; a program takes numbers: use v.data")
+    if isinstance(x, (list, tuple)) or _is_array(x):
+        _differs(x, NUMBER, what)
+    k = as_number(x.item() if getattr(x, "shape", None) == () else x)
+    if k is NotImplemented:
+        raise TypeError(f"{what} must be a number, not {type(x).__name__!r}")
+    return k  # type: ignore[no-any-return]
+
+
+@functools.lru_cache(maxsize=1024)
+def _plain_length(form: Form) -> int:
+    """The length of a list of numbers, -1 for other forms."""
+    plain = form[0] != "array" and all(part == NUMBER for part in form[1])
+    return len(form[1]) if plain else form[1][0] if len(form[1]) == 1 and form[0] == "array" else -1
+
+
+def flatten(x: Any, form: Form, what: str, to: array[float]) -> None:
+    """Append the numbers of a nest of this form; lists and arrays may stand for each other."""
+    if form == NUMBER:
+        to.append(x if type(x) is float else _number(x, what))
+    elif type(x) in (list, tuple) and len(x) == _plain_length(form) and set(map(type, x)) <= {float, int}:
+        to.extend(x)
+    elif _is_array(x):
+        if x.shape != shape(form):
+            _differs(x, form, what)
+        to.frombytes(floats(x, what).tobytes())
+    elif isinstance(x, (list, tuple)):
+        if form[0] == "array":
+            length, part = form[1][0], NUMBER if len(form[1]) == 1 else ("array", form[1][1:])
+            parts: Sequence[Form] = (part,) * length
+        else:
+            parts = form[1]
+        if len(x) != len(parts):
+            _differs(x, form, what)
+        for k, (item, part) in enumerate(zip(x, parts)):
+            if type(item) is float and part == NUMBER:
+                to.append(item)
+            else:
+                flatten(item, part, f"{what}[{k}]", to)
+    else:
+        _differs(x, form, what)
+
+
+def floats(x: Any, what: str) -> Any:
+    """An array as contiguous float64: converted where it is of another type."""
+    import numpy  # only who has an array has it loaded
+
+    if x.dtype == object:
+        return numpy.array([_number(item, what) for item in x.ravel().tolist()], dtype=numpy.float64).reshape(x.shape)
+    if x.dtype.kind not in "fiub":
+        raise TypeError(f"{what} is an array of {x.dtype}, not of real numbers")
+    return numpy.ascontiguousarray(x, dtype=numpy.float64)
+
+
+def build(form: Form, items: Iterator[Any], stack: Callable[[list[Any], tuple[int, ...]], Any]) -> Any:
+    """A nest of this form from its elements; stack makes the arrays."""
+    if form == NUMBER:
+        return next(items)
+    kind, parts = form
+    if kind == "array":
+        return stack([next(items) for _ in range(size(form))], parts)
+    nest = [build(part, items, stack) for part in parts]
+    return tuple(nest) if kind == "tuple" else nest
+
+
+def shaped(form: Form, flat: array[float]) -> Any:
+    """A nest of this form from its numbers."""
+    if form == NUMBER:
+        return flat[0]
+    kind, parts = form
+    if kind == "array":
+        import numpy
+
+        return numpy.frombuffer(flat, dtype=numpy.float64).reshape(parts) if flat else numpy.zeros(parts)
+    if _plain_length(form) >= 0:
+        nest = flat.tolist()
+    else:
+        nest, at = [], 0
+        for part in parts:
+            n = size(part)
+            nest.append(shaped(part, flat[at : at + n]))
+            at += n
+    return tuple(nest) if kind == "tuple" else nest
+
+
+def numbers(items: list[Any], shape: tuple[int, ...]) -> Any:
+    """A float64 array, of items that may be arrays themselves."""
+    import numpy
+
+    out = numpy.array(items, dtype=numpy.float64)
+    return out.reshape(shape + out.shape[1:]) if items else numpy.zeros(shape)
+
+
+def objects(items: list[Any], shape: tuple[int, ...]) -> Any:
+    """An object array."""
+    import numpy
+
+    out = numpy.empty(len(items), dtype=object)
+    out[:] = items
+    return out.reshape(shape)

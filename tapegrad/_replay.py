@@ -1,0 +1,179 @@
+"""One path through a recorded function, and the jobs that replay it: what program.h declares, for Python."""
+from __future__ import annotations
+
+import threading
+from array import array
+from collections.abc import Sequence
+from typing import Any
+
+from . import _refusals
+from ._core import ffi, lib
+
+SLICE = 1 << 21  # operands a call into C takes before Python looks for signals: some 10 ms
+COMPARISONS = ("<", "<=", ">", ">=")
+GUARD = lib.tg_op_count
+_LINE_BITS = 20
+_OPERATIONS = [ffi.string(lib.tg_ops[op].method).decode() for op in range(lib.tg_op_count)]
+_SYMBOLS = [ffi.string(lib.tg_ops[op].symbol).decode() for op in range(lib.tg_op_count)]
+_KINDS = [ffi.string(lib.tg_ops[op].kind).decode() for op in range(lib.tg_op_count)]
+
+
+class BranchChanged(RuntimeError):
+    """A replay would take another branch than the recording did.
+
+    Attributes:
+        filename, lineno: the comparison, as far as it is known.
+        operands: the two numbers now.
+        outcome: what the comparison gives now; it was the opposite when recorded.
+        row: the row of the batch, or None.
+    """
+
+    def __init__(
+        self, filename: str, lineno: int, operands: tuple[float, float], how: str, outcome: bool, row: int | None
+    ) -> None:
+        super().__init__(filename, lineno, operands, how, outcome, row)
+        self.filename, self.lineno, self.operands, self.outcome, self.row = filename, lineno, operands, outcome, row
+        self._how = how
+
+    def __str__(self) -> str:
+        a, b = self.operands
+        row = "" if self.row is None else f" in row {self.row}"
+        return (
+            f"{self.filename}:{self.lineno}: {a!r} {self._how} {b!r} is {self.outcome}{row}, "
+            f"was {not self.outcome} when recorded"
+        )
+
+
+class Path:
+    """One way through f: a program of the core, and the code objects that its lines are of, as (file, name)."""
+
+    def __init__(self, program: Any, codes: list[tuple[str, str]], seconds: float) -> None:
+        self.core = program
+        self.codes = codes
+        self.seconds = seconds
+        self.slice = max(1, SLICE * max(1, program.n_instr) // (program.n_instr + program.n_pool + 1))
+
+    def place(self, where: int) -> tuple[str, int]:
+        """File and line."""
+        code, line = where >> _LINE_BITS, where & ((1 << _LINE_BITS) - 1)
+        return (self.codes[code][0], line) if 0 < code < len(self.codes) else ("<unknown>", 0)
+
+    def run(self, job: Any, stop: threading.Event | None = None) -> None:
+        """Carry out a job, in slices."""
+        job.program = self.core
+        if lib.tg_start(job):
+            raise MemoryError
+        try:
+            while lib.tg_run(job, self.slice):
+                if stop is not None and stop.is_set():
+                    break
+        finally:
+            lib.tg_finish(job)
+
+    def error(self, at: int, job: Any, row: int | None) -> Exception:
+        """The exception for the instruction that did not do as recorded."""
+        s = self.core.instr[at]
+        filename, line = self.place(s.where)
+        a, b = job.fail_a, job.fail_b
+        if s.op == GUARD:
+            return BranchChanged(filename, line, (a, b), COMPARISONS[s.y >> 1], not s.y & 1, row)
+        code = ffi.new("int *")
+        lib.tg_evaluate(s.op, a, b, code)
+        error = _refusals.refused(code[0], s.op, a, b)
+        in_row = "" if row is None else f" in row {row}"
+        return type(error)(f"{error}{in_row}, recorded at {filename}:{line}")
+
+    def listing(self) -> str:
+        """The instructions as text."""
+        p = self.core
+        fixed, names = p.n_const + p.n_in, {}
+        for k in range(p.n_const):
+            names[k] = repr(p.constant[k])
+        for k in range(p.n_in):
+            names[p.n_const + k] = f"in{k}"
+        lines, guards = [f"{p.n_in} inputs, {p.n_const} constants, {p.n_instr} instructions"], 0
+        for k in range(p.n_instr):
+            s = p.instr[k]
+            if s.op == GUARD:
+                a, b = names[s.a], names[s.b]
+                text = f"guard {guards}: {a} {COMPARISONS[s.y >> 1]} {b} is {bool(s.y & 1)}"
+                guards += 1
+            else:
+                if _KINDS[s.op] == "many":
+                    operands = [names[p.pool[2 * i]] for i in range(s.a, s.a + s.b)]
+                    text = f"{_OPERATIONS[s.op]}({', '.join(operands)})"
+                elif _KINDS[s.op] == "unary":
+                    text = f"{_SYMBOLS[s.op]}({names[s.a]})"
+                else:
+                    text = f"{names[s.a]} {_SYMBOLS[s.op]} {names[s.b]}"
+                names[s.y] = f"%{k}"
+                text = f"%{k} = {text}"
+            filename, line = self.place(s.where)
+            lines.append(f"  {text:<40}  {filename}:{line}" if line else f"  {text}")
+        out = [names[p.out[2 * k]] for k in range(p.n_out)] if fixed or p.n_instr else []
+        lines.append(f"  return {', '.join(out)}")
+        return "\n".join(lines)
+
+
+def pointer(buffer: Any) -> Any:
+    """The doubles of a buffer, for C."""
+    return ffi.from_buffer("double[]", buffer)
+
+
+def zeros(n: int) -> array[float]:
+    return array("d", bytes(8 * n))
+
+
+class Feed:
+    """What a range of inputs is fed from, and where its derivatives go; see tg_feed. Strides are 0 for all rows."""
+
+    def __init__(self, first: int, count: int, numbers: Any, stride: int = 0) -> None:
+        self.first, self.count, self.numbers, self.stride = first, count, numbers, stride
+        self.tangent: Any = None
+        self.grad: Any = None
+        self.grad_tangent: Any = None
+        self.tangent_stride = self.grad_stride = self.grad_tangent_stride = 0
+
+
+class Work:
+    """A tg_job with the buffers that it points to."""
+
+    def __init__(self, feeds: Sequence[Feed], start: int, stop: int) -> None:
+        self.job = ffi.new("tg_job *")
+        self._feeds = ffi.new("tg_feed[]", len(feeds))
+        self._held: list[Any] = []
+        for c, f in zip(self._feeds, feeds):
+            c.first, c.count, c.in_stride = f.first, f.count, f.stride
+            setattr(c, "in", self._hold(f.numbers))
+            if f.tangent is not None:
+                c.tangent, c.tangent_stride = self._hold(f.tangent), f.tangent_stride
+            if f.grad is not None:
+                c.grad, c.grad_stride = self._hold(f.grad), f.grad_stride
+            if f.grad_tangent is not None:
+                c.grad_tangent, c.grad_tangent_stride = self._hold(f.grad_tangent), f.grad_tangent_stride
+        job = self.job
+        job.feed, job.n_feeds, job.start, job.stop = self._feeds, len(feeds), start, stop
+        self.failed = ffi.new("uint32_t[]", 1)
+        job.failed = self.failed
+
+    def _hold(self, buffer: Any) -> Any:
+        p = pointer(buffer)
+        self._held.append(p)
+        return p
+
+    def out(self, buffer: Any, stride: int = 0) -> None:
+        self.job.out, self.job.out_stride = self._hold(buffer), stride
+
+    def out_tangent(self, buffer: Any, stride: int = 0) -> None:
+        self.job.out_tangent, self.job.out_tangent_stride = self._hold(buffer), stride
+
+    def seed(self, buffer: Any, stride: int = 0) -> None:
+        self.job.seed, self.job.seed_stride = self._hold(buffer), stride
+
+    def fail_into(self, failed: Any) -> None:
+        self.failed = self.job.failed = failed
+
+    def rows(self, rows: Any) -> None:
+        p = ffi.from_buffer("int64_t[]", rows)
+        self._held.append(p)
+        self.job.row = p

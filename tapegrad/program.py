@@ -1,0 +1,536 @@
+"""Programs: a function recorded once on Values, frozen, and replayed in C with derivatives."""
+from __future__ import annotations
+
+import functools
+import sys
+import threading
+import time
+import warnings
+from array import array
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
+
+from . import _nest, _refusals
+from ._core import ffi, lib
+from ._nest import NUMBER, Form
+from ._replay import GUARD, BranchChanged, Feed, Path, Work, zeros
+from .batch import Loop
+from .value import Value, handle
+
+__all__ = ["BranchChanged", "Program", "record"]
+
+MOST_PATHS = 64
+
+
+def _caller() -> Any:
+    """The frame of the innermost code outside this package."""
+    frame = sys._getframe(1)
+    package = __name__.split(".")[0]
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == package:
+        frame = frame.f_back
+    return frame
+
+
+def _escaped(strict: bool) -> Callable[[str], None]:
+    """What is called when something goes past the tape."""
+
+    def escaped(what: str) -> None:
+        frame = _caller()
+        message = f"while recording, {what}: a replay does not see it"
+        if strict:
+            raise RuntimeError(f"{message} ({frame.f_code.co_filename}:{frame.f_lineno})")
+        warnings.warn_explicit(
+            message, RuntimeWarning, frame.f_code.co_filename, frame.f_lineno,
+            registry=frame.f_globals.setdefault("__warningregistry__", {}),
+        )  # fmt: skip
+
+    return escaped
+
+
+def _outputs(result: Any) -> tuple[Form, list[Value]]:
+    form = _nest.form_of(result, "what f returned") if not isinstance(result, Value) else NUMBER
+    values = _nest.leaves(result)
+    for v in values:
+        if not isinstance(v, Value):
+            raise TypeError(f"f has to return Values, not {type(v).__name__!r}: {v!r} does not depend on its arguments")
+    if not values:
+        raise ValueError("f returned nothing to differentiate: an empty list")
+    return form, values
+
+
+def trace(
+    f: Callable[..., Any], forms: Sequence[Form], numbers: Iterable[float], params: Sequence[Any], strict: bool
+) -> tuple[Path, Form]:
+    """Run f once on Values made of these numbers, and freeze what it did."""
+    handle.begin_recording(_escaped(strict))
+    start: Any = None
+    made = args = elements = result = values = start
+    try:
+        start, made = Value(0.0), handle.leaves(numbers)
+        elements = iter(made)
+        args = [_nest.build(form, elements, _nest.objects) for form in forms]
+        result = f(*args)
+        if result is None:
+            raise TypeError("f returned None: it has to return a Value, or a list or array of them")
+        form, values = _outputs(result)
+        before = time.perf_counter()
+        address, codes = handle.freeze(start, made + list(params), values)
+        seconds = time.perf_counter() - before
+    finally:
+        handle.end_recording()
+        start = made = args = elements = result = values = None
+    program = ffi.gc(ffi.cast("tg_program *", address), lib.tg_free_program, ffi.cast("tg_program *", address).bytes)
+    return Path(program, [("", "") if c is None else (c.co_filename, c.co_name) for c in codes], seconds), form
+
+
+class Program:
+    """A recorded function; see `record`. Calling it replays it: numbers in, numbers out.
+
+    It may be called from any number of threads at once. It can be saved, pickled and copied.
+    """
+
+    def __init__(
+        self, f: Callable[..., Any] | None, forms: Sequence[Form], out: Form, paths: list[Path], params: list[Any],
+        *, on_branch: str = "raise", on_error: str = "raise", strict: bool = False,
+    ) -> None:  # fmt: skip
+        self._f, self.forms, self.out, self.paths = f, tuple(forms), out, paths
+        self._params, self._on_branch, self.on_error, self._strict = params, on_branch, on_error, strict
+        self._sizes = [_nest.size(form) for form in forms]
+        self._children: dict[tuple[int, int], int] = {}
+        self._lock = threading.Lock()
+
+    # ---- what it is ----
+
+    @property
+    def params(self) -> list[Any]:
+        """The Values that are inputs besides the arguments; numbers after loading. Each replay reads them."""
+        return self._params
+
+    @property
+    def stats(self) -> dict[str, Any]:
+        """Counts, of the first path where there are several.
+
+        Returns:
+            recorded: nodes that f made; needed: those that its results need, inputs included; then how many are left
+            after_folding constants, after_sharing common subexpressions, after_fusing sums of products into dots;
+            instructions, guards, constants, inputs, outputs; slots: for values and derivatives; live_slots: for values
+            alone; bytes; lanes: rows that a batch takes side by side; paths; seconds: of freezing.
+        """
+        p, path = self.paths[0].core, self.paths[0]
+        folded = p.reached - p.folded
+        return {
+            "recorded": p.recorded, "needed": p.reached, "after_folding": folded,
+            "after_sharing": folded - p.shared, "after_fusing": folded - p.shared - p.fused,
+            "instructions": p.n_instr, "guards": p.n_guards, "constants": p.n_const, "inputs": p.n_in,
+            "outputs": p.n_out, "slots": p.n_kept, "live_slots": p.n_live, "bytes": p.bytes,
+            "lanes": lib.tg_lanes, "paths": len(self.paths), "seconds": path.seconds,
+        }  # fmt: skip
+
+    def __str__(self) -> str:
+        return "\n".join(
+            (f"path {k}: " if len(self.paths) > 1 else "") + path.listing() for k, path in enumerate(self.paths)
+        )
+
+    def __repr__(self) -> str:
+        s = self.stats
+        return f"<program: {s['inputs']} inputs, {s['outputs']} outputs, {s['instructions']} instructions>"
+
+    # ---- numbers in ----
+
+    def param_data(self) -> list[float]:
+        if not self._params:
+            return []
+        if isinstance(self._params[0], Value):
+            return handle.data(self._params)
+        return self._params
+
+    def flat(self, args: Sequence[Any]) -> array[float]:
+        """All inputs, arguments and params, as one array."""
+        if len(args) != len(self.forms):
+            raise TypeError(f"the program takes {len(self.forms)} arguments, not {len(args)}")
+        to = array("d")
+        for k, (x, form) in enumerate(zip(args, self.forms)):
+            _nest.flatten(x, form, f"argument {k}", to)
+        to.extend(self.param_data())
+        return to
+
+    def chosen(self, argnums: Any) -> list[tuple[Form, int, int]]:
+        """Form, first input and count of the arguments that argnums names."""
+        if argnums == "params":
+            n = len(self._params)
+            return [(("list", (NUMBER,) * n), sum(self._sizes), n)]
+        picked = []
+        for k in argnums if isinstance(argnums, (tuple, list)) else (argnums,):
+            if not isinstance(k, int):
+                raise TypeError(f"argnums must be an integer, a tuple of them or 'params', not {k!r}")
+            if not -len(self.forms) <= k < len(self.forms):
+                raise ValueError(f"argnums {k}: the program takes {len(self.forms)} arguments")
+            k %= len(self.forms)
+            picked.append((self.forms[k], sum(self._sizes[:k]), self._sizes[k]))
+        return picked
+
+    def gathered(self, argnums: Any, parts: list[Any]) -> Any:
+        """One part, or a tuple where argnums is one."""
+        return tuple(parts) if isinstance(argnums, (tuple, list)) else parts[0]
+
+    def need_scalar(self, what: str) -> None:
+        if self.out != NUMBER:
+            returns = _nest.describe(self.out)
+            raise TypeError(f"{what} is of a function that returns one Value; this one returns {returns}")
+
+    # ---- replay ----
+
+    def perform(self, flat: array[float], prepare: Callable[[], Work]) -> None:
+        """Run a job over the path that these inputs take."""
+        k = 0
+        while True:
+            path, work = self.paths[k], prepare()
+            work.job.nan_errors = self.on_error == "nan"
+            path.run(work.job)
+            if not work.job.failures:
+                return
+            at = next(x for x in work.failed if x) - 1
+            guard = self.guard_of(k, at)
+            if guard is None:
+                raise path.error(at, work.job, None)
+            k = self.other_path(k, guard, flat)
+
+    def guard_of(self, k: int, at: int) -> int | None:
+        """The number of the guard at this instruction of path k, where another path may take over."""
+        s = self.paths[k].core.instr[at]
+        return s.live_y if s.op == GUARD and self._on_branch == "record" and self._f is not None else None
+
+    def other_path(self, k: int, guard: int, flat: Sequence[float]) -> int:
+        """The path that goes the other way at a guard of path k, recorded at these inputs where it is new."""
+        with self._lock:
+            known = self._children.get((k, guard))
+            if known is not None:
+                return known
+            if len(self.paths) >= MOST_PATHS:
+                raise RuntimeError(f"f has taken more than {MOST_PATHS} paths: too many to keep a program for each")
+            n = sum(self._sizes)
+            path, out = self._record(flat[:n])
+            if out != self.out:
+                raise ValueError(f"f returned {_nest.describe(self.out)}, on another path {_nest.describe(out)}")
+            self.paths.append(path)
+            self._children[k, guard] = len(self.paths) - 1
+            return len(self.paths) - 1
+
+    def _record(self, numbers: Iterable[float]) -> tuple[Path, Form]:
+        assert self._f is not None
+        return trace(self._f, self.forms, numbers, self._params, self._strict)
+
+    def _shaped(self, flat: array[float]) -> Any:
+        return _nest.shaped(self.out, flat)
+
+    def map(self, in_axes: Any = 0, reduce: str | None = None, threads: int = 1) -> Loop:
+        """The program over the rows of a batch.
+
+        Args:
+            in_axes: for each argument the axis of the rows, or None for an argument that all rows share; one for all.
+                params are shared.
+            reduce: "mean" or "sum" of the results over the rows, or None for one result a row.
+            threads: how many threads share the rows; the bits of the result do not depend on it.
+
+        Returns:
+            A Loop.
+        """
+        return Loop(self, in_axes, reduce, threads)
+
+    def __call__(self, *args: Any) -> Any:
+        """The value, as f on numbers gives it.
+
+        Raises:
+            TypeError, ValueError: an argument is not as it was recorded.
+            BranchChanged: f would take another branch here, and on_branch is "raise".
+            ValueError, ZeroDivisionError, OverflowError: as on Values.
+        """
+        flat, out = self.flat(args), zeros(self.paths[0].core.n_out)
+
+        def prepare() -> Work:
+            work = Work([Feed(0, len(flat), flat)], 0, 1)
+            work.out(out, len(out))
+            return work
+
+        self.perform(flat, prepare)
+        return self._shaped(out)
+
+    def reverse(self, flat: array[float], seed: array[float]) -> tuple[array[float], array[float]]:
+        """Outputs, and the gradient of their sum weighed by seed."""
+        out, grad = zeros(len(seed)), zeros(len(flat))
+
+        def prepare() -> Work:
+            feed = Feed(0, len(flat), flat)
+            feed.grad, feed.grad_stride = grad, len(flat)
+            work = Work([feed], 0, 1)
+            work.out(out, len(out))
+            work.seed(seed)
+            return work
+
+        self.perform(flat, prepare)
+        return out, grad
+
+    def _parts(self, grad: array[float], argnums: Any) -> Any:
+        return self.gathered(
+            argnums,
+            [_nest.shaped(form, grad[first : first + count]) for form, first, count in self.chosen(argnums)],
+        )
+
+    def value_and_grad(self, *args: Any, argnums: Any = 0) -> tuple[float, Any]:
+        """The value and its gradient.
+
+        Args:
+            args: as the examples were.
+            argnums: which argument to differentiate by; a tuple of them, or "params".
+
+        Returns:
+            A float, and a gradient shaped like the argument, or a tuple of those.
+
+        Raises:
+            TypeError: f returns more than one Value.
+        """
+        self.need_scalar("a gradient")
+        self.chosen(argnums)
+        out, grad = self.reverse(self.flat(args), array("d", (1.0,)))
+        return out[0], self._parts(grad, argnums)
+
+    def grad(self, *args: Any, argnums: Any = 0) -> Any:
+        """The gradient; see `value_and_grad`."""
+        return self.value_and_grad(*args, argnums=argnums)[1]
+
+    def vjp(self, *primals: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
+        """The value, and a function from a cotangent, shaped like it, to the tuple of v^T J for each argument."""
+        flat = self.flat(primals)
+        value = self(*primals)
+
+        def pull(cotangent: Any) -> tuple[Any, ...]:
+            seed = array("d")
+            _nest.flatten(cotangent, self.out, "the cotangent", seed)
+            _, grad = self.reverse(flat, seed)
+            parts: tuple[Any, ...] = self._parts(grad, tuple(range(len(self.forms))))
+            return parts
+
+        return value, pull
+
+    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
+        """The value and J v.
+
+        Args:
+            primals, tangents: as many as f has arguments, tangents shaped like them.
+
+        Returns:
+            Two results shaped like f's.
+        """
+        flat, n_out = self.flat(primals), self.paths[0].core.n_out
+        tangent, out, out_tangent = self._tangent(tangents), zeros(n_out), zeros(n_out)
+
+        def prepare() -> Work:
+            feed = Feed(0, len(flat), flat)
+            feed.tangent = tangent
+            work = Work([feed], 0, 1)
+            work.job.tangents = 1
+            work.out(out, n_out)
+            work.out_tangent(out_tangent, n_out)
+            return work
+
+        self.perform(flat, prepare)
+        return self._shaped(out), self._shaped(out_tangent)
+
+    def _tangent(self, tangents: Sequence[Any]) -> array[float]:
+        if len(tangents) != len(self.forms):
+            raise TypeError(f"the program takes {len(self.forms)} tangents, not {len(tangents)}")
+        tangent = array("d")
+        for k, (x, form) in enumerate(zip(tangents, self.forms)):
+            _nest.flatten(x, form, f"tangent {k}", tangent)
+        tangent.frombytes(bytes(8 * len(self._params)))
+        return tangent
+
+    def _pass(self, flat: array[float], n: int, width: int, make: Callable[[Feed, Any, int], Work]) -> array[float]:
+        """One replay of n rows that differ in seeds or tangents alone; make lets it write width numbers for each."""
+        buffer = zeros(n * width)
+
+        def prepare() -> Work:
+            work = make(Feed(0, len(flat), flat), buffer, n)
+            work.fail_into(ffi.new("uint32_t[]", n))
+            return work
+
+        self.perform(flat, prepare)
+        return buffer
+
+    def _passes(self, flat: array[float], rows: int, width: int, first: int, make: Callable[..., Work]) -> array[float]:
+        """Rows of derivatives, one for each unit vector from first on; buffers stay small."""
+        found, inner = array("d"), max(len(flat), self.paths[0].core.n_out)
+        most = max(lib.tg_lanes, (1 << 22) // (inner + 1))
+        for start in range(0, rows, most):
+            n = min(most, rows - start)
+            found.extend(self._pass(flat, n, width, functools.partial(make, first + start)))
+        return found
+
+    def jacobian(self, *args: Any, argnums: Any = 0) -> Any:
+        """The Jacobian: by rows in reverse or by columns forward, whichever are fewer.
+
+        Returns:
+            Shaped like f's result, in every place a gradient shaped like the argument; where both are arrays (or one is
+            a number), one array of the result's shape and then the argument's. A tuple of those for a tuple of argnums.
+        """
+        flat, n_out = self.flat(args), self.paths[0].core.n_out
+        n_in = len(flat)
+
+        def row(start: int, feed: Feed, buffer: Any, n: int) -> Work:
+            feed.grad, feed.grad_stride = buffer, n_in
+            work = Work([feed], 0, n)
+            work.seed(_units(n, n_out, start), n_out)
+            return work
+
+        def column(start: int, feed: Feed, buffer: Any, n: int) -> Work:
+            feed.tangent, feed.tangent_stride = _units(n, n_in, start), n_in
+            work = Work([feed], 0, n)
+            work.job.tangents = 1
+            work.out_tangent(buffer, n_out)
+            return work
+
+        parts = []
+        for form, first, count in self.chosen(argnums):
+            if n_out <= count:
+                entries = _columns(self._passes(flat, n_out, n_in, 0, row), n_in, first, count)
+            else:
+                columns, entries = self._passes(flat, count, n_out, first, column), array("d")
+                for i in range(n_out):
+                    entries.extend(columns[i::n_out])
+            parts.append(_matrix(self.out, form, entries))
+        return self.gathered(argnums, parts)
+
+    def tangent_over_reverse(self, flat: array[float], tangent: array[float], seed: array[float]) -> array[float]:
+        """The derivative along tangent of what `reverse` gives."""
+        result = zeros(len(flat))
+
+        def prepare() -> Work:
+            feed = Feed(0, len(flat), flat)
+            feed.tangent, feed.grad_tangent, feed.grad_tangent_stride = tangent, result, len(flat)
+            work = Work([feed], 0, 1)
+            work.job.tangents = 1
+            work.seed(seed)
+            return work
+
+        self.perform(flat, prepare)
+        return result
+
+    def second_order(self, primals: Sequence[Any], tangents: Sequence[Any]) -> Any:
+        """The derivative along tangents of the gradient by the first argument."""
+        self.need_scalar("a Hessian")
+        tangent = self._tangent(tangents)
+        return self._parts(self.tangent_over_reverse(self.flat(primals), tangent, array("d", (1.0,))), 0)
+
+    def hvp(self, x: Any, v: Any, *rest: Any, argnums: int = 0) -> Any:
+        """The Hessian by argument argnums times v, exactly: a tangent over the adjoints.
+
+        Args:
+            x, rest: the arguments of f; v comes second, as `scipy.optimize.minimize` calls its hessp.
+            v: shaped like argument argnums.
+
+        Returns:
+            H v, shaped like v.
+        """
+        self.need_scalar("a Hessian")
+        flat = self.flat((x, *rest))
+        form, first, _ = self.chosen(argnums)[0]
+        direction, tangent = array("d"), zeros(len(flat))
+        _nest.flatten(v, form, "v", direction)
+        tangent[first : first + len(direction)] = direction
+        return self._parts(self.tangent_over_reverse(flat, tangent, array("d", (1.0,))), argnums)
+
+    def hessian(self, *args: Any, argnums: int = 0) -> Any:
+        """The Hessian by argument argnums: shaped like it, in every place a row shaped like it."""
+        self.need_scalar("a Hessian")
+        flat = self.flat(args)
+        form, first, count = self.chosen(argnums)[0]
+        n_in = len(flat)
+
+        def row(start: int, feed: Feed, buffer: Any, n: int) -> Work:
+            feed.tangent, feed.tangent_stride = _units(n, n_in, start), n_in
+            feed.grad_tangent, feed.grad_tangent_stride = buffer, n_in
+            work = Work([feed], 0, n)
+            work.job.tangents = 1
+            work.seed(array("d", (1.0,)))
+            return work
+
+        return _matrix(form, form, _columns(self._passes(flat, count, n_in, first, row), n_in, first, count))
+
+
+def _units(n: int, width: int, first: int) -> array[float]:
+    """n rows: the unit vectors from first on."""
+    rows = zeros(n * width)
+    for k in range(n):
+        rows[k * width + first + k] = 1.0
+    return rows
+
+
+def _columns(rows: array[float], width: int, first: int, count: int) -> array[float]:
+    """count columns from first on."""
+    if count == width:
+        return rows
+    found = array("d")
+    for start in range(first, len(rows), width):
+        found.extend(rows[start : start + count])
+    return found
+
+
+def _matrix(out: Form, form: Form, entries: array[float]) -> Any:
+    """Rows of derivatives as a nest of nests."""
+    n = _nest.size(form)
+    rows = [_nest.shaped(form, entries[k : k + n]) for k in range(0, len(entries), n)]
+    if out == NUMBER:
+        return rows[0]
+    return _nest.build(out, iter(rows), _nest.numbers)
+
+
+def record(
+    f: Callable[..., Any], *examples: Any, params: Iterable[Value] = (), on_branch: str = "raise",
+    on_error: str = "raise", strict: bool = False,
+) -> Program:  # fmt: skip
+    """Run f once on Values and freeze what it did as a program.
+
+    Args:
+        f: returns a Value, or a list, tuple or array of them, or a nest of those. It may branch on comparisons of its
+            Values: each is kept as a guard.
+        examples: the arguments: numbers become Values, lists lists of Values, NumPy arrays object arrays of Values.
+        params: Values that f closes over and that are inputs, too: every replay reads their data, and argnums="params"
+            differentiates by them. Other Values that f closes over are constants.
+        on_branch: "raise": a replay that would take another branch raises BranchChanged; "record": f is recorded there
+            as well, a program for each path, at most 64.
+        on_error: "raise": what raises on Values raises in a replay; "nan": it gives nan.
+        strict: raise where f reads `.data`, sets `_backward` or goes past the tape otherwise, instead of warning.
+
+    Returns:
+        A Program.
+
+    Raises:
+        TypeError, ValueError: f returned something else than Values that it computed.
+    """
+    if on_branch not in ("raise", "record"):
+        raise ValueError(f"on_branch must be 'raise' or 'record', not {on_branch!r}")
+    if on_error not in ("raise", "nan"):
+        raise ValueError(f"on_error must be 'raise' or 'nan', not {on_error!r}")
+    inputs = list(params)
+    for v in inputs:
+        if not isinstance(v, Value):
+            raise TypeError(f"params must be Values, not {type(v).__name__!r}")
+    if len(set(map(id, inputs))) < len(inputs):
+        raise ValueError("a Value is in params twice")
+    forms = [_nest.form_of(x, f"example {k}") for k, x in enumerate(examples)]
+    flat = array("d")
+    for k, x in enumerate(examples):
+        flat.extend(leaf.data if isinstance(leaf, Value) else _number(leaf, k) for leaf in _nest.leaves(x))
+    path, out = trace(f, forms, flat, inputs, strict)
+    return Program(f, forms, out, [path], inputs, on_branch=on_branch, on_error=on_error, strict=strict)
+
+
+def _number(x: Any, k: int) -> float:
+    number = _refusals.as_number(x)
+    if number is NotImplemented:
+        _wrong(x, k)
+    return number  # type: ignore[no-any-return]
+
+
+def _wrong(x: Any, k: int) -> NoReturn:
+    raise TypeError(f"example {k} must be of numbers, not {type(x).__name__!r}")
