@@ -1,8 +1,8 @@
 /*  The replay of a block of LANES rows side by side: included by replay.c once for each width.
 
     Slot s of an array is the LANES doubles from s * LANES on. Each instruction is decoded once for the block, and the
-    loop over its lanes is what the compiler vectorises: results go through a local array first, which nothing aliases.
-    No lane sees another, so a row has the same bits at any width.
+    loop over its lanes is what the compiler vectorises: operands are read whether they count or not, and results go
+    through a local array, which nothing aliases. No lane sees another, so a row has the same bits at any width.
 
     A lane whose adjoint is 0 passes nothing on, as on the tape: an infinite partial must not turn it into nan.  */
 
@@ -153,7 +153,10 @@ TG_CLONES static void NAME(tangents)(tg_job *j, uint32_t from, uint32_t to)
             EACH t[l] = s->b % 2 ? AT(d, pool[2 * n])[l] : 0.0;
             for (uint32_t i = 0; i < n; i += 2) {
                 uint32_t x = pool[2 * i], w = pool[2 * i + 2];
-                EACH t[l] += WEIGHED(AT(d, x)[l], AT(v, w)[l]) + WEIGHED(AT(d, w)[l], AT(v, x)[l]);
+                EACH {
+                    double a = AT(v, x)[l], b = AT(v, w)[l], ta = AT(d, x)[l], tb = AT(d, w)[l];
+                    t[l] += WEIGHED(ta, b) + WEIGHED(tb, a);
+                }
             }
             break;
         }
@@ -219,8 +222,9 @@ TG_CLONES static void NAME(reverse)(tg_job *j, uint32_t from, uint32_t to)
             for (uint32_t i = 0; i < n; i += 2) {
                 const double *x = AT(v, pool[2 * i]), *w = AT(v, pool[2 * i + 2]);
                 EACH {
-                    ga[l] = WEIGHED(g[l], w[l]);
-                    gb[l] = WEIGHED(g[l], x[l]);
+                    double a = x[l], b = w[l];
+                    ga[l] = WEIGHED(g[l], b);
+                    gb[l] = WEIGHED(g[l], a);
                 }
                 if (pool[2 * i + 1] >= n_const)
                     NAME(add_to)(AT(adj, pool[2 * i + 1]), ga);
@@ -303,10 +307,11 @@ TG_CLONES static void NAME(reverse_tangents)(tg_job *j, uint32_t from, uint32_t 
             for (uint32_t i = 0; i < n; i += 2) {
                 uint32_t x = pool[2 * i], w = pool[2 * i + 2];
                 EACH {
-                    ga[l] = WEIGHED(g[l], AT(v, w)[l]);
-                    gb[l] = WEIGHED(g[l], AT(v, x)[l]);
-                    ha[l] = WEIGHED(h[l], AT(v, w)[l]) + WEIGHED(g[l], AT(d, w)[l]);
-                    hb[l] = WEIGHED(h[l], AT(v, x)[l]) + WEIGHED(g[l], AT(d, x)[l]);
+                    double a = AT(v, x)[l], b = AT(v, w)[l], ta = AT(d, x)[l], tb = AT(d, w)[l];
+                    ga[l] = WEIGHED(g[l], b);
+                    gb[l] = WEIGHED(g[l], a);
+                    ha[l] = WEIGHED(h[l], b) + WEIGHED(g[l], tb);
+                    hb[l] = WEIGHED(h[l], a) + WEIGHED(g[l], ta);
                 }
                 PASS(pool[2 * i + 1], ga, ha)
                 PASS(pool[2 * i + 3], gb, hb)
@@ -344,8 +349,10 @@ static int64_t NAME(row)(const tg_job *j, int l)
 
 static void NAME(read)(tg_job *j, const double *from, int64_t stride, uint32_t first, uint32_t count, double *to)
 {
-    for (int l = 0; l < LANES; l++) {
-        const double *x = from + (stride ? stride * NAME(row)(j, l) : 0);
+    for (uint32_t i = 0; !stride && i < count; i++)
+        EACH AT(to, first + i)[l] = from[i];
+    for (int l = 0; stride && l < LANES; l++) {
+        const double *x = from + stride * NAME(row)(j, l);
         for (uint32_t i = 0; i < count; i++)
             AT(to, first + i)[l] = x[i];
     }

@@ -18,7 +18,7 @@
 #define TG_CLONES
 #endif
 
-#define WIDE 16
+#define WIDE 32
 
 #define LANES 1
 #define NAME(x) one_##x

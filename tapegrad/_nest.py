@@ -4,6 +4,8 @@ A form is "number", ("list", forms), ("tuple", forms) or ("array", shape); it ca
 from __future__ import annotations
 
 import functools
+import itertools
+import operator
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
@@ -32,6 +34,7 @@ def form_of(x: Any, what: str) -> Form:
     return NUMBER
 
 
+@functools.lru_cache(maxsize=1024)
 def size(form: Form) -> int:
     """How many numbers there are."""
     if form == NUMBER:
@@ -45,10 +48,12 @@ def size(form: Form) -> int:
     return n
 
 
+@functools.lru_cache(maxsize=1024)
 def has_array(form: Form) -> bool:
     return form != NUMBER and (form[0] == "array" or any(map(has_array, form[1])))
 
 
+@functools.lru_cache(maxsize=1024)
 def shape(form: Form) -> tuple[int, ...] | None:
     """The shape of an array of the same numbers, or None where the parts of a list differ."""
     if form == NUMBER:
@@ -103,38 +108,49 @@ def _number(x: Any, what: str) -> float:
     return k  # type: ignore[no-any-return]
 
 
+def _parts(form: Form) -> Sequence[Form]:
+    """The forms of the elements."""
+    kind, parts = form
+    if kind != "array":
+        return tuple(parts)
+    return (NUMBER if len(parts) == 1 else ("array", parts[1:]),) * parts[0]
+
+
 @functools.lru_cache(maxsize=1024)
-def _plain_length(form: Form) -> int:
-    """The length of a list of numbers, -1 for other forms."""
-    plain = form[0] != "array" and all(part == NUMBER for part in form[1])
-    return len(form[1]) if plain else form[1][0] if len(form[1]) == 1 and form[0] == "array" else -1
+def _reader(form: Form) -> Callable[[Any, str, array[float]], None]:
+    """What flattens nests of this form."""
+    if form == NUMBER:
+
+        def read_number(x: Any, what: str, to: array[float]) -> None:
+            to.append(x if type(x) is float else _number(x, what))
+
+        return read_number
+    readers = [_reader(part) for part in _parts(form)]
+    n, plain, array_shape = len(readers), set(readers) <= {_reader(NUMBER)}, shape(form)
+
+    def read(x: Any, what: str, to: array[float]) -> None:
+        if type(x) in _SEQUENCES and len(x) == n:
+            if plain and set(map(type, x)) <= _PLAIN:
+                to.extend(x)
+                return
+            for k, (item, reader) in enumerate(zip(x, readers)):
+                reader(item, f"{what}[{k}]", to)
+        elif _is_array(x) and x.shape == array_shape:
+            to.frombytes(floats(x, what).tobytes())
+        elif isinstance(x, (list, tuple)) and len(x) == n:
+            read(list(x), what, to)
+        else:
+            _differs(x, form, what)
+
+    return read
+
+
+_SEQUENCES, _PLAIN = (list, tuple), {float, int}
 
 
 def flatten(x: Any, form: Form, what: str, to: array[float]) -> None:
     """Append the numbers of a nest of this form; lists and arrays may stand for each other."""
-    if form == NUMBER:
-        to.append(x if type(x) is float else _number(x, what))
-    elif type(x) in (list, tuple) and len(x) == _plain_length(form) and set(map(type, x)) <= {float, int}:
-        to.extend(x)
-    elif _is_array(x):
-        if x.shape != shape(form):
-            _differs(x, form, what)
-        to.frombytes(floats(x, what).tobytes())
-    elif isinstance(x, (list, tuple)):
-        if form[0] == "array":
-            length, part = form[1][0], NUMBER if len(form[1]) == 1 else ("array", form[1][1:])
-            parts: Sequence[Form] = (part,) * length
-        else:
-            parts = form[1]
-        if len(x) != len(parts):
-            _differs(x, form, what)
-        for k, (item, part) in enumerate(zip(x, parts)):
-            if type(item) is float and part == NUMBER:
-                to.append(item)
-            else:
-                flatten(item, part, f"{what}[{k}]", to)
-    else:
-        _differs(x, form, what)
+    _reader(form)(x, what, to)
 
 
 def floats(x: Any, what: str) -> Any:
@@ -159,24 +175,31 @@ def build(form: Form, items: Iterator[Any], stack: Callable[[list[Any], tuple[in
     return tuple(nest) if kind == "tuple" else nest
 
 
+@functools.lru_cache(maxsize=1024)
+def _shaper(form: Form) -> Callable[[array[float], int], Any]:
+    """What builds a nest of this form from the numbers from an index on."""
+    if form == NUMBER:
+        return operator.getitem
+    kind, parts = form
+    n = size(form)
+    if kind == "array":
+
+        def shape_array(flat: array[float], at: int) -> Any:
+            import numpy
+
+            return numpy.array(flat[at : at + n], dtype=numpy.float64).reshape(parts)
+
+        return shape_array
+    whole = tuple if kind == "tuple" else list
+    if all(part == NUMBER for part in parts):
+        return lambda flat, at: whole(flat[at : at + n])
+    shapers, offsets = [_shaper(part) for part in parts], [0, *itertools.accumulate(map(size, parts))]
+    return lambda flat, at: whole(shaper(flat, at + offset) for shaper, offset in zip(shapers, offsets))
+
+
 def shaped(form: Form, flat: array[float]) -> Any:
     """A nest of this form from its numbers."""
-    if form == NUMBER:
-        return flat[0]
-    kind, parts = form
-    if kind == "array":
-        import numpy
-
-        return numpy.frombuffer(flat, dtype=numpy.float64).reshape(parts) if flat else numpy.zeros(parts)
-    if _plain_length(form) >= 0:
-        nest = flat.tolist()
-    else:
-        nest, at = [], 0
-        for part in parts:
-            n = size(part)
-            nest.append(shaped(part, flat[at : at + n]))
-            at += n
-    return tuple(nest) if kind == "tuple" else nest
+    return _shaper(form)(flat, 0)
 
 
 def numbers(items: list[Any], shape: tuple[int, ...]) -> Any:

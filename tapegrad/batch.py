@@ -52,7 +52,7 @@ class _Argument:
         axis = self.axis
         if axis is None or not -x.ndim <= axis < x.ndim:
             raise ValueError(f"{what} is an array of shape {x.shape}: it has no axis {axis}")
-        rows = numpy.moveaxis(x, axis, 0)
+        rows = x if axis == 0 else numpy.moveaxis(x, axis, 0)
         if rows.shape[1:] != _nest.shape(self.form):
             recorded = _nest.describe(self.form)
             raise ValueError(f"{what} has rows of shape {rows.shape[1:]}, but was recorded as {recorded}")
