@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .program import Program
 
 CHUNKS = 64  # at most, in which sums are made: they depend on the number of rows alone, so the bits do, too
-CHUNK_ROWS = 64  # at least
+CHUNK_ROWS = 256  # at least
 WORTH_THREADS = 1 << 16  # instructions times rows below which threads cost more than they give
 
 

@@ -244,8 +244,8 @@ def cross_entropy_node(xs, target):
     """-log(softmax(xs)[target]) as one node."""
     exp, right = unbounded(math.exp), xs[target]
 
-    def partials(y):
-        total = y.data + right.data
+    def partials(_):
+        total = logsumexp([x.data for x in xs])
         return [*(exp(x.data - total) for x in xs), -1.0]
 
     return Node(cross_entropy([x.data for x in xs], target), (*xs, right), partials)

@@ -525,6 +525,16 @@ def test_cross_entropy_does_not_overflow(logits, target):
     assert all(-1.0 <= x.grad <= 1.0 for x in xs)
 
 
+def test_the_slopes_of_cross_entropy_are_those_of_the_data_at_the_sweep():
+    xs = tapegrad.leaves([1.0, 2.0, 3.0])
+    y = cross_entropy(xs, 1)
+    xs[1].data = 5.0
+    y.backward()
+    assert [x.grad for x in xs] == pytest.approx(
+        [p.data - k for p, k in zip(softmax([1.0, 5.0, 3.0]), (0, 1, 0))], rel=1e-12
+    )
+
+
 def test_cross_entropy_of_one_logit_is_zero_and_flat():
     v = Value(7.0)
     y = cross_entropy([v], 0)
