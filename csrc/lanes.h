@@ -10,6 +10,10 @@
 #define EACH for (int l = 0; l < LANES; l++)
 #define WEIGHED(g, partial) ((g) == 0.0 ? 0.0 : (g) * (partial))
 
+/* A dot reads an operand that all rows share as one number, and adds what it passes to it into TG_FOLD places instead of
+   LANES: the many weights of a layer stay in the nearest cache. */
+#define SHARED(slot) (LANES > 1 && j->shared && (slot) < n_fixed && j->shared[slot])
+
 /* Lanes that did not do as recorded are out from here on. */
 static void NAME(out)(tg_job *j, uint32_t at, uint32_t lanes, const double *a, const double *b, const double *y)
 {
@@ -50,6 +54,7 @@ TG_INLINE void NAME(add_to)(double *to, const double *x) { EACH to[l] += x[l]; }
 TG_INLINE void NAME(forward)(tg_job *j, uint32_t from, uint32_t to, int live)
 {
     const tg_program *p = j->program;
+    const uint32_t n_fixed = p->n_const + p->n_in;
     double *v = j->primal, t[LANES];
     for (uint32_t k = from; k < to; k++) {
         const tg_instr *s = p->instr + k;
@@ -82,7 +87,11 @@ TG_INLINE void NAME(forward)(tg_job *j, uint32_t from, uint32_t to, int live)
             EACH t[l] = bias ? bias[l] : 0.0;
             for (uint32_t i = 0; i < n; i += 2) {
                 const double *x = AT(v, pool[2 * i]), *w = AT(v, pool[2 * i + 2]);
-                EACH t[l] += x[l] * w[l];
+                if (SHARED(pool[2 * i])) {
+                    const double c = x[0];
+                    EACH t[l] += c * w[l];
+                } else
+                    EACH t[l] += x[l] * w[l];
             }
             EACH Y[l] = t[l];
             break;
@@ -180,7 +189,7 @@ TG_CLONES static void NAME(tangents)(tg_job *j, uint32_t from, uint32_t to)
 TG_CLONES static void NAME(reverse)(tg_job *j, uint32_t from, uint32_t to)
 {
     const tg_program *p = j->program;
-    const uint32_t n_const = p->n_const;
+    const uint32_t n_const = p->n_const, n_fixed = n_const + p->n_in;
     const double *v = j->primal;
     double *adj = j->adj, g[LANES], ga[LANES], gb[LANES];
     for (uint32_t k = to; k-- > from;) {
@@ -221,6 +230,21 @@ TG_CLONES static void NAME(reverse)(tg_job *j, uint32_t from, uint32_t to)
                 NAME(add_to)(AT(adj, pool[2 * n + 1]), g);
             for (uint32_t i = 0; i < n; i += 2) {
                 const double *x = AT(v, pool[2 * i]), *w = AT(v, pool[2 * i + 2]);
+                if (SHARED(pool[2 * i])) {
+                    const double c = x[0];
+                    double *fold = j->folded + TG_FOLD * (size_t)pool[2 * i];
+                    EACH gb[l] = WEIGHED(g[l], c);
+                    if (pool[2 * i + 3] >= n_const)
+                        NAME(add_to)(AT(adj, pool[2 * i + 3]), gb);
+                    EACH {
+                        double b = w[l];
+                        ga[l] = WEIGHED(g[l], b);
+                    }
+                    for (int m = 0; m < LANES; m += TG_FOLD)
+                        for (int l = 0; l < TG_FOLD; l++)
+                            fold[l] += ga[m + l];
+                    continue;
+                }
                 EACH {
                     double a = x[l], b = w[l];
                     ga[l] = WEIGHED(g[l], b);
@@ -406,17 +430,21 @@ static void NAME(collect)(tg_job *j, int last_block, double *adj, double *tg_fee
         double *to = tg_feed_grad(f, &stride), *x = AT(adj, j->program->n_const + f->first);
         if (!stride && !last_block)
             continue;
-        for (uint32_t i = 0; i < f->count; i++, x += LANES)
-            for (int l = 0; l < LANES; l++) {
-                if (to && stride && j->alive >> l & 1)
+        for (uint32_t i = 0; i < f->count; i++, x += LANES) {
+            for (int l = 0; to && stride && l < LANES; l++)
+                if (j->alive >> l & 1)
                     to[stride * NAME(row)(j, l) + i] = x[l];
-                else if (to && !stride)
-                    to[i] += x[l];
-                x[l] = 0.0;
+            if (to && !stride) {
+                to[i] += add_up(x, LANES);
+                if (j->shared && adj == j->adj)
+                    to[i] += add_up(j->folded + TG_FOLD * (size_t)(j->program->n_const + f->first + i), TG_FOLD);
             }
+            EACH x[l] = 0.0;
+        }
     }
 }
 
+#undef SHARED
 #undef AT
 #undef EACH
 #undef WEIGHED

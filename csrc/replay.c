@@ -6,6 +6,7 @@
 #include "ops.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 /* Compiled for wider vectors, too, where the compiler and the loader can choose between them. */
 #if defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__) && defined(__has_attribute) &&                     \
@@ -19,6 +20,16 @@
 #endif
 
 #define WIDE 32
+#define TG_FOLD 8
+
+/* The sum of n doubles, a power of two, in halves; they are used up. */
+static inline double add_up(double *x, int n)
+{
+    for (int half = n / 2; half > 0; half /= 2)
+        for (int l = 0; l < half; l++)
+            x[l] += x[l + half];
+    return x[0];
+}
 
 #define LANES 1
 #define NAME(x) one_##x
@@ -52,8 +63,10 @@ int tg_start(tg_job *j)
     const tg_program *p = j->program;
     size_t lanes = j->stop - j->start > 1 ? WIDE : 1, kept = p->n_kept * lanes, live = p->n_live * lanes, n;
     int derivatives = j->seed || j->tangents;
+    const uint32_t n_fixed = p->n_const + p->n_in;
+    const int sharing = lanes > 1 && !j->tangents;
     n = (derivatives ? kept : live) + (j->tangents ? kept : 0) + (j->seed ? live : 0) +
-        (j->seed && j->tangents ? live : 0);
+        (j->seed && j->tangents ? live : 0) + (sharing ? (TG_FOLD + 1) * (size_t)n_fixed : 0);
     j->memory = tg_zeroed((n + 8) * sizeof(double));
     if (!j->memory)
         return TG_MEMORY;
@@ -62,6 +75,13 @@ int tg_start(tg_job *j)
     j->tangent = j->primal + (derivatives ? kept : live);
     j->adj = j->tangent + (j->tangents ? kept : 0);
     j->adj_tangent = j->adj + (j->seed ? live : 0);
+    j->folded = j->adj_tangent + (j->seed && j->tangents ? live : 0);
+    j->shared = sharing ? (uint8_t *)(j->folded + TG_FOLD * (size_t)n_fixed) : NULL;
+    for (uint32_t k = 0; sharing && k < j->n_feeds; k++)
+        if (!j->feed[k].in_stride && !(j->feed[k].grad && j->feed[k].grad_stride))
+            memset(j->shared + p->n_const + j->feed[k].first, 1, j->feed[k].count);
+    if (sharing)
+        memset(j->shared, 1, p->n_const);
     for (uint32_t i = 0; i < p->n_const; i++)
         for (size_t l = 0; l < lanes; l++)
             j->primal[i * lanes + l] = p->constant[i];
