@@ -28,6 +28,8 @@ class BranchChanged(RuntimeError):
         row: the row of the batch, or None.
     """
 
+    __module__ = "tapegrad"
+
     def __init__(
         self, filename: str, lineno: int, operands: tuple[float, float], how: str, outcome: bool, row: int | None
     ) -> None:

@@ -223,21 +223,21 @@ class Loop:
         lanes = lib.tg_lanes
         step = max(CHUNK_ROWS, -(-count // (CHUNKS * lanes)) * lanes)
         ranges = [(start, min(start + step, count)) for start in range(0, count, step)]
-        stop = threading.Event()
 
-        def one(start: int, end: int) -> tuple[int, list[array[float]]]:
+        def one(start: int, end: int, stop: threading.Event | None) -> tuple[int, list[array[float]]]:
             w, buffers = work(start, end)
             path.run(w.job, stop)
             return w.job.failures, buffers
 
         if self._threads == 1 or len(ranges) == 1 or path.core.n_instr * count < WORTH_THREADS:
             for start, end in ranges:
-                yield one(start, end)
+                yield one(start, end, None)
             return
+        stop = threading.Event()
         from concurrent.futures import ThreadPoolExecutor  # slow to import, and seldom needed
 
         with ThreadPoolExecutor(self._threads) as pool:
-            futures = [pool.submit(one, start, end) for start, end in ranges]
+            futures = [pool.submit(one, start, end, stop) for start, end in ranges]
             try:
                 for future in futures:
                     yield future.result()
