@@ -110,10 +110,11 @@ def _number(x: Any, what: str) -> float:
 
 def _parts(form: Form) -> Sequence[Form]:
     """The forms of the elements."""
-    kind, parts = form
+    kind: str = form[0]
+    parts: Sequence[Any] = form[1]
     if kind != "array":
-        return tuple(parts)
-    return (NUMBER if len(parts) == 1 else ("array", parts[1:]),) * parts[0]
+        return parts
+    return (NUMBER if len(parts) == 1 else ("array", parts[1:]),) * int(parts[0])
 
 
 @functools.lru_cache(maxsize=1024)
