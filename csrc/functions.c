@@ -8,6 +8,12 @@
     straight to the pool and nothing has to be held. Where it finds anything else it takes back what it has recorded
     and returns NULL without an exception, and the general way starts over.  */
 
+#if defined(__GNUC__)
+#define PREFETCH(p) __builtin_prefetch(p)
+#else
+#define PREFETCH(p) ((void)(p))
+#endif
+
 /* The length of a list or tuple, or -1. */
 static Py_ssize_t plain_size(PyObject *o)
 {
@@ -25,12 +31,20 @@ static int plain_id(PyObject *item, uint32_t *id)
 /* The ids of its n items if all of them are Values: 1, or 0. */
 static int plain_ids(PyObject *o, Py_ssize_t n, uint32_t *ids)
 {
-    int list = PyList_CheckExact(o);
+    PyObject *(*get)(PyObject *, Py_ssize_t) = PyList_CheckExact(o) ? PyList_GetItem : PyTuple_GetItem;
+    PyObject *ahead[16];                /* the handles of a long list are in no cache: ask for some at a time */
     if (plain_size(o) != n)             /* making room may have run Python code */
         return 0;
-    for (Py_ssize_t k = 0; k < n; k++)
-        if (!plain_id(list ? PyList_GetItem(o, k) : PyTuple_GetItem(o, k), ids + k))
-            return 0;
+    for (Py_ssize_t k = 0, m; k < n; k += m) {
+        m = n - k < 16 ? n - k : 16;
+        for (Py_ssize_t i = 0; i < m; i++) {
+            ahead[i] = get(o, k + i);
+            PREFETCH(ahead[i]);
+        }
+        for (Py_ssize_t i = 0; i < m; i++)
+            if (!plain_id(ahead[i], ids + k + i))
+                return 0;
+    }
     return 1;
 }
 
