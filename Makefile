@@ -2,6 +2,7 @@
 # make test    set up, build, run all tests on both handles
 # make lint    ruff, mypy --strict, files derived from the core
 # make ctest   the core alone under ASan and UBSan, and under valgrind where it is installed
+# make bench   measure beside micrograd and other libraries: benchmarks/RESULTS.md and its pictures, in half an hour
 # PYTHON=pypy3 chooses the interpreter; each has a virtual environment of its own, or the one that VENV names.
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ VENV ?= .venv$(if $(filter-out python3,$(PYTHON)),-$(subst /,-,$(patsubst /%,%,$
 CC ?= cc
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint ctest clean
+.PHONY: demo test lint ctest bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m tapegrad demo
@@ -23,6 +24,10 @@ lint: $(VENV)/installed
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m mypy
 	$(BIN)/python tools/derive.py --check
+
+bench: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	$(BIN)/python benchmarks/run.py
 
 # Installed again when a source of the extension has changed; the Python files are used where they are.
 $(VENV)/installed: pyproject.toml setup.py build_ffi.py $(wildcard csrc/*)

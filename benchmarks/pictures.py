@@ -64,7 +64,7 @@ def draw_costs(costs: dict[str, list[tuple[float, float]]], path: Path) -> None:
         )
         axes.grid(True)
         right = max(size for _, size, _, _ in ends) * 1.5
-        heights = _spread([height for height, *_ in ends], 1.28)
+        heights = _spread([height for height, *_ in ends], 1.42)
         for (height, size, text, color), shown in zip(ends, heights):
             axes.annotate(
                 text, (size, height), (right, shown), color=color, va="center", annotation_clip=False,

@@ -99,7 +99,7 @@ def write(model: Gpt, temperature: float) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="train a character GPT of scalar Values on names, and write some")
-    parser.add_argument("--steps", type=int, default=1000, help="of 8 names each (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=3000, help="of 8 names each (default: %(default)s)")
     parser.add_argument("--samples", type=int, default=20, help="names to write (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=42, help="of everything random (default: %(default)s)")
     args = parser.parse_args()
