@@ -371,15 +371,13 @@ static int64_t NAME(row)(const tg_job *j, int l)
     return j->row ? j->row[at] : at;
 }
 
-static void NAME(read)(tg_job *j, const double *from, int64_t stride, uint32_t first, uint32_t count, double *to)
+TG_CLONES static void NAME(read)(tg_job *j, const double *from, int64_t stride, uint32_t first, uint32_t count, double *to)
 {
-    for (uint32_t i = 0; !stride && i < count; i++)
-        EACH AT(to, first + i)[l] = from[i];
-    for (int l = 0; stride && l < LANES; l++) {
-        const double *x = from + stride * NAME(row)(j, l);
-        for (uint32_t i = 0; i < count; i++)
-            AT(to, first + i)[l] = x[i];
-    }
+    const double *x[LANES];
+    EACH x[l] = from + (stride ? stride * NAME(row)(j, l) : 0);
+    for (uint32_t i = 0; i < count; i += TG_TILE)
+        EACH for (uint32_t m = i; m < i + TG_TILE && m < count; m++)
+            AT(to, first + m)[l] = x[l][m];
 }
 
 static void NAME(load)(tg_job *j, int first_block)
@@ -422,7 +420,7 @@ static void NAME(seeds)(tg_job *j)
 }
 
 /* The adjoints of the inputs, which are 0 again afterwards; what is added up over rows stays until the last block. */
-static void NAME(collect)(tg_job *j, int last_block, double *adj, double *tg_feed_grad(const tg_feed *, int64_t *))
+TG_CLONES static void NAME(collect)(tg_job *j, int last_block, double *adj, double *tg_feed_grad(const tg_feed *, int64_t *))
 {
     for (uint32_t k = 0; k < j->n_feeds; k++) {
         const tg_feed *f = j->feed + k;
@@ -430,10 +428,14 @@ static void NAME(collect)(tg_job *j, int last_block, double *adj, double *tg_fee
         double *to = tg_feed_grad(f, &stride), *x = AT(adj, j->program->n_const + f->first);
         if (!stride && !last_block)
             continue;
+        for (uint32_t i = 0; to && stride && i < f->count; i += TG_TILE)
+            for (int l = 0; l < LANES; l++)
+                if (j->alive >> l & 1) {
+                    double *own = to + stride * NAME(row)(j, l);
+                    for (uint32_t m = i; m < i + TG_TILE && m < f->count; m++)
+                        own[m] = x[(size_t)m * LANES + l];
+                }
         for (uint32_t i = 0; i < f->count; i++, x += LANES) {
-            for (int l = 0; to && stride && l < LANES; l++)
-                if (j->alive >> l & 1)
-                    to[stride * NAME(row)(j, l) + i] = x[l];
             if (to && !stride) {
                 to[i] += add_up(x, LANES);
                 if (j->shared && adj == j->adj)

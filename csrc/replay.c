@@ -21,6 +21,7 @@
 
 #define WIDE 32
 #define TG_FOLD 8
+#define TG_TILE 16             /* elements of a row that are turned at a time: their slots fit the nearest cache */
 
 /* The sum of n doubles, a power of two, in halves; they are used up. */
 static inline double add_up(double *x, int n)

@@ -123,7 +123,7 @@ def pointer(buffer: Any) -> Any:
 
 
 def zeros(n: int) -> array[float]:
-    return array("d", bytes(8 * n))
+    return array("d", (0.0,)) * n
 
 
 class Feed:
