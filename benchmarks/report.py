@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import pictures
 from contenders import CONTENDERS
+from programs import CONTENDERS as PROGRAMS
 from workloads import Chain
 
 __all__ = ["write"]
@@ -33,12 +34,14 @@ def write(results: dict[str, Any], folder: Path) -> None:
     lines = ["# Results", "", *_INTRODUCTION.format(**results).splitlines(), ""]
     if results.get("smoke"):
         lines += ["**A smoke run: everything is smaller than what is described here.**", ""]
-    lines += ["## Goals", "", _GOALS, "", *_goal_table(steps[0][1], steps[1][1], neuron, squares), ""]
+    goals = _goal_table(steps[0][1], steps[1][1], neuron, squares, results["programs"])
+    lines += ["## Goals", "", _GOALS, "", *goals, ""]
     lines += ["## Training steps", "", "![milliseconds a training step](steps.svg)", ""]
     for (title, group), text in zip(steps, (_MOONS, _GPT)):
         lines += [f"### {title}", "", text, "", *_step_table(group), ""]
     lines += ["## Cost of an operation", "", "![ns an operation against graph size](costs.svg)", "", _CHAIN, ""]
     lines += [*_chain_table(chains), "", *_phase_table(_common(chains)), ""]
+    lines += ["## Programs", "", _PROGRAMS, "", *_program_tables(results["programs"]), ""]
     size = int(neuron["title"].partition(":")[2])
     lines += [f"## A neuron of {size:,} inputs", "", _NEURON, "", *_neuron_table(neuron, size), ""]
     count = int(squares["title"].partition(":")[2])
@@ -77,6 +80,12 @@ _CHAIN = """\
 the operations would take over 10 s a step or 6 GiB. micrograd has no tanh."""
 _NEURON = """\
 `sum((wi*xi for wi, xi in zip(w, x)), b)` as micrograd writes it, and as one `dot(w, x, b)`. ns a pair, wall time."""
+_PROGRAMS = """\
+What records or builds a graph once, freezes it and replays it. Two moons is the loss of 100 points as above by its 337
+weights; the chain has 10^5 operations, a tanh after every twentieth; a row is the loss of one point by weights and
+point, and a batch 1,024 rows with weights of their own. All numbers are per recorded node, of which tapegrad's
+recording counts how many there are, and for value and gradient; H v is the Hessian times a vector, as a multiple of
+that. Freezing leaves out the Python loops that make the graph; for what compiles it is the compilation."""
 _ADAM = """\
 The optimizer's step alone: `tapegrad.optim.Adam`, `torch.optim.Adam`, and list comprehensions over closures."""
 _DEPTH = """\
@@ -165,7 +174,7 @@ def _step_table(group: Any) -> list[str]:
     return _table(head + [f"times {title}" for title, _ in references], rows)
 
 
-def _goal_table(moons: Any, gpt: Any, neuron: Any, squares: Any) -> list[str]:
+def _goal_table(moons: Any, gpt: Any, neuron: Any, squares: Any, programs: Any) -> list[str]:
     def rounds(group: Any, title: str) -> Rounds:
         return next((rounds for name, work, rounds, _ in group["cells"] if _title(name, work) == title), [])
 
@@ -185,6 +194,7 @@ def _goal_table(moons: Any, gpt: Any, neuron: Any, squares: Any) -> list[str]:
         (f"`dot` of {pairs:,} pairs, record and sweep: ns a pair", "at most", 12, [1e9 / pairs * t for t in dots]),
         (f"Adam over {count:,} parameters: ms", "at most", 0.25,
          [1e3 * t for t in _of(rounds(squares, "tapegrad"), "update")]),
+        *_program_goals(programs),
     ]  # fmt: skip
     return _table(
         ["", "goal", "measured", ""],
@@ -194,6 +204,25 @@ def _goal_table(moons: Any, gpt: Any, neuron: Any, squares: Any) -> list[str]:
             for what, bound, goal, found in goals if found
         ],
     )  # fmt: skip
+
+
+def _program_goals(programs: Any) -> Iterator[tuple[str, str, float, list[float]]]:
+    def found(graph: str, name: str, key: str) -> list[float]:
+        """Seconds for a recorded node."""
+        cells = [one for each in programs.get(graph, []) for one in each if "failed" not in one]
+        nodes = next((one["nodes"] for one in cells if "nodes" in one), 1)
+        return [one[key] / nodes for one in cells if one["name"] == name and key in one]
+
+    for graph, title, goal in (("moons", "two moons", 4.5), ("chain", "chain", 7.0)):
+        yield f"program, {title}: freezing, µs", "at most", 0.2, [1e6 * t for t in found(graph, "tapegrad", "freeze")]
+        yield "… one sample, ns", "at most", goal, [1e9 * t for t in found(graph, "tapegrad", "one")]
+        along = [a / b for a, b in zip(found(graph, "tapegrad", "along"), found(graph, "tapegrad", "one"))]
+        yield "… H v, in gradients", "at most", 3.0, along
+    one, two = found("row", "tapegrad", "batch 1"), found("row", "tapegrad", "batch 2")
+    yield "program, batch: ns", "at most", 1.0, [1e9 * t for t in one]
+    yield "… times faster on 2 threads", "at least", 1.8, [a / b for a, b in zip(one, two)]
+    yield "… compiled, ns", "at most", 0.5, [1e9 * t for t in found("row", "tapegrad, native", "batch 1")]
+    yield "compiling, ms", "at most", 1.0, [1e3 * t for t in found("row", "tapegrad, native", "freeze")]
 
 
 def _bars(group: Any) -> list[tuple[str, str, float]]:
@@ -326,6 +355,31 @@ def _start_table(start: Any) -> list[str]:
     return [_START.format(rounds=len(alone["tapegrad"])), "", *_table(head, rows)]
 
 
+def _program_tables(programs: dict[str, list[list[dict[str, Any]]]]) -> list[str]:
+    """A table for each graph: freezing, one sample, H v, and batches where there are some."""
+    lines = []
+    for graph, title in (("moons", "Two moons"), ("chain", "Chain"), ("row", "A row, and batches of rows")):
+        rounds = programs.get(graph)
+        if not rounds:
+            continue
+        nodes = next(one["nodes"] for one in rounds[0] if "nodes" in one)
+        rows = []
+        for name in (one["name"] for one in rounds[0]):
+            found = [one for each in rounds for one in each if one["name"] == name and "failed" not in one]
+            if not found:
+                rows.append([name, next(one["failed"] for one in rounds[0] if one["name"] == name)])
+                continue
+            shown = [_spread(_of(found, "freeze"), 1e6 / nodes), _spread(_of(found, "one"), 1e9 / nodes)]
+            shown.append(_spread([one["along"] / one["one"] for one in found]))
+            for key in ("batch 1", "batch 2") if graph == "row" else ():
+                shown.append(_spread(_of(found, key), 1e9 / nodes) if key in found[0] else "")
+            rows.append([name, *shown])
+        head = [f"{nodes:,} nodes", "freezing, µs", "one sample, ns", "H v, gradients"]
+        head += ["batch, ns", "on 2 threads, ns"] if graph == "row" else []
+        lines += [f"### {title}", "", *_table(head, rows), ""]
+    return lines[:-1]
+
+
 def _setting(results: Any) -> list[str]:
     versions: dict[str, str] = {}
     for name, found in results["memory"]["cells"].items():
@@ -339,6 +393,12 @@ def _setting(results: Any) -> list[str]:
          CONTENDERS[name].licence or "MIT"]
         for name in CONTENDERS if versions.get(name) and not name.endswith("gc off")
         and (CONTENDERS[name].package or "tapegrad" in name)
+    ]  # fmt: skip
+    known = {row[1] for row in rows}
+    rows += [
+        [name, engine.package, found["version"], engine.licence]
+        for name, engine in PROGRAMS.items() if engine.package not in known
+        for found in results["programs"]["row"][0] if found["name"] == name and "compiled" not in name
     ]  # fmt: skip
     machine = [f"| {key} | {value} |" for key, value in results["machine"].items()]
     return [

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import programs
 import report
 from contenders import CONTENDERS
 
@@ -85,17 +86,23 @@ class Machine:
     """
 
     def __init__(self, cache: Path, peers: bool) -> None:
+        self._cache, self._peers = cache, peers
         self.pythons: dict[str, Path] = {}
         self.missing: dict[str, str] = {}
         for name, engine in CONTENDERS.items():
             if not engine.package:
                 self.pythons[name] = Path(sys.executable)
             elif peers:
-                python = cache / engine.package / "bin" / "python"
-                if self._install(engine.package, python):
+                python = self.python_with(engine.package)
+                if python:
                     self.pythons[name] = python
                 else:
                     self.missing[name] = f"`{engine.package}` cannot be installed here"
+
+    def python_with(self, package: str) -> Path | None:
+        """The interpreter of a package's environment, which is made where there is none; None without peers."""
+        python = self._cache / package / "bin" / "python"
+        return python if self._peers and self._install(package, python) else None
 
     def _install(self, package: str, python: Path) -> bool:
         done = python.parent.parent / "installed"
@@ -127,6 +134,39 @@ class Machine:
         if done.returncode:
             raise RuntimeError(f"{contender}, {workload}:\n{done.stderr}")
         return json.loads(done.stdout)  # type: ignore[no-any-return]
+
+
+def time_programs(
+    machine: Machine, graphs: Iterable[str], rounds: int, seconds: float
+) -> dict[str, list[list[dict[str, Any]]]]:
+    """Let what freezes expressions take turns at each graph.
+
+    Returns:
+        For each graph the rounds, of which each has what every contender found.
+    """
+    pythons = {
+        name: Path(sys.executable) if engine.package == "tapegrad" else machine.python_with(engine.package)
+        for name, engine in programs.CONTENDERS.items()
+    }
+    turns = [
+        (graph, name) for graph in graphs for _ in range(rounds) for name, engine in programs.CONTENDERS.items()
+        if pythons[name] and graph in engine.graphs
+    ]  # fmt: skip
+    found: dict[str, list[list[dict[str, Any]]]] = {graph: [] for graph in graphs}
+    with Progress(len(turns), "programs") as progress:
+        for k, (graph, name) in enumerate(turns, 1):
+            if not found[graph] or name in {one["name"] for one in found[graph][-1]}:
+                found[graph].append([])
+            command = [str(pythons[name]), str(HERE / "programs.py"), name, graph, str(seconds)]
+            try:
+                done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)
+                found[graph][-1].append({"name": name, **json.loads(done.stdout)})
+            except subprocess.TimeoutExpired:
+                found[graph][-1].append({"name": name, "failed": f"over {PATIENCE:g} s"})
+            progress(k, f"{graph}: {name}")
+    for one in found.values():
+        compare({(each["name"], ""): each.pop("gradient") for each in one[0] if "gradient" in each})
+    return found
 
 
 def compare(gradients: dict[tuple[str, str], list[float]]) -> None:
@@ -307,6 +347,7 @@ def main() -> None:
         "memory": {"workload": work, "cells": memory},
         "curves": curves,
         "depths": depths,
+        "programs": time_programs(machine, ["row"] if args.smoke else programs.GRAPHS, args.rounds, args.seconds),
         "start": time_start(machine, 2 if args.smoke else 20),
     }
     args.output.mkdir(parents=True, exist_ok=True)

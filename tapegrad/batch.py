@@ -1,6 +1,7 @@
 """A program over the rows of a batch: side by side in lanes, on several threads, each row on its own path."""
 from __future__ import annotations
 
+import os
 import threading
 from array import array
 from collections.abc import Callable, Sequence
@@ -17,6 +18,18 @@ if TYPE_CHECKING:
 CHUNKS = 64  # at most, in which sums are made: they depend on the number of rows alone, so the bits do, too
 CHUNK_ROWS = 256  # at least
 WORTH_THREADS = 1 << 16  # instructions times rows below which threads cost more than they give
+
+
+_pools: dict[tuple[int, int], Any] = {}  # by process, which fork copies without its threads, and size
+
+
+def _pool(threads: int) -> Any:
+    key = os.getpid(), threads
+    if key not in _pools:
+        from concurrent.futures import ThreadPoolExecutor  # slow to import, and seldom needed
+
+        _pools[key] = ThreadPoolExecutor(threads, "tapegrad")
+    return _pools[key]
 
 
 class _Argument:
@@ -234,17 +247,15 @@ class Loop:
                 yield one(start, end, None)
             return
         stop = threading.Event()
-        from concurrent.futures import ThreadPoolExecutor  # slow to import, and seldom needed
-
-        with ThreadPoolExecutor(self._threads) as pool:
-            futures = [pool.submit(one, start, end, stop) for start, end in ranges]
-            try:
-                for future in futures:
-                    yield future.result()
-            finally:
-                stop.set()
-                for future in futures:
-                    future.cancel()
+        futures = [_pool(self._threads).submit(one, start, end, stop) for start, end in ranges]
+        try:
+            for future in futures:
+                yield future.result()
+        finally:
+            stop.set()
+            for future in futures:
+                if not future.cancel():
+                    future.exception()          # what it writes to is ours
 
     def _sort(self, arguments: list[_Argument], k: int, rows: int, failed: Any, pending: dict[int, Any]) -> None:
         """Send the rows that left path k to other paths, or raise for the first."""

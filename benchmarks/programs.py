@@ -1,0 +1,227 @@
+"""Measures one contender that freezes expressions and replays them, in this process, and prints a line of JSON.
+
+All build the same graphs with the same Python loops, and give value and gradient: "moons" is the loss of 100 points
+with L2 by the 337 weights of MLP(2, [16, 16, 1]), "chain" 10^5 operations of x*a + b with a tanh after every twentieth,
+"row" the loss of one point by weights and point, of which a batch has 1,024 with weights of their own."""
+
+from __future__ import annotations
+
+import json
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from typing import Any
+
+LAYERS = [(2, 16), (16, 16), (16, 1)]
+WEIGHTS = sum((n_in + 1) * n_out for n_in, n_out in LAYERS)
+ROWS = 1024
+LINKS = 10**5
+
+draw = random.Random(1)
+START = [draw.uniform(-1.0, 1.0) for _ in range(WEIGHTS)]
+POINTS = [(draw.gauss(0.0, 1.0), draw.gauss(0.0, 1.0), draw.choice((-1.0, 1.0))) for _ in range(ROWS)]
+
+
+def hinge(w: Sequence[Any], point: Sequence[Any], relu: Callable[[Any], Any]) -> Any:
+    """The loss of one point; for each neuron its weights, then its bias."""
+    at, layer = 0, point[:2]
+    for n_in, n_out in LAYERS:
+        out = []
+        for _ in range(n_out):
+            s = w[at + n_in]
+            for k in range(n_in):
+                s = s + w[at + k] * layer[k]
+            out.append(relu(s) if n_out > 1 else s)
+            at += n_in + 1
+        layer = out
+    return relu(1.0 - point[2] * layer[0])
+
+
+def moons(w: Sequence[Any], relu: Callable[[Any], Any], tanh: Callable[[Any], Any]) -> Any:
+    loss = penalty = 0.0
+    for point in POINTS[:100]:
+        loss = loss + hinge(w, point, relu)
+    for p in w:
+        penalty = penalty + p * p
+    return loss * 0.01 + penalty * 1e-4
+
+
+def chain(inputs: Sequence[Any], relu: Callable[[Any], Any], tanh: Callable[[Any], Any]) -> Any:
+    x, a, b = inputs
+    for _ in range(LINKS // 21):
+        for _ in range(10):
+            x = x * a + b
+        x = tanh(x)
+    return x
+
+
+def row(inputs: Sequence[Any], relu: Callable[[Any], Any], tanh: Callable[[Any], Any]) -> Any:
+    return hinge(inputs[:WEIGHTS], inputs[WEIGHTS:], relu)
+
+
+GRAPHS: dict[str, tuple[Callable[..., Any], list[float]]] = {
+    "moons": (moons, START),
+    "chain": (chain, [0.3, 0.99, 0.01]),
+    "row": (row, [*START, *POINTS[0]]),
+}
+BATCH = [[*START, *point] for point in POINTS]
+
+
+class Tapegrad:
+    package = "tapegrad"
+    licence = "MIT"
+    graphs: Sequence[str] = tuple(GRAPHS)
+
+    def freeze(self, graph: Callable[..., Any], at: Sequence[float]) -> float:
+        """Freeze a graph; the seconds that took, the graph's making left out."""
+        import numpy
+
+        import tapegrad
+
+        self.at = numpy.array(at)
+        self.program = tapegrad.record(lambda v: graph(v, lambda x: x.relu(), lambda x: x.tanh()), self.at)
+        return self.program.stats["seconds"]  # type: ignore[no-any-return]
+
+    def one(self) -> tuple[float, Any]:
+        return self.program.value_and_grad(self.at)
+
+    def along(self) -> Any:
+        """The Hessian times a vector, with value and gradient where the contender cannot leave them out."""
+        return self.program.hvp(self.at, self.at)
+
+    def batch(self, rows: Any, threads: int) -> Callable[[], Any]:
+        loop = self.program.map(0, threads=threads)
+        return lambda: loop.value_and_grad(rows)
+
+
+class Native(Tapegrad):
+    graphs = ("row",)  # compiling pays for small programs
+
+    def freeze(self, graph: Callable[..., Any], at: Sequence[float]) -> float:
+        super().freeze(graph, at)
+        began = time.perf_counter()
+        self.program = self.program.native()
+        self.program.value_and_grad(self.at)
+        return time.perf_counter() - began
+
+
+class Ddx:
+    package = "ddx-ad"
+    licence = "BSL-1.0"
+    graphs: Sequence[str] = tuple(GRAPHS)
+    compiled = False
+
+    def freeze(self, graph: Callable[..., Any], at: Sequence[float]) -> float:
+        import ddx
+
+        spent = 0.0
+
+        def model() -> Any:
+            nonlocal spent
+            began = time.perf_counter()
+            inputs = [ddx.var(f"x{k:04}") for k in range(len(at))]
+            out = graph(inputs, lambda x: ddx.select(x > 0.0, x, 0.0), ddx.tanh)
+            spent = time.perf_counter() - began
+            return out
+
+        began = time.perf_counter()
+        self.equation, self.at = ddx.equation(model), list(at)
+        backend = ddx.Backend.COMPILE if self.compiled else ddx.Backend.INTERPRET
+        self.equation.options = ddx.Options(backend=backend)
+        self.one()
+        return time.perf_counter() - began - spent
+
+    def one(self) -> tuple[float, Any]:
+        return self.equation.jacobian(self.at)  # type: ignore[no-any-return]
+
+    def along(self) -> Any:
+        return self.equation.hvp(self.at, self.at)
+
+    def batch(self, rows: Any, threads: int) -> Callable[[], Any]:
+        if threads > 1:
+            raise NotImplementedError
+        columns = rows.T.copy()
+        if self.compiled:
+            self.equation.compile(points=len(rows))
+        return lambda: self.equation.jacobian(columns)
+
+
+class CompiledDdx(Ddx):
+    graphs = ("row",)
+    compiled = True
+
+
+class CasADi:
+    package = "casadi"
+    licence = "LGPL-3.0-or-later"
+    graphs: Sequence[str] = tuple(GRAPHS)
+
+    def freeze(self, graph: Callable[..., Any], at: Sequence[float]) -> float:
+        import casadi
+
+        x, v = casadi.SX.sym("x", len(at)), casadi.SX.sym("v", len(at))
+        inputs = [x[k] for k in range(len(at))]
+        out = graph(inputs, lambda a: casadi.fmax(a, 0.0), casadi.tanh)
+        began = time.perf_counter()
+        gradient = casadi.gradient(out, x)
+        self.function, self.at = casadi.Function("f", [x], [out, gradient]), list(at)
+        took = time.perf_counter() - began
+        self.second = casadi.Function("h", [x, v], [casadi.jtimes(gradient, x, v)])
+        return took
+
+    def one(self) -> tuple[float, Any]:
+        value, gradient = self.function(self.at)
+        return float(value), gradient
+
+    def along(self) -> Any:
+        return self.second(self.at, self.at)
+
+    def batch(self, rows: Any, threads: int) -> Callable[[], Any]:
+        how = ("thread", threads) if threads > 1 else ("serial",)
+        mapped = self.function.map(len(rows), *how)
+        columns = rows.T.copy()
+        return lambda: mapped(columns)
+
+
+CONTENDERS: dict[str, Any] = {
+    "tapegrad": Tapegrad, "tapegrad, native": Native, "ddx-ad": Ddx, "ddx-ad, compiled": CompiledDdx,
+    "CasADi SX": CasADi,
+}  # fmt: skip
+
+
+def timed(f: Callable[[], Any], seconds: float) -> float:
+    """The median of as many runs as that takes, five at least and one to warm up."""
+    times: list[float] = []
+    while sum(times) < seconds or len(times) < 6:
+        began = time.perf_counter()
+        f()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times[1:])
+
+
+def main(contender: str, graph: str, seconds: str) -> None:
+    import numpy
+
+    engine = CONTENDERS[contender]()
+    f, at = GRAPHS[graph]
+    found: dict[str, Any] = {"freeze": engine.freeze(f, at)}
+    value, gradient = engine.one()
+    found["value"], found["gradient"] = float(value), numpy.asarray(gradient).ravel().tolist()
+    found["one"], found["along"] = timed(engine.one, float(seconds)), timed(engine.along, float(seconds))
+    if graph == "row":
+        rows = numpy.array(BATCH)
+        for threads in (1, 2):
+            try:
+                found[f"batch {threads}"] = timed(engine.batch(rows, threads), float(seconds)) / ROWS
+            except NotImplementedError:
+                pass
+    if contender == "tapegrad":
+        found["nodes"] = engine.program.stats["recorded"]
+    print(json.dumps({**found, "version": version(engine.package)}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
