@@ -1,0 +1,1128 @@
+"""Programs: what is recorded, frozen, guarded and replayed, and what bad input gets."""
+
+from __future__ import annotations
+
+import fractions
+import gc
+import math
+import os
+import signal
+import sys
+import threading
+import warnings
+
+import pytest
+from test_threads import together
+
+import tapegrad
+from tapegrad import BranchChanged, Program, Value, nn, no_grad, record, tape
+
+CPYTHON = sys.implementation.name == "cpython"
+HOWS = {"<": float.__lt__, "<=": float.__le__, ">": float.__gt__, ">=": float.__ge__}
+
+
+def line_of(f, offset):
+    """file:line of a function's line."""
+    return f"{f.__code__.co_filename}:{f.__code__.co_firstlineno + offset}"
+
+
+def rosenbrock(x):
+    return sum((1 - x[k]) ** 2 + 100 * (x[k + 1] - x[k] ** 2) ** 2 for k in range(len(x) - 1))
+
+
+# ---- results ----
+
+
+def test_a_program_gives_what_f_gives():
+    program = record(lambda x, y: (x * y).tanh() + x**2, 0.5, -1.0)
+    for x, y in ((0.5, -1.0), (2.0, 3.0), (-1.25, 0.125)):
+        a, b = Value(x), Value(y)
+        z = (a * b).tanh() + a**2
+        z.backward()
+        assert program(x, y) == z.data
+        value, (dx, dy) = program.value_and_grad(x, y, argnums=(0, 1))
+        assert value == z.data
+        assert (dx, dy) == (pytest.approx(a.grad, rel=1e-12), pytest.approx(b.grad, rel=1e-12))
+
+
+def test_results_keep_the_shape_of_what_f_returns():
+    program = record(lambda x: (x, [x * 2, [x * 3, ()]]), 1.0)
+    assert program(5.0) == (5.0, [10.0, [15.0, ()]])
+
+
+def test_an_array_goes_in_as_an_object_array_and_comes_out_as_float64(np):
+    program = record(lambda w, x: np.tanh(w @ x), np.ones((2, 3)), np.zeros(3))
+    w, x = np.arange(6.0).reshape(2, 3) / 10, np.array([0.5, -1.0, 2.0])
+    result = program(w, x)
+    assert result.dtype == np.float64 and result.shape == (2,)
+    assert np.allclose(result, np.tanh(w @ x), rtol=1e-12)
+
+
+def test_results_are_arrays_of_their_own(np):
+    program = record(lambda x: x * 2, np.zeros(3))
+    first = program(np.ones(3))
+    first[0] = 99.0
+    assert program(np.ones(3)).tolist() == [2.0, 2.0, 2.0]
+
+
+def test_a_program_without_arguments_reads_its_params():
+    w = Value(2.0)
+    program = record(lambda: w * w, params=[w])
+    w.data = 3.0
+    assert program() == 9.0
+    assert program.value_and_grad(argnums="params") == (9.0, [6.0])
+
+
+def test_an_output_may_be_an_input_a_constant_or_given_twice():
+    program = record(lambda x: [x, x * x, x * x, Value(7.0), x], 2.0)
+    assert program(3.0) == [3.0, 9.0, 9.0, 7.0, 3.0]
+    assert program.jacobian(3.0) == [1.0, 6.0, 6.0, 0.0, 1.0]
+    _, pull = program.vjp(3.0)
+    assert pull([1.0, 10.0, 100.0, 1000.0, 10000.0]) == (10001.0 + 660.0,)
+
+
+def test_an_unused_input_has_a_zero_gradient():
+    assert record(lambda x, y: x * 2, 1.0, 1.0).grad(3.0, 4.0, argnums=(0, 1)) == (2.0, 0.0)
+
+
+def test_numbers_of_all_kinds_are_taken(np):
+    program = record(lambda x: x * x, 1)
+    three = (3, 3.0, True + 2, fractions.Fraction(3), np.float32(3), np.int8(3), np.array(3.0), np.array(3))
+    assert [program(x) for x in three] == [9.0] * len(three)
+    assert program(True) == program(np.True_) == 1.0
+
+
+def test_a_zero_dimensional_array_is_a_number(np):
+    program = record(lambda x: np.array(x * x), np.array(2.0))
+    assert program(3.0) == program(np.array(3.0)) == 9.0
+    assert program.grad(np.array(3)) == 6.0
+
+
+def test_an_example_may_be_made_of_values_and_of_any_numbers(np):
+    values = np.array([Value(1.0), Value(2.0)])
+    for example in (values, values.tolist(), [True, 2], np.array([1, 2]), np.array([1, 2], dtype=np.float32)):
+        assert record(lambda x: x[0] * x[1], example)([3.0, 4.0]) == 12.0
+
+
+def test_lists_and_arrays_may_stand_for_each_other(np):
+    assert record(lambda x: x.sum(), np.zeros((2, 2)))([[1, 2], [3, 4]]) == 10.0
+    assert record(lambda x: x[0][0] * x[1][1], [[0.0, 0.0], [0.0, 0.0]])(np.array([[2, 0], [0, 3]])) == 6.0
+
+
+def test_an_empty_argument_has_an_empty_gradient(np):
+    program = record(lambda nothing, x: x * x, [], 2.0)
+    assert program.value_and_grad([], 3.0, argnums=(0, 1)) == (9.0, ([], 6.0))
+    assert program.jacobian([], 3.0, argnums=(0, 1)) == ([], 6.0)
+    assert program.hessian([], 3.0) == []
+    several = record(lambda nothing, x: [x * x, x], [], 2.0)
+    assert several.jacobian([], 3.0) == [[], []]
+    grad, jacobian = record(lambda a, x: x * x, np.zeros((0, 3)), 2.0), record(lambda a: a[0:0].sum() + a, np.ones(2))
+    assert grad.grad(np.zeros((0, 3)), 1.0).shape == (0, 3)
+    assert grad.jacobian(np.zeros((0, 3)), 1.0).shape == (0, 3)
+    assert jacobian.jacobian(np.ones(2)).tolist() == [[1.0, 0.0], [0.0, 1.0]]
+
+
+# ---- freezing ----
+
+
+def test_dead_nodes_go():
+    def f(x):
+        for k in range(100):
+            x * k
+        return x * 2
+
+    stats = record(f, 1.0).stats
+    assert (stats["needed"], stats["instructions"]) == (3, 1)
+
+
+def test_constants_are_folded():
+    w = Value(3.0)
+    program = record(lambda x: x * ((w * 2 + 1).exp() - w.sqrt()), 1.0)
+    assert program.stats["instructions"] == 1
+    a = Value(2.0)
+    assert program(2.0) == (a * ((w * 2 + 1).exp() - w.sqrt())).data
+
+
+def test_common_subexpressions_are_computed_once():
+    program = record(lambda x, y: [(x * y).tanh(), (y * x).tanh(), x - y, y - x], 1.0, 2.0)
+    assert program.stats["instructions"] == 4  # a product in either order is one, a difference is not
+    assert program(3.0, 2.0)[:2] == [math.tanh(6.0)] * 2 and program(3.0, 2.0)[2:] == [1.0, -1.0]
+
+
+def test_zeros_of_either_sign_are_different_constants():
+    program = record(lambda x: [x * 0.0, x * -0.0], 1.0)
+    assert [math.copysign(1.0, y) for y in program(1.0)] == [1.0, -1.0]
+
+
+def test_a_sum_of_products_becomes_a_dot():
+    def f(x, y):
+        total = Value(1.0)
+        for a, b in zip(x, y):
+            total = total + a * b
+        return total
+
+    program = record(f, [1.0] * 5, [2.0] * 5)
+    assert program.stats["instructions"] == 1 and "dot(" in str(program)
+    value, grads = program.value_and_grad([1.0, 2, 3, 4, 5], [1.0, -1, 1, -1, 1], argnums=(0, 1))
+    assert (value, grads) == (4.0, ([1.0, -1, 1, -1, 1], [1.0, 2, 3, 4, 5]))
+
+
+def test_a_product_that_is_used_twice_or_returned_is_no_part_of_a_dot():
+    def f(a, b):
+        p, q = a * b, a * a
+        return [p + b, p + a, q, q + 1, (a * 3 + a * 3) + p]
+
+    program = record(f, 1.0, 1.0)
+    for a, b in ((2.0, 3.0), (-1.0, 5.0)):
+        assert program(a, b) == [a * b + b, a * b + a, a * a, a * a + 1, (a * 3 + a * 3) + a * b]
+        rows = program.jacobian(a, b, argnums=(0, 1))
+        assert rows == ([b, b + 1, 2 * a, 2 * a, 6 + b], [a + 1, a, 0.0, 0.0, a])
+
+
+def test_a_sum_that_is_used_twice_is_no_part_of_a_dot():
+    def f(x):
+        s = x[0] * x[1] + x[2]
+        return [s + x[0] * x[2], s * s]
+
+    program = record(f, [1.0, 2.0, 3.0])
+    assert program([2.0, 3.0, 5.0]) == [21.0, 121.0]
+    assert program.jacobian([2.0, 3.0, 5.0]) == [[8.0, 2.0, 3.0], [66.0, 44.0, 22.0]]
+
+
+def test_operands_may_repeat_in_many_operand_nodes():
+    def f(x, y):
+        return [
+            tapegrad.dot([x, x, y], [x, y, y], x), tapegrad.sum([x, x, y, x]),
+            tapegrad.logsumexp([x, x]), tapegrad.mse([x, x], [y, x]), tapegrad.softmax([x, x])[1],
+        ]  # fmt: skip
+
+    program = record(f, 1.0, 2.0)
+    x, y = Value(0.5), Value(-0.25)
+    for k, z in enumerate(f(x, y)):
+        x.grad = y.grad = 0.0
+        z.backward()
+        assert program(0.5, -0.25)[k] == z.data
+        rows = program.jacobian(0.5, -0.25, argnums=(0, 1))
+        assert (rows[0][k], rows[1][k]) == (pytest.approx(x.grad, abs=1e-14), pytest.approx(y.grad, abs=1e-14))
+
+
+def test_a_result_may_take_its_slot_from_no_operand_of_its_own():
+    def f(x):
+        for k in range(40):
+            x = tapegrad.softmax([tapegrad.sum(x), tapegrad.dot(x, x), tapegrad.logsumexp(x), x[k % 3]])[:3]
+            x = [x[0] - x[1], x[1] / (1 + x[2]), x[2] * x[0]]
+        return x
+
+    program = record(f, [0.1, 0.2, 0.3])
+    assert program([-0.5, 0.25, 1.0]) == tapegrad.data(f([Value(x) for x in (-0.5, 0.25, 1.0)]))
+    assert program.stats["live_slots"] < 20 + program.stats["constants"]
+
+
+def test_the_working_set_of_a_chain_does_not_grow():
+    def f(x):
+        for _ in range(1000):
+            x = (x + 1.0) - 1.0
+        return x
+
+    assert record(f, 1.0).stats["slots"] <= 6
+
+
+@pytest.mark.parametrize("k", [0, 1, 2, 3, -1, 0.5, -2.5, True])
+def test_a_power_keeps_its_exponent(k):
+    program, x = record(lambda x: x**k, 1.5), Value(2.25)
+    y = x**k
+    y.backward()
+    assert program.value_and_grad(2.25) == (y.data, x.grad)
+    assert program.hessian(2.25) == pytest.approx(k * (k - 1) * 2.25 ** (k - 2), rel=1e-12)
+
+
+def test_a_constant_to_a_power_and_a_power_of_values_fold_and_differ():
+    c = Value(2.0)
+    program = record(lambda x: [c**3, x**c, x**2.0, c**x], 1.0)
+    assert program(3.0) == [8.0, 9.0, 9.0, 8.0]
+    assert program.jacobian(3.0) == pytest.approx([0.0, 6.0, 6.0, 8.0 * math.log(2.0)], rel=1e-12)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 7])
+def test_the_losses_are_exact_inside_programs(n):
+    def f(x, y):
+        losses = [tapegrad.mse(x, y), tapegrad.hinge(x, y)] if n else [tapegrad.sum(x), tapegrad.dot(x, y)]
+        scores = [tapegrad.logsumexp(x), tapegrad.cross_entropy(x, n // 2), *tapegrad.softmax(x)] if n else []
+        return losses + scores + tapegrad.affine([x, y], [1.0, 2.0], x) + [Value(0.5)]
+
+    xs, ys = [math.sin(3 * k) * 2 for k in range(n)], [math.cos(k * k) for k in range(n)]
+    program = record(f, [0.1 * k for k in range(n)], [1.0] * n)
+    v, w = [Value(x) for x in xs], [Value(y) for y in ys]
+    expected = f(v, w)
+    assert program(xs, ys) == tapegrad.data(expected)
+    rows = program.jacobian(xs, ys, argnums=(0, 1))
+    for k, z in enumerate(expected):
+        tapegrad.zero_grad(v + w)
+        z.backward()
+        assert rows[0][k] == pytest.approx(tapegrad.grads(v), rel=1e-12, abs=1e-14)
+        assert rows[1][k] == pytest.approx(tapegrad.grads(w), rel=1e-12, abs=1e-14)
+
+
+def test_a_network_is_a_program_of_its_parameters():
+    model = nn.MLP(2, [4, 1])
+    program = record(lambda x, y: (model(x) - y) ** 2, [0.0, 0.0], 0.0, params=model.parameters())
+    for x, y in (([0.5, -1.0], 1.0), ([2.0, 0.25], -1.0)):
+        loss = (model([Value(k) for k in x]) - y) ** 2
+        model.zero_grad()
+        loss.backward()
+        value, grad = program.value_and_grad(x, y, argnums="params")
+        assert value == loss.data
+        assert grad == pytest.approx(tapegrad.grads(model.parameters()), rel=1e-12, abs=1e-300)
+        tapegrad.set_data(model.parameters(), [p.data + 0.125 for p in model.parameters()])
+
+
+def test_the_listing_names_the_line_of_every_instruction():
+    def f(x, y):
+        a = x.tanh()
+        if a < y:
+            a = a * y
+        return a
+
+    text = str(record(f, 0.5, 2.0))
+    assert text.count("\n") == 4
+    for what, offset in (("tanh", 1), ("guard 0", 2), ("*", 3)):
+        assert any(what in row and row.endswith(line_of(f, offset)) for row in text.splitlines())
+
+
+def test_stats_count_the_passes():
+    program = record(lambda x: (x * 2 + Value(3.0) * 4) + x * 2, 1.0)
+    s = program.stats
+    assert s["recorded"] >= s["needed"] >= s["after_folding"] >= s["after_sharing"] >= s["after_fusing"]
+    assert (s["inputs"], s["outputs"], s["guards"], s["paths"]) == (1, 1, 0, 1)
+    assert s["bytes"] > 0 and s["lanes"] >= 1 and s["seconds"] >= 0
+
+
+# ---- captured Values and params ----
+
+
+def test_a_captured_value_is_the_constant_that_it_was():
+    w = Value(2.0)
+    program = record(lambda x: x * w, 1.0)
+    w.data = 100.0
+    assert program(3.0) == 6.0
+
+
+def test_a_value_made_on_the_way_from_captured_ones_is_no_output_of_its_own():
+    w = Value(2.0)
+    with pytest.raises(ValueError, match="was there before"):
+        record(lambda x: w, 1.0)
+    assert record(lambda x: w * 3, 1.0)(5.0) == 6.0
+
+
+def test_params_are_read_at_every_replay():
+    w, b = Value(2.0), Value(1.0)
+    program = record(lambda x: w * x + b, 1.0, params=[w, b])
+    assert program(3.0) == 7.0
+    w.data = 10.0
+    assert program(3.0) == 31.0
+    assert program.value_and_grad(3.0, argnums="params") == (31.0, [3.0, 1.0])
+    assert program.hvp(3.0, [1.0, 0.0], argnums="params") == [0.0, 0.0]
+
+
+def test_a_param_may_be_no_leaf_and_may_be_returned():
+    w = Value(2.0)
+    square = w * w
+    program = record(lambda x: [square * x, square], 1.0, params=[square])
+    assert program(3.0) == [12.0, 4.0]
+    square.data = 5.0
+    assert program(3.0) == [15.0, 5.0]
+    assert program.jacobian(3.0, argnums="params") == [[3.0], [1.0]]
+
+
+@pytest.mark.parametrize("params", [[1.0], ["w"], [None]])
+def test_params_must_be_values(params):
+    with pytest.raises(TypeError, match="params must be Values"):
+        record(lambda x: x, 1.0, params=params)
+
+
+def test_a_value_is_in_params_once():
+    w = Value(1.0)
+    with pytest.raises(ValueError, match="in params twice"):
+        record(lambda x: x * w, 1.0, params=[w, w])
+
+
+def test_a_program_outlives_its_tape_its_values_and_its_example(np):
+    example, w = np.ones(3), Value(2.0)
+    program = record(lambda x: (x * w).sum(), example, params=[w])
+    example[:] = 99.0
+    tape.reset()
+    gc.collect()
+    tape.collect()
+    assert program.value_and_grad(np.array([1.0, 2.0, 3.0]))[0] == 12.0
+    del example
+    assert program.grad([1.0, 2.0, 3.0]).tolist() == [2.0, 2.0, 2.0]
+
+
+# ---- guards ----
+
+
+@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("sides", ["both", "number right", "number left", "constant right"])
+def test_a_guard_raises_where_the_outcome_would_be_another(how, sides):
+    holds, c = HOWS[how], Value(1.0)
+
+    def f(x, y):
+        a, b = {
+            "both": (x, y), "number right": (x, 1.0), "number left": (1.0, y), "constant right": (x, c)
+        }[sides]  # fmt: skip
+        yes = {"<": lambda: a < b, "<=": lambda: a <= b, ">": lambda: a > b, ">=": lambda: a >= b}[how]()
+        return x + y if yes else x - y
+
+    cases = [(0.0, 1.0), (1.0, 1.0), (2.0, 1.0), (1.0, 0.0), (1.0, 2.0), (math.nan, 1.0), (1.0, math.nan), (1, 1.5)]
+    outcomes = []
+    for x, y in cases:
+        a, b = x if sides != "number left" else 1.0, y if sides in ("both", "number left") else 1.0
+        outcomes.append(holds(float(a), float(b)))
+    for (x, y), outcome in zip(cases, outcomes):
+        program = record(f, x, y)
+        for (u, v), now in zip(cases, outcomes):
+            if now == outcome:
+                result = program(u, v)
+                assert result == (u + v if now else u - v) or math.isnan(u + v)
+            else:
+                with pytest.raises(BranchChanged):
+                    program(u, v)
+
+
+def test_a_changed_branch_names_line_operands_and_outcome():
+    def f(x, y):
+        if x * 2 > y:
+            return x
+        return y
+
+    with pytest.raises(BranchChanged) as caught:
+        record(f, 3.0, 1.0)(1.0, 5.0)
+    e = caught.value
+    assert (e.filename, e.lineno) == (f.__code__.co_filename, f.__code__.co_firstlineno + 1)
+    assert (e.operands, e.outcome, e.row) == ((2.0, 5.0), False, None)
+    assert str(e) == f"{line_of(f, 1)}: 2.0 > 5.0 is False, was True when recorded"
+
+
+def test_every_replay_looks_at_the_guards():
+    program = record(lambda x: x * x if x > 0 else -x, 1.0)
+    calls = (
+        program, program.grad, program.value_and_grad, program.jacobian, program.hessian, program.vjp,
+        lambda x: program.jvp([x], [1.0]), lambda x: program.hvp(x, 1.0), lambda x: program.map()([x]),
+        lambda x: program.map().value_and_grad([1.0, x]),
+    )  # fmt: skip
+    for call in calls:
+        call(2.0)
+        with pytest.raises(BranchChanged):
+            call(-2.0)
+
+
+def test_a_guard_on_what_is_otherwise_dead_counts():
+    def f(x):
+        return x * 2 if (x * x - 4).tanh() < 0 else x * 3
+
+    program = record(f, 1.0)
+    assert program(1.5) == 3.0
+    with pytest.raises(BranchChanged):
+        program(3.0)
+
+
+def test_guards_on_constants_are_dropped():
+    c = Value(1.0)
+    program = record(lambda x: x * 2 if c < 2 and c * 3 > Value(1.0) else x, 1.0)
+    assert program.stats["guards"] == 0
+    c.data = 50.0
+    assert program(4.0) == 8.0
+
+
+def test_a_guard_on_a_param_is_kept():
+    w = Value(1.0)
+    program = record(lambda x: x * 2 if w < 2 else x, 1.0, params=[w])
+    w.data = 5.0
+    with pytest.raises(BranchChanged):
+        program(1.0)
+
+
+def test_a_comparison_with_itself_is_a_guard():
+    program = record(lambda x: x * 2 if x <= x else x * 3, 1.0)
+    assert program(5.0) == 10.0
+    with pytest.raises(BranchChanged):
+        program(math.nan)
+
+
+def test_max_min_and_sorted_of_python_are_guarded():
+    program = record(lambda x: max(x) - min(x) + sorted(x)[1] * 10, [3.0, 1.0, 2.0])
+    assert program([30.0, 10.0, 20.0]) == 220.0
+    with pytest.raises(BranchChanged):
+        program([1.0, 2.0, 3.0])
+
+
+def test_a_guard_stops_a_replay_before_it_refuses():
+    def f(x):
+        return x.log() if x > 0 else x
+
+    with pytest.raises(BranchChanged):
+        record(f, 1.0)(-1.0)
+    assert record(f, 1.0, on_branch="record")(-1.0) == -1.0
+
+
+def test_a_refusal_stops_a_replay_before_a_guard_on_its_result():
+    def f(x):
+        return x * 2 if x.log() > 0 else x
+
+    with pytest.raises(ValueError, match="math domain error"):
+        record(f, 2.0)(-1.0)
+
+
+def test_a_comparison_under_no_grad_is_a_guard():
+    def f(x):
+        with no_grad():
+            negative = x < 0
+        return -x if negative else x
+
+    program = record(f, 1.0, strict=True)
+    assert program(2.0) == 2.0
+    with pytest.raises(BranchChanged):
+        program(-2.0)
+
+
+# ---- paths ----
+
+
+def test_on_branch_record_keeps_a_program_for_every_path():
+    def f(x, y):
+        z = x * y if x > 0 else x - y
+        return z * 2 if z < y else -z
+
+    calls = []
+
+    def counted(x, y):
+        calls.append(1)
+        return f(x, y)
+
+    program = record(counted, 1.0, 2.0, on_branch="record")
+    points = [(a, b) for a in (-2.0, -0.5, 0.0, 0.5, 3.0) for b in (-1.0, 0.0, 2.0)]
+    for _ in range(2):
+        for a, b in points:
+            x, y = Value(a), Value(b)
+            z = f(x, y)
+            z.backward()
+            assert program.value_and_grad(a, b, argnums=(0, 1)) == (z.data, (x.grad, y.grad))
+    assert program.stats["paths"] == len(program.paths) == len(calls) == 4
+
+
+def test_the_branch_that_was_changed_may_return_another_value_of_the_same_shape_only():
+    program = record(lambda x: [x] if x > 0 else x, 1.0, on_branch="record")
+    with pytest.raises(ValueError, match="on another path"):
+        program(-1.0)
+    assert program.stats["paths"] == 1
+
+
+def test_paths_are_bounded():
+    def f(x):
+        k = 0
+        while x > k:
+            k += 1
+        return x * k
+
+    program = record(f, 0.5, on_branch="record")
+    assert [program(k + 0.5) for k in range(64)] == [(k + 0.5) * (k + 1) for k in range(64)]
+    with pytest.raises(RuntimeError, match="64 paths"):
+        program(70.5)
+    assert program.stats["paths"] == 64
+    assert program(0.5) == 0.5
+
+
+def test_f_that_raises_on_another_path_leaves_the_program_as_it_was():
+    def f(x):
+        if x < 0:
+            raise KeyError("negative")
+        return x * 2
+
+    program = record(f, 1.0, on_branch="record")
+    for _ in range(2):
+        with pytest.raises(KeyError, match="negative"):
+            program(-1.0)
+    assert program(3.0) == 6.0 and program.stats["paths"] == 1
+
+
+def test_f_that_decides_by_chance_ends():
+    state = [False]
+
+    def f(x):
+        state[0] = not state[0]
+        return x if (x > 0) == state[0] else -x if x > 1 else x * 2
+
+    program = record(f, 0.5, on_branch="record")
+    for x in (0.5, -0.5, 2.0):
+        program(x)
+
+
+@pytest.mark.parametrize("how", [{"on_branch": "ignore"}, {"on_error": "ignore"}])
+def test_options_are_checked(how):
+    with pytest.raises(ValueError, match="must be"):
+        record(lambda x: x, 1.0, **how)
+
+
+# ---- what goes past the tape ----
+
+ESCAPES = {
+    ".data was read": lambda x: x.data,
+    ".data was written": lambda x: setattr(x, "data", 1.0),
+    ".grad was read": lambda x: x.grad,
+    "_backward was set": lambda x: setattr(x * x, "_backward", lambda: None),
+    "made by hand": lambda x: Value(1.0, (x,), "mine"),
+    "data() was called": lambda x: tapegrad.data([x]),
+    "grads() was called": lambda x: tapegrad.grads([x]),
+    "set_data() was called": lambda x: tapegrad.set_data([x], [1.0]),
+    "no_grad was on": no_grad()(lambda x: x * 2),
+    "an optimizer": lambda x: tapegrad.optim.SGD([WEIGHT], lr=0.1).step(),
+    "an optimizer ": lambda x: tapegrad.optim.Adam([WEIGHT], lr=0.1).step(),
+}
+WEIGHT = Value(1.0)
+
+
+@pytest.mark.parametrize("what", ESCAPES)
+def test_what_goes_past_the_tape_warns_with_its_line_and_is_refused_when_strict(what):
+    escape = ESCAPES[what]
+
+    def f(x):
+        escape(x)
+        return x * x
+
+    with pytest.warns(RuntimeWarning) as caught:
+        program = record(f, 2.0)
+    assert what.strip() in str(caught[0].message) and len(caught) == 1
+    assert caught[0].filename == __file__
+    assert program(3.0) == 9.0
+    with pytest.raises(RuntimeError, match="while recording") as refused:
+        record(f, 2.0, strict=True)
+    assert what.strip() in str(refused.value) and __file__ in str(refused.value)
+
+
+def test_the_warning_is_of_the_line_that_read():
+    def f(x):
+        y = x * 2
+        return y * y.data
+
+    with pytest.warns(RuntimeWarning) as caught:
+        record(f, 2.0)
+    assert f"{caught[0].filename}:{caught[0].lineno}" == line_of(f, 2)
+
+
+def test_printing_formatting_and_copying_are_reading():
+    import copy
+
+    for escape in (repr, str, "{:.2f}".format, copy.copy, copy.deepcopy):
+        with pytest.raises(RuntimeError, match="was read"):
+            record(lambda x, escape=escape: (escape(x), x)[1], 1.0, strict=True)
+
+
+def test_what_does_not_depend_on_numbers_is_no_escape():
+    def f(x):
+        y = x * x
+        y.label = "square"
+        assert y == y and y != x and hash(x) is not None and x in {x} and y._prev and y._op == "*"
+        return y
+
+    assert record(f, 2.0, strict=True)(3.0) == 9.0
+
+
+def test_outside_of_a_recording_nothing_warns():
+    record(lambda x: x * x, 2.0, strict=True)
+    x = Value(2.0)
+    assert (x.data, x.grad, tapegrad.data([x])) == (2.0, 0.0, [2.0])
+
+
+def test_a_warning_that_is_an_error_ends_the_recording():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(RuntimeWarning):
+            record(lambda x: x * x.data, 2.0)
+    x = Value(2.0)
+    assert x.data == 2.0
+    assert tape.collect() is not None
+
+
+# ---- the tape, before and after ----
+
+
+def cyclic(x):
+    class Loop:
+        pass
+
+    loop = Loop()
+    loop.self, loop.value = loop, x * 3
+    return loop.value * x
+
+
+LEAKED = []
+
+
+def leaking(x):
+    LEAKED.append(x * 3)
+    return LEAKED[-1] * x
+
+
+def raising(x):
+    y = x * 3
+    raise KeyError(y)
+
+
+def refused(x):
+    return (x - 5).log()
+
+
+def backward(x):
+    y = x * x
+    y.backward()
+    return y
+
+
+def popping(x):
+    y = x
+    for _ in range(50):
+        z = [y * k for k in range(20)]
+        y = z[3] + 1
+        del z
+    return y
+
+
+STRANGE = [cyclic, leaking, raising, refused, backward, popping, lambda x: 3.0, lambda x: [x, None]]
+
+
+@pytest.mark.parametrize("f", STRANGE)
+def test_the_tape_is_left_as_it_was(f, swept, settle):
+    keep = [Value(1.0), Value(2.0)]
+    product = keep[0] * keep[1]
+    before, handles = len(tape), tape.stats()["handles"]
+    try:
+        record(f, 2.0)
+    except (KeyError, ValueError, TypeError):
+        pass
+    LEAKED.clear()
+    if f in (cyclic, raising):
+        gc.collect()
+    settle()
+    if f is cyclic:
+        tape.collect()
+    assert (len(tape), tape.stats()["handles"]) == (before, handles)
+    product.backward()
+    assert (product.data, keep[0].grad, keep[1].grad) == (2.0, 2.0, 1.0)
+
+
+def test_a_leaked_value_is_still_good():
+    record(leaking, 2.0)
+    leaked = LEAKED.pop()
+    y = leaked * leaked
+    y.backward()
+    assert (leaked.data, y.data, leaked.grad) == (6.0, 36.0, 12.0)
+
+
+def test_recording_leaves_grads_alone():
+    w = Value(3.0)
+    (w * w).backward()
+    program = record(lambda x: x * w, 1.0, params=[w])
+    program.value_and_grad(2.0, argnums="params")
+    assert w.grad == 6.0
+
+
+def test_values_that_die_while_recording_leave_the_lines_right():
+    def f(x):
+        for _ in range(5):
+            y = x * 2
+            y = y.exp()
+            del y
+        z = x.sin()
+        w = z.cos()
+        return w
+
+    rows = str(record(f, 1.0)).splitlines()
+    assert rows[1].endswith(line_of(f, 5)) and rows[2].endswith(line_of(f, 6))
+
+
+def test_values_that_die_after_a_comparison_are_kept_for_it():
+    def f(x):
+        for k in range(5):
+            if (x * k).tanh() > 0.5:
+                x = x + 1.0
+        return x
+
+    program = record(f, 1.0, on_branch="record")
+    for at in (1.0, 0.25, -1.0, 3.0):
+        assert program(at) == f(Value(at)).data
+
+
+@pytest.mark.parametrize("work", [150_000 if tape.handle == "cffi" else 1_200_000])
+def test_what_would_call_for_a_reclaim_is_recorded(work):
+    def f(x):
+        held = []
+        for _ in range(work // 2):
+            x = x * 1.0000001 + 1e-7
+        held.append(x)
+        return x
+
+    program, x = record(f, 1.0), Value(0.5)
+    y = f(x)
+    y.backward()
+    value, grad = program.value_and_grad(0.5)
+    assert value == y.data and grad == pytest.approx(x.grad, rel=1e-12)
+    assert program.jvp([0.5], [1.0])[1] == pytest.approx(grad, rel=1e-12)
+
+
+def test_many_outputs_are_summed():
+    n = 20_000
+    program = record(lambda x: [x * k for k in range(n)], 1.0)
+    assert sum(program(2.0)) == n * (n - 1)
+    _, pull = program.vjp(2.0)
+    assert pull([1.0] * n) == (n * (n - 1) / 2,)
+    total = record(lambda x: tapegrad.sum(x * k for k in range(n)), 1.0)
+    assert total.value_and_grad(2.0) == (n * (n - 1), n * (n - 1) / 2)
+
+
+# ---- nested recordings, no_grad ----
+
+
+def test_a_recording_within_a_recording_is_a_program_of_its_own():
+    inner = []
+
+    def g(y):
+        return y * y if y > 1 else y
+
+    def f(x):
+        inner.append(record(g, 2.0))
+        return x * inner[0](3.0) if x < 5 else x
+
+    outer = record(f, 1.0)
+    assert (outer(2.0), inner[0](4.0)) == (18.0, 16.0)
+    assert outer.stats["guards"] == inner[0].stats["guards"] == 1
+    with pytest.raises(BranchChanged):
+        outer(6.0)
+
+
+def test_a_recording_that_failed_within_one_is_over():
+    def f(x):
+        for bad in (lambda y: None, lambda y: y.log(), lambda y: {}[y]):
+            with pytest.raises((TypeError, ValueError, KeyError)):
+                record(bad, -1.0)
+        return x * 2 if x > 0 else x
+
+    program = record(f, 1.0, strict=True)
+    assert program(2.0) == 4.0 and program.stats["guards"] == 1
+
+
+def test_recording_under_no_grad_records():
+    with no_grad():
+        program = record(lambda x: x * x, 1.0, strict=True)
+        y = Value(2.0) * 3
+        y.backward()
+    assert not y._prev
+    assert program.value_and_grad(3.0) == (9.0, 6.0)
+
+
+def test_the_tape_cannot_be_reset_while_recording():
+    def f(x):
+        with pytest.raises(RuntimeError, match="while a program is being recorded"):
+            tape.reset()
+        tape.collect()
+        return x * 2
+
+    assert record(f, 1.0)(2.0) == 4.0
+    tape.reset()
+
+
+# ---- wrong arguments ----
+
+
+@pytest.mark.parametrize("returned", [None, 3.0, "text", {}, [1.0], object(), (x for x in ())])
+def test_f_has_to_return_values(returned):
+    with pytest.raises(TypeError, match="return"):
+        record(lambda x: returned, 1.0)
+
+
+@pytest.mark.parametrize("returned", [[], (), [[], ()]])
+def test_f_has_to_return_something(returned):
+    with pytest.raises(ValueError, match="empty"):
+        record(lambda x: returned, 1.0)
+
+
+@pytest.mark.parametrize("bad", [None, "1.0", 1j, {}, {1.0}, b"1", object(), [1.0, "x"], [[None]], range(3)])
+def test_examples_must_be_numbers(bad):
+    with pytest.raises(TypeError, match="example 1"):
+        record(lambda x, y: x, 1.0, bad)
+
+
+def test_example_arrays_must_be_of_numbers(np):
+    for bad in (np.array(["a"]), np.array([1j]), np.array([None]), np.array(["2020"], dtype="M8[Y]")):
+        with pytest.raises(TypeError, match="example 0"):
+            record(lambda x: x[0], bad)
+
+
+@pytest.mark.parametrize("args", [(), (1.0,), (1.0, [1.0, 2.0], 3.0)])
+def test_a_wrong_number_of_arguments_is_named(args):
+    with pytest.raises(TypeError, match=f"takes 2 arguments, not {len(args)}"):
+        record(lambda x, y: x, 1.0, [1.0, 2.0])(*args)
+
+
+@pytest.mark.parametrize(
+    "bad, error, says",
+    [
+        ([1.0], ValueError, "argument 1 is 'list' of 1, but was recorded as a list of 2"),
+        ([1.0, 2.0, 3.0], ValueError, "of 3"),
+        (1.0, TypeError, "argument 1 is 'float'"),
+        ("ab", TypeError, "argument 1 is 'str'"),
+        (None, TypeError, "argument 1"),
+        ([1.0, "x"], TypeError, r"argument 1\[1\] must be a number, not 'str'"),
+        ([1.0, [2.0]], TypeError, r"argument 1\[1\] is 'list' of 1, but was recorded as a number"),
+        ([1.0, 2j], TypeError, r"argument 1\[1\]"),
+        ([1.0, Value(2.0)], TypeError, r"argument 1\[1\] is a Value; a program takes numbers: use v.data"),
+    ],
+)
+def test_a_wrong_argument_is_named(bad, error, says):
+    with pytest.raises(error, match=says):
+        record(lambda x, y: x, 1.0, [1.0, 2.0])(1.0, bad)
+
+
+def test_a_wrong_array_is_named(np):
+    program = record(lambda x: x.sum(), np.zeros((2, 3)))
+    cases = (np.zeros((3, 2)), np.zeros(6), np.zeros((2, 3, 1)), np.zeros((2, 3), dtype=complex), np.full((2, 3), "a"))
+    for bad in (*cases, np.zeros((2, 3), dtype=object) + 1j, 1.0, np.array(1.0)):
+        with pytest.raises((TypeError, ValueError), match="argument 0"):
+            program(bad)
+
+
+@pytest.mark.parametrize("argnums, error", [(2, ValueError), (-3, ValueError), ("x", TypeError), (0.0, TypeError)])
+def test_wrong_argnums_are_named(argnums, error):
+    program = record(lambda x, y: x * y, 1.0, 2.0)
+    for call in (program.grad, program.jacobian, program.hessian, program.map().grad):
+        with pytest.raises(error, match="argnums"):
+            call(*([[1.0]] * 2 if call == program.map().grad else (1.0, 2.0)), argnums=argnums)
+
+
+def test_second_derivatives_are_by_one_argument():
+    program = record(lambda x, y: x * y, 1.0, 2.0)
+    for call in (lambda: program.hessian(1.0, 2.0, argnums=(0, 1)), lambda: program.hvp(1.0, 1.0, 2.0, argnums=(0, 1))):
+        with pytest.raises(TypeError, match="argnums"):
+            call()
+
+
+def test_a_gradient_is_of_one_value():
+    program = record(lambda x: [x, x], 1.0)
+    calls = (program.grad, program.value_and_grad, program.hessian, lambda x: program.hvp(x, x))
+    for call in calls:
+        with pytest.raises(TypeError, match="returns a list of 2"):
+            call(1.0)
+
+
+# ---- nan, inf, refusals ----
+
+
+@pytest.mark.parametrize("x", [math.nan, math.inf, -math.inf])
+def test_nan_and_infinity_replay_as_they_compute(x):
+    def f(x):
+        return [x + 1, x * 0.0, x.tanh(), x / 2.0, x.relu(), x**2, tapegrad.logsumexp([x, x]), x.max(3.0), x - x]
+
+    expected = tapegrad.data(f(Value(x)))
+    got = record(f, 1.0)(x)
+    assert [repr(y) for y in got] == [repr(y) for y in expected]
+
+
+REFUSALS = {
+    "log": (lambda x: x.log(), -1.0), "sqrt": (lambda x: x.sqrt(), -1.0), "divide": (lambda x: 1.0 / x, 0.0),
+    "power": (lambda x: x**-1, 0.0), "root": (lambda x: x**0.5, -1.0), "overflow": (lambda x: x.exp(), 1e4),
+    "asin": (lambda x: x.asin(), 2.0), "squared": (lambda x: x**2, 1e200), "inf": (lambda x: x.sin(), math.inf),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_a_refusal_is_that_of_values_with_the_line_that_recorded_it(name):
+    f, x = REFUSALS[name]
+    with pytest.raises((ValueError, ArithmeticError)) as expected:
+        f(Value(x))
+    program = record(f, 0.5)
+    for call in (program, program.grad, program.hessian, lambda x: program.jvp([x], [1.0])):
+        with pytest.raises(type(expected.value)) as got:
+            call(x)
+        assert type(got.value) is type(expected.value)
+        assert str(expected.value) in str(got.value) and f"recorded at {line_of(f, 0)}" in str(got.value)
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_on_error_nan_lets_a_refusal_pass_as_nan(name):
+    f, x = REFUSALS[name]
+    program = record(lambda x: [f(x), x * 2], 0.5, on_error="nan")
+    assert math.isnan(program(x)[0]) and program(x)[1] == 2 * x
+
+
+def test_what_is_dead_refuses_nothing():
+    def f(x):
+        (x - 5).exp().log()
+        x.log()
+        return x * 2
+
+    assert record(f, 1.0)(-1.0) == -2.0
+
+
+# ---- scipy ----
+
+
+def test_minimize_takes_value_and_grad_and_hvp_as_they_are(np):
+    optimize = pytest.importorskip("scipy.optimize")
+    program = record(rosenbrock, np.zeros(5))
+    for method in ("BFGS", "L-BFGS-B", "CG"):
+        found = optimize.minimize(program.value_and_grad, np.full(5, 0.5), jac=True, method=method)
+        assert np.allclose(found.x, 1.0, atol=1e-4)
+    for method in ("trust-ncg", "Newton-CG", "trust-krylov"):
+        found = optimize.minimize(program.value_and_grad, np.full(5, 0.5), jac=True, hessp=program.hvp, method=method)
+        assert np.allclose(found.x, 1.0, atol=1e-4)
+    found = optimize.minimize(program, np.full(5, 0.5), jac=program.grad, hess=program.hessian, method="trust-exact")
+    assert np.allclose(found.x, 1.0, atol=1e-4)
+
+
+def test_least_squares_takes_the_jacobian_as_it_is(np):
+    optimize = pytest.importorskip("scipy.optimize")
+    t = np.linspace(0.0, 1.0, 20)
+    program = record(lambda p: np.array([p[0] * (p[1] * x).exp() - 2.0 * math.exp(-1.5 * x) for x in t]), np.ones(2))
+    found = optimize.least_squares(program, np.ones(2), jac=program.jacobian)
+    assert np.allclose(found.x, [2.0, -1.5])
+
+
+# ---- threads, forks, Ctrl-C ----
+
+
+def test_threads_replay_one_program_at_once():
+    def f(x):
+        y = x
+        for _ in range(200):
+            y = (y * x).tanh() + x
+        return y
+
+    program = record(f, 0.5, on_branch="record")
+    points = [0.1 * k for k in range(20)]
+    expected = [(program.value_and_grad(x), program.hvp(x, 1.0)) for x in points]
+
+    def work():
+        for _ in range(10):
+            assert [(program.value_and_grad(x), program.hvp(x, 1.0)) for x in points] == expected
+
+    together(*[work] * 4)
+
+
+def test_threads_share_the_paths_that_they_find():
+    program = record(lambda x: x * sum(1 for k in range(10) if x > k), 0.5, on_branch="record")
+
+    def work():
+        for k in range(10):
+            assert program(k + 0.5) == (k + 0.5) * (k + 1)
+
+    together(*[work] * 4)
+    assert program.stats["paths"] == 10
+
+
+def test_threads_record_at_once():
+    def work(k):
+        def f(x):
+            for i in range(100):
+                x = x * k + i if x > -1e300 else x
+            return x
+
+        def run():
+            for _ in range(10):
+                program = record(f, 1.0, strict=True)
+                value, grad = program.value_and_grad(0.5)
+                x = Value(0.5)
+                y = f(x)
+                y.backward()
+                assert (value, program.stats["guards"]) == (y.data, 100) and grad == pytest.approx(x.grad, rel=1e-12)
+
+        return run
+
+    together(*map(work, (0.5, 0.75, -0.25)))
+
+
+def test_another_thread_is_no_part_of_a_recording():
+    went, go = threading.Event(), threading.Event()
+
+    def other():
+        assert went.wait(60)
+        x = Value(1.0)
+        y = x * 2
+        assert (y.data, y < 5) == (2.0, True)
+        y.backward()
+        assert x.grad == 2.0
+        go.set()
+
+    def f(x):
+        y = x * 2
+        went.set()
+        assert go.wait(60)
+        return y * x
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    program = record(f, 1.0, strict=True)
+    thread.join(60)
+    assert (program.stats["guards"], program(3.0)) == (0, 18.0)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_program_goes_on_after_a_fork():
+    program = record(lambda x: x * x if x > 0 else -x, 1.0, on_branch="record")
+    child = os.fork()
+    if not child:
+        good = program.value_and_grad(3.0) == (9.0, 6.0) and program(-2.0) == 2.0
+        good = good and program.map(threads=2)([1.0, -2.0]) == [1.0, 2.0]
+        os._exit(0 if good else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert program.grad(3.0) == 6.0
+
+
+INTERRUPTED = """
+import signal, sys, time
+from tapegrad import record
+
+kind, threads = sys.argv[1], int(sys.argv[2])
+n, count = (20_000, 200_000) if kind == "rows" else (500_000, 64)
+
+def f(x):
+    y = x
+    for _ in range(n):
+        y = (y + 1.5) ** x
+    return y
+
+program = record(f, 0.5)
+loop = program.map(reduce="sum", threads=threads)
+rows = [0.5 + 1e-6 * k for k in range(count)]
+begun = []
+
+def stop(*_):
+    begun.append(time.monotonic())
+    raise KeyboardInterrupt
+
+def alone():
+    while True:
+        program.value_and_grad(0.5)
+
+signal.signal(signal.SIGALRM, stop)
+signal.setitimer(signal.ITIMER_REAL, 0.25)
+due = time.monotonic() + 0.25
+try:
+    alone() if kind == "alone" else loop.value_and_grad(rows)
+except KeyboardInterrupt:
+    assert time.monotonic() - due < 1.0, time.monotonic() - due
+else:
+    sys.exit("not interrupted")
+assert program.grad(0.5) == program.map().grad([0.5, 0.5])[1]
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs setitimer")
+@pytest.mark.parametrize("kind, threads", [("rows", 1), ("rows", 2), ("instructions", 1), ("alone", 1)])
+def test_an_interrupt_ends_a_long_replay_within_a_second(script, kind, threads):
+    script(INTERRUPTED, kind, str(threads))
+
+
+def test_programs_of_equal_functions_are_not_mixed_up():
+    programs = [record(lambda x, k=k: x * k, 1.0) for k in range(5)]
+    assert [p(2.0) for p in programs] == [0.0, 2.0, 4.0, 6.0, 8.0]
+    assert all(isinstance(p, Program) and repr(p).startswith("<program: 1 inputs") for p in programs)
