@@ -66,7 +66,8 @@ class Path:
         if lib.tg_start(job):
             raise MemoryError
         try:
-            while lib.tg_run(job, self.slice):
+            budget = max(1, self.slice // job.lanes)
+            while lib.tg_run(job, budget):
                 if stop is not None and stop.is_set():
                     break
         finally:
