@@ -22,6 +22,11 @@ def _is_array(x: Any) -> bool:
     return hasattr(x, "__array__") and hasattr(x, "shape") and x.shape != ()
 
 
+def _element(x: Any) -> Any:
+    """What an array of no dimensions holds; anything else as it is."""
+    return x.item() if getattr(x, "shape", None) == () and hasattr(x, "item") else x
+
+
 def form_of(x: Any, what: str) -> Form:
     """The form of a nest whose numbers may be Values."""
     if _is_array(x):
@@ -29,6 +34,7 @@ def form_of(x: Any, what: str) -> Form:
     if isinstance(x, (list, tuple)):
         kind = "tuple" if isinstance(x, tuple) else "list"
         return (kind, tuple(form_of(item, f"{what}[{k}]") for k, item in enumerate(x)))
+    x = _element(x)
     if not isinstance(x, Value) and as_number(x) is NotImplemented:
         raise TypeError(f"{what} must be a number, a list or an array of them, not {type(x).__name__!r}")
     return NUMBER
@@ -73,7 +79,7 @@ def leaves(x: Any) -> list[Any]:
         return x.ravel().tolist()  # type: ignore[no-any-return]
     if isinstance(x, (list, tuple)):
         return [leaf for item in x for leaf in leaves(item)]
-    return [x]
+    return [_element(x)]
 
 
 def describe(form: Form) -> str:
@@ -98,11 +104,12 @@ def _differs(x: Any, form: Form, what: str) -> NoReturn:
 
 
 def _number(x: Any, what: str) -> float:
+    x = _element(x)
     if isinstance(x, Value):
         raise TypeError(f"{what} is a Value; a program takes numbers: use v.data")
     if isinstance(x, (list, tuple)) or _is_array(x):
         _differs(x, NUMBER, what)
-    k = as_number(x.item() if getattr(x, "shape", None) == () else x)
+    k = as_number(x)
     if k is NotImplemented:
         raise TypeError(f"{what} must be a number, not {type(x).__name__!r}")
     return k  # type: ignore[no-any-return]
