@@ -130,10 +130,9 @@ class Loop:
             first += argument.count
             arguments.append(argument)
         data = program.param_data()
-        if data:
-            params = _Argument(("list", (NUMBER,) * len(data)), first, None)
-            params.numbers = array("d", data)
-            arguments.append(params)
+        params = _Argument(("list", (NUMBER,) * len(data)), first, None)
+        params.numbers = array("d", data)
+        arguments.append(params)
         return arguments, rows or 0
 
     def __call__(self, *args: Any) -> Any:
@@ -163,9 +162,9 @@ class Loop:
         """
         program = self._program
         program.need_scalar("a gradient")
-        firsts = [first for _, first, _ in program.chosen(argnums)]
+        chosen = program.chosen(argnums)
         arguments, rows = self._read(args)
-        wanted = [next(a for a in arguments if a.first == first and a.count) for first in firsts]
+        wanted = [next(a for a in arguments if (a.first, a.form) == (first, form)) for form, first, _ in chosen]
         results = self._perform(arguments, rows, wanted)
         arrays = any(a.from_array for a in arguments)
         parts = []

@@ -478,7 +478,7 @@ def _columns(rows: array[float], width: int, first: int, count: int) -> array[fl
 def _matrix(out: Form, form: Form, entries: array[float]) -> Any:
     """Rows of derivatives as a nest of nests."""
     n = _nest.size(form)
-    rows = [_nest.shaped(form, entries[k : k + n]) for k in range(0, len(entries), n)]
+    rows = [_nest.shaped(form, entries[k * n : k * n + n]) for k in range(_nest.size(out))]
     if out == NUMBER:
         return rows[0]
     return _nest.build(out, iter(rows), _nest.numbers)
