@@ -169,6 +169,12 @@ class Program:
             picked.append((self.forms[k], sum(self._sizes[:k]), self._sizes[k]))
         return picked
 
+    def chosen_one(self, argnums: Any) -> tuple[Form, int, int]:
+        """As `chosen`, of the one argument that a second derivative is by."""
+        if isinstance(argnums, (tuple, list)):
+            raise TypeError(f"argnums must be one integer or 'params' for a second derivative, not {argnums!r}")
+        return self.chosen(argnums)[0]
+
     def gathered(self, argnums: Any, parts: list[Any]) -> Any:
         """One part, or a tuple where argnums is one."""
         return tuple(parts) if isinstance(argnums, (tuple, list)) else parts[0]
@@ -433,7 +439,7 @@ class Program:
         """
         self.need_scalar("a Hessian")
         flat = self.flat((x, *rest))
-        form, first, _ = self.chosen(argnums)[0]
+        form, first, _ = self.chosen_one(argnums)
         direction, tangent = array("d"), zeros(len(flat))
         _nest.flatten(v, form, "v", direction)
         tangent[first : first + len(direction)] = direction
@@ -443,7 +449,7 @@ class Program:
         """The Hessian by argument argnums: shaped like it, in every place a row shaped like it."""
         self.need_scalar("a Hessian")
         flat = self.flat(args)
-        form, first, count = self.chosen(argnums)[0]
+        form, first, count = self.chosen_one(argnums)
         n_in = len(flat)
 
         def row(start: int, feed: Feed, buffer: Any, n: int) -> Work:
