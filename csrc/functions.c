@@ -530,6 +530,8 @@ static PyObject *module_sgd(PyObject *module, PyObject *args)
     if (!PyArg_ParseTuple(args, "OddddpppO", &values, &r.lr, &r.momentum, &r.dampening, &r.weight_decay, &r.nesterov,
                           &r.maximize, &r.first, &buffer))
         return NULL;
+    if (tg_note_escape("an optimizer wrote .data"))
+        return NULL;
     good = tg_gather_values(&list, values) && state_of(buffer, list.n, &state);
     if (good)
         tg_sgd(T, list.id, list.n, &r, state);
@@ -546,6 +548,8 @@ static PyObject *module_adam(PyObject *module, PyObject *args)
     (void)module;
     if (!PyArg_ParseTuple(args, "OddddddppO!O!O", &values, &r.lr, &r.beta1, &r.beta2, &r.eps, &r.weight_decay, &r.step,
                           &r.decoupled, &r.maximize, &PyByteArray_Type, &first, &PyByteArray_Type, &second, &largest))
+        return NULL;
+    if (tg_note_escape("an optimizer wrote .data"))
         return NULL;
     good = tg_gather_values(&list, values) && state_of(first, list.n, &m) && state_of(second, list.n, &v) &&
            state_of(largest, list.n, &top);

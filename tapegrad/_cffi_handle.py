@@ -867,10 +867,12 @@ def _step(values: tuple[Value, ...], step: Callable[..., None], rule: Any, state
 
 
 def sgd(values: Iterable[Value], *rule: Any) -> None:
+    _note_escape("an optimizer wrote .data")
     _step(_only_values(values), lib.tg_sgd, ffi.new("tg_sgd_rule *", rule[:-1]), rule[-1:])
 
 
 def adam(values: Iterable[Value], *rule: Any) -> None:
+    _note_escape("an optimizer wrote .data")
     _step(_only_values(values), lib.tg_adam, ffi.new("tg_adam_rule *", rule[:-3]), rule[-3:])
 
 
