@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 CHUNKS = 64  # at most, in which sums are made: they depend on the number of rows alone, so the bits do, too
 CHUNK_ROWS = 256  # at least
+REFUSALS = (ValueError, ZeroDivisionError, OverflowError)
 WORTH_THREADS = 1 << 16  # instructions times rows below which threads cost more than they give
 
 
@@ -271,7 +272,12 @@ class Loop:
             flat = array("d")
             for a in arguments:
                 flat.extend(a.row(group[0]))
-            pending[program.other_path(k, guard, flat)] = group
+            try:
+                pending[program.other_path(k, guard, flat)] = group
+            except (ValueError, ArithmeticError) as error:  # f was recorded there, and something refused
+                if type(error) in REFUSALS:
+                    raise type(error)(f"{error} in row {group[0]}") from error
+                raise
 
     def _error(self, arguments: list[_Argument], path: Path, row: int, at: int) -> Exception:
         work = Work([a.feed() for a in arguments], row, row + 1)
