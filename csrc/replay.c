@@ -124,6 +124,7 @@ static uint64_t advance(tg_job *j, uint64_t budget)
 {
     const uint32_t n = j->program->n_instr;
     const int one = j->lanes == 1;
+    fp_mode mode;
     uint32_t step = n - j->at < budget ? n - j->at : (uint32_t)budget, from = j->at, to = from + step;
     switch (j->phase) {
     case LOAD:
@@ -143,7 +144,9 @@ static uint64_t advance(tg_job *j, uint64_t budget)
         }
         return step;
     case TANGENTS:
+        mode = flush_to_zero();
         (one ? one_tangents : wide_tangents)(j, from, to);
+        restore_fp(mode);
         j->at = to;
         if (to == n) {
             j->phase = WRITE;
@@ -159,7 +162,7 @@ static uint64_t advance(tg_job *j, uint64_t budget)
         return 1;
     default:                                            /* at counts what is done, from the end */
         if (j->seed && j->alive) {
-            fp_mode mode = flush_to_zero();
+            mode = flush_to_zero();
             if (j->tangents)
                 (one ? one_reverse_tangents : wide_reverse_tangents)(j, n - to, n - from);
             else
