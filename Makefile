@@ -1,7 +1,7 @@
 # make demo    set up, build, train on iris and time the closure design beside it
 # make test    set up, build, run all tests on both handles
 # make lint    ruff, mypy --strict, files derived from the core
-# make ctest   the core alone under ASan and UBSan, and under valgrind where it is installed
+# make ctest   the core alone under ASan and UBSan, and under valgrind and ThreadSanitizer where they are installed
 # make bench   measure beside micrograd and other libraries: benchmarks/RESULTS.md and its pictures, in half an hour
 # PYTHON=pypy3 chooses the interpreter; each has a virtual environment of its own, or the one that VENV names.
 
@@ -40,15 +40,21 @@ $(VENV)/installed: pyproject.toml setup.py build_ffi.py $(wildcard csrc/*)
 	@touch $@
 
 CORE = $(addprefix csrc/,tape.c ops.c sweep.c optim.c program.c replay.c)
-CTEST = $(CC) -std=c11 -gdwarf-4 -Wall -Wextra -Wpedantic -Werror -ffp-contract=off -Icsrc tests/c/test_core.c $(CORE) -lm
+CTEST = $(CC) -std=c11 -gdwarf-4 -Wall -Wextra -Wpedantic -Werror -ffp-contract=off -Icsrc -pthread
 
-ctest:
+ctest: ctest-core ctest-program
+	@echo 'int main(void) { return 0; }' >build/probe.c
+	if $(CC) -fsanitize=thread -o build/probe build/probe.c 2>/dev/null && build/probe; then \
+	    $(CTEST) -O1 -fsanitize=thread -o build/program_threads tests/c/test_program.c $(CORE) -lm && \
+	    build/program_threads; fi
+
+ctest-%: tests/c/test_%.c
 	@mkdir -p build
-	$(CTEST) -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -o build/core_sanitized
-	build/core_sanitized
-	$(CTEST) -O2 -o build/core
+	$(CTEST) -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -o build/$*_sanitized $< $(CORE) -lm
+	build/$*_sanitized
+	$(CTEST) -O2 -o build/$* $< $(CORE) -lm
 	if command -v valgrind >/dev/null; then \
-	    valgrind --quiet --error-exitcode=1 --leak-check=full build/core; else build/core; fi
+	    valgrind --quiet --error-exitcode=1 --leak-check=full build/$*; else build/$*; fi
 
 clean:
 	rm -rf $(VENV) .venv-* build dist *.egg-info tapegrad/_core.c csrc/*.o tapegrad/*.o tapegrad/*.so

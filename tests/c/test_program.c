@@ -1,0 +1,435 @@
+/*  Freezing and replay alone, without Python: made to run under the sanitizers, valgrind and with two threads. Prints
+    what fails; exit 1 then.  */
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ops.h"
+#include "program.h"
+
+static int failures, checks;
+
+#define CHECK(condition)                                                                                               \
+    do {                                                                                                               \
+        checks++;                                                                                                      \
+        if (!(condition)) {                                                                                            \
+            failures++;                                                                                                \
+            printf("%s:%d: %s\n", __FILE__, __LINE__, #condition);                                                     \
+        }                                                                                                              \
+    } while (0)
+
+#define ROWS 37
+#define INPUTS 3
+#define OUTPUTS 6
+
+static void free_tape(tg_tape *t)
+{
+    free(t->op), free(t->a), free(t->b), free(t->data), free(t->grad), free(t->owner), free(t->pool);
+    tg_free_adjoints(t);
+    *t = (tg_tape){.last_many = TG_NONE};
+}
+
+static tg_tape new_tape(void) { return (tg_tape){.last_many = TG_NONE, .reclaim_at = 1u << 20, .pool_reclaim_at = 1u << 22}; }
+
+static uint32_t leaf(tg_tape *t, double x) { return (uint32_t)tg_leaf(t, x); }
+static uint32_t op(tg_tape *t, int o, uint32_t a, uint32_t b) { return (uint32_t)tg_record(t, o, a, b); }
+
+static int same(double a, double b) { return !memcmp(&a, &b, sizeof a) || (a != a && b != b); }
+static int close_to(double a, double b) { return fabs(a - b) <= 1e-11 * (1.0 + fabs(a) + fabs(b)); }
+
+/* A piece of tape over three inputs, with every row of the table in it; the code of the record that was refused. */
+static int64_t everything(tg_tape *t, const uint32_t in[INPUTS], uint32_t out[OUTPUTS], uint32_t compared[2])
+{
+    uint32_t five[5] = {in[0], in[1], in[2], in[0], in[1]}, y, all[64], n = 0;
+    int64_t code;
+    uint32_t unit;                                      /* within 0.2 .. 0.8, where every operation is defined */
+#define TRY(id, call)                                                                                                  \
+    do {                                                                                                               \
+        if ((code = (call)) < 0)                                                                                       \
+            return code;                                                                                               \
+        id = (uint32_t)code;                                                                                           \
+    } while (0)
+    TRY(y, tg_record_many(t, TG_SUM, in, 3));
+    TRY(y, tg_record(t, TG_SIGMOID, y, y));
+    TRY(y, tg_record_number(t, TG_MUL, y, 0.6, 0, 0));
+    TRY(unit, tg_record_number(t, TG_ADD, y, 0.2, 1, 0));
+    compared[0] = unit;
+    for (int o = TG_NODE + 1; o < TG_OPS; o++) {
+        if (o == TG_POWK)
+            TRY(all[n], tg_record_number(t, o, unit, 2.5, 0, 0));
+        else if (!tg_is_many(o))
+            TRY(all[n], tg_record(t, o, unit, o == TG_POW || o == TG_DIV ? unit : in[o % 3]));
+        else
+            TRY(all[n], tg_record_many(t, o, o == TG_CROSS_ENTROPY ? five : five + 1, o == TG_CROSS_ENTROPY ? 5 : 4));
+        n++;
+    }
+    TRY(y, tg_record(t, TG_ADD, all[0], all[1]));
+    TRY(compared[1], tg_record(t, TG_MUL, y, y));
+    for (uint32_t k = 0; k < 20; k++) {                 /* a sum of products, used once each */
+        uint32_t product;
+        TRY(product, tg_record(t, TG_MUL, all[k], all[(k * 7 + 3) % n]));
+        TRY(y, k % 2 ? tg_record(t, TG_ADD, y, product) : tg_record(t, TG_ADD, product, y));
+    }
+    out[0] = y;
+    TRY(out[1], tg_record_many(t, TG_SUM, all, n));
+    TRY(out[2], tg_record_many(t, TG_LOGSUMEXP, all, n));
+    out[3] = in[1];                                     /* an input, */
+    TRY(out[4], tg_leaf(t, 42.0));                      /* a constant, */
+    out[5] = out[0];                                    /* and one twice */
+    return TG_OK;
+#undef TRY
+}
+
+static void inputs_of(int row, double x[INPUTS])
+{
+    for (int k = 0; k < INPUTS; k++)
+        x[k] = sin(1.3 * row + k) + 0.01 * k;
+}
+
+/* The program that everything() is, recorded at row 0. */
+static tg_program *program_of_everything(tg_tape *t, int guards, int64_t *code)
+{
+    uint32_t in[INPUTS], out[OUTPUTS], compared[2];
+    double x[INPUTS];
+    tg_comparison c[3];
+    tg_event event[2];
+    inputs_of(0, x);
+    for (int k = 0; k < INPUTS; k++)
+        if ((*code = tg_leaf(t, x[k])) < 0)
+            return NULL;
+        else
+            in[k] = (uint32_t)*code;
+    if ((*code = everything(t, in, out, compared)) < 0)
+        return NULL;
+    c[0] = (tg_comparison){compared[0], TG_NONE, 0.9, 0, 1, 7};     /* unit < 0.9: always */
+    c[1] = (tg_comparison){compared[0], compared[0], 0.0, 3, 1, 8};
+    c[2] = (tg_comparison){in[0], in[1], 0.0, 2, x[0] > x[1], 9};
+    event[0] = (tg_event){0, 5};
+    event[1] = (tg_event){out[0], 6};
+    return tg_freeze(t, in[0], in, INPUTS, out, OUTPUTS, c, guards ? 3 : 2, event, 2, code);
+}
+
+typedef struct {
+    double out[ROWS * OUTPUTS], grad[ROWS * INPUTS], out_tangent[ROWS * OUTPUTS], grad_tangent[ROWS * INPUTS];
+    uint32_t failed[ROWS];
+    uint64_t failures;
+} result;
+
+static const double seeds[OUTPUTS] = {1.0, -0.5, 2.0, 0.25, 3.0, 0.125}, direction[INPUTS] = {1.0, -2.0, 0.5};
+
+static int replay(const tg_program *p, result *r, int start, int stop, uint64_t budget, int tangents, int reverse)
+{
+    double x[ROWS * INPUTS];
+    tg_feed feed = {.first = 0, .count = INPUTS, .in = x, .in_stride = INPUTS};
+    tg_job job = {.program = p, .feed = &feed, .n_feeds = 1, .start = start, .stop = stop, .tangents = tangents};
+    int code;
+    for (int row = 0; row < ROWS; row++)
+        inputs_of(row, x + INPUTS * row);
+    feed.tangent = direction;
+    feed.grad = r->grad;
+    feed.grad_tangent = r->grad_tangent;
+    feed.grad_stride = feed.grad_tangent_stride = INPUTS;
+    job.seed = reverse ? seeds : NULL;
+    job.out = r->out;
+    job.out_tangent = tangents ? r->out_tangent : NULL;
+    job.out_stride = job.out_tangent_stride = OUTPUTS;
+    job.failed = r->failed;
+    code = tg_start(&job);
+    if (code)
+        return code;
+    while (tg_run(&job, budget))
+        ;
+    tg_finish(&job);
+    r->failures += job.failures;
+    return TG_OK;
+}
+
+static void a_replay_is_the_tape_again(void)
+{
+    tg_tape t = new_tape();
+    int64_t code;
+    tg_program *p = program_of_everything(&t, 0, &code);
+    static result r;
+    CHECK(p && code == TG_OK && tg_check_program(p));
+    CHECK(p->n_in == INPUTS && p->n_out == OUTPUTS && p->fused > 0 && p->n_guards == 2);
+    CHECK(replay(p, &r, 0, ROWS, UINT64_MAX, 0, 1) == TG_OK && r.failures == 0);
+    for (int row = 0; row < ROWS; row++) {
+        tg_tape again = new_tape();
+        uint32_t in[INPUTS], out[OUTPUTS], compared[2];
+        double x[INPUTS], sum[INPUTS] = {0};
+        inputs_of(row, x);
+        for (int k = 0; k < INPUTS; k++)
+            in[k] = leaf(&again, x[k]);
+        CHECK(everything(&again, in, out, compared) == TG_OK);
+        for (int k = 0; k < OUTPUTS; k++) {
+            CHECK(same(r.out[row * OUTPUTS + k], again.data[out[k]]));
+            tg_clear_grads(&again);
+            CHECK(tg_backward(&again, out[k], 1.0, NULL, NULL, 0) == TG_OK);
+            for (int i = 0; i < INPUTS; i++)
+                sum[i] += seeds[k] * again.grad[in[i]];
+        }
+        for (int i = 0; i < INPUTS; i++)
+            CHECK(close_to(r.grad[row * INPUTS + i], sum[i]));
+        free_tape(&again);
+    }
+    tg_free_program(p);
+    free_tape(&t);
+}
+
+/* Of every width, in slices of every size, forward, backward and both. */
+static void the_bits_depend_on_the_row_alone(void)
+{
+    tg_tape t = new_tape();
+    int64_t code;
+    tg_program *p = program_of_everything(&t, 0, &code);
+    const int stops[] = {0, 1, 2, tg_lanes - 1, tg_lanes, tg_lanes + 1, 2 * tg_lanes + 1, ROWS};
+    static result whole, r;
+    free_tape(&t);
+    CHECK(p && replay(p, &whole, 0, ROWS, UINT64_MAX, 1, 1) == TG_OK);
+    for (size_t s = 0; p && s < sizeof stops / sizeof *stops; s++)
+        for (int mode = 0; mode < 4; mode++)
+            for (uint64_t budget = 1; budget < 200; budget = 3 * budget + 1) {
+                int tangents = mode & 1, reverse = mode >> 1;
+                memset(&r, 0, sizeof r);
+                CHECK(replay(p, &r, 0, stops[s], budget, tangents, reverse) == TG_OK && r.failures == 0);
+                for (int k = 0; k < stops[s] * OUTPUTS; k++)
+                    CHECK(same(r.out[k], whole.out[k]) && (!tangents || same(r.out_tangent[k], whole.out_tangent[k])));
+                for (int k = 0; k < stops[s] * INPUTS; k++)
+                    CHECK((!reverse || same(r.grad[k], whole.grad[k])) &&
+                          (mode < 3 || same(r.grad_tangent[k], whole.grad_tangent[k])));
+                for (int k = stops[s] * OUTPUTS; k < ROWS * OUTPUTS; k++)
+                    CHECK(r.out[k] == 0.0);
+            }
+    for (int row = 0; p && row < ROWS; row++) {         /* J v against v J, and H v against differences */
+        double left = 0.0, right = 0.0;
+        for (int k = 0; k < OUTPUTS; k++)
+            left += seeds[k] * whole.out_tangent[row * OUTPUTS + k];
+        for (int i = 0; i < INPUTS; i++)
+            right += direction[i] * whole.grad[row * INPUTS + i];
+        CHECK(close_to(left, right));
+    }
+    tg_free_program(p);
+}
+
+static void second_derivatives_are_differences_of_first_ones(void)
+{
+    tg_tape t = new_tape();
+    int64_t code;
+    tg_program *p = program_of_everything(&t, 0, &code);
+    const double h = 1e-6;
+    for (int row = 0; p && row < ROWS; row++) {
+        double x[INPUTS], grad[2][INPUTS], second[INPUTS], out[OUTPUTS];
+        uint32_t failed = 0;
+        for (int side = 0; side < 3; side++) {
+            tg_feed feed = {.first = 0, .count = INPUTS, .in = x, .in_stride = INPUTS, .grad_stride = INPUTS};
+            tg_job job = {.program = p, .feed = &feed, .n_feeds = 1, .stop = 1, .seed = seeds, .out = out,
+                          .out_stride = OUTPUTS, .failed = &failed, .tangents = side == 2};
+            inputs_of(row, x);
+            for (int k = 0; side < 2 && k < INPUTS; k++)
+                x[k] += (side ? -h : h) * direction[k];
+            feed.tangent = direction;
+            feed.grad = side < 2 ? grad[side] : NULL;
+            feed.grad_tangent = side < 2 ? NULL : second;
+            feed.grad_tangent_stride = INPUTS;
+            CHECK(tg_start(&job) == TG_OK);
+            while (tg_run(&job, 1000))
+                ;
+            tg_finish(&job);
+        }
+        for (int k = 0; k < INPUTS; k++) {
+            double difference = (grad[0][k] - grad[1][k]) / (2 * h);
+            CHECK(fabs(second[k] - difference) < 1e-5 * (1 + fabs(second[k])));
+        }
+    }
+    tg_free_program(p);
+    free_tape(&t);
+}
+
+static void rows_on_another_branch_are_told_and_write_nothing(void)
+{
+    tg_tape t = new_tape();
+    int64_t code;
+    tg_program *p = program_of_everything(&t, 1, &code);
+    static result r;
+    uint64_t other = 0;
+    CHECK(p && p->n_guards == 3 && replay(p, &r, 0, ROWS, 17, 1, 1) == TG_OK);
+    for (int row = 0; p && row < ROWS; row++) {
+        double x[INPUTS], first[INPUTS];
+        inputs_of(row, x);
+        inputs_of(0, first);
+        if ((x[0] > x[1]) == (first[0] > first[1])) {
+            CHECK(r.failed[row] == 0 && r.out[row * OUTPUTS + 4] == 42.0);
+            continue;
+        }
+        other++;
+        CHECK(r.failed[row] > 0 && r.failed[row] <= p->n_instr);
+        CHECK(p->instr[r.failed[row] - 1].op == TG_GUARD && p->instr[r.failed[row] - 1].where == 9);
+        for (int k = 0; k < OUTPUTS; k++)
+            CHECK(r.out[row * OUTPUTS + k] == 0.0 && r.out_tangent[row * OUTPUTS + k] == 0.0);
+        for (int k = 0; k < INPUTS; k++)
+            CHECK(r.grad[row * INPUTS + k] == 0.0 && r.grad_tangent[row * INPUTS + k] == 0.0);
+    }
+    CHECK(other > 0 && other < ROWS && r.failures == other);
+    tg_free_program(p);
+    free_tape(&t);
+}
+
+static void refusals_fail_or_become_nan(void)
+{
+    tg_tape t = new_tape();
+    uint32_t x = leaf(&t, 1.0), out[2] = {op(&t, TG_LOG, x, x), op(&t, TG_ADD, x, x)}, failed[3] = {0};
+    int64_t code;
+    tg_program *p = tg_freeze(&t, x, &x, 1, out, 2, NULL, 0, NULL, 0, &code);
+    const double rows[3] = {1.0, -1.0, 0.0};
+    for (int nan_errors = 0; p && nan_errors < 2; nan_errors++) {
+        double got[6] = {0}, grad = 0.0;
+        const double one[2] = {1.0, 1.0};
+        tg_feed feed = {.count = 1, .in = rows, .in_stride = 1, .grad = &grad};
+        tg_job job = {.program = p, .feed = &feed, .n_feeds = 1, .stop = 3, .out = got, .out_stride = 2,
+                      .seed = one, .failed = failed, .nan_errors = nan_errors};
+        CHECK(tg_start(&job) == TG_OK && tg_run(&job, 1000) == 0);
+        tg_finish(&job);
+        CHECK(got[0] == 0.0 && got[1] == 2.0);
+        if (nan_errors)
+            CHECK(job.failures == 0 && isnan(got[2]) && got[3] == -2.0 && isnan(got[4]) && got[5] == 0.0);
+        else
+            CHECK(job.failures == 2 && failed[0] == 0 && failed[1] == failed[2] && job.fail_a == -1.0 && grad == 3.0);
+        memset(failed, 0, sizeof failed);
+    }
+    tg_free_program(p);
+    free_tape(&t);
+}
+
+static void freezing_refuses_what_is_not_there(void)
+{
+    tg_tape t = new_tape();
+    uint32_t old = leaf(&t, 1.0), x = leaf(&t, 2.0), y = op(&t, TG_MUL, x, old), none = 99;
+    int64_t code = TG_OK;
+    tg_comparison c = {99, TG_NONE, 0.0, 0, 0, 0};
+    tg_program *p;
+    CHECK(!tg_freeze(&t, x, &x, 1, &old, 1, NULL, 0, NULL, 0, &code) && code == TG_ELSEWHERE);
+    CHECK(!tg_freeze(&t, x, &none, 1, &y, 1, NULL, 0, NULL, 0, &code) && code == TG_BAD_ID);
+    CHECK(!tg_freeze(&t, x, &x, 1, &none, 1, NULL, 0, NULL, 0, &code) && code == TG_BAD_ID);
+    CHECK(!tg_freeze(&t, x, &x, 1, &y, 1, &c, 1, NULL, 0, &code) && code == TG_BAD_ID);
+    p = tg_freeze(&t, x, &old, 1, &old, 1, NULL, 0, NULL, 0, &code);    /* an older input may be an output */
+    CHECK(p && p->n_instr == 0 && tg_check_program(p));
+    tg_free_program(p);
+    free_tape(&t);
+}
+
+/* Twice the same 40 thousand nodes over one input, in either order of their operands: no node is there twice. */
+static void equal_nodes_are_found_among_many(void)
+{
+    enum { N = 20000 };
+    tg_tape t = new_tape();
+    uint32_t x = leaf(&t, 0.5), *ends = malloc(2 * N * sizeof *ends), y;
+    int64_t code;
+    tg_program *p;
+    for (uint32_t k = 0; k < 2 * N; k++) {
+        uint32_t c = leaf(&t, (double)(k % N)), z = k < N ? op(&t, TG_MUL, x, c) : op(&t, TG_MUL, c, x);
+        ends[k] = op(&t, TG_SIN, z, z);
+    }
+    y = (uint32_t)tg_record_many(&t, TG_SUM, ends, 2 * N);
+    p = tg_freeze(&t, x, &x, 1, &y, 1, NULL, 0, NULL, 0, &code);
+    CHECK(p && p->n_instr == 2 * N + 1 && p->shared == 2 * N && p->n_const == N && tg_check_program(p));
+    tg_free_program(p);
+    free(ends);
+    free_tape(&t);
+}
+
+static void a_chain_needs_few_slots(void)
+{
+    tg_tape t = new_tape();
+    uint32_t x = leaf(&t, 0.5), y = x, c = leaf(&t, 1.5);
+    int64_t code;
+    tg_program *p;
+    for (int k = 0; k < 100000; k++)
+        y = op(&t, TG_SUB, c, y);
+    p = tg_freeze(&t, x, &x, 1, &y, 1, NULL, 0, NULL, 0, &code);
+    CHECK(p && p->n_instr == 100000 && p->n_live <= 4 && p->n_kept <= 5);
+    tg_free_program(p);
+    free_tape(&t);
+}
+
+/* Fail each allocation in turn: a code comes back, nothing is lost, and the next try is good. */
+static void every_allocation_may_fail(void)
+{
+    uint64_t n = 0;
+    int64_t code = TG_MEMORY;
+    while (code < 0) {
+        tg_tape t = new_tape();
+        static result r;
+        tg_program *p;
+        tg_fail_allocation(++n);
+        p = program_of_everything(&t, 1, &code);
+        CHECK(p ? code == TG_OK : code == TG_MEMORY);
+        if (p)
+            code = replay(p, &r, 0, ROWS, 1000, 1, 1);
+        CHECK(code == TG_OK || code == TG_MEMORY);
+        tg_free_program(p);
+        if (code < 0) {
+            int64_t again;
+            tg_program *q = program_of_everything(&t, 1, &again);
+            CHECK(q && again == TG_OK && replay(q, &r, 0, 1, 1000, 1, 1) == TG_OK);
+            tg_free_program(q);
+        }
+        tg_fail_allocation(0);
+        free_tape(&t);
+    }
+    CHECK(n > 15);
+}
+
+struct task {
+    const tg_program *program;
+    result r;
+};
+
+static void *replay_often(void *context)
+{
+    struct task *task = context;
+    for (int k = 0; k < 20; k++) {
+        memset(&task->r, 0, sizeof task->r);
+        if (replay(task->program, &task->r, 0, ROWS, 50, 1, 1))
+            return context;
+    }
+    return NULL;
+}
+
+static void two_threads_replay_one_program(void)
+{
+    tg_tape t = new_tape();
+    int64_t code;
+    static struct task tasks[2];
+    static result r;
+    pthread_t threads[2];
+    tg_program *p = program_of_everything(&t, 1, &code);
+    free_tape(&t);
+    CHECK(p && replay(p, &r, 0, ROWS, 50, 1, 1) == TG_OK);
+    for (int k = 0; k < 2; k++) {
+        tasks[k].program = p;
+        CHECK(!pthread_create(threads + k, NULL, replay_often, tasks + k));
+    }
+    for (int k = 0; k < 2; k++) {
+        void *failed = tasks;
+        CHECK(!pthread_join(threads[k], &failed) && !failed);
+        CHECK(!memcmp(&r, &tasks[k].r, sizeof r));
+    }
+    tg_free_program(p);
+}
+
+int main(void)
+{
+    a_replay_is_the_tape_again();
+    the_bits_depend_on_the_row_alone();
+    second_derivatives_are_differences_of_first_ones();
+    rows_on_another_branch_are_told_and_write_nothing();
+    refusals_fail_or_become_nan();
+    freezing_refuses_what_is_not_there();
+    equal_nodes_are_found_among_many();
+    a_chain_needs_few_slots();
+    every_allocation_may_fail();
+    two_threads_replay_one_program();
+    printf("%d passed, %d failed\n", checks - failures, failures);
+    return failures != 0;
+}
