@@ -311,7 +311,7 @@ def test_options_are_checked(program, how, error, says):
         ((WEIGHTS,), TypeError, "takes 2 arguments, not 1"),
         ((WEIGHTS, 1.0), TypeError, "argument 1 must be a list or an array of rows, not 'float'"),
         ((WEIGHTS, None), TypeError, "argument 1 must be"),
-        ((WEIGHTS, [[1.0, 2.0], [3.0]]), ValueError, "argument 1, row 1 is 'list' of 1, but was recorded as a list of 2"),
+        ((WEIGHTS, [[1.0, 2.0], [3.0]]), ValueError, "argument 1, row 1 is 'list' of 1, but was recorded as a"),
         ((WEIGHTS, [[1.0, 2.0], 3.0]), TypeError, "argument 1, row 1"),
         ((WEIGHTS, [[1.0, 2.0], [3.0, "x"]]), TypeError, r"argument 1, row 1\[1\] must be a number"),
         (([1.0], [[1.0, 2.0]]), ValueError, "argument 0 is 'list' of 1"),

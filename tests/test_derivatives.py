@@ -10,7 +10,20 @@ import pytest
 from test_threads import together
 
 import tapegrad
-from tapegrad import BranchChanged, Value, check_grads, grad, hessian, hvp, jacobian, jvp, record, tape, value_and_grad, vjp
+from tapegrad import (
+    BranchChanged,
+    Value,
+    check_grads,
+    grad,
+    hessian,
+    hvp,
+    jacobian,
+    jvp,
+    record,
+    tape,
+    value_and_grad,
+    vjp,
+)
 
 
 def cubic(x, y):
