@@ -97,7 +97,7 @@ class Program:
         self._params, self._on_branch, self.on_error, self._strict = params, on_branch, on_error, strict
         self._sizes = [_nest.size(form) for form in forms]
         self._children: dict[tuple[int, int], int] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # f may call its own program
 
     # ---- what it is ----
 

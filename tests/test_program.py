@@ -545,6 +545,24 @@ def test_f_that_raises_on_another_path_leaves_the_program_as_it_was():
     assert program(3.0) == 6.0 and program.stats["paths"] == 1
 
 
+OWN_PROGRAM = """
+from tapegrad import record
+
+def f(x):
+    if x > 1.0:
+        return x * program(-0.5)
+    return -x if x < 0 else x
+
+program = record(f, 0.5, on_branch="record")
+assert [program(x) for x in (2.0, -3.0, 0.25)] == [1.0, 3.0, 0.25]
+assert program.stats["paths"] == 3
+"""
+
+
+def test_f_may_call_its_own_program_while_another_path_is_recorded(script):
+    script(OWN_PROGRAM, timeout=60)
+
+
 def test_f_that_decides_by_chance_ends():
     state = [False]
 
