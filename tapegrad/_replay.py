@@ -9,7 +9,7 @@ from typing import Any
 from . import _refusals
 from ._core import ffi, lib
 
-SLICE = 1 << 21  # operands a call into C takes before Python looks for signals: some 10 ms
+SLICE = 1 << 18  # operands, in all lanes, that a call into C takes before Python looks for signals: 1 to 50 ms
 COMPARISONS = ("<", "<=", ">", ">=")
 GUARD = lib.tg_op_count
 _LINE_BITS = 20

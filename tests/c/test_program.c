@@ -19,7 +19,7 @@ static int failures, checks;
         }                                                                                                              \
     } while (0)
 
-#define ROWS 37
+#define ROWS 97                 /* three blocks and some */
 #define INPUTS 3
 #define OUTPUTS 6
 
