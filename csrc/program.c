@@ -597,38 +597,115 @@ tg_program *tg_freeze(const tg_tape *t, uint32_t start, const uint32_t *in, uint
 
 /* ---- from elsewhere ---- */
 
-int tg_check_program(const tg_program *p)
+/* What the slots hold as the instructions go by: a constant or an input is the number of its slot, a result comes after
+   those; TG_NONE before there is any. */
+typedef struct {
+    const tg_program *p;
+    uint32_t fixed, *kept, *live;       /* by slot - fixed */
+    uint8_t *retained;                  /* by kept slot - fixed: a partial names what is in it */
+} contents;
+
+/* Whether both slots are there and hold the same. */
+static int agree(const contents *c, uint32_t kept, uint32_t live)
 {
-    uint32_t fixed_slots = p->n_const + p->n_in, guards = 0;
-    uint64_t most = (uint64_t)p->n_const + p->n_in + p->n_instr;
-    if (fixed_slots < p->n_in || p->n_kept < fixed_slots || p->n_live < fixed_slots || p->n_kept > most ||
-        p->n_live > most)
+    uint32_t value;
+    if (kept >= c->p->n_kept || live >= c->p->n_live)
         return 0;
-    for (uint32_t k = 0; k < p->n_pool + p->n_out; k++) /* out comes right after pool */
-        if (p->pool[2 * (size_t)k] >= p->n_kept || p->pool[2 * (size_t)k + 1] >= p->n_live)
+    value = kept < c->fixed ? kept : c->kept[kept - c->fixed];
+    return value != TG_NONE && value == (live < c->fixed ? live : c->live[live - c->fixed]);
+}
+
+static void retain(contents *c, uint32_t kept)
+{
+    if (kept >= c->fixed)
+        c->retained[kept - c->fixed] = 1;
+}
+
+/* Read the operands of s, whose partials name these. */
+static int operands_agree(contents *c, const tg_instr *s, int named)
+{
+    const uint32_t *pool = c->p->pool + 2 * (size_t)s->a;
+    if (s->op == TG_GUARD || !tg_is_many((int)s->op)) {
+        if (!agree(c, s->a, s->live_a) || !agree(c, s->b, s->live_b))
             return 0;
+        if (named & 1)
+            retain(c, s->a);
+        if (named & 2)
+            retain(c, s->b);
+        return s->op != TG_POWK || s->b < c->p->n_const;
+    }
+    if (!s->b || s->a > c->p->n_pool || s->b > c->p->n_pool - s->a || s->live_a || s->live_b)
+        return 0;
+    for (uint32_t k = 0; k < s->b; k++) {
+        uint32_t kept = pool[2 * (size_t)k], live = pool[2 * (size_t)k + 1];
+        if (!agree(c, kept, live) || kept == s->y || live == s->live_y)
+            return 0;
+        if (named & 1 && (s->op != TG_DOT || s->b % 2 == 0 || k < s->b - 1))
+            retain(c, kept);
+    }
+    return 1;
+}
+
+static int in_order(contents *c)
+{
+    const tg_program *p = c->p;
+    uint32_t guards = 0, next_guard = 0;
     for (uint32_t k = 0; k < p->n_instr; k++) {
         const tg_instr *s = p->instr + k;
-        int is_many = s->op < TG_OPS && tg_is_many((int)s->op);
+        int named = 0;
         if (s->op <= TG_NODE || s->op > TG_GUARD || s->op == TG_CROSS_ENTROPY || s->op == TG_MSE || s->op == TG_HINGE)
             return 0;
         if (s->op == TG_GUARD) {
+            if (s->y > 7 || s->live_y < next_guard || s->live_y == TG_NONE)
+                return 0;
+            next_guard = s->live_y + 1;
             guards++;
-            if (s->y > 7)
+        } else {
+            named = named_by_partials((int)s->op);
+            if (s->y < c->fixed || s->live_y < c->fixed || s->y >= p->n_kept || s->live_y >= p->n_live ||
+                c->retained[s->y - c->fixed])
                 return 0;
-        } else if (s->y < fixed_slots || s->live_y < fixed_slots || s->y >= p->n_kept || s->live_y >= p->n_live)
-            return 0;
-        if (is_many) {
-            if (s->b == 0 || s->a > p->n_pool || s->b > p->n_pool - s->a)
+            if (!tg_is_many((int)s->op) &&
+                (s->a == s->y || s->b == s->y || s->live_a == s->live_y || s->live_b == s->live_y))
                 return 0;
-            for (uint32_t i = s->a; i < s->a + s->b; i++)
-                if (p->pool[2 * (size_t)i] == s->y || p->pool[2 * (size_t)i + 1] == s->live_y)
-                    return 0;
-        } else if (s->a >= p->n_kept || s->b >= p->n_kept || s->live_a >= p->n_live || s->live_b >= p->n_live)
+        }
+        if (!operands_agree(c, s, named))
             return 0;
-        else if (s->op != TG_GUARD &&
-                 (s->a == s->y || s->b == s->y || s->live_a == s->live_y || s->live_b == s->live_y))
-            return 0;
+        if (s->op != TG_GUARD) {
+            if (c->retained[s->y - c->fixed])           /* by its own operands */
+                return 0;
+            c->kept[s->y - c->fixed] = c->live[s->live_y - c->fixed] = c->fixed + k;
+            if (named & 4)
+                retain(c, s->y);
+        }
     }
+    for (uint32_t k = 0; k < p->n_out; k++)
+        if (!agree(c, p->out[2 * (size_t)k], p->out[2 * (size_t)k + 1]))
+            return 0;
     return guards == p->n_guards;
+}
+
+int tg_check_program(const tg_program *p)
+{
+    uint64_t fixed = (uint64_t)p->n_const + p->n_in, most = fixed + p->n_instr;
+    contents c = {.p = p, .fixed = (uint32_t)fixed};
+    size_t kept, live;
+    int code;
+    if (most >= TG_NONE || p->n_kept < fixed || p->n_live < fixed || p->n_kept > most || p->n_live > most)
+        return TG_BAD_ID;
+    kept = p->n_kept - (size_t)fixed;
+    live = p->n_live - (size_t)fixed;
+    c.kept = tg_realloc(NULL, kept * sizeof *c.kept + 1);
+    c.live = tg_realloc(NULL, live * sizeof *c.live + 1);
+    c.retained = tg_zeroed(kept + 1);
+    code = c.kept && c.live && c.retained ? TG_OK : TG_MEMORY;
+    if (!code) {
+        memset(c.kept, 0xFF, kept * sizeof *c.kept);    /* TG_NONE */
+        memset(c.live, 0xFF, live * sizeof *c.live);
+        code = in_order(&c) ? TG_OK : TG_BAD_ID;
+    }
+    free(c.kept);
+    free(c.live);
+    free(c.retained);
+    return code;
 }

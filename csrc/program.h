@@ -56,7 +56,9 @@ tg_program *tg_freeze(const tg_tape *t, uint32_t start, const uint32_t *in, uint
                       uint32_t n_events, int64_t *code);
 /* A program with room for this much, all zero; NULL without memory. */
 tg_program *tg_new_program(uint32_t n_const, uint32_t n_in, uint32_t n_out, uint32_t n_instr, uint32_t n_pool);
-/* Whether every slot, index and opcode of a program from elsewhere is within bounds. */
+/* Whether a program from elsewhere can be replayed, its counts but n_kept, n_live and n_guards being those it was made
+   with: TG_OK, TG_MEMORY, or TG_BAD_ID where an opcode, an index or a slot is out of bounds, a slot is read before it is
+   written, both numberings do not name the same values, or a slot that a partial needs is written again. */
 int tg_check_program(const tg_program *p);
 void tg_free_program(tg_program *p);
 

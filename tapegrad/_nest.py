@@ -7,7 +7,7 @@ import functools
 import itertools
 import operator
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn
 
 from ._refusals import as_number
@@ -115,15 +115,6 @@ def _number(x: Any, what: str) -> float:
     return k  # type: ignore[no-any-return]
 
 
-def _parts(form: Form) -> Sequence[Form]:
-    """The forms of the elements."""
-    kind: str = form[0]
-    parts: Sequence[Any] = form[1]
-    if kind != "array":
-        return parts
-    return (NUMBER if len(parts) == 1 else ("array", parts[1:]),) * int(parts[0])
-
-
 @functools.lru_cache(maxsize=1024)
 def _reader(form: Form) -> Callable[[Any, str, array[float]], None]:
     """What flattens nests of this form."""
@@ -133,8 +124,15 @@ def _reader(form: Form) -> Callable[[Any, str, array[float]], None]:
             to.append(x if type(x) is float else _number(x, what))
 
         return read_number
-    readers = [_reader(part) for part in _parts(form)]
-    n, plain, array_shape = len(readers), set(readers) <= {_reader(NUMBER)}, shape(form)
+    kind, parts = form
+    readers: Iterable[Callable[[Any, str, array[float]], None]]
+    if kind == "array":  # may be long, and from a file: takes no room here
+        n, first = parts[0], _reader(NUMBER if len(parts) == 1 else ("array", parts[1:]))
+        readers, different = itertools.repeat(first), {first}
+    else:
+        n, readers = len(parts), [_reader(part) for part in parts]
+        different = set(readers)
+    plain, array_shape = different <= {_reader(NUMBER)}, shape(form)
 
     def read(x: Any, what: str, to: array[float]) -> None:
         if type(x) in _SEQUENCES and len(x) == n:

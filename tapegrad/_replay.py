@@ -89,31 +89,33 @@ class Path:
     def listing(self) -> str:
         """The instructions as text."""
         p = self.core
-        fixed, names = p.n_const + p.n_in, {}
-        for k in range(p.n_const):
-            names[k] = repr(p.constant[k])
-        for k in range(p.n_in):
-            names[p.n_const + k] = f"in{k}"
+        results: dict[int, str] = {}
+
+        def name(slot: int) -> str:
+            if slot < p.n_const:
+                return repr(p.constant[slot])
+            return results[slot] if slot >= p.n_const + p.n_in else f"in{slot - p.n_const}"
+
         lines, guards = [f"{p.n_in} inputs, {p.n_const} constants, {p.n_instr} instructions"], 0
         for k in range(p.n_instr):
             s = p.instr[k]
             if s.op == GUARD:
-                a, b = names[s.a], names[s.b]
+                a, b = name(s.a), name(s.b)
                 text = f"guard {guards}: {a} {COMPARISONS[s.y >> 1]} {b} is {bool(s.y & 1)}"
                 guards += 1
             else:
                 if _KINDS[s.op] == "many":
-                    operands = [names[p.pool[2 * i]] for i in range(s.a, s.a + s.b)]
+                    operands = [name(p.pool[2 * i]) for i in range(s.a, s.a + s.b)]
                     text = f"{_OPERATIONS[s.op]}({', '.join(operands)})"
                 elif _KINDS[s.op] == "unary":
-                    text = f"{_SYMBOLS[s.op]}({names[s.a]})"
+                    text = f"{_SYMBOLS[s.op]}({name(s.a)})"
                 else:
-                    text = f"{names[s.a]} {_SYMBOLS[s.op]} {names[s.b]}"
-                names[s.y] = f"%{k}"
+                    text = f"{name(s.a)} {_SYMBOLS[s.op]} {name(s.b)}"
+                results[s.y] = f"%{k}"
                 text = f"%{k} = {text}"
             filename, line = self.place(s.where)
             lines.append(f"  {text:<40}  {filename}:{line}" if line else f"  {text}")
-        out = [names[p.out[2 * k]] for k in range(p.n_out)] if fixed or p.n_instr else []
+        out = [name(p.out[2 * k]) for k in range(p.n_out)]
         lines.append(f"  return {', '.join(out)}")
         return "\n".join(lines)
 

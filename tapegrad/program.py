@@ -1,7 +1,9 @@
 """Programs: a function recorded once on Values, frozen, and replayed in C with derivatives."""
 from __future__ import annotations
 
+import copy
 import functools
+import os
 import sys
 import threading
 import time
@@ -10,16 +12,15 @@ from array import array
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
-from . import _nest, _refusals
+from . import _nest, _program_file, _refusals
 from ._core import ffi, lib
 from ._nest import NUMBER, Form
+from ._program_file import MOST_PATHS, Contents
 from ._replay import GUARD, BranchChanged, Feed, Path, Work, zeros
 from .batch import Loop
 from .value import Value, handle
 
-__all__ = ["BranchChanged", "Program", "record"]
-
-MOST_PATHS = 64
+__all__ = ["BranchChanged", "Program", "load", "record"]
 
 
 def _caller() -> Any:
@@ -86,7 +87,9 @@ def trace(
 class Program:
     """A recorded function; see `record`. Calling it replays it: numbers in, numbers out.
 
-    It may be called from any number of threads at once. It can be saved, pickled and copied.
+    It may be called from any number of threads at once. It can be saved, pickled and copied. A copy shares f and the
+    params. A deep copy has params of its own, and f only where there are none: f reads the old ones. One that was saved
+    or pickled has no f, and its params are numbers. Without f, paths that are not known raise BranchChanged.
     """
 
     def __init__(
@@ -95,7 +98,7 @@ class Program:
     ) -> None:  # fmt: skip
         self._f, self.forms, self.out, self.paths = f, tuple(forms), out, paths
         self._params, self._on_branch, self.on_error, self._strict = params, on_branch, on_error, strict
-        self._sizes = [_nest.size(form) for form in forms]
+        self._sizes, self._n_params = [_nest.size(form) for form in forms], len(params)
         self._children: dict[tuple[int, int], int] = {}
         self._lock = threading.RLock()  # f may call its own program
 
@@ -135,9 +138,62 @@ class Program:
         s = self.stats
         return f"<program: {s['inputs']} inputs, {s['outputs']} outputs, {s['instructions']} instructions>"
 
+    # ---- saved and copied ----
+
+    def _contents(self) -> Contents:
+        with self._lock:
+            paths, children = list(self.paths), dict(self._children)
+        return Contents(self.forms, self.out, self.param_data(), paths, children, self._on_branch, self.on_error)
+
+    def save(self, path: str | bytes | os.PathLike[Any]) -> None:
+        """Write the program to a file, which `load` reads: its paths, the data of its params, where it was recorded.
+
+        A file that is there is replaced at once or not at all.
+
+        Args:
+            path: of the file; docs/program-format.md says what is in it.
+
+        Raises:
+            OSError: it cannot be written.
+            ValueError: an argument or result is nested more than 100 deep.
+        """
+        data, name = _program_file.encode(self._contents()), os.fsdecode(path)
+        new = f"{name}.{os.urandom(8).hex()}.tmp"
+        try:
+            with open(new, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(new, name)
+        except BaseException:
+            if os.path.exists(new):
+                os.unlink(new)
+            raise
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _decoded, (_program_file.encode(self._contents()),)
+
+    def _copy(self, f: Callable[..., Any] | None, params: list[Any]) -> Program:
+        with self._lock:
+            program = Program(
+                f, self.forms, self.out, list(self.paths), params,
+                on_branch=self._on_branch, on_error=self.on_error, strict=self._strict,
+            )  # fmt: skip
+            program._children = dict(self._children)
+        return program
+
+    def __copy__(self) -> Program:
+        return self._copy(self._f, self._params)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Program:
+        return self._copy(None if self._params else self._f, copy.deepcopy(self._params, memo))
+
     # ---- numbers in ----
 
     def param_data(self) -> list[float]:
+        """The numbers of the params now."""
+        if len(self._params) != self._n_params:
+            raise ValueError(f"params has {len(self._params)} elements, not {self._n_params} as recorded")
         if not self._params:
             return []
         if isinstance(self._params[0], Value):
@@ -157,7 +213,7 @@ class Program:
     def chosen(self, argnums: Any) -> list[tuple[Form, int, int]]:
         """Form, first input and count of the arguments that argnums names."""
         if argnums == "params":
-            n = len(self._params)
+            n = self._n_params
             return [(("list", (NUMBER,) * n), sum(self._sizes), n)]
         picked = []
         for k in argnums if isinstance(argnums, (tuple, list)) else (argnums,):
@@ -202,9 +258,10 @@ class Program:
             k = self.other_path(k, guard, flat)
 
     def guard_of(self, k: int, at: int) -> int | None:
-        """The number of the guard at this instruction of path k, where another path may take over."""
+        """The number of the guard at this instruction of path k, where another path takes over or can be recorded."""
         s = self.paths[k].core.instr[at]
-        return s.live_y if s.op == GUARD and self._on_branch == "record" and self._f is not None else None
+        can_record = self._on_branch == "record" and self._f is not None
+        return s.live_y if s.op == GUARD and (can_record or (k, s.live_y) in self._children) else None
 
     def other_path(self, k: int, guard: int, flat: Sequence[float]) -> int:
         """The path that goes the other way at a guard of path k, recorded at these inputs where it is new."""
@@ -348,7 +405,7 @@ class Program:
         tangent = array("d")
         for k, (x, form) in enumerate(zip(tangents, self.forms)):
             _nest.flatten(x, form, f"tangent {k}", tangent)
-        tangent.frombytes(bytes(8 * len(self._params)))
+        tangent.frombytes(bytes(8 * self._n_params))
         return tangent
 
     def _pass(self, flat: array[float], n: int, width: int, make: Callable[[Feed, Any, int], Work]) -> array[float]:
@@ -529,6 +586,31 @@ def record(
         flat.extend(leaf.data if isinstance(leaf, Value) else _number(leaf, k) for leaf in _nest.leaves(x))
     path, out = trace(f, forms, flat, inputs, strict)
     return Program(f, forms, out, [path], inputs, on_branch=on_branch, on_error=on_error, strict=strict)
+
+
+def _decoded(data: bytes) -> Program:
+    c = _program_file.decode(data)
+    program = Program(None, c.forms, c.out, c.paths, c.params, on_branch=c.on_branch, on_error=c.on_error)
+    program._children = c.children
+    return program
+
+
+def load(path: str | bytes | os.PathLike[Any]) -> Program:
+    """The program that `Program.save` wrote to a file, which may come from anywhere: nothing in it is trusted.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        A Program whose params are numbers. f is not in the file: a replay that leaves the paths that are raises
+        BranchChanged.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no program, is damaged, or was written by another version of the format.
+    """
+    with open(path, "rb") as file:
+        return _decoded(file.read())
 
 
 def _number(x: Any, k: int) -> float:
