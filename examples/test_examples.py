@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 HERE = Path(__file__).parent
 
 
@@ -28,6 +30,15 @@ def test_gpt_learns_and_writes_names() -> None:
     assert float(result.split()[1]) < 3.2  # 3.30 is the entropy of 27 equally likely symbols
     assert len(names) == 5
     assert "training 30/30" in done.stderr
+
+
+def test_scaleout_finds_the_weights() -> None:
+    pytest.importorskip("distributed")
+    done = run("scaleout.py", "--rows", "40000", "--block", "5000", "--steps", "25")
+    assert done.stdout.startswith("40000 rows in 8 blocks of 5000 on 2 workers")
+    found = [float(w) for w in done.stdout.split("weights")[1].split("loss")[0].split()]
+    assert all(abs(w - true) < 0.2 for w, true in zip(found, (1.0, -2.0, 0.5, 0.25)))
+    assert "step 25/25" in done.stderr
 
 
 def test_the_names_are_ascii_letters_each_once() -> None:

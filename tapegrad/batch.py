@@ -162,11 +162,7 @@ class Loop:
             TypeError: f returns more than one Value.
         """
         program = self._program
-        program.need_scalar("a gradient")
-        chosen = program.chosen(argnums)
-        arguments, rows = self._read(args)
-        wanted = [next(a for a in arguments if (a.first, a.form) == (first, form)) for form, first, _ in chosen]
-        results = self._perform(arguments, rows, wanted)
+        arguments, wanted, rows, results = self.flat(args, argnums)
         arrays = any(a.from_array for a in arguments)
         parts = []
         for argument, flat in zip(wanted, results[1:]):
@@ -183,6 +179,16 @@ class Loop:
         return self.value_and_grad(*args, argnums=argnums)[1]
 
     # ---- how it is done ----
+
+    def flat(
+        self, args: Sequence[Any], argnums: Any
+    ) -> tuple[list[_Argument], list[_Argument], int, list[array[float]]]:
+        """All arguments, those of argnums, how many rows there are; and flat, the value and then the gradients."""
+        self._program.need_scalar("a gradient")
+        chosen = self._program.chosen(argnums)
+        arguments, rows = self._read(args)
+        wanted = [next(a for a in arguments if (a.first, a.form) == (first, form)) for form, first, _ in chosen]
+        return arguments, wanted, rows, self._perform(arguments, rows, wanted)
 
     def _perform(self, arguments: list[_Argument], rows: int, wanted: list[_Argument]) -> list[array[float]]:
         """The outputs, then the gradients of the wanted arguments; summed, or one row after the other."""

@@ -226,6 +226,11 @@ def test_importing_takes_no_numpy_along(script, np):
     assert script("import sys, tapegrad; print('numpy' in sys.modules)").stdout == "False\n"
 
 
+def test_without_dask_its_module_says_what_to_install(script):
+    code = "import sys\nsys.modules['distributed'] = None\ntry: import tapegrad.dask\nexcept ImportError as e: print(e)"
+    assert script(code).stdout == "tapegrad.dask needs Dask: pip install 'tapegrad[dask]'\n"
+
+
 @pytest.fixture
 def no_header(tmp_path):
     """A PYTHONPATH under which the header of Python is looked for where it is not."""

@@ -1,0 +1,162 @@
+"""A loss over more rows than one process holds, on a Dask cluster: blocks go to its workers, gradients come back."""
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import math
+import weakref
+from array import array
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+try:
+    import distributed
+    from dask.delayed import Delayed, delayed
+except ImportError as error:
+    raise ImportError("tapegrad.dask needs Dask: pip install 'tapegrad[dask]'") from error
+
+from . import _nest, _program_file
+from ._core import lib
+from ._replay import pointer
+from .batch import Loop
+from .program import _decoded
+
+__all__ = ["value_and_grad"]
+
+FAN_IN = 8  # sums that are added in one task
+
+
+@dataclasses.dataclass(frozen=True)
+class _Held:
+    """What Dask is not to look into."""
+
+    content: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class _Step:
+    """What all blocks share: the arguments, None where they are mapped, the numbers of the params, and argnums."""
+
+    args: tuple[Any, ...]
+    params: list[float]
+    argnums: Any
+
+
+# ---- on the workers ----
+
+
+def _loop(data: bytes, axes: tuple[int | None, ...], threads: int) -> Loop:
+    return Loop(_decoded(data), axes, "sum", threads)
+
+
+def _of_block(loop: Loop, step: _Step, *blocks: Any) -> tuple[int, array[float]]:
+    """How many rows a block has, and the sums over them: of the loss, then of the gradients."""
+    at_step = Loop(loop._program._copy(None, step.params), loop._axes, "sum", loop._threads)
+    mapped = (block.content if isinstance(block, _Held) else block for block in blocks)
+    args = [x if axis is None else next(mapped) for x, axis in zip(step.args, loop._axes)]
+    _, _, rows, sums = at_step.flat(args, step.argnums)
+    return rows, array("d", itertools.chain(*sums))
+
+
+def _add(parts: list[tuple[int, array[float]]]) -> tuple[int, array[float]]:
+    """The sums of some blocks together, in their order."""
+    total = array("d", parts[0][1])
+    for _, sums in parts[1:]:
+        lib.tg_accumulate(pointer(total), pointer(sums), len(total))
+    return sum(rows for rows, _ in parts), total
+
+
+# ---- on the client ----
+
+_sent: weakref.WeakKeyDictionary[Loop, tuple[int, Any]] = weakref.WeakKeyDictionary()  # with how many paths
+
+
+def _send(loop: Loop, client: Any) -> Any:
+    """The loop as what a task makes of its bytes: a worker fetches it once, and any worker can make it again."""
+    contents = loop._program._contents()
+    n_paths, future = _sent.get(loop, (0, None))
+    if n_paths != len(contents.paths) or future.client is not client or future.status not in ("pending", "finished"):
+        data = _program_file.encode(contents._replace(params=[0.0] * len(contents.params)))
+        rest = loop._axes, loop._threads
+        key = f"tapegrad-{hashlib.sha256(repr(rest).encode() + data).hexdigest()}"
+        future = client.submit(_loop, data, *rest, key=key)
+        _sent[loop] = len(contents.paths), future
+    return future
+
+
+def _blocks(x: Any, axis: int, what: str) -> list[Any]:
+    """The blocks of a mapped argument."""
+    if hasattr(x, "to_delayed"):
+        if not -x.ndim <= axis < x.ndim:
+            raise ValueError(f"{what} is an array of shape {x.shape}: it has no axis {axis}")
+        if any(n > 1 for k, n in enumerate(x.numblocks) if k != axis % x.ndim):
+            raise ValueError(f"{what} is in chunks along other axes than {axis}, that of its rows: rechunk it")
+        return list(x.to_delayed().ravel())
+    if not isinstance(x, Iterable) or hasattr(x, "__array__"):
+        raise TypeError(f"{what} must be a Dask array or an iterable of blocks, not {type(x).__name__!r}")
+    remote = (Delayed, distributed.Future)
+    return [block if isinstance(block, remote) else delayed(_Held(block), traverse=False) for block in x]
+
+
+def _all_blocks(loop: Loop, args: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """The blocks of all mapped arguments, side by side."""
+    mapped = {
+        k: _blocks(x, axis, f"argument {k}") for k, (x, axis) in enumerate(zip(args, loop._axes)) if axis is not None
+    }
+    first = next(iter(mapped))
+    for k, blocks in mapped.items():
+        if len(blocks) != len(mapped[first]):
+            raise ValueError(f"argument {k} has {len(blocks)} blocks, argument {first} has {len(mapped[first])}")
+    if not mapped[first]:
+        raise ValueError(f"argument {first} has no blocks")
+    return list(zip(*mapped.values()))
+
+
+def value_and_grad(loop: Loop, *args: Any, argnums: Any = 0, client: Any = None) -> tuple[float, Any]:
+    """The mean or sum of a loss over all rows of all blocks, and its gradient, as `Loop.value_and_grad` gives them.
+
+    A worker gets the program once, and gives back a sum of losses and one of gradients for each block. They are added
+    in a tree whose shape depends on the number of blocks alone: the bits do not depend on the workers. What a lost
+    worker had is computed again.
+
+    Args:
+        loop: with reduce "mean" or "sum". Workers do not record: run it here on rows of every path first.
+        args: shared arguments as for the loop. A mapped one is a Dask array in chunks along the axis of its rows, or an
+            iterable of blocks, as many for each argument. A block is what the loop takes for it, or a future or a
+            `dask.delayed.Delayed` of that; only these two keep blocks out of this process.
+        argnums: which shared argument to differentiate by, a tuple of them, or "params".
+        client: a `distributed.Client`; without, the current one.
+
+    Returns:
+        A float, and a gradient shaped like the argument, or a tuple of those.
+
+    Raises:
+        ValueError: the loop does not reduce, argnums names a mapped argument, or blocks do not match.
+        TypeError: a mapped argument is not in blocks, or f returns more than one Value.
+        BranchChanged, ValueError, ZeroDivisionError, OverflowError: as of the loop; the row is that in its block.
+    """
+    program = loop._program
+    if loop._reduce is None:
+        raise ValueError("the loop must reduce over its rows: 'mean' or 'sum'")
+    if len(args) != len(loop._axes):
+        raise TypeError(f"the program takes {len(loop._axes)} arguments, not {len(args)}")
+    program.need_scalar("a gradient")
+    chosen = program.chosen(argnums)
+    for k in () if argnums == "params" else argnums if isinstance(argnums, (tuple, list)) else (argnums,):
+        if loop._axes[k] is not None:
+            raise ValueError(f"argument {k % len(args)} is mapped: a gradient by it has a row for each of all blocks")
+    blocks = _all_blocks(loop, args)
+    client = distributed.default_client() if client is None else client
+    shared = tuple(x if axis is None else None for x, axis in zip(args, loop._axes))
+    sent, step = _send(loop, client), delayed(_Step(shared, program.param_data(), argnums), traverse=False)
+    of_block, add = delayed(_of_block, pure=False), delayed(_add, pure=False)
+    parts = [of_block(sent, step, *together) for together in blocks]
+    while len(parts) > 1:
+        parts = [add(parts[k : k + FAN_IN]) for k in range(0, len(parts), FAN_IN)]
+    rows, sums = client.compute(parts[0]).result()
+    if loop._reduce == "mean":
+        sums = array("d", (x / rows if rows else math.nan for x in sums))
+    ends = list(itertools.accumulate((count for _, _, count in chosen), initial=1))
+    grads = [_nest.shaped(form, sums[start:end]) for (form, _, _), start, end in zip(chosen, ends, ends[1:])]
+    return sums[0], program.gathered(argnums, grads)
