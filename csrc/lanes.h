@@ -10,8 +10,7 @@
 #define EACH for (int l = 0; l < LANES; l++)
 #define WEIGHED(g, partial) ((g) == 0.0 ? 0.0 : (g) * (partial))
 
-/* A dot reads an operand that all rows share as one number, and adds what it passes to it into TG_FOLD places instead of
-   LANES: the many weights of a layer stay in the nearest cache. */
+/* A dot reads an operand that all rows share as one number: the many weights of a layer crowd the nearest cache less. */
 #define SHARED(slot) (LANES > 1 && j->shared && (slot) < n_fixed && j->shared[slot])
 
 /* Lanes that did not do as recorded are out from here on. */
@@ -232,7 +231,6 @@ TG_CLONES static void NAME(reverse)(tg_job *j, uint32_t from, uint32_t to)
                 const double *x = AT(v, pool[2 * i]), *w = AT(v, pool[2 * i + 2]);
                 if (SHARED(pool[2 * i])) {
                     const double c = x[0];
-                    double *fold = j->folded + TG_FOLD * (size_t)pool[2 * i];
                     EACH gb[l] = WEIGHED(g[l], c);
                     if (pool[2 * i + 3] >= n_const)
                         NAME(add_to)(AT(adj, pool[2 * i + 3]), gb);
@@ -240,9 +238,8 @@ TG_CLONES static void NAME(reverse)(tg_job *j, uint32_t from, uint32_t to)
                         double b = w[l];
                         ga[l] = WEIGHED(g[l], b);
                     }
-                    for (int m = 0; m < LANES; m += TG_FOLD)
-                        for (int l = 0; l < TG_FOLD; l++)
-                            fold[l] += ga[m + l];
+                    if (pool[2 * i + 1] >= n_const)
+                        NAME(add_to)(AT(adj, pool[2 * i + 1]), ga);
                     continue;
                 }
                 EACH {
@@ -436,11 +433,8 @@ TG_CLONES static void NAME(collect)(tg_job *j, int last_block, double *adj, doub
                         own[m] = x[(size_t)m * LANES + l];
                 }
         for (uint32_t i = 0; i < f->count; i++, x += LANES) {
-            if (to && !stride) {
+            if (to && !stride)
                 to[i] += add_up(x, LANES);
-                if (j->shared && adj == j->adj)
-                    to[i] += add_up(j->folded + TG_FOLD * (size_t)(j->program->n_const + f->first + i), TG_FOLD);
-            }
             EACH x[l] = 0.0;
         }
     }

@@ -91,8 +91,7 @@ typedef struct tg_job {
     uint64_t failures;
     double fail_a, fail_b, fail_y;
     double *memory, *primal, *tangent, *adj, *adj_tangent;
-    double *folded;                     /* of the fixed slots: what dots have added to the adjoints of shared ones */
-    uint8_t *shared;                    /* of the fixed slots: the same in all rows, and summed where differentiated */
+    uint8_t *shared;                    /* of the fixed slots: the same in all rows */
 } tg_job;
 
 /* to[k] += from[k] */

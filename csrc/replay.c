@@ -19,8 +19,7 @@
 #define TG_CLONES
 #endif
 
-#define WIDE 32
-#define TG_FOLD 8
+#define WIDE 16
 #define TG_TILE 16             /* elements of a row that are turned at a time: their slots fit the nearest cache */
 
 /* The sum of n doubles, a power of two, in halves; they are used up. */
@@ -67,7 +66,7 @@ int tg_start(tg_job *j)
     const uint32_t n_fixed = p->n_const + p->n_in;
     const int sharing = lanes > 1 && !j->tangents;
     n = (derivatives ? kept : live) + (j->tangents ? kept : 0) + (j->seed ? live : 0) +
-        (j->seed && j->tangents ? live : 0) + (sharing ? (TG_FOLD + 1) * (size_t)n_fixed : 0);
+        (j->seed && j->tangents ? live : 0) + (sharing ? (size_t)n_fixed / sizeof(double) + 1 : 0);
     j->memory = tg_zeroed((n + 8) * sizeof(double));
     if (!j->memory)
         return TG_MEMORY;
@@ -76,10 +75,9 @@ int tg_start(tg_job *j)
     j->tangent = j->primal + (derivatives ? kept : live);
     j->adj = j->tangent + (j->tangents ? kept : 0);
     j->adj_tangent = j->adj + (j->seed ? live : 0);
-    j->folded = j->adj_tangent + (j->seed && j->tangents ? live : 0);
-    j->shared = sharing ? (uint8_t *)(j->folded + TG_FOLD * (size_t)n_fixed) : NULL;
+    j->shared = sharing ? (uint8_t *)(j->adj_tangent + (j->seed && j->tangents ? live : 0)) : NULL;
     for (uint32_t k = 0; sharing && k < j->n_feeds; k++)
-        if (!j->feed[k].in_stride && !(j->feed[k].grad && j->feed[k].grad_stride))
+        if (!j->feed[k].in_stride)
             memset(j->shared + p->n_const + j->feed[k].first, 1, j->feed[k].count);
     if (sharing)
         memset(j->shared, 1, p->n_const);
