@@ -690,7 +690,7 @@ PyMethodDef tg_functions[] = {
      "leaves($module, numbers, /)\n--\n\nA list of new leaves, one for every number of an iterable."},
     {"zero_grad", module_zero_grad, METH_O,
      "zero_grad($module, values, /)\n--\n\nSet the grad of every Value of an iterable to 0.0."},
-    {"begin_recording", tg_begin_recording, METH_O, NULL},
+    {"begin_recording", tg_begin_recording, METH_VARARGS, NULL},
     {"end_recording", tg_end_recording, METH_NOARGS, NULL},
     {"freeze", tg_freeze_recording, METH_VARARGS, NULL},
     {"no_grad_by", module_no_grad, METH_O, "Enter (1) or leave (-1) no_grad in this thread."},

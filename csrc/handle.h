@@ -71,7 +71,7 @@ int64_t tg_forget_history(void);
 int tg_note_comparison(PyObject *a, PyObject *b, int how, int outcome);
 int tg_note_escape(const char *what);
 int tg_note_place(void);
-PyObject *tg_begin_recording(PyObject *module, PyObject *escaped);
+PyObject *tg_begin_recording(PyObject *module, PyObject *args);
 PyObject *tg_end_recording(PyObject *module, PyObject *unused);
 PyObject *tg_freeze_recording(PyObject *module, PyObject *args);
 

@@ -8,6 +8,7 @@
 
 #include <pythread.h>
 #include <stdlib.h>
+#include <string.h>
 
 #if defined(_MSC_VER)
 #define THREAD_LOCAL __declspec(thread)
@@ -18,6 +19,8 @@
 typedef struct recording {
     struct recording *outer;
     PyObject *codes;            /* code objects; their index is in where */
+    PyObject *tables;           /* of each code: the line of each instruction, or None */
+    PyObject *lines;            /* called with a code object: its table */
     PyObject *comparisons;      /* (a, b, how, outcome, where) */
     PyObject *escaped;          /* called with what went past the tape: warns or raises */
     uint32_t code;              /* the index that was asked for last */
@@ -28,27 +31,51 @@ typedef struct recording {
 
 static THREAD_LOCAL recording *current;
 
+/* The line that a frame is at; 0: unknown. */
+static uint32_t line_in(PyObject *table, PyFrameObject *frame)
+{
+    PyObject *at;
+    char *lines;
+    Py_ssize_t n, k;
+    uint32_t line = 0;
+    if (table == Py_None)
+        return (uint32_t)PyFrame_GetLineNumber(frame);
+    at = PyObject_GetAttrString((PyObject *)frame, "f_lasti");
+    k = at ? PyLong_AsSsize_t(at) : -1;
+    Py_XDECREF(at);
+    if (k >= 0 && !PyBytes_AsStringAndSize(table, &lines, &n) && k / 2 < n / (Py_ssize_t)sizeof line)
+        memcpy(&line, lines + k / 2 * (Py_ssize_t)sizeof line, sizeof line);
+    PyErr_Clear();
+    return line;
+}
+
 /* The line that runs now: index of its code << TG_WHERE_LINE | line, 0: unknown, or -1 with an exception. */
 static int64_t here(recording *r)
 {
     PyFrameObject *frame = PyEval_GetFrame();
     PyObject *code = frame ? (PyObject *)PyFrame_GetCode(frame) : NULL;
     Py_ssize_t n = PyList_Size(r->codes), k;
-    int line;
+    uint32_t line;
     if (!code)
         return 0;
-    line = PyFrame_GetLineNumber(frame);
     if (PyList_GetItem(r->codes, r->code) != code) {
         for (k = 1; k < n && PyList_GetItem(r->codes, k) != code; k++)
             ;
-        if (k == n && PyList_Append(r->codes, code)) {
-            Py_DECREF(code);
-            return -1;
+        if (k == n) {
+            PyObject *table = PyObject_CallFunctionObjArgs(r->lines, code, NULL);
+            int failed = !table || PyList_Append(r->tables, table) || PyList_Append(r->codes, code);
+            Py_XDECREF(table);
+            if (failed) {
+                Py_DECREF(code);
+                return -1;
+            }
+            k = PyList_Size(r->codes) - 1;
         }
         r->code = (uint32_t)k;
     }
     Py_DECREF(code);
-    if (r->code >= 1u << (32 - TG_WHERE_LINE) || line < 0 || line >= 1 << TG_WHERE_LINE)
+    line = line_in(PyList_GetItem(r->tables, r->code), frame);
+    if (r->code >= 1u << (32 - TG_WHERE_LINE) || line >= 1u << TG_WHERE_LINE)
         return 0;
     return (int64_t)r->code << TG_WHERE_LINE | line;
 }
@@ -110,22 +137,31 @@ int tg_note_escape(const char *what)
     return result ? 0 : -1;
 }
 
-PyObject *tg_begin_recording(PyObject *module, PyObject *escaped)
+PyObject *tg_begin_recording(PyObject *module, PyObject *args)
 {
-    recording *r = calloc(1, sizeof *r);
+    PyObject *escaped, *lines;
+    recording *r;
     (void)module;
+    if (!PyArg_ParseTuple(args, "OO", &escaped, &lines))
+        return NULL;
+    r = calloc(1, sizeof *r);
     if (!r)
         return PyErr_NoMemory();
     r->codes = PyList_New(0);
+    r->tables = PyList_New(0);
     r->comparisons = PyList_New(0);
-    if (!r->codes || !r->comparisons || PyList_Append(r->codes, Py_None)) {
+    if (!r->codes || !r->tables || !r->comparisons || PyList_Append(r->codes, Py_None) ||
+        PyList_Append(r->tables, Py_None)) {
         Py_XDECREF(r->codes);
+        Py_XDECREF(r->tables);
         Py_XDECREF(r->comparisons);
         free(r);
         return NULL;
     }
     Py_INCREF(escaped);
     r->escaped = escaped;
+    Py_INCREF(lines);
+    r->lines = lines;
     r->passive = tg_passive();
     tg_passive_by(-r->passive);
     r->outer = current;
@@ -145,6 +181,8 @@ PyObject *tg_end_recording(PyObject *module, PyObject *unused)
         T->recorders--;
         tg_grow(T, 0, 0);
         Py_DECREF(r->codes);
+        Py_DECREF(r->tables);
+        Py_DECREF(r->lines);
         Py_DECREF(r->comparisons);
         Py_DECREF(r->escaped);
         free(r->event);

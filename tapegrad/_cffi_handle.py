@@ -877,9 +877,9 @@ def adam(values: Iterable[Value], *rule: Any) -> None:
 
 
 @_alone
-def begin_recording(escaped: Callable[[str], None]) -> None:
+def begin_recording(escaped: Callable[[str], None], lines: Callable[[Any], bytes | None]) -> None:
     passive = getattr(_off, "depth", 0)
-    set_current(Recording(escaped, current(), passive))
+    set_current(Recording(escaped, lines, current(), passive))
     no_grad_by(-passive)
     _tape.recorders += 1
 

@@ -15,9 +15,13 @@ _ENGINE = frozenset((__name__, __name__.replace("_cffi_recording", "_cffi_handle
 class Recording:
     """One recording: comparisons (a, b, how, outcome, where), and events (id, where) as tg_event."""
 
-    def __init__(self, escaped: Callable[[str], None], outer: Recording | None, passive: int) -> None:
-        self.escaped, self.outer, self.passive = escaped, outer, passive
+    def __init__(
+        self, escaped: Callable[[str], None], lines: Callable[[Any], bytes | None], outer: Recording | None,
+        passive: int,
+    ) -> None:  # fmt: skip
+        self.escaped, self.lines, self.outer, self.passive = escaped, lines, outer, passive
         self.codes: list[Any] = [None]
+        self._tables: list[Any] = [None]  # of each code: the line of each instruction, or None
         self.comparisons: list[tuple[Any, Any, int, int, int]] = []
         self.events: list[tuple[int, int]] = []
         self._index: dict[Any, int] = {}
@@ -29,9 +33,13 @@ class Recording:
             frame = frame.f_back
         index = self._index.setdefault(frame.f_code, len(self.codes))
         if index == len(self.codes):
+            table = self.lines(frame.f_code)
             self.codes.append(frame.f_code)
-        known = index < 1 << (32 - _LINE_BITS) and 0 <= frame.f_lineno < 1 << _LINE_BITS
-        return index << _LINE_BITS | frame.f_lineno if known else 0
+            self._tables.append(table and memoryview(table).cast("I"))
+        table = self._tables[index]
+        line = frame.f_lineno if table is None else table[frame.f_lasti // 2]
+        known = index < 1 << (32 - _LINE_BITS) and 0 <= line < 1 << _LINE_BITS
+        return index << _LINE_BITS | line if known else 0
 
     def place(self, i: int) -> None:
         """Nodes from id i on are recorded here."""

@@ -22,6 +22,8 @@ from .value import Value, handle
 
 __all__ = ["BranchChanged", "Program", "load", "record"]
 
+LONG_CODE = 1 << 12  # bytes
+
 
 def _caller() -> Any:
     """The frame of the innermost code outside this package."""
@@ -48,6 +50,23 @@ def _escaped(strict: bool) -> Callable[[str], None]:
     return escaped
 
 
+def _lines(code: Any) -> bytes | None:
+    """The line of each instruction of a long code object, as uint32; None for a short one, which is asked.
+
+    The time that a frame takes to tell its line grows with its code.
+    """
+    length = len(code.co_code)
+    if length < LONG_CODE:
+        return None
+    import dis  # slow to import, and seldom needed
+
+    lines, starts = array("I", bytes(4 * (length // 2 + 1))), list(dis.findlinestarts(code))
+    for (start, line), (end, _) in zip(starts, [*starts[1:], (length, 0)]):
+        for k in range(start // 2, end // 2):
+            lines[k] = line or 0
+    return lines.tobytes()
+
+
 def _outputs(result: Any) -> tuple[Form, list[Value]]:
     form = _nest.form_of(result, "what f returned") if not isinstance(result, Value) else NUMBER
     values = _nest.leaves(result)
@@ -63,7 +82,7 @@ def trace(
     f: Callable[..., Any], forms: Sequence[Form], numbers: Iterable[float], params: Sequence[Any], strict: bool
 ) -> tuple[Path, Form]:
     """Run f once on Values made of these numbers, and freeze what it did."""
-    handle.begin_recording(_escaped(strict))
+    handle.begin_recording(_escaped(strict), _lines)
     start: Any = None
     made = args = elements = result = values = start
     try:

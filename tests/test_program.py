@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import warnings
 
 import pytest
@@ -287,6 +288,19 @@ def test_the_listing_names_the_line_of_every_instruction():
     assert text.count("\n") == 4
     for what, offset in (("tanh", 1), ("guard 0", 2), ("*", 3)):
         assert any(what in row and row.endswith(line_of(f, offset)) for row in text.splitlines())
+
+
+def test_a_long_function_is_recorded_in_linear_time_and_tells_its_lines():
+    n = 20_000
+    source = "def f(x):\n" + "    x = x * 0.9999\n" * n + "    if x > 0.0:\n        return x.exp()\n    return x\n"
+    names = {}
+    exec(compile(source, "generated.py", "exec"), names)
+    begun = time.perf_counter()
+    program = record(names["f"], 1.0)
+    assert time.perf_counter() - begun < 2.0
+    rows = str(program).splitlines()
+    assert rows[1].endswith("generated.py:2") and rows[n].endswith(f"generated.py:{n + 1}")
+    assert rows[n + 1].endswith(f"generated.py:{n + 2}") and rows[n + 2].endswith(f"generated.py:{n + 3}")
 
 
 def test_stats_count_the_passes():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 import struct
 
@@ -244,21 +245,31 @@ def recorded(steps, chosen, at, **how):
         assume(False)
 
 
+def slack_of(root, leaves):
+    """1e-12 of the sum of the absolute products along all ways from root to each leaf; inf where there is none."""
+    size, heap = {root: 1.0}, [(-root.id, root)]
+    while heap:
+        _, node = heapq.heappop(heap)
+        try:
+            partials = node.partials(node)
+        except (ArithmeticError, ValueError):
+            return [math.inf] * len(leaves)
+        for operand, partial in zip(node.operands, partials):
+            if operand not in size:
+                heapq.heappush(heap, (-operand.id, operand))
+            size[operand] = size.get(operand, 0.0) + size[node] * abs(partial)
+    return [1e-12 * x if math.isfinite(x) else math.inf for x in (size.get(leaf, 0.0) for leaf in leaves)]
+
+
 def afresh(steps, chosen, at):
     """Outputs; then for every output the gradient by the inputs and the slack of each entry."""
     leaves = [Pair(Value(x), Node(x)) for x in at]
     ys = run(OnBoth(), steps, chosen, leaves, [Pair(Value(x), Node(x)) for x in CAPTURED])
     rows = []
     for y in ys:
-        for p in leaves:
-            p.v.grad = p.n.grad = p.n.slack = 0.0
-        try:
-            y.n.backward()
-            slack = [p.n.slack for p in leaves]
-        except (ArithmeticError, ValueError):
-            slack = [math.inf] * len(leaves)
+        tapegrad.zero_grad(p.v for p in leaves)
         y.v.backward()
-        rows.append(([p.v.grad for p in leaves], [1.0] * 3 if any(p is y for p in leaves) else slack))
+        rows.append(([p.v.grad for p in leaves], slack_of(y.n, [p.n for p in leaves])))
     return [y.v.data for y in ys], rows
 
 
