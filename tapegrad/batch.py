@@ -188,7 +188,11 @@ class Loop:
         chosen = self._program.chosen(argnums)
         arguments, rows = self._read(args)
         wanted = [next(a for a in arguments if (a.first, a.form) == (first, form)) for form, first, _ in chosen]
-        return arguments, wanted, rows, self._perform(arguments, rows, wanted)
+        distinct = list(dict.fromkeys(wanted))
+        results = self._perform(arguments, rows, distinct)
+        if len(distinct) < len(wanted):  # each gets numbers of its own
+            results = [results[0], *(results[1 + distinct.index(a)][:] for a in wanted)]
+        return arguments, wanted, rows, results
 
     def _perform(self, arguments: list[_Argument], rows: int, wanted: list[_Argument]) -> list[array[float]]:
         """The outputs, then the gradients of the wanted arguments; summed, or one row after the other."""

@@ -201,6 +201,17 @@ def test_an_output_that_is_an_input_a_constant_or_given_twice_is_written_for_eve
     assert program.map(in_axes=(0, None), reduce="sum")([1.0] * 40, 5.0) == [200.0, 40.0, 120.0, 40.0, 200.0]
 
 
+def test_an_argument_that_is_named_twice_has_its_gradient_twice(np):
+    program = record(lambda x, y: x * y, 1.0, 1.0)
+    assert program.grad(1.0, 3.0, argnums=(0, 1, 0, -2)) == (3.0, 1.0, 3.0, 3.0)
+    assert program.map().grad([1.0, 2.0], [3.0, 4.0], argnums=(0, 0)) == ([3.0, 4.0], [3.0, 4.0])
+    shared = program.map(in_axes=(None, 0), reduce="sum")
+    assert shared.grad(1.0, [3.0, 4.0], argnums=(0, 1, -2)) == (7.0, [1.0, 1.0], 7.0)
+    first, second = program.map().grad(np.ones(2), np.ones(2), argnums=(0, 0))
+    first[0] = 99.0
+    assert second.tolist() == [1.0, 1.0]
+
+
 # ---- paths, errors ----
 
 
