@@ -17,6 +17,7 @@ from test_threads import together
 
 import tapegrad
 from tapegrad import BranchChanged, Program, Value, nn, no_grad, record, tape
+from tapegrad._core import lib
 
 CPYTHON = sys.implementation.name == "cpython"
 HOWS = {"<": float.__lt__, "<=": float.__le__, ">": float.__gt__, ">=": float.__ge__}
@@ -748,6 +749,28 @@ def test_a_leaked_value_is_still_good():
     y = leaked * leaked
     y.backward()
     assert (leaked.data, y.data, leaked.grad) == (6.0, 36.0, 12.0)
+
+
+def test_every_allocation_of_recording_and_replaying_may_fail(swept, works, settle):
+    def f(x, y):
+        for k in range(40):
+            x = tapegrad.softmax([x * k, y])[1] + tapegrad.dot([x, y], [y, x]) if x < 100 else x
+        return x * y
+
+    before, refused, results = len(tape), 0, None
+    while results is None:
+        lib.tg_fail_allocation(refused + 1)
+        try:
+            program = record(f, 0.5, 0.25)
+            results = program.value_and_grad(0.5, 0.25), program.hvp(0.5, 1.0, 0.25), program.map()([0.5], [0.25])
+        except MemoryError:
+            refused += 1
+        finally:
+            lib.tg_fail_allocation(0)
+        settle()
+        assert len(tape) == before
+    assert refused >= 10 and results[2] == [results[0][0]]
+    works()
 
 
 def test_recording_leaves_grads_alone():
