@@ -13,11 +13,11 @@ import time
 import warnings
 
 import pytest
+from tapegrad._core import lib
 from test_threads import together
 
 import tapegrad
 from tapegrad import BranchChanged, Program, Value, nn, no_grad, record, tape
-from tapegrad._core import lib
 
 CPYTHON = sys.implementation.name == "cpython"
 HOWS = {"<": float.__lt__, "<=": float.__le__, ">": float.__gt__, ">=": float.__ge__}
