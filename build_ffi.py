@@ -6,6 +6,7 @@
 TAPEGRAD_SANITIZE=address,undefined in the environment builds with those sanitizers."""
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
@@ -40,8 +41,17 @@ def declarations() -> str:
     for name in HEADERS:
         header = (CSRC / name).read_text(encoding="utf-8")
         section += header.split("/* cdef: begin */")[1].split("/* cdef: end */")[0]
-    section += 'extern "Python" int _call_rule(void *, uint32_t);\n'
+    section += 'extern "Python" int _call_rule(void *, uint32_t);\nstatic const char *const tg_scalar_source;\n'
     return section + ("int tg_make_c_handle(void);\n" if C_HANDLE else "")
+
+
+def preamble() -> str:
+    """What cffi's part of the extension includes, and the text of scalar.h, which generated C carries a copy of."""
+    lines = (CSRC / "scalar.h").read_text(encoding="utf-8").splitlines()
+    text = "\n".join(json.dumps(line + "\n") for line in lines)
+    includes = "".join(f'#include "{name}"\n' for name in HEADERS)
+    made = "int tg_make_c_handle(void);\n" if C_HANDLE else ""
+    return f"{includes}{made}static const char *const tg_scalar_source =\n{text};\n"
 
 
 def builder() -> Any:
@@ -54,7 +64,7 @@ def builder() -> Any:
     extra = ["-g", f"-fsanitize={sanitize}", "-fno-sanitize-recover=all"] if sanitize else []
     ffi.set_source(
         "tapegrad._core",
-        "".join(f'#include "{name}"\n' for name in HEADERS) + ("int tg_make_c_handle(void);\n" if C_HANDLE else ""),
+        preamble(),
         sources=SOURCES,
         depends=DEPENDS,
         include_dirs=["csrc"],

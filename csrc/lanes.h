@@ -371,7 +371,13 @@ static int64_t NAME(row)(const tg_job *j, int l)
 TG_CLONES static void NAME(read)(tg_job *j, const double *from, int64_t stride, uint32_t first, uint32_t count, double *to)
 {
     const double *x[LANES];
-    EACH x[l] = from + (stride ? stride * NAME(row)(j, l) : 0);
+    for (uint32_t i = 0; !stride && i < count; i++) {
+        double same = from[i];
+        EACH AT(to, first + i)[l] = same;
+    }
+    if (!stride)
+        return;
+    EACH x[l] = from + stride * NAME(row)(j, l);
     for (uint32_t i = 0; i < count; i += TG_TILE)
         EACH for (uint32_t m = i; m < i + TG_TILE && m < count; m++)
             AT(to, first + m)[l] = x[l][m];

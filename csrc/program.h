@@ -71,10 +71,21 @@ typedef struct tg_feed {
     int64_t in_stride, tangent_stride, grad_stride, grad_tangent_stride;
 } tg_feed;
 
+/* A program as machine code, in chunks: k is the instructions first[k] .. first[k + 1] - 1. Of each pair of tables one
+   is for one lane, one for tg_lanes. A forward chunk writes kept slots; other than 0 says that a guard came out otherwise
+   or that a result is not finite, and that what it wrote is no good. Adjoints whose turn is over are 0 again. */
+typedef struct tg_native {
+    uint32_t n_chunks;
+    const uint32_t *first;
+    int (*const *forward[2])(double *);
+    void (*const *reverse[2])(const double *, double *);
+} tg_native;
+
 /* A replay over rows start .. stop - 1, or row[start] .. row[stop - 1]. What is added up is added row after row within
    a job, so its bits depend on the rows alone. */
 typedef struct tg_job {
     const tg_program *program;
+    const tg_native *native;            /* NULL: interpreted */
     const tg_feed *feed;
     uint32_t n_feeds;
     const double *seed;                 /* NULL: no reverse sweep */
@@ -85,7 +96,7 @@ typedef struct tg_job {
     uint32_t *failed;                   /* by row: 0, or 1 + the instruction that would not do as recorded */
     int tangents, nan_errors;           /* nan_errors: results that are refused become nan */
     /* of the replay itself */
-    int lanes, phase;
+    int lanes, phase, interpreted;      /* interpreted: this block of rows, whatever native is */
     uint32_t at, alive;
     int64_t base;
     uint64_t failures;

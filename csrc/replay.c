@@ -1,6 +1,8 @@
 /*  Replays: a job is carried out in slices, so that Python can look for signals in between.
 
-    A block of rows is loaded, run forward, run backward and written; then comes the next. One row runs at width 1.  */
+    A block of rows is loaded, run forward, run backward and written; then comes the next. One row runs at width 1.
+
+    Native code knows rows that do as recorded alone: a block with another starts anew in the interpreter.  */
 #include "program.h"
 #include "flush.h"
 #include "ops.h"
@@ -58,21 +60,24 @@ static double *grad_tangent_of(const tg_feed *f, int64_t *stride)
     return f->grad_tangent;
 }
 
+/* Whether primals are in kept slots; for interpreted values alone they are in live ones. */
+static int kept_slots(const tg_job *j) { return j->seed || j->tangents || j->native; }
+
 int tg_start(tg_job *j)
 {
     const tg_program *p = j->program;
     size_t lanes = j->stop - j->start > 1 ? WIDE : 1, kept = p->n_kept * lanes, live = p->n_live * lanes, n;
-    int derivatives = j->seed || j->tangents;
     const uint32_t n_fixed = p->n_const + p->n_in;
     const int sharing = lanes > 1 && !j->tangents;
-    n = (derivatives ? kept : live) + (j->tangents ? kept : 0) + (j->seed ? live : 0) +
-        (j->seed && j->tangents ? live : 0) + (sharing ? (size_t)n_fixed / sizeof(double) + 1 : 0);
+    size_t primals = kept_slots(j) ? kept : live;
+    n = primals + (j->tangents ? kept : 0) + (j->seed ? live : 0) + (j->seed && j->tangents ? live : 0) +
+        (sharing ? (size_t)n_fixed / sizeof(double) + 1 : 0);
     j->memory = tg_zeroed((n + 8) * sizeof(double));
     if (!j->memory)
         return TG_MEMORY;
     j->lanes = (int)lanes;
     j->primal = (double *)(((uintptr_t)j->memory + 63) & ~(uintptr_t)63);
-    j->tangent = j->primal + (derivatives ? kept : live);
+    j->tangent = j->primal + primals;
     j->adj = j->tangent + (j->tangents ? kept : 0);
     j->adj_tangent = j->adj + (j->seed ? live : 0);
     j->shared = sharing ? (uint8_t *)(j->adj_tangent + (j->seed && j->tangents ? live : 0)) : NULL;
@@ -102,7 +107,7 @@ static void write_out(tg_job *j)
     void (*write)(tg_job *, const double *, const uint32_t *, uint32_t, double *, int64_t) =
         j->lanes == 1 ? one_write : wide_write;
     if (j->out)
-        write(j, j->primal, j->seed || j->tangents ? p->out : p->out + 1, p->n_out, j->out, j->out_stride);
+        write(j, j->primal, kept_slots(j) ? p->out : p->out + 1, p->n_out, j->out, j->out_stride);
     if (j->out_tangent)
         write(j, j->tangent, p->out, p->n_out, j->out_tangent, j->out_tangent_stride);
 }
@@ -117,26 +122,62 @@ static void collect(tg_job *j)
         how(j, last, j->adj_tangent, grad_tangent_of);
 }
 
+/* Chunks from at on, which counts them, as long as there is budget; returns how many instructions they were. */
+static uint64_t native_forward(tg_job *j, uint32_t at, uint64_t budget)
+{
+    const tg_native *code = j->native;
+    uint64_t took = 0;
+    for (; at < code->n_chunks && took < budget; at++) {
+        took += code->first[at + 1] - code->first[at];
+        if (code->forward[j->lanes > 1][at](j->primal)) {
+            j->interpreted = 1;                         /* from the start: shared slots have been written over */
+            at = 0;
+            break;
+        }
+    }
+    j->at = at;
+    return took;
+}
+
+static uint64_t native_reverse(tg_job *j, uint32_t at, uint64_t budget)
+{
+    const tg_native *code = j->native;
+    uint64_t took = 0;
+    for (; at < code->n_chunks && took < budget; at++) {
+        uint32_t k = code->n_chunks - 1 - at;
+        took += code->first[k + 1] - code->first[k];
+        code->reverse[j->lanes > 1][k](j->primal, j->adj);
+    }
+    j->at = at;
+    return took;
+}
+
 /* The step of the machine: from phase to phase, at most budget instructions in one. Returns how many it took. */
 static uint64_t advance(tg_job *j, uint64_t budget)
 {
-    const uint32_t n = j->program->n_instr;
     const int one = j->lanes == 1;
+    const int native = j->native && !j->interpreted &&
+                       (j->phase == FORWARD || (j->phase == REVERSE && j->seed && !j->tangents));
+    const uint32_t n = native ? j->native->n_chunks : j->program->n_instr;
+    uint64_t step = n - j->at < budget ? n - j->at : budget;
+    const uint32_t from = j->at, to = from + (uint32_t)step;
     fp_mode mode;
-    uint32_t step = n - j->at < budget ? n - j->at : (uint32_t)budget, from = j->at, to = from + step;
     switch (j->phase) {
     case LOAD:
         (one ? one_load : wide_load)(j, j->base == j->start);
         j->phase = FORWARD;
+        j->interpreted = 0;
         j->at = 0;
         return 1;
     case FORWARD:
-        if (j->seed || j->tangents)
+        j->at = to;
+        if (native)
+            step = native_forward(j, from, budget);
+        else if (kept_slots(j))
             (one ? one_primals : wide_primals)(j, from, to);
         else
             (one ? one_values : wide_values)(j, from, to);
-        j->at = to;
-        if (to == n || !j->alive) {
+        if (j->at == n || !j->alive) {
             j->phase = !j->alive ? WRITE : j->tangents ? TANGENTS : WRITE;
             j->at = 0;
         }
@@ -161,12 +202,14 @@ static uint64_t advance(tg_job *j, uint64_t budget)
     default:                                            /* at counts what is done, from the end */
         if (j->seed && j->alive) {
             mode = flush_to_zero();
-            if (j->tangents)
+            j->at = to;
+            if (native)
+                step = native_reverse(j, from, budget);
+            else if (j->tangents)
                 (one ? one_reverse_tangents : wide_reverse_tangents)(j, n - to, n - from);
             else
                 (one ? one_reverse : wide_reverse)(j, n - to, n - from);
             restore_fp(mode);
-            j->at = to;
         } else
             j->at = n;
         if (j->at == n) {

@@ -53,6 +53,7 @@ class Path:
         self.core = program
         self.codes = codes
         self.seconds = seconds
+        self.native: Any = None  # a tg_native and what it points to, once compiled
         self.slice = max(1, SLICE * max(1, program.n_instr) // (program.n_instr + program.n_pool + 1))
 
     def place(self, where: int) -> tuple[str, int]:
@@ -62,7 +63,7 @@ class Path:
 
     def run(self, job: Any, stop: threading.Event | None = None) -> None:
         """Carry out a job, in slices."""
-        job.program = self.core
+        job.program, job.native = self.core, self.native[0] if self.native else ffi.NULL
         if lib.tg_start(job):
             raise MemoryError
         try:

@@ -12,7 +12,7 @@ from array import array
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
-from . import _nest, _program_file, _refusals
+from . import _native, _nest, _program_file, _refusals, _source
 from ._core import ffi, lib
 from ._nest import NUMBER, Form
 from ._program_file import MOST_PATHS, Contents
@@ -206,6 +206,31 @@ class Program:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Program:
         return self._copy(None if self._params else self._f, copy.deepcopy(self._params, memo))
+
+    # ---- as machine code ----
+
+    def to_c(self) -> str:
+        """The C source that `native` compiles, of the first path."""
+        return _source.write(self.paths[0].core)[0]
+
+    def native(self) -> Program:
+        """Compile the program with the system's C compiler, and have every replay run that code from here on.
+
+        Values and gradients have the same bits. A block of rows that does not go as recorded is interpreted, and so are
+        derivatives along tangents, once native code has their values, and paths recorded later, until the next call.
+        The code is kept in the folder that TAPEGRAD_CACHE names, or in ~/.cache/tapegrad, for the next process.
+
+        Returns:
+            The program itself.
+
+        Raises:
+            RuntimeError: there is no compiler that works, or the folder is not the user's alone; the program stays as
+                it was.
+        """
+        for path in self.paths:
+            if path.native is None:
+                path.native = _native.compiled(path.core)
+        return self
 
     # ---- numbers in ----
 

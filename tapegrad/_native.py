@@ -1,0 +1,130 @@
+"""Programs as machine code: compiled by the system's compiler, kept in a folder of the user's, loaded from there.
+
+What is in that folder is run, so it has to be the user's own, and nobody else may write there. A library is named after
+what it was made of and after its own bytes: a torn one is not taken for whole, and two processes at once write alike.
+"""
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shutil
+import stat
+import subprocess
+import sysconfig
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from . import _source
+from ._core import ffi
+
+# No fused multiply-add, and no sincos: its bits need not be those of sin and cos.
+FLAGS = ["-std=gnu11", "-O1", "-ffp-contract=off", "-fno-builtin-sin", "-fno-builtin-cos", "-fPIC", "-shared"]
+
+
+def folder() -> Path:
+    """Where libraries are kept: TAPEGRAD_CACHE, or tapegrad in XDG_CACHE_HOME or in ~/.cache; made where it is missing.
+
+    Raises:
+        RuntimeError: it is not a folder of the user's that nobody else may write to.
+    """
+    own = os.environ.get("TAPEGRAD_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    path = Path(own) if own else (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "tapegrad"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise RuntimeError(f"native code cannot be kept: {error}; TAPEGRAD_CACHE names another folder") from error
+    _trusted(path, stat.S_ISDIR, "a folder")
+    return path
+
+
+def _trusted(path: Path, is_kind: Any, kind: str) -> None:
+    status = path.lstat()
+    if not is_kind(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        raise RuntimeError(f"{path} is not {kind} that this user owns and nobody else can write to: it is not loaded")
+
+
+def _run(command: list[str], source: str = "") -> str:
+    """What a command prints; RuntimeError where it fails."""
+    try:
+        done = subprocess.run(
+            command, input=source, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"}
+        )
+    except OSError as error:
+        raise RuntimeError(f"native code needs a C compiler: {command[0]!r} does not run: {error}") from error
+    if done.returncode:
+        raise RuntimeError(f"native code needs a C compiler: {' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    return done.stdout
+
+
+def compiler() -> tuple[list[str], str]:
+    """The command that compiles, from CC or the first that is found, and what tells it from others: the file, and all
+    that it defines, its version and this processor's features among it.
+
+    Raises:
+        RuntimeError: there is none, or it does not work.
+    """
+    if os.name == "nt":
+        raise RuntimeError("native code needs gcc or clang on a POSIX system")
+    named = os.environ.get("CC")
+    candidates = [named] if named else [sysconfig.get_config_var("CC"), "cc", "gcc", "clang"]
+    for candidate in filter(None, candidates):
+        command = candidate.split()
+        path = shutil.which(command[0])
+        if path is not None:
+            break
+    else:
+        tried = ", ".join(filter(None, candidates))
+        raise RuntimeError(f"native code needs a C compiler, and none was found ({tried}): install gcc, or set CC")
+    command = [path, *command[1:]]
+    defines = ["-E", "-dM", "-x", "c", "-"]
+    try:
+        return [*command, *FLAGS, "-march=native"], _run([*command, "-march=native", *defines])
+    except RuntimeError:
+        return [*command, *FLAGS], _run([*command, *defines])
+
+
+def library(source: str) -> Path:
+    """The compiled source, from the folder where it is there and whole."""
+    command, described = compiler()
+    made_of = hashlib.sha256("\0".join([*command, described, source]).encode()).hexdigest()[:32]
+    where = folder()
+    for path in where.glob(f"{made_of}-*.so"):
+        _trusted(path, stat.S_ISREG, "a file")
+        if path.stem.endswith("-" + _digest(path)):
+            return path
+    with tempfile.TemporaryDirectory(dir=where) as scratch:
+        text, made = Path(scratch, "program.c"), Path(scratch, "program.so")
+        text.write_text(source, encoding="utf-8")
+        _run([*command, str(text), "-o", str(made), "-lm"])
+        with made.open("rb+") as file:
+            os.fsync(file.fileno())
+        path = where / f"{made_of}-{_digest(made)}.so"
+        os.chmod(made, 0o700)
+        os.replace(made, path)
+    return path
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:32]
+
+
+def compiled(program: Any) -> tuple[Any, ...]:
+    """A tg_native of a program of the core, and what it points to; a library that goes may take its code with it."""
+    source, first = _source.write(program)
+    path = library(source)
+    try:
+        loaded = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise RuntimeError(f"native code cannot be loaded: {error}; TAPEGRAD_CACHE names another folder") from error
+    native = ffi.new("tg_native *")
+    starts = ffi.new("uint32_t[]", first)
+    native.n_chunks, native.first = len(first) - 1, starts
+    for k, width in enumerate(("one", "wide")):
+        for table in ("forward", "reverse"):
+            address = ctypes.addressof(ctypes.c_char.in_dll(loaded, f"{width}_{table}"))
+            getattr(native, table)[k] = ffi.cast(ffi.typeof(getattr(native, table)).item, address)
+    return native, starts, loaded

@@ -1,0 +1,393 @@
+"""Programs as machine code: the interpreter's bits, its errors, and a cache that nobody else can feed."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import subprocess
+import sys
+from array import array
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reference import BINARY, UNARY, apply
+
+import tapegrad
+from tapegrad import Value, _native
+from tapegrad.program import BranchChanged, record
+
+try:
+    _native.compiler()
+except RuntimeError as error:
+    pytest.skip(str(error), allow_module_level=True)
+
+SIZES = (1, 15, 16, 17, 100)
+SPECIAL = (0.0, -0.0, 1.0, -1.0, 0.5, 2.0, -3.5, 1e-320, 1e-200, 1e200, math.inf, -math.inf, math.nan)
+POSIX_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cache(tmp_path_factory):
+    """A cache for these tests alone; its path."""
+    with pytest.MonkeyPatch.context() as patch:
+        path = tmp_path_factory.mktemp("cache") / "tapegrad"
+        patch.setenv("TAPEGRAD_CACHE", str(path))
+        yield path
+
+
+def twins(f, *examples, **options):
+    """The same program interpreted and native."""
+    return record(f, *examples, **options), record(f, *examples, **options).native()
+
+
+def bits(x):
+    """Numbers as what tells two of them apart: their bits, one for all nans."""
+    if isinstance(x, (list, tuple)):
+        return [bits(item) for item in x]
+    return "nan" if math.isnan(x) else x.hex()
+
+
+def outcome(call, *args, **options):
+    """The bits of what it returns, or the exception."""
+    try:
+        return bits(call(*args, **options))
+    except (ArithmeticError, ValueError, RuntimeError) as error:
+        return type(error), str(error)
+
+
+def reverse(p, row, seed):
+    return [list(numbers) for numbers in p.reverse(p.flat(row), seed)]
+
+
+def same_for(interpreted, native, *rows):
+    """Fails unless both do the same for the rows, each a tuple of numbers, one by one and as batches."""
+    n_out = len(interpreted(*rows[0])) if isinstance(interpreted.out, tuple) else 1
+    everything = tuple(range(len(rows[0])))
+    for row in rows:
+        assert outcome(native, *row) == outcome(interpreted, *row)
+        seed = array("d", [0.5 - k for k in range(n_out)])
+        assert outcome(reverse, native, row, seed) == outcome(reverse, interpreted, row, seed)
+    for size in SIZES:
+        columns = [list(column) for column in zip(*(rows[k % len(rows)] for k in range(size)))]
+        assert outcome(native.map(), *columns) == outcome(interpreted.map(), *columns)
+        if n_out == 1:
+            for options in ({}, {"reduce": "mean"}):
+                loops = [p.map(**options) for p in (interpreted, native)]
+                results = [outcome(loop.value_and_grad, *columns, argnums=everything) for loop in loops]
+                assert results[0] == results[1]
+
+
+ROWS = [(name, 1) for name in UNARY] + [(name, 2) for name in BINARY]
+
+
+def every_row(skip=()):
+    """A function of two numbers whose result depends on every row of one and two operands."""
+
+    def f(a, b):
+        ys = [apply(name, *(a, b)[:n]) for name, n in ROWS if name not in skip]
+        return tapegrad.sum([y * (k + 1.5) for k, y in enumerate(ys)])
+
+    return f
+
+
+@pytest.mark.parametrize("on_error", ["raise", "nan"])
+def test_every_row_has_the_interpreters_bits(on_error):
+    """Each row on its own reads what its partials name, and is refused what it is refused."""
+
+    def f(a, b):
+        return [apply(name, *(a, b)[:n]) for name, n in ROWS]
+
+    both = twins(f, 0.3, 0.7, on_error=on_error)
+    same_for(*both, (0.3, 0.7), (0.9, -0.2), (0.5, 0.5), (1e-5, 0.999), *((a, b) for a in SPECIAL for b in SPECIAL[:7]))
+
+
+def test_a_single_result_of_every_row_has_the_same_gradient_in_batches():
+    both = twins(every_row(), 0.3, 0.7)
+    same_for(*both, (0.3, 0.7), (0.9, 0.2), (0.5, 0.5), (1e-5, 0.999))
+
+
+@pytest.mark.parametrize("name", [name for name, _ in ROWS])
+def test_a_row_treats_what_is_not_finite_as_the_interpreter_does(name):
+    """An adjoint of 0 does not meet an infinite partial."""
+    n = dict(ROWS)[name]
+    both = twins(lambda a, b: apply(name, *(a, b)[:n]) * b, 0.3, 0.7, on_error="nan")
+    same_for(*both, *((a, b) for a in SPECIAL for b in SPECIAL))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 40, 300])
+def test_rows_of_many_operands_unrolled_and_as_loops(n):
+    """Operands that are made before, inputs, constants, and the same twice."""
+
+    def f(xs, a):
+        made = [x * a for x in xs]
+        d = tapegrad.dot(made, [xs[k // 2] if k % 3 else Value(1.5) for k in range(n)], a)
+        e = tapegrad.dot(xs, xs)
+        s = tapegrad.sum([*xs, *made, a, a, d])
+        return tapegrad.logsumexp([*made, d, s]) + tapegrad.mse(xs, made) + tapegrad.cross_entropy(xs, 0) * e
+
+    xs = [math.sin(k + 1.0) for k in range(n)]
+    p, q = twins(f, xs, 0.25)
+    assert bits(p.value_and_grad(xs, 0.25, argnums=(0, 1))) == bits(q.value_and_grad(xs, 0.25, argnums=(0, 1)))
+    for size in SIZES:
+        rows = [[x + k for x in xs] for k in range(size)]
+        loops = [r.map(in_axes=(0, None), reduce="sum") for r in (p, q)]
+        assert bits(loops[0].value_and_grad(rows, 0.5, argnums=(0, 1))) == bits(
+            loops[1].value_and_grad(rows, 0.5, argnums=(0, 1))
+        )
+    infinite = [math.inf, *xs[1:]]
+    assert outcome(p.value_and_grad, infinite, 1.0) == outcome(q.value_and_grad, infinite, 1.0)
+
+
+step = st.tuples(
+    st.sampled_from([*UNARY, *BINARY, *("add", "sub", "mul", "tanh", "sin", "sigmoid", "dot", "sum") * 4]),
+    st.lists(st.integers(0, 9), min_size=3, max_size=5),
+    st.sampled_from([False] * 15 + [True]),
+)
+
+
+row = st.tuples(st.floats(-2, 2), st.floats(-2, 2))
+
+
+@given(st.lists(step, min_size=30, max_size=200), st.lists(row, min_size=1, max_size=20))
+@settings(max_examples=30)
+def test_random_programs_have_the_interpreters_bits(steps, rows):
+    def f(a, b):
+        values = [a, b, Value(0.5)]
+        for name, (i, j, *rest), compare in steps:
+            x, y = values[-1 - i % len(values)], values[-1 - j % len(values)]
+            others = [values[-1 - k % len(values)] for k in rest]
+            try:
+                if name in ("dot", "sum"):
+                    values.append(tapegrad.dot([x, *others], [y, *others]) if name == "dot" else tapegrad.sum(others))
+                else:
+                    values.append(apply(name, x, y) if name in BINARY else apply(name, x))
+                if compare:
+                    values.append(values[-1] * 0.5 if values[-1] > y else values[-1] + y)
+            except (ArithmeticError, ValueError):
+                values.append(x - y)
+        return tapegrad.sum([v.tanh() for v in values[2:]])
+
+    same_for(*twins(f, *rows[0], on_error="nan"), *rows)
+
+
+def relu_by_hand(x, w):
+    y = x * w
+    return y * 2.0 if y > 0.0 else y * 0.5
+
+
+def test_a_guard_that_comes_out_otherwise_is_reported():
+    q = record(relu_by_hand, 1.0, 2.0).native()
+    assert q(3.0, 2.0) == 12.0
+    for call in (q, q.grad):
+        with pytest.raises(BranchChanged) as caught:
+            call(-3.0, 2.0)
+        assert caught.value.operands == (-6.0, 0.0)
+    xs, ws = [1.0] * 40, [2.0] * 40
+    xs[33] = -1.0
+    with pytest.raises(BranchChanged, match="in row 33"):
+        q.map()(xs, ws)
+    assert outcome(q, math.nan, 1.0)[0] is BranchChanged
+
+
+def test_rows_on_other_paths_are_recorded_and_have_the_same_bits():
+    p, q = twins(relu_by_hand, 1.0, 2.0, on_branch="record")
+    same_for(p, q, *((x, 0.7) for x in (1.0, 2.0, -1.0, 3.0, -0.0)))
+    assert len(q.paths) == 2 and q.paths[1].native is None
+    q.native()
+    assert all(path.native for path in q.paths)
+    same_for(p, q, *((x, 0.7) for x in (1.0, 2.0, -1.0, 3.0, -0.0)))
+
+
+def test_domain_errors_name_their_line_and_row():
+    p, q = twins(lambda x, y: (x / y).log() + y.sqrt(), 1.0, 2.0)
+    same_for(p, q, (1.0, 2.0), (2.0, 3.0))
+    for bad in ((-1.0, 2.0), (1.0, 0.0), (0.0, 1.0)):
+        same_for(p, q, bad)
+        assert outcome(q, *bad)[0] in (ValueError, ZeroDivisionError)
+        xs, ys = [1.0] * 21, [2.0] * 21
+        xs[17], ys[17] = bad
+        assert outcome(q.map(), xs, ys) == outcome(p.map(), xs, ys)
+        assert "in row 17" in outcome(q.map(), xs, ys)[1]
+
+
+def test_slots_that_are_shared_survive_a_block_that_starts_anew():
+    """The last step alone is refused, when native code has written over slots that earlier ones read."""
+
+    def f(x):
+        y = x
+        for k in range(500):
+            y = y + x if k % 3 else y - 0.5
+        return y + y.exp().log()
+
+    p, q = twins(f, 0.001)
+    same_for(p, q, (0.001,), (100.0,), (0.002,), (-100.0,))
+
+
+def test_tangents_go_over_native_primals():
+    def f(x, y):
+        return tapegrad.logsumexp([x * y, x.tanh() / y, (x + y).sigmoid()])
+
+    p, q = twins(f, 0.3, 0.7)
+    assert bits(p.jvp((0.2, 0.4), (1.0, -1.0))) == bits(q.jvp((0.2, 0.4), (1.0, -1.0)))
+    assert bits(p.hvp(0.2, 1.0, 0.4)) == bits(q.hvp(0.2, 1.0, 0.4))
+    assert bits(p.jacobian(0.2, 0.4, argnums=(0, 1))) == bits(q.jacobian(0.2, 0.4, argnums=(0, 1)))
+    assert bits(p.hessian(0.2, 0.4)) == bits(q.hessian(0.2, 0.4))
+
+
+@pytest.mark.parametrize("f", [lambda x: [x, x], lambda x: [x * 1.0, x], lambda x: [x - x, -x]])
+def test_programs_of_hardly_anything(f):
+    p, q = twins(f, 1.5)
+    same_for(p, q, (1.5,), (-0.0,), (math.inf,))
+
+
+def test_native_is_the_program_itself_and_compiles_once(cache):
+    p = record(lambda x: x * 3.25, 1.0)
+    assert p.native() is p
+    before = sorted(os.listdir(cache))
+    native = p.paths[0].native
+    p.native()
+    record(lambda x: x * 4.25, 1.0).native()  # a constant is no part of the source
+    assert p.paths[0].native is native and sorted(os.listdir(cache)) == before
+
+
+# ---- the source ----
+
+
+@pytest.mark.parametrize("name", ["gcc", "clang", "cc"])
+def test_to_c_compiles_on_its_own_without_a_warning(name, tmp_path):
+    if shutil.which(name) is None:
+        pytest.skip(f"no {name}")
+    source = tmp_path / "program.c"
+    source.write_text(record(every_row(), 0.3, 0.7).to_c())
+    command = [name, "-std=gnu11", "-O1", "-ffp-contract=off", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
+    for more in ([], ["-march=native"]):
+        subprocess.run([*command, *more, "-c", str(source), "-o", str(tmp_path / "program.o")], check=True)
+
+
+# ---- the cache ----
+
+PROGRAM = """
+import sys, tapegrad
+from tapegrad import _native
+from tapegrad.program import record
+compiled, run = [], _native._run
+def counted(command, *rest):
+    compiled.append("-o" in command)
+    return run(command, *rest)
+_native._run = counted
+p = record(lambda x, y: (x * y).tanh() + x.exp(), 0.5, 2.0)
+before = p.value_and_grad(0.25, 0.75, argnums=(0, 1))
+try:
+    p.native()
+except RuntimeError as error:
+    print("refused", error)
+assert p.value_and_grad(0.25, 0.75, argnums=(0, 1)) == before
+print("compiled", sum(compiled), p.paths[0].native is not None)
+"""
+
+
+@pytest.fixture
+def fresh(tmp_path, monkeypatch, script):
+    """A cache that is not there yet, and a function that compiles a program in a process of its own: what it prints."""
+    path = tmp_path / "own"
+    monkeypatch.setenv("TAPEGRAD_CACHE", str(path))
+    return path, lambda: script(PROGRAM).stdout
+
+
+def test_a_second_process_compiles_nothing(fresh):
+    path, compiles = fresh
+    assert compiles() == "compiled 1 True\n"
+    assert compiles() == "compiled 0 True\n"
+    assert path.stat().st_mode & 0o777 == 0o700 and len(os.listdir(path)) == 1
+
+
+def test_a_torn_library_is_made_again(fresh):
+    path, compiles = fresh
+    compiles()
+    (library,) = path.iterdir()
+    whole = library.read_bytes()
+    library.write_bytes(whole[: len(whole) // 2])
+    assert compiles() == "compiled 1 True\n"
+    assert library.read_bytes() == whole or len(list(path.iterdir())) == 2
+    assert compiles() == "compiled 0 True\n"
+
+
+def test_two_processes_at_once_both_get_it(fresh, handle):
+    _, compiles = fresh
+    env = dict(os.environ, TAPEGRAD_HANDLE=handle)
+    command = [sys.executable, "-c", PROGRAM]
+    both = [subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    for process in both:
+        out, _ = process.communicate(timeout=300)
+        assert process.returncode == 0 and out.endswith("True\n")
+    assert compiles() == "compiled 0 True\n"
+
+
+def spoil_folder(path):
+    path.chmod(0o777)
+
+
+def link_folder(path):
+    path.rename(path.with_name("elsewhere"))
+    path.symlink_to(path.with_name("elsewhere"))
+
+
+def give_folder_away(path):
+    os.chown(path, 12345, -1)
+
+
+def replace_by_file(path):
+    shutil.rmtree(path)
+    path.write_text("")
+
+
+def spoil_library(path):
+    next(path.iterdir()).chmod(0o777)
+
+
+def link_library(path):
+    library = next(path.iterdir())
+    library.rename(path.with_name("library"))
+    library.symlink_to(path.with_name("library"))
+
+
+def give_library_away(path):
+    os.chown(next(path.iterdir()), 12345, -1)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [spoil_folder, link_folder, give_folder_away, replace_by_file, spoil_library, link_library, give_library_away],
+)
+def test_what_others_could_have_written_is_not_loaded(fresh, spoil):
+    path, compiles = fresh
+    compiles()
+    if spoil in (give_folder_away, give_library_away) and not POSIX_ROOT:
+        pytest.skip("only root can give files away")
+    spoil(path)
+    said = compiles()
+    assert said.startswith("refused") and str(path) in said and said.endswith("compiled 0 False\n")
+
+
+@pytest.mark.parametrize("missing", ["CC", "PATH"])
+def test_without_a_compiler_the_interpreter_goes_on(fresh, missing, monkeypatch, tmp_path):
+    path, compiles = fresh
+    if missing == "CC":
+        monkeypatch.setenv("CC", "no-such-compiler -m64")
+    else:
+        monkeypatch.delenv("CC", raising=False)
+        monkeypatch.setenv("PATH", str(tmp_path))
+    said = compiles()
+    assert "needs a C compiler" in said and said.endswith("compiled 0 False\n") and not path.exists()
+
+
+def test_a_compiler_that_fails_is_quoted(fresh, monkeypatch, tmp_path):
+    path, compiles = fresh
+    broken = tmp_path / "broken"
+    broken.write_text("#!/bin/sh\necho out of order >&2\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("CC", str(broken))
+    said = compiles()
+    assert "out of order" in said and said.endswith("compiled 0 False\n") and not path.exists()
