@@ -10,6 +10,9 @@
 #define EACH for (int l = 0; l < LANES; l++)
 #define WEIGHED(g, partial) ((g) == 0.0 ? 0.0 : (g) * (partial))
 
+/* Forward a partial of 0 passes nothing on either: its adjoint would be 0. */
+#define SLOPE(t, partial) ((partial) == 0.0 ? 0.0 : WEIGHED(t, partial))
+
 /* A dot reads an operand that all rows share as one number: the many weights of a layer crowd the nearest cache less. */
 #define SHARED(slot) (LANES > 1 && j->shared && (slot) < n_fixed && j->shared[slot])
 
@@ -147,12 +150,12 @@ TG_CLONES static void NAME(tangents)(tg_job *j, uint32_t from, uint32_t to)
         EACH {                                                                                                         \
             double a = xa[l], b = xb[l], y = xy[l];                                                                    \
             (void)a, (void)b, (void)y, (void)tb;                                                                       \
-            t[l] = WEIGHED(ta[l], da) + (db);                                                                          \
+            t[l] = SLOPE(ta[l], da) + (db);                                                                          \
         }                                                                                                              \
         break;                                                                                                         \
     }
 #define TG_UNARY(NAME_, method, aliases, symbol, refusal, primal, da, ...) ROW(NAME_, da, 0.0)
-#define TG_BINARY(NAME_, method, aliases, symbol, refusal, primal, da, db, ...) ROW(NAME_, da, WEIGHED(tb[l], db))
+#define TG_BINARY(NAME_, method, aliases, symbol, refusal, primal, da, db, ...) ROW(NAME_, da, SLOPE(tb[l], db))
 #define TG_PASSIVE(NAME_, method, aliases, symbol, refusal, primal, da, ...) ROW(NAME_, da, 0.0)
 #include "ops.def"
 #undef ROW
@@ -163,7 +166,7 @@ TG_CLONES static void NAME(tangents)(tg_job *j, uint32_t from, uint32_t to)
                 uint32_t x = pool[2 * i], w = pool[2 * i + 2];
                 EACH {
                     double a = AT(v, x)[l], b = AT(v, w)[l], ta = AT(d, x)[l], tb = AT(d, w)[l];
-                    t[l] += WEIGHED(ta, b) + WEIGHED(tb, a);
+                    t[l] += SLOPE(ta, b) + SLOPE(tb, a);
                 }
             }
             break;
@@ -176,7 +179,7 @@ TG_CLONES static void NAME(tangents)(tg_job *j, uint32_t from, uint32_t to)
         case TG_LOGSUMEXP:
             EACH t[l] = 0.0;
             for (uint32_t i = 0; i < s->b; i++)
-                EACH t[l] += WEIGHED(AT(d, pool[2 * i])[l], exp(AT(v, pool[2 * i])[l] - AT(v, s->y)[l]));
+                EACH t[l] += SLOPE(AT(d, pool[2 * i])[l], exp(AT(v, pool[2 * i])[l] - AT(v, s->y)[l]));
             break;
         default: continue;
         }
@@ -450,5 +453,6 @@ TG_CLONES static void NAME(collect)(tg_job *j, int last_block, double *adj, doub
 #undef AT
 #undef EACH
 #undef WEIGHED
+#undef SLOPE
 #undef PASS
 #undef BENT
