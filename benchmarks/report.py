@@ -83,9 +83,10 @@ _NEURON = """\
 _PROGRAMS = """\
 What records or builds a graph once, freezes it and replays it. Two moons is the loss of 100 points as above by its 337
 weights; the chain has 10^5 operations, a tanh after every twentieth; a row is the loss of one point by weights and
-point, and a batch 1,024 rows with weights of their own. All numbers are per recorded node, of which tapegrad's
-recording counts how many there are, and for value and gradient; H v is the Hessian times a vector, as a multiple of
-that. Freezing leaves out the Python loops that make the graph; for what compiles it is the compilation."""
+point, and a batch 1,024 rows with weights of their own, or 65,536 that share them: then the gradient is of the mean.
+All numbers are per recorded node, of which tapegrad's recording counts how many there are, and for value and gradient;
+H v is the Hessian times a vector, as a multiple of that. Freezing leaves out the Python loops that make the graph; for
+what compiles it is the compilation."""
 _ADAM = """\
 The optimizer's step alone: `tapegrad.optim.Adam`, `torch.optim.Adam`, and list comprehensions over closures."""
 _DEPTH = """\
@@ -218,10 +219,11 @@ def _program_goals(programs: Any) -> Iterator[tuple[str, str, float, list[float]
         yield "… one sample, ns", "at most", goal, [1e9 * t for t in found(graph, "tapegrad", "one")]
         along = [a / b for a, b in zip(found(graph, "tapegrad", "along"), found(graph, "tapegrad", "one"))]
         yield "… H v, in gradients", "at most", 3.0, along
-    one, two = found("row", "tapegrad", "batch 1"), found("row", "tapegrad", "batch 2")
-    yield "program, batch: ns", "at most", 1.0, [1e9 * t for t in one]
-    yield "… times faster on 2 threads", "at least", 1.8, [a / b for a, b in zip(one, two)]
-    yield "… compiled, ns", "at most", 0.5, [1e9 * t for t in found("row", "tapegrad, native", "batch 1")]
+    for key, title in (("batch", "program, batch: ns"), ("shared", "… weights shared, ns")):
+        one, two, native = found("row", "tapegrad", f"{key} 1"), found("row", "tapegrad", f"{key} 2"), f"{key} 1"
+        yield title, "at most", 1.0, [1e9 * t for t in one]
+        yield "… times faster on 2 threads", "at least", 1.8, [a / b for a, b in zip(one, two)]
+        yield "… compiled, ns", "at most", 0.5, [1e9 * t for t in found("row", "tapegrad, native", native)]
     yield "compiling, ms", "at most", 1.0, [1e3 * t for t in found("row", "tapegrad, native", "freeze")]
 
 
@@ -371,11 +373,12 @@ def _program_tables(programs: dict[str, list[list[dict[str, Any]]]]) -> list[str
                 continue
             shown = [_spread(_of(found, "freeze"), 1e6 / nodes), _spread(_of(found, "one"), 1e9 / nodes)]
             shown.append(_spread([one["along"] / one["one"] for one in found]))
-            for key in ("batch 1", "batch 2") if graph == "row" else ():
+            for key in ("batch 1", "batch 2", "shared 1", "shared 2") if graph == "row" else ():
                 shown.append(_spread(_of(found, key), 1e9 / nodes) if key in found[0] else "")
             rows.append([name, *shown])
         head = [f"{nodes:,} nodes", "freezing, µs", "one sample, ns", "H v, gradients"]
-        head += ["batch, ns", "on 2 threads, ns"] if graph == "row" else []
+        if graph == "row":
+            head += ["batch, ns", "on 2 threads, ns", "weights shared, ns", "on 2 threads, ns"]
         lines += [f"### {title}", "", *_table(head, rows), ""]
     return lines[:-1]
 

@@ -513,6 +513,18 @@ tg_program *tg_new_program(uint32_t n_const, uint32_t n_in, uint32_t n_out, uint
 
 void tg_free_program(tg_program *p) { free(p); }
 
+uint64_t tg_cost(const tg_program *p)
+{
+    uint64_t each[TG_GUARD + 1], cost = 0;
+    for (int op = 0; op <= TG_GUARD; op++)
+        each[op] = op == TG_LOGSUMEXP || (op < TG_DOT && strchr(tg_ops[op].primal, '(')) ? 16 : 1;
+    for (uint32_t k = 0; k < p->n_instr; k++) {
+        const tg_instr *s = p->instr + k;
+        cost += each[s->op] * (s->op < TG_OPS && tg_is_many((int)s->op) ? s->b : 1);
+    }
+    return cost;
+}
+
 static tg_program *finish(draft *d, const reach *r, const uint32_t *out, uint32_t n_out)
 {
     tg_program size = {0}, *p;

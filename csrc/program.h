@@ -61,6 +61,8 @@ tg_program *tg_new_program(uint32_t n_const, uint32_t n_in, uint32_t n_out, uint
    written, both numberings do not name the same values, or a slot that a partial needs is written again. */
 int tg_check_program(const tg_program *p);
 void tg_free_program(tg_program *p);
+/* About what its instructions cost in one lane, in additions: what calls a function counts for 16. */
+uint64_t tg_cost(const tg_program *p);
 
 /* What an argument is and what becomes of it: count inputs from input first on. Strides are in doubles from row to row;
    0 reads the same for all rows, and adds up over them where it is written. */

@@ -9,7 +9,7 @@ from typing import Any
 from . import _refusals
 from ._core import ffi, lib
 
-SLICE = 1 << 18  # operands, in all lanes, that a call into C takes before Python looks for signals: 1 to 50 ms
+SLICE = 1 << 22  # additions, in all lanes, that a call into C takes before Python looks for signals: 1 to 50 ms
 COMPARISONS = ("<", "<=", ">", ">=")
 GUARD = lib.tg_op_count
 _LINE_BITS = 20
@@ -54,7 +54,7 @@ class Path:
         self.codes = codes
         self.seconds = seconds
         self.native: Any = None  # a tg_native and what it points to, once compiled
-        self.slice = max(1, SLICE * max(1, program.n_instr) // (program.n_instr + program.n_pool + 1))
+        self.slice = SLICE * max(1, program.n_instr) // (lib.tg_cost(program) + 1)
 
     def place(self, where: int) -> tuple[str, int]:
         """File and line."""

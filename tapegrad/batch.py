@@ -15,7 +15,7 @@ from ._replay import Feed, Path, Work, pointer, zeros
 if TYPE_CHECKING:
     from .program import Program
 
-CHUNKS = 64  # at most, in which sums are made: they depend on the number of rows alone, so the bits do, too
+CHUNKS = 16  # at most, in which sums are made: they depend on the number of rows alone, so the bits do, too
 CHUNK_ROWS = 256  # at least
 REFUSALS = (ValueError, ZeroDivisionError, OverflowError)
 WORTH_THREADS = 1 << 16  # instructions times rows below which threads cost more than they give
