@@ -462,13 +462,13 @@ static PyObject *floats(PyObject *values, int grads)
 static PyObject *module_data(PyObject *module, PyObject *values)
 {
     (void)module;
-    return tg_note_escape("data() was called") ? NULL : floats(values, 0);
+    return tg_note_escape("data() was called: a replay does not see it") ? NULL : floats(values, 0);
 }
 
 static PyObject *module_grads(PyObject *module, PyObject *values)
 {
     (void)module;
-    return tg_note_escape("grads() was called") ? NULL : floats(values, 1);
+    return tg_note_escape("grads() was called: a replay does not see it") ? NULL : floats(values, 1);
 }
 
 static PyObject *module_set_data(PyObject *module, PyObject *args)
@@ -479,7 +479,8 @@ static PyObject *module_set_data(PyObject *module, PyObject *args)
     int64_t count;
     int good = 0;
     (void)module;
-    if (!PyArg_ParseTuple(args, "OO", &values, &numbers) || tg_note_escape("set_data() was called"))
+    if (!PyArg_ParseTuple(args, "OO", &values, &numbers) ||
+        tg_note_escape("set_data() was called: a replay does not see it"))
         return NULL;
     count = tg_gather(&list, numbers);
     if (count >= 0 && list.numbers < list.n)
@@ -530,7 +531,7 @@ static PyObject *module_sgd(PyObject *module, PyObject *args)
     if (!PyArg_ParseTuple(args, "OddddpppO", &values, &r.lr, &r.momentum, &r.dampening, &r.weight_decay, &r.nesterov,
                           &r.maximize, &r.first, &buffer))
         return NULL;
-    if (tg_note_escape("an optimizer wrote .data"))
+    if (tg_note_escape("an optimizer wrote .data: a replay does not see it"))
         return NULL;
     good = tg_gather_values(&list, values) && state_of(buffer, list.n, &state);
     if (good)
@@ -549,7 +550,7 @@ static PyObject *module_adam(PyObject *module, PyObject *args)
     if (!PyArg_ParseTuple(args, "OddddddppO!O!O", &values, &r.lr, &r.beta1, &r.beta2, &r.eps, &r.weight_decay, &r.step,
                           &r.decoupled, &r.maximize, &PyByteArray_Type, &first, &PyByteArray_Type, &second, &largest))
         return NULL;
-    if (tg_note_escape("an optimizer wrote .data"))
+    if (tg_note_escape("an optimizer wrote .data: a replay does not see it"))
         return NULL;
     good = tg_gather_values(&list, values) && state_of(first, list.n, &m) && state_of(second, list.n, &v) &&
            state_of(largest, list.n, &top);

@@ -473,7 +473,7 @@ out:
 static PyObject *get_data(PyObject *self, void *unused)
 {
     (void)unused;
-    if (!has_node((Value *)self) || tg_note_escape(".data was read"))
+    if (!has_node((Value *)self) || tg_note_escape(".data was read: a replay does not see it"))
         return NULL;
     return PyFloat_FromDouble(T->data[((Value *)self)->id]);
 }
@@ -491,7 +491,8 @@ static int set_data(PyObject *self, PyObject *o, void *unused)
 {
     double x;
     (void)unused;
-    if (!new_number((Value *)self, "data must be a number", o, &x) || tg_note_escape(".data was written"))
+    if (!new_number((Value *)self, "data must be a number", o, &x) ||
+        tg_note_escape(".data was written: a replay does not see it"))
         return -1;
     T->data[((Value *)self)->id] = x;
     return 0;
@@ -500,7 +501,7 @@ static int set_data(PyObject *self, PyObject *o, void *unused)
 static PyObject *get_grad(PyObject *self, void *unused)
 {
     (void)unused;
-    if (!has_node((Value *)self) || tg_note_escape(".grad was read"))
+    if (!has_node((Value *)self) || tg_note_escape(".grad was read: a replay does not see it"))
         return NULL;
     return PyFloat_FromDouble(tg_read_grad(T, ((Value *)self)->id, tg_thread()));
 }

@@ -13,7 +13,7 @@
 /* Forward a partial of 0 passes nothing on either: its adjoint would be 0. */
 #define SLOPE(t, partial) ((partial) == 0.0 ? 0.0 : WEIGHED(t, partial))
 
-/* A dot reads an operand that all rows share as one number: the many weights of a layer crowd the nearest cache less. */
+/* A dot reads an operand that all rows share as one number: the weights of a layer crowd the nearest cache less. */
 #define SHARED(slot) (LANES > 1 && j->shared && (slot) < n_fixed && j->shared[slot])
 
 /* Lanes that did not do as recorded are out from here on. */
@@ -315,8 +315,11 @@ TG_CLONES static void NAME(reverse_tangents)(tg_job *j, uint32_t from, uint32_t 
             hb[l] = WEIGHED(h[l], db) + WEIGHED(g[l], BENT(dab, ta[l]) + BENT(dbb, tb[l]));                            \
         }                                                                                                              \
         PASS(s->live_a, ga, ha)
-#define TG_UNARY(NAME_, method, aliases, symbol, refusal, primal, da, daa, doc) ROW(NAME_, da, 0.0, daa, 0.0, 0.0) break; }
-#define TG_PASSIVE(NAME_, method, aliases, symbol, refusal, primal, da, daa, doc) ROW(NAME_, da, 0.0, daa, 0.0, 0.0) break; }
+#define TG_UNARY(NAME_, method, aliases, symbol, refusal, primal, da, daa, doc)                                        \
+        ROW(NAME_, da, 0.0, daa, 0.0, 0.0)                                                                             \
+        break;                                                                                                         \
+    }
+#define TG_PASSIVE TG_UNARY
 #define TG_BINARY(NAME_, method, aliases, symbol, refusal, primal, da, db, daa, dab, dbb, doc)                         \
         ROW(NAME_, da, db, daa, dab, dbb)                                                                              \
         PASS(s->live_b, gb, hb)                                                                                        \
@@ -371,7 +374,8 @@ static int64_t NAME(row)(const tg_job *j, int l)
     return j->row ? j->row[at] : at;
 }
 
-TG_CLONES static void NAME(read)(tg_job *j, const double *from, int64_t stride, uint32_t first, uint32_t count, double *to)
+TG_CLONES static void NAME(read)(tg_job *j, const double *from, int64_t stride, uint32_t first, uint32_t count,
+                                 double *to)
 {
     const double *x[LANES];
     for (uint32_t i = 0; !stride && i < count; i++) {
@@ -426,7 +430,8 @@ static void NAME(seeds)(tg_job *j)
 }
 
 /* The adjoints of the inputs, which are 0 again afterwards; what is added up over rows stays until the last block. */
-TG_CLONES static void NAME(collect)(tg_job *j, int last_block, double *adj, double *tg_feed_grad(const tg_feed *, int64_t *))
+TG_CLONES static void NAME(collect)(tg_job *j, int last_block, double *adj,
+                                    double *tg_feed_grad(const tg_feed *, int64_t *))
 {
     for (uint32_t k = 0; k < j->n_feeds; k++) {
         const tg_feed *f = j->feed + k;

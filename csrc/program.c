@@ -25,7 +25,7 @@ typedef struct {
     double *value;
     uint32_t *pool, *table;     /* table: hash of (op, operands) to node + 1 */
     uint32_t len, pool_len, mask;
-    uint32_t folded, shared, fused;
+    uint32_t folded, shared, fused, captured, foreign;
 } draft;
 
 /* Which of its operands and result the partials of an operation name, first and second: 1 a, 2 b, 4 y. */
@@ -165,7 +165,8 @@ static uint32_t many_of(draft *d, int op, uint32_t *ids, uint32_t n, double valu
         return two(d, TG_DIV, y, constant(d, half), value, where);
     case TG_HINGE:
         for (uint32_t k = 0; k < half; k++) {
-            uint32_t margin = compute(d, TG_SUB, constant(d, 1.0), compute(d, TG_MUL, ids[half + k], ids[k], where), where);
+            uint32_t product = compute(d, TG_MUL, ids[half + k], ids[k], where);
+            uint32_t margin = compute(d, TG_SUB, constant(d, 1.0), product, where);
             ids[k] = compute(d, TG_RELU, margin, margin, where);
         }
         n = half;
@@ -208,7 +209,7 @@ static int reach_down(const tg_tape *t, reach *r, uint32_t start, const uint32_t
 #define NEED(id)                                                                                                       \
     do {                                                                                                               \
         needed[id] |= 1;                                                                                               \
-        r->top = (id) >= r->top ? (id) + 1 : r->top;                                                                            \
+        r->top = (id) >= r->top ? (id) + 1 : r->top;                                                                   \
     } while (0)
     for (uint32_t k = 0; k < n_out; k++) {
         if (out[k] < start && !(needed[out[k]] & 2))
@@ -264,9 +265,9 @@ static int reach_down(const tg_tape *t, reach *r, uint32_t start, const uint32_t
 
 static uint32_t numbered(const reach *r, uint32_t id) { return r->number[id - r->first] - NUMBERED; }
 
-static void draft_up(const tg_tape *t, reach *r, draft *d, uint32_t start, const uint32_t *in, uint32_t n_in,
-                     const tg_comparison *compared, uint32_t n_compared, const tg_event *event, uint32_t n_events,
-                     uint32_t *ids)
+static void draft_up(const tg_tape *t, reach *r, draft *d, uint32_t start, uint32_t outer, const uint32_t *in,
+                     uint32_t n_in, const tg_comparison *compared, uint32_t n_compared, const tg_event *event,
+                     uint32_t n_events, uint32_t *ids)
 {
     uint32_t at = 0, next = 0, position = 0;
     for (uint32_t k = 0; k < n_in; k++) {               /* inputs first: nodes 0 to n_in - 1 */
@@ -276,7 +277,7 @@ static void draft_up(const tg_tape *t, reach *r, draft *d, uint32_t start, const
             r->number[in[k] - r->first] = k + NUMBERED;
     }
     for (uint32_t i = r->first; i <= r->top; i++) {
-        uint32_t a, b;
+        uint32_t a, b, where;
         int op;
         for (; next < n_compared; next++) {             /* as soon as their operands are there, and in order */
             const tg_comparison *c = compared + next;
@@ -294,16 +295,22 @@ static void draft_up(const tg_tape *t, reach *r, draft *d, uint32_t start, const
             continue;
         while (at < n_events && event[at].id <= i)
             at++;
+        where = at ? event[at - 1].where : 0;
         op = t->op[i] & TG_OPCODE;
+        d->captured += i < start && i >= outer;
+        if (where == TG_FOREIGN) {
+            d->foreign += i >= start && op != TG_LEAF;
+            where = 0;
+        }
         if (i < start || op == TG_LEAF || op == TG_NODE)
             a = constant(d, t->data[i]);
         else if (tg_is_many(op)) {
             uint32_t n = tg_operands(t, i, ids, r->widest);
             for (uint32_t k = 0; k < n; k++)
                 ids[k] = numbered(r, ids[k]);
-            a = many_of(d, op, ids, n, t->data[i], at ? event[at - 1].where : 0);
+            a = many_of(d, op, ids, n, t->data[i], where);
         } else
-            a = two(d, op, numbered(r, t->a[i]), numbered(r, t->b[i]), t->data[i], at ? event[at - 1].where : 0);
+            a = two(d, op, numbered(r, t->a[i]), numbered(r, t->b[i]), t->data[i], where);
         r->number[i - r->first] = a + NUMBERED;
     }
 }
@@ -565,9 +572,9 @@ static int known(const tg_tape *t, const uint32_t *ids, uint32_t n)
     return 1;
 }
 
-tg_program *tg_freeze(const tg_tape *t, uint32_t start, const uint32_t *in, uint32_t n_in, const uint32_t *out,
-                      uint32_t n_out, const tg_comparison *compared, uint32_t n_compared, const tg_event *event,
-                      uint32_t n_events, int64_t *code)
+tg_program *tg_freeze(const tg_tape *t, uint32_t start, uint32_t outer, const uint32_t *in, uint32_t n_in,
+                      const uint32_t *out, uint32_t n_out, const tg_comparison *compared, uint32_t n_compared,
+                      const tg_event *event, uint32_t n_events, int64_t *code)
 {
     reach r = {0};
     draft d = {0};
@@ -590,12 +597,14 @@ tg_program *tg_freeze(const tg_tape *t, uint32_t start, const uint32_t *in, uint
         d.table = tg_zeroed(table * sizeof *d.table);
         ids = tg_realloc(NULL, (r.widest + (size_t)2) * sizeof *ids);
         if (d.node && d.value && d.pool && d.table && ids) {
-            draft_up(t, &r, &d, start, in, n_in, compared, n_compared, event, n_events, ids);
+            draft_up(t, &r, &d, start, outer, in, n_in, compared, n_compared, event, n_events, ids);
             p = finish(&d, &r, out, n_out);
         }
-        if (p)
+        if (p) {
             p->recorded = t->len - start;
-        else
+            p->captured = d.captured;
+            p->foreign = d.foreign;
+        } else
             *code = TG_MEMORY;
     }
     free(r.number);

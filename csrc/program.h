@@ -30,6 +30,7 @@ typedef struct tg_program {
     uint32_t n_const, n_in, n_out, n_instr, n_pool, n_kept, n_live, n_guards;
     uint32_t recorded, reached, folded, shared, fused;  /* nodes: between the first and the last; needed by the
                                                            outputs; gone as constants, as equals, into dots */
+    uint32_t captured, foreign;     /* needed nodes of an outer recording, which became constants; of other threads */
     double *constant;
     tg_instr *instr;
     uint32_t *pool;         /* pairs */
@@ -44,16 +45,16 @@ typedef struct tg_comparison {
     uint32_t how, outcome, where;   /* how: 0 <, 1 <=, 2 >, 3 >= */
 } tg_comparison;
 
-/* From node id on, until the next event, nodes were recorded there. */
+/* From node id on, until the next event, nodes were recorded there; TG_FOREIGN: by another thread. */
 typedef struct tg_event {
     uint32_t id, where;
 } tg_event;
 
-/* The program that computes out from in, different nodes all; what is older than node start is a constant. NULL with
-   *code where memory or an id is missing. */
-tg_program *tg_freeze(const tg_tape *t, uint32_t start, const uint32_t *in, uint32_t n_in, const uint32_t *out,
-                      uint32_t n_out, const tg_comparison *compared, uint32_t n_compared, const tg_event *event,
-                      uint32_t n_events, int64_t *code);
+/* The program that computes out from in, different nodes all; what is older than node start is a constant, and counted
+   as captured where it is not older than node outer. NULL with *code where memory or an id is missing. */
+tg_program *tg_freeze(const tg_tape *t, uint32_t start, uint32_t outer, const uint32_t *in, uint32_t n_in,
+                      const uint32_t *out, uint32_t n_out, const tg_comparison *compared, uint32_t n_compared,
+                      const tg_event *event, uint32_t n_events, int64_t *code);
 /* A program with room for this much, all zero; NULL without memory. */
 tg_program *tg_new_program(uint32_t n_const, uint32_t n_in, uint32_t n_out, uint32_t n_instr, uint32_t n_pool);
 /* Whether a program from elsewhere can be replayed, its counts but n_kept, n_live and n_guards being those it was made
@@ -117,6 +118,7 @@ void tg_finish(tg_job *j);
 /* cdef: end */
 
 #define TG_GUARD TG_OPS
+#define TG_FOREIGN UINT32_MAX
 #define TG_WHERE_LINE 20                /* bits of a line number in where */
 
 static inline int tg_holds(uint32_t how, double a, double b)

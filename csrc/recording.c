@@ -1,7 +1,8 @@
 /*  What a program needs to know of its recording beyond the tape: which comparisons were made, which line recorded
     which nodes, and what went past the tape.
 
-    Recordings of one thread may lie within each other; the innermost is told. While there is one anywhere, the tape
+    Recordings of one thread may lie within each other; the innermost is told. What another thread records meanwhile is
+    marked as foreign: what that compared is not known here. While there is one anywhere, the tape
     has no room, so that every record takes the slow path, and keeps its ids.  */
 #include "handle.h"
 #include "program.h"
@@ -17,7 +18,9 @@
 #endif
 
 typedef struct recording {
-    struct recording *outer;
+    struct recording *outer, *next;     /* of this thread; in the list of all */
+    uint64_t thread;
+    uint32_t first;             /* id of its first node */
     PyObject *codes;            /* code objects; their index is in where */
     PyObject *tables;           /* of each code: the line of each instruction, or None */
     PyObject *lines;            /* called with a code object: its table */
@@ -30,6 +33,7 @@ typedef struct recording {
 } recording;
 
 static THREAD_LOCAL recording *current;
+static recording *all;
 
 /* The line that a frame is at; 0: unknown. */
 static uint32_t line_in(PyObject *table, PyFrameObject *frame)
@@ -75,25 +79,17 @@ static int64_t here(recording *r)
     }
     Py_DECREF(code);
     line = line_in(PyList_GetItem(r->tables, r->code), frame);
-    if (r->code >= 1u << (32 - TG_WHERE_LINE) || line >= 1u << TG_WHERE_LINE)
+    if (r->code >= (1u << (32 - TG_WHERE_LINE)) - 1 || line >= 1u << TG_WHERE_LINE)
         return 0;
     return (int64_t)r->code << TG_WHERE_LINE | line;
 }
 
-int tg_note_place(void)
+/* From here on nodes come from there. */
+static int note(recording *r, uint32_t where)
 {
-    recording *r = T->recorders ? current : NULL;
-    int64_t where;
-    if (!r)
-        return 0;
-    if (tg_passive() && tg_note_escape("no_grad was on: what is computed is a constant of the program"))
-        return -1;
-    where = here(r);
-    if (where < 0)
-        return -1;
     while (r->n && r->event[r->n - 1].id >= T->len)     /* popped since */
         r->n--;
-    if (r->n && r->event[r->n - 1].where == (uint32_t)where)
+    if (r->n && r->event[r->n - 1].where == where)
         return 0;
     if (r->n == r->cap) {
         uint32_t cap = r->cap < 64 ? 64 : 2 * r->cap;
@@ -105,8 +101,26 @@ int tg_note_place(void)
         r->event = grown;
         r->cap = cap;
     }
-    r->event[r->n++] = (tg_event){T->len, (uint32_t)where};
+    r->event[r->n++] = (tg_event){T->len, where};
     return 0;
+}
+
+int tg_note_place(void)
+{
+    recording *r = T->recorders ? current : NULL;
+    const uint64_t thread = T->recorders ? (uint64_t)PyThread_get_thread_ident() : 0;
+    int64_t where;
+    for (recording *other = T->recorders ? all : NULL; other; other = other->next)
+        if (other->thread != thread && note(other, TG_FOREIGN))
+            return -1;
+    if (!r)
+        return 0;
+    if (tg_passive() && tg_note_escape("no_grad was on: what is computed is a constant of the program"))
+        return -1;
+    where = here(r);
+    if (where < 0)
+        return -1;
+    return note(r, (uint32_t)where);
 }
 
 int tg_note_comparison(PyObject *a, PyObject *b, int how, int outcome)
@@ -166,6 +180,10 @@ PyObject *tg_begin_recording(PyObject *module, PyObject *args)
     tg_passive_by(-r->passive);
     r->outer = current;
     current = r;
+    r->next = all;
+    all = r;
+    r->thread = (uint64_t)PyThread_get_thread_ident();
+    r->first = T->len;
     T->recorders++;
     tg_grow(T, 0, 0);
     Py_RETURN_NONE;
@@ -176,6 +194,10 @@ PyObject *tg_end_recording(PyObject *module, PyObject *unused)
     recording *r = current;
     (void)module, (void)unused;
     if (r) {
+        recording **link = &all;
+        while (*link != r)
+            link = &(*link)->next;
+        *link = r->next;
         current = r->outer;
         tg_passive_by(r->passive);
         T->recorders--;
@@ -214,13 +236,25 @@ static tg_comparison *compared(const recording *r, Py_ssize_t n)
     return all;
 }
 
+#define FOREIGN "another thread computed a part of it: what that thread compared is no guard"
+
+/* An inner program has taken Values of the outer recording for constants. */
+static int tell_outer(recording *r)
+{
+    int code;
+    current = r->outer;
+    code = tg_note_escape("a program recorded within took a Value for a constant: a replay does not see it");
+    current = r;
+    return code;
+}
+
 /* freeze(start, inputs, outputs): the address of the program, and the code objects that its lines are of. */
 PyObject *tg_freeze_recording(PyObject *module, PyObject *args)
 {
     PyObject *start, *inputs, *outputs, *result = NULL;
     value_list in = {0}, out = {0};
     recording *r = current;
-    tg_comparison *all = NULL;
+    tg_comparison *guards = NULL;
     tg_program *p = NULL;
     int64_t code = TG_OK;
     Py_ssize_t n;
@@ -229,16 +263,18 @@ PyObject *tg_freeze_recording(PyObject *module, PyObject *args)
         return NULL;
     n = PyList_Size(r->comparisons);
     if (n < (Py_ssize_t)TG_NONE && tg_gather_values(&in, inputs) && tg_gather_values(&out, outputs) &&
-        (all = compared(r, n)) != NULL) {
-        p = tg_freeze(T, ((Value *)start)->id, in.id, in.n, out.id, out.n, all, (uint32_t)n, r->event, r->n, &code);
-        if (p)
+        (guards = compared(r, n)) != NULL) {
+        const uint32_t outer = r->outer ? r->outer->first : TG_NONE;
+        p = tg_freeze(T, ((Value *)start)->id, outer, in.id, in.n, out.id, out.n, guards, (uint32_t)n, r->event, r->n,
+                      &code);
+        if (p && !(p->foreign && tg_note_escape(FOREIGN)) && !(p->captured && tell_outer(r)))
             result = Py_BuildValue("KO", (unsigned long long)(uintptr_t)p, r->codes);
-        else
+        else if (!p)
             tg_raise(code, TG_LEAF, 0.0, 0.0);
         if (!result)
             tg_free_program(p);
     }
-    free(all);
+    free(guards);
     Py_XDECREF(tg_let_go(&in, 1));
     Py_XDECREF(tg_let_go(&out, 1));
     return result;

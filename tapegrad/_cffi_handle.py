@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NoReturn, TypeVar
 
 from . import _refusals
-from ._cffi_recording import Recording, current, set_current
+from ._cffi_recording import FOREIGN, Recording, current, everyone, set_current
 from ._core import ffi, lib
 
 _R = TypeVar("_R")
@@ -153,11 +153,14 @@ def _note_escape(what: str) -> None:
 
 
 def _note_place() -> None:
-    recording = current()
+    thread, recording = threading.get_ident(), current()
+    for other in everyone:
+        if other.thread != thread:
+            other.note(_tape.len, FOREIGN)
     if recording is not None:
         if _passive():
             _note_escape("no_grad was on: what is computed is a constant of the program")
-        recording.place(_tape.len)
+        recording.note(_tape.len, recording.here())
 
 
 def _room(nodes: int, words: int = 0) -> None:
@@ -375,13 +378,13 @@ class Value:
     def data(self) -> float:
         """The number; writable."""
         if _tape.recorders:
-            _note_escape(".data was read")
+            _note_escape(".data was read: a replay does not see it")
         return _tape.data[_node(self)]  # type: ignore[no-any-return]
 
     @data.setter
     def data(self, x: float) -> None:
         number = _need_number("data", x)
-        _note_escape(".data was written")
+        _note_escape(".data was written: a replay does not see it")
         _write_data(self, number)
 
     @property
@@ -389,7 +392,7 @@ class Value:
     def grad(self) -> float:
         """The accumulated derivative; writable."""
         i = _node(self)
-        _note_escape(".grad was read")
+        _note_escape(".grad was read: a replay does not see it")
         if _tape.sweep == ffi.NULL:
             return _tape.grad[i]  # type: ignore[no-any-return]
         return lib.tg_read_grad(_tape, i, threading.get_ident())  # type: ignore[no-any-return]
@@ -827,12 +830,12 @@ def _read(values: tuple[Value, ...], grads: bool) -> list[float]:
 
 
 def data(values: Iterable[Value]) -> list[float]:
-    _note_escape("data() was called")
+    _note_escape("data() was called: a replay does not see it")
     return _read(_only_values(values), False)
 
 
 def grads(values: Iterable[Value]) -> list[float]:
-    _note_escape("grads() was called")
+    _note_escape("grads() was called: a replay does not see it")
     return _read(_only_values(values), True)
 
 
@@ -844,7 +847,7 @@ def _write_all(values: tuple[Value, ...], numbers: list[float]) -> None:
 
 def set_data(values: Iterable[Value], numbers: Iterable[Any]) -> None:
     new, items = _gathered(numbers), _only_values(values)
-    _note_escape("set_data() was called")
+    _note_escape("set_data() was called: a replay does not see it")
     if any(isinstance(x, Value) for x in new):
         raise TypeError("data are numbers, not 'Value'")
     if len(new) != len(items):
@@ -867,19 +870,21 @@ def _step(values: tuple[Value, ...], step: Callable[..., None], rule: Any, state
 
 
 def sgd(values: Iterable[Value], *rule: Any) -> None:
-    _note_escape("an optimizer wrote .data")
+    _note_escape("an optimizer wrote .data: a replay does not see it")
     _step(_only_values(values), lib.tg_sgd, ffi.new("tg_sgd_rule *", rule[:-1]), rule[-1:])
 
 
 def adam(values: Iterable[Value], *rule: Any) -> None:
-    _note_escape("an optimizer wrote .data")
+    _note_escape("an optimizer wrote .data: a replay does not see it")
     _step(_only_values(values), lib.tg_adam, ffi.new("tg_adam_rule *", rule[:-3]), rule[-3:])
 
 
 @_alone
 def begin_recording(escaped: Callable[[str], None], lines: Callable[[Any], bytes | None]) -> None:
     passive = getattr(_off, "depth", 0)
-    set_current(Recording(escaped, lines, current(), passive))
+    recording = Recording(escaped, lines, current(), passive, _tape.len)
+    everyone.append(recording)
+    set_current(recording)
     no_grad_by(-passive)
     _tape.recorders += 1
 
@@ -888,6 +893,7 @@ def begin_recording(escaped: Callable[[str], None], lines: Callable[[Any], bytes
 def end_recording() -> None:
     recording = current()
     if recording is not None:
+        everyone.remove(recording)
         set_current(recording.outer)
         no_grad_by(recording.passive)
         _tape.recorders -= 1
@@ -909,11 +915,24 @@ def freeze(start: Value, inputs: Iterable[Value], outputs: Iterable[Value]) -> t
             c.b, c.k = 2**32 - 1, b
     code = ffi.new("int64_t *")
     events = ffi.new("tg_event[]", recording.events)
+    outer = recording.outer
     p = lib.tg_freeze(
-        _tape, _node(start), into, len(into), out, len(out), compared, len(compared), events, len(events), code
-    )
+        _tape, _node(start), 2**32 - 1 if outer is None else outer.first, into, len(into), out, len(out),
+        compared, len(compared), events, len(events), code,
+    )  # fmt: skip
     if p == ffi.NULL:
         _refuse(code[0])
+    try:
+        if p.foreign:
+            _note_escape("another thread computed a part of it: what that thread compared is no guard")
+        if p.captured:
+            set_current(outer)
+            _note_escape("a program recorded within took a Value for a constant: a replay does not see it")
+    except BaseException:
+        lib.tg_free_program(p)
+        raise
+    finally:
+        set_current(recording)
     return int(ffi.cast("uintptr_t", p)), recording.codes
 
 

@@ -1,6 +1,7 @@
 """What a program needs to know of its recording beyond the tape, for the portable handle; csrc/recording.c is its twin.
 
-Recordings of one thread may lie within each other; the innermost is told."""
+Recordings of one thread may lie within each other; the innermost is told. What another thread records meanwhile is
+marked as foreign: what that compared is not known here."""
 from __future__ import annotations
 
 import sys
@@ -17,9 +18,10 @@ class Recording:
 
     def __init__(
         self, escaped: Callable[[str], None], lines: Callable[[Any], bytes | None], outer: Recording | None,
-        passive: int,
+        passive: int, first: int,
     ) -> None:  # fmt: skip
         self.escaped, self.lines, self.outer, self.passive = escaped, lines, outer, passive
+        self.thread, self.first = threading.get_ident(), first
         self.codes: list[Any] = [None]
         self._tables: list[Any] = [None]  # of each code: the line of each instruction, or None
         self.comparisons: list[tuple[Any, Any, int, int, int]] = []
@@ -38,18 +40,19 @@ class Recording:
             self._tables.append(table and memoryview(table).cast("I"))
         table = self._tables[index]
         line = frame.f_lineno if table is None else table[frame.f_lasti // 2]
-        known = index < 1 << (32 - _LINE_BITS) and 0 <= line < 1 << _LINE_BITS
+        known = index < (1 << (32 - _LINE_BITS)) - 1 and 0 <= line < 1 << _LINE_BITS
         return index << _LINE_BITS | line if known else 0
 
-    def place(self, i: int) -> None:
-        """Nodes from id i on are recorded here."""
+    def note(self, i: int, where: int) -> None:
+        """Nodes from id i on come from there."""
         while self.events and self.events[-1][0] >= i:  # popped since
             self.events.pop()
-        where = self.here()
         if not self.events or self.events[-1][1] != where:
             self.events.append((i, where))
 
 
+FOREIGN = 2**32 - 1
+everyone: list[Recording] = []  # recordings under way, of all threads
 _local = threading.local()
 
 

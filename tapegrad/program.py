@@ -39,7 +39,7 @@ def _escaped(strict: bool) -> Callable[[str], None]:
 
     def escaped(what: str) -> None:
         frame = _caller()
-        message = f"while recording, {what}: a replay does not see it"
+        message = f"while recording, {what}"
         if strict:
             raise RuntimeError(f"{message} ({frame.f_code.co_filename}:{frame.f_lineno})")
         warnings.warn_explicit(
@@ -602,7 +602,8 @@ def record(
             Values: each is kept as a guard.
         examples: the arguments: numbers become Values, lists lists of Values, NumPy arrays object arrays of Values.
         params: Values that f closes over and that are inputs, too: every replay reads their data, and argnums="params"
-            differentiates by them. Other Values that f closes over are constants.
+            differentiates by them. Other Values that f closes over are constants, with the data that they have when
+            the path is recorded.
         on_branch: "raise": a replay that would take another branch raises BranchChanged; "record": f is recorded there
             as well, a program for each path, at most 64.
         on_error: "raise": what raises on Values raises in a replay; "nan": it gives nan.

@@ -1181,3 +1181,60 @@ def test_programs_of_equal_functions_are_not_mixed_up():
     programs = [record(lambda x, k=k: x * k, 1.0) for k in range(5)]
     assert [p(2.0) for p in programs] == [0.0, 2.0, 4.0, 6.0, 8.0]
     assert all(isinstance(p, Program) and repr(p).startswith("<program: 1 inputs") for p in programs)
+
+
+def test_what_another_thread_computes_in_f_warns_for_its_comparisons_are_no_guards():
+    def in_a_thread(g):
+        found = []
+        thread = threading.Thread(target=lambda: found.append(g()))
+        thread.start()
+        thread.join()
+        return found[0]
+
+    def f(x):
+        return in_a_thread(lambda: x * 2 if x > 0 else -x)
+
+    with pytest.warns(RuntimeWarning, match="another thread computed a part"):
+        record(f, 1.0)
+    with pytest.raises(RuntimeError, match="another thread computed a part"):
+        record(f, 1.0, strict=True)
+
+
+def test_what_another_thread_computes_for_itself_does_not_matter():
+    stop = threading.Event()
+
+    def busy():
+        while not stop.is_set():
+            (Value(1.0) * 2.0).backward()
+
+    thread = threading.Thread(target=busy)
+    thread.start()
+    try:
+        for _ in range(20):
+            assert record(lambda x: sum((x * k for k in range(50)), 0.0), 1.0, strict=True)(2.0) == 2450.0
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_a_program_recorded_within_that_takes_a_value_for_a_constant_warns():
+    def f(x):
+        return x * record(lambda y: y * x, 2.0)(3.0)
+
+    with pytest.warns(RuntimeWarning, match="took a Value for a constant"):
+        record(f, 5.0)
+    with pytest.raises(RuntimeError, match="took a Value for a constant"):
+        record(f, 5.0, strict=True)
+
+
+def test_a_comparison_of_an_outer_value_in_a_program_recorded_within_warns():
+    def f(x):
+        return x * record(lambda y: y if x > 0 else -y, 2.0)(3.0)
+
+    with pytest.warns(RuntimeWarning, match="took a Value for a constant"):
+        record(f, 5.0)
+
+
+def test_a_program_recorded_within_may_use_what_was_there_before():
+    w = Value(3.0)
+    assert record(lambda x: x * record(lambda y: y * w, 2.0)(4.0), 5.0, strict=True)(2.0) == 24.0
