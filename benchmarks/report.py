@@ -82,11 +82,11 @@ _NEURON = """\
 `sum((wi*xi for wi, xi in zip(w, x)), b)` as micrograd writes it, and as one `dot(w, x, b)`. ns a pair, wall time."""
 _PROGRAMS = """\
 What records or builds a graph once, freezes it and replays it. Two moons is the loss of 100 points as above by its 337
-weights; the chain has 10^5 operations, a tanh after every twentieth; a row is the loss of one point by weights and
-point, and a batch 1,024 rows with weights of their own, or 65,536 that share them: then the gradient is of the mean.
-All numbers are per recorded node, of which tapegrad's recording counts how many there are, and for value and gradient;
-H v is the Hessian times a vector, as a multiple of that. Freezing leaves out the Python loops that make the graph; for
-what compiles it is the compilation."""
+weights; the chains have 10^5 and 10^3 operations, a tanh after every twentieth; a row is the loss of one point by
+weights and point, and a batch 1,024 rows with weights of their own, or 65,536 that share them: then the gradient is of
+the mean. All numbers are per recorded node, of which tapegrad's recording counts how many there are, and for value and
+gradient; H v is the Hessian times a vector, as a multiple of that. Freezing leaves out the Python loops that make the
+graph; for what compiles it is the compilation."""
 _ADAM = """\
 The optimizer's step alone: `tapegrad.optim.Adam`, `torch.optim.Adam`, and list comprehensions over closures."""
 _DEPTH = """\
@@ -357,10 +357,13 @@ def _start_table(start: Any) -> list[str]:
     return [_START.format(rounds=len(alone["tapegrad"])), "", *_table(head, rows)]
 
 
+TITLES = {"moons": "Two moons", "chain": "Chain", "links": "Short chain", "row": "A row, and batches of rows"}
+
+
 def _program_tables(programs: dict[str, list[list[dict[str, Any]]]]) -> list[str]:
     """A table for each graph: freezing, one sample, H v, and batches where there are some."""
     lines = []
-    for graph, title in (("moons", "Two moons"), ("chain", "Chain"), ("row", "A row, and batches of rows")):
+    for graph, title in TITLES.items():
         rounds = programs.get(graph)
         if not rounds:
             continue
