@@ -116,7 +116,7 @@ def _number(x: Any, what: str) -> float:
 
 
 @functools.lru_cache(maxsize=1024)
-def _reader(form: Form) -> Callable[[Any, str, array[float]], None]:
+def reader(form: Form) -> Callable[[Any, str, array[float]], None]:
     """What flattens nests of this form."""
     if form == NUMBER:
 
@@ -127,20 +127,20 @@ def _reader(form: Form) -> Callable[[Any, str, array[float]], None]:
     kind, parts = form
     readers: Iterable[Callable[[Any, str, array[float]], None]]
     if kind == "array":  # may be long, and from a file: takes no room here
-        n, first = parts[0], _reader(NUMBER if len(parts) == 1 else ("array", parts[1:]))
+        n, first = parts[0], reader(NUMBER if len(parts) == 1 else ("array", parts[1:]))
         readers, different = itertools.repeat(first), {first}
     else:
-        n, readers = len(parts), [_reader(part) for part in parts]
+        n, readers = len(parts), [reader(part) for part in parts]
         different = set(readers)
-    plain, array_shape = different <= {_reader(NUMBER)}, shape(form)
+    plain, array_shape = different <= {reader(NUMBER)}, shape(form)
 
     def read(x: Any, what: str, to: array[float]) -> None:
         if type(x) in _SEQUENCES and len(x) == n:
             if plain and set(map(type, x)) <= _PLAIN:
                 to.extend(x)
                 return
-            for k, (item, reader) in enumerate(zip(x, readers)):
-                reader(item, f"{what}[{k}]", to)
+            for k, (item, read_item) in enumerate(zip(x, readers)):
+                read_item(item, f"{what}[{k}]", to)
         elif _is_array(x) and x.shape == array_shape:
             to.frombytes(floats(x, what).tobytes())
         elif isinstance(x, (list, tuple)) and len(x) == n:
@@ -156,7 +156,7 @@ _SEQUENCES, _PLAIN = (list, tuple), {float, int}
 
 def flatten(x: Any, form: Form, what: str, to: array[float]) -> None:
     """Append the numbers of a nest of this form; lists and arrays may stand for each other."""
-    _reader(form)(x, what, to)
+    reader(form)(x, what, to)
 
 
 def floats(x: Any, what: str) -> Any:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import os
 import sys
 import threading
@@ -118,6 +119,9 @@ class Program:
         self._f, self.forms, self.out, self.paths = f, tuple(forms), out, paths
         self._params, self._on_branch, self.on_error, self._strict = params, on_branch, on_error, strict
         self._sizes, self._n_params = [_nest.size(form) for form in forms], len(params)
+        self._readers = [(_nest.reader(form), f"argument {k}") for k, form in enumerate(forms)]
+        self._choices = list(zip(self.forms, itertools.accumulate(self._sizes, initial=0), self._sizes))
+        self._idle: list[Any] = []  # jobs of `value_and_grad` with their buffers: as many as ever ran at once
         self._children: dict[tuple[int, int], int] = {}
         self._lock = threading.RLock()  # f may call its own program
 
@@ -249,9 +253,10 @@ class Program:
         if len(args) != len(self.forms):
             raise TypeError(f"the program takes {len(self.forms)} arguments, not {len(args)}")
         to = array("d")
-        for k, (x, form) in enumerate(zip(args, self.forms)):
-            _nest.flatten(x, form, f"argument {k}", to)
-        to.extend(self.param_data())
+        for x, (read, what) in zip(args, self._readers):
+            read(x, what, to)
+        if self._n_params or self._params:
+            to.extend(self.param_data())
         return to
 
     def chosen(self, argnums: Any) -> list[tuple[Form, int, int]]:
@@ -265,8 +270,7 @@ class Program:
                 raise TypeError(f"argnums must be an integer, a tuple of them or 'params', not {k!r}")
             if not -len(self.forms) <= k < len(self.forms):
                 raise ValueError(f"argnums {k}: the program takes {len(self.forms)} arguments")
-            k %= len(self.forms)
-            picked.append((self.forms[k], sum(self._sizes[:k]), self._sizes[k]))
+            picked.append(self._choices[k])
         return picked
 
     def chosen_one(self, argnums: Any) -> tuple[Form, int, int]:
@@ -286,16 +290,17 @@ class Program:
 
     # ---- replay ----
 
-    def perform(self, flat: array[float], prepare: Callable[[], Work]) -> None:
-        """Run a job over the path that these inputs take."""
+    def perform(self, flat: array[float], work: Work) -> None:
+        """Run a job over the path that these inputs take; what it writes is not summed."""
         k = 0
+        work.job.nan_errors = self.on_error == "nan"
         while True:
-            path, work = self.paths[k], prepare()
-            work.job.nan_errors = self.on_error == "nan"
+            path = self.paths[k]
             path.run(work.job)
             if not work.job.failures:
                 return
             at = next(x for x in work.failed if x) - 1
+            ffi.buffer(work.failed)[:] = bytes(ffi.sizeof(work.failed))
             guard = self.guard_of(k, at)
             if guard is None:
                 raise path.error(at, work.job, None)
@@ -353,29 +358,24 @@ class Program:
             ValueError, ZeroDivisionError, OverflowError: as on Values.
         """
         flat, out = self.flat(args), zeros(self.paths[0].core.n_out)
-
-        def prepare() -> Work:
-            work = Work([Feed(0, len(flat), flat)], 0, 1)
-            work.out(out, len(out))
-            return work
-
-        self.perform(flat, prepare)
+        work = Work([Feed(0, len(flat), flat)], 0, 1)
+        work.out(out, len(out))
+        self.perform(flat, work)
         return self._shaped(out)
 
     def reverse(self, flat: array[float], seed: array[float]) -> tuple[array[float], array[float]]:
         """Outputs, and the gradient of their sum weighed by seed."""
         out, grad = zeros(len(seed)), zeros(len(flat))
-
-        def prepare() -> Work:
-            feed = Feed(0, len(flat), flat)
-            feed.grad, feed.grad_stride = grad, len(flat)
-            work = Work([feed], 0, 1)
-            work.out(out, len(out))
-            work.seed(seed)
-            return work
-
-        self.perform(flat, prepare)
+        self.perform(flat, self._reverse_work(flat, seed, out, grad))
         return out, grad
+
+    def _reverse_work(self, flat: array[float], seed: array[float], out: array[float], grad: array[float]) -> Work:
+        feed = Feed(0, len(flat), flat)
+        feed.grad, feed.grad_stride = grad, len(flat)
+        work = Work([feed], 0, 1)
+        work.out(out, len(out))
+        work.seed(seed)
+        return work
 
     def _parts(self, grad: array[float], argnums: Any) -> Any:
         return self.gathered(
@@ -398,8 +398,19 @@ class Program:
         """
         self.need_scalar("a gradient")
         self.chosen(argnums)
-        out, grad = self.reverse(self.flat(args), array("d", (1.0,)))
-        return out[0], self._parts(grad, argnums)
+        flat = self.flat(args)
+        try:
+            idle = self._idle.pop()
+        except IndexError:
+            inputs, out, grad = zeros(len(flat)), zeros(1), zeros(len(flat))
+            idle = self._reverse_work(inputs, array("d", (1.0,)), out, grad), inputs, out, grad
+        work, inputs, out, grad = idle
+        inputs[:] = flat
+        try:
+            self.perform(flat, work)
+            return out[0], self._parts(grad, argnums)
+        finally:
+            self._idle.append(idle)
 
     def grad(self, *args: Any, argnums: Any = 0) -> Any:
         """The gradient; see `value_and_grad`."""
@@ -430,17 +441,13 @@ class Program:
         """
         flat, n_out = self.flat(primals), self.paths[0].core.n_out
         tangent, out, out_tangent = self._tangent(tangents), zeros(n_out), zeros(n_out)
-
-        def prepare() -> Work:
-            feed = Feed(0, len(flat), flat)
-            feed.tangent = tangent
-            work = Work([feed], 0, 1)
-            work.job.tangents = 1
-            work.out(out, n_out)
-            work.out_tangent(out_tangent, n_out)
-            return work
-
-        self.perform(flat, prepare)
+        feed = Feed(0, len(flat), flat)
+        feed.tangent = tangent
+        work = Work([feed], 0, 1)
+        work.job.tangents = 1
+        work.out(out, n_out)
+        work.out_tangent(out_tangent, n_out)
+        self.perform(flat, work)
         return self._shaped(out), self._shaped(out_tangent)
 
     def _tangent(self, tangents: Sequence[Any]) -> array[float]:
@@ -455,13 +462,9 @@ class Program:
     def _pass(self, flat: array[float], n: int, width: int, make: Callable[[Feed, Any, int], Work]) -> array[float]:
         """One replay of n rows that differ in seeds or tangents alone; make lets it write width numbers for each."""
         buffer = zeros(n * width)
-
-        def prepare() -> Work:
-            work = make(Feed(0, len(flat), flat), buffer, n)
-            work.fail_into(ffi.new("uint32_t[]", n))
-            return work
-
-        self.perform(flat, prepare)
+        work = make(Feed(0, len(flat), flat), buffer, n)
+        work.fail_into(ffi.new("uint32_t[]", n))
+        self.perform(flat, work)
         return buffer
 
     def _passes(self, flat: array[float], rows: int, width: int, first: int, make: Callable[..., Work]) -> array[float]:
@@ -510,16 +513,12 @@ class Program:
     def tangent_over_reverse(self, flat: array[float], tangent: array[float], seed: array[float]) -> array[float]:
         """The derivative along tangent of what `reverse` gives."""
         result = zeros(len(flat))
-
-        def prepare() -> Work:
-            feed = Feed(0, len(flat), flat)
-            feed.tangent, feed.grad_tangent, feed.grad_tangent_stride = tangent, result, len(flat)
-            work = Work([feed], 0, 1)
-            work.job.tangents = 1
-            work.seed(seed)
-            return work
-
-        self.perform(flat, prepare)
+        feed = Feed(0, len(flat), flat)
+        feed.tangent, feed.grad_tangent, feed.grad_tangent_stride = tangent, result, len(flat)
+        work = Work([feed], 0, 1)
+        work.job.tangents = 1
+        work.seed(seed)
+        self.perform(flat, work)
         return result
 
     def second_order(self, primals: Sequence[Any], tangents: Sequence[Any]) -> Any:
