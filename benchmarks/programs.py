@@ -112,6 +112,33 @@ class Tapegrad:
         loop = self.ready(program).map((None, 0), reduce="mean", threads=threads)
         return lambda: loop.value_and_grad(weights, points)
 
+    def training(self) -> tuple[Callable[[], Any], Callable[[], Any]]:
+        """A step of gradient descent on 100 points: a program mapped over them, and all of it recorded every time."""
+        import numpy
+        import tapegrad
+
+        def relu(x: Any) -> Any:
+            return x.relu()
+
+        points, weights = numpy.array(POINTS[:100]), numpy.array(START)
+        values = tapegrad.leaves(START)
+        program = tapegrad.record(lambda w, point: hinge(w, point, relu), weights, points[0])
+        loop = self.ready(program).map((None, 0), reduce="mean")
+
+        def replayed() -> None:
+            nonlocal weights
+            _, gradient = loop.value_and_grad(weights, points)
+            weights = weights - 0.01 * gradient
+
+        def recorded() -> None:
+            loss = sum(hinge(values, point, relu) for point in POINTS[:100]) * 0.01
+            tapegrad.zero_grad(values)
+            loss.backward()
+            for v in values:
+                v.data -= 0.01 * v.grad
+
+        return replayed, recorded
+
     def ready(self, program: Any) -> Any:
         return program
 
@@ -240,6 +267,7 @@ def main(contender: str, graph: str, seconds: str) -> None:
             except NotImplementedError:
                 pass
         if hasattr(engine, "shared"):
+            found["replayed step"], found["recorded step"] = (timed(f, float(seconds)) for f in engine.training())
             points = numpy.array(POINTS * COPIES)
             for threads in (1, 2):
                 found[f"shared {threads}"] = timed(engine.shared(points, threads), float(seconds)) / len(points)

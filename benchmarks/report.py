@@ -224,6 +224,10 @@ def _program_goals(programs: Any) -> Iterator[tuple[str, str, float, list[float]
         yield title, "at most", 1.0, [1e9 * t for t in one]
         yield "… times faster on 2 threads", "at least", 1.8, [a / b for a, b in zip(one, two)]
         yield "… compiled, ns", "at most", 0.5, [1e9 * t for t in found("row", "tapegrad, native", native)]
+    steps = [one for each in programs.get("row", []) for one in each if one["name"] == "tapegrad"]
+    yield "two-moons step as a program: times faster than recorded", "at least", 20, [
+        one["recorded step"] / one["replayed step"] for one in steps
+    ]
     yield "compiling, ms", "at most", 1.0, [1e3 * t for t in found("row", "tapegrad, native", "freeze")]
 
 
