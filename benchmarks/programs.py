@@ -115,6 +115,7 @@ class Tapegrad:
     def training(self) -> tuple[Callable[[], Any], Callable[[], Any]]:
         """A step of gradient descent on 100 points: a program mapped over them, and all of it recorded every time."""
         import numpy
+
         import tapegrad
 
         def relu(x: Any) -> Any:
