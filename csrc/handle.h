@@ -94,8 +94,8 @@ int tg_repeat(operand_list *list, uint32_t k);      /* the k-th once more, as it
 void tg_ids_of(const operand_list *list, uint32_t a, uint32_t b, uint32_t *ids);
 void tg_release(operand_list *list);
 
-/* functions.c: Values alone, held, and their ids; 1, or 0 with an exception. None where all went well, and nothing is
-   held any more. */
+/* Values alone, held, and their ids; 1, or 0 with an exception. None where all went well, and nothing is held any
+   more. */
 typedef struct {
     PyObject *tuple;
     uint32_t *id, n;
@@ -103,6 +103,7 @@ typedef struct {
 int tg_gather_values(value_list *list, PyObject *values);
 PyObject *tg_let_go(value_list *list, int good);
 
+/* functions.c */
 extern PyMethodDef tg_functions[];
 
 /* Mark every node that something outside the tape's own rules and attributes holds, with all it depends on. */

@@ -1,4 +1,4 @@
-/*  Lists of operands: Values and numbers out of iterables.
+/*  Lists of operands: Values and numbers out of iterables, or Values alone.
 
     Everything is read and held before the first id is looked at, for reading may run Python code.  */
 #include "handle.h"
@@ -95,4 +95,40 @@ void tg_ids_of(const operand_list *list, uint32_t a, uint32_t b, uint32_t *ids)
 {
     for (uint32_t k = a; k < b; k++)
         *ids++ = is_value(list->item[k]) ? ((Value *)list->item[k])->id : tg_push(T, TG_LEAF, 0, 0, list->number[k]);
+}
+
+int tg_gather_values(value_list *list, PyObject *values)
+{
+    Py_ssize_t n;
+    list->id = NULL;
+    list->tuple = PySequence_Tuple(values);
+    if (!list->tuple)
+        return 0;
+    n = PyTuple_Size(list->tuple);
+    list->n = (uint32_t)n;
+    list->id = n < (Py_ssize_t)TG_NONE ? tg_realloc(NULL, ((size_t)n + 1) * sizeof *list->id) : NULL;
+    if (!list->id) {
+        PyErr_NoMemory();
+        return 0;
+    }
+    for (Py_ssize_t k = 0; k < n; k++) {
+        Value *v = (Value *)PyTuple_GetItem(list->tuple, k);
+        if (!is_value((PyObject *)v)) {
+            tg_wrong_type("this takes Values", (PyObject *)v);
+            return 0;
+        }
+        if (!has_node(v))
+            return 0;
+        list->id[k] = v->id;
+    }
+    return 1;
+}
+
+PyObject *tg_let_go(value_list *list, int good)
+{
+    free(list->id);
+    Py_XDECREF(list->tuple);
+    if (!good)
+        return NULL;
+    Py_RETURN_NONE;
 }

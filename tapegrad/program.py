@@ -5,10 +5,7 @@ import copy
 import functools
 import itertools
 import os
-import sys
 import threading
-import time
-import warnings
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
@@ -18,90 +15,11 @@ from ._core import ffi, lib
 from ._nest import NUMBER, Form
 from ._program_file import MOST_PATHS, Contents
 from ._replay import GUARD, BranchChanged, Feed, Path, Work, zeros
+from ._trace import trace
 from .batch import Loop
 from .value import Value, handle
 
 __all__ = ["BranchChanged", "Program", "load", "record"]
-
-LONG_CODE = 1 << 12  # bytes
-
-
-def _caller() -> Any:
-    """The frame of the innermost code outside this package."""
-    frame = sys._getframe(1)
-    package = __name__.split(".")[0]
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == package:
-        frame = frame.f_back
-    return frame
-
-
-def _escaped(strict: bool) -> Callable[[str], None]:
-    """What is called when something goes past the tape."""
-
-    def escaped(what: str) -> None:
-        frame = _caller()
-        message = f"while recording, {what}"
-        if strict:
-            raise RuntimeError(f"{message} ({frame.f_code.co_filename}:{frame.f_lineno})")
-        warnings.warn_explicit(
-            message, RuntimeWarning, frame.f_code.co_filename, frame.f_lineno,
-            registry=frame.f_globals.setdefault("__warningregistry__", {}),
-        )  # fmt: skip
-
-    return escaped
-
-
-def _lines(code: Any) -> bytes | None:
-    """The line of each instruction of a long code object, as uint32; None for a short one, which is asked.
-
-    The time that a frame takes to tell its line grows with its code.
-    """
-    length = len(code.co_code)
-    if length < LONG_CODE:
-        return None
-    import dis  # slow to import, and seldom needed
-
-    lines, starts = array("I", bytes(4 * (length // 2 + 1))), list(dis.findlinestarts(code))
-    for (start, line), (end, _) in zip(starts, [*starts[1:], (length, 0)]):
-        for k in range(start // 2, end // 2):
-            lines[k] = line or 0
-    return lines.tobytes()
-
-
-def _outputs(result: Any) -> tuple[Form, list[Value]]:
-    form = _nest.form_of(result, "what f returned") if not isinstance(result, Value) else NUMBER
-    values = _nest.leaves(result)
-    for v in values:
-        if not isinstance(v, Value):
-            raise TypeError(f"f has to return Values, not {type(v).__name__!r}: {v!r} does not depend on its arguments")
-    if not values:
-        raise ValueError("f returned nothing to differentiate: an empty list")
-    return form, values
-
-
-def trace(
-    f: Callable[..., Any], forms: Sequence[Form], numbers: Iterable[float], params: Sequence[Any], strict: bool
-) -> tuple[Path, Form]:
-    """Run f once on Values made of these numbers, and freeze what it did."""
-    handle.begin_recording(_escaped(strict), _lines)
-    start: Any = None
-    made = args = elements = result = values = start
-    try:
-        start, made = Value(0.0), handle.leaves(numbers)
-        elements = iter(made)
-        args = [_nest.build(form, elements, _nest.objects) for form in forms]
-        result = f(*args)
-        if result is None:
-            raise TypeError("f returned None: it has to return a Value, or a list or array of them")
-        form, values = _outputs(result)
-        before = time.perf_counter()
-        address, codes = handle.freeze(start, made + list(params), values)
-        seconds = time.perf_counter() - before
-    finally:
-        handle.end_recording()
-        start = made = args = elements = result = values = None
-    program = ffi.gc(ffi.cast("tg_program *", address), lib.tg_free_program, ffi.cast("tg_program *", address).bytes)
-    return Path(program, [("", "") if c is None else (c.co_filename, c.co_name) for c in codes], seconds), form
 
 
 class Program:
