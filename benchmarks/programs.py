@@ -3,14 +3,16 @@
 All build the same graphs with the same Python loops, and give value and gradient: "moons" is the loss of 100 points
 with L2 by the 337 weights of MLP(2, [16, 16, 1]), "chain" 10^5 operations of x*a + b with a tanh after every twentieth,
 "links" the first 10^3 of them, "row" the loss of one point by weights and point, of which a batch has 1,024 with
-weights of their own; or 65,536 that share them, of which only tapegrad knows."""
+weights of their own; or 65,536 that share them, of which only tapegrad knows. "links" comes in a batch, too."""
 
 from __future__ import annotations
 
 import json
+import os
 import random
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -72,7 +74,10 @@ GRAPHS: dict[str, tuple[Callable[..., Any], list[float]]] = {
     "links": (chain(10**3), [0.3, 0.99, 0.01]),
     "row": (row, [*START, *POINTS[0]]),
 }
-BATCH = [[*START, *point] for point in POINTS]
+BATCHES = {
+    "links": [[0.3 + 1e-4 * k, 0.99, 0.01] for k in range(ROWS)],
+    "row": [[*START, *point] for point in POINTS],
+}
 
 
 class Tapegrad:
@@ -154,7 +159,9 @@ class Native(Tapegrad):
         return time.perf_counter() - began
 
     def ready(self, program: Any) -> Any:
-        return program.native()
+        with tempfile.TemporaryDirectory() as cache:
+            os.environ["TAPEGRAD_CACHE"] = cache  # nothing that was compiled before
+            return program.native()
 
 
 class Ddx:
@@ -260,18 +267,18 @@ def main(contender: str, graph: str, seconds: str) -> None:
     value, gradient = engine.one()
     found["value"], found["gradient"] = float(value), numpy.asarray(gradient).ravel().tolist()
     found["one"], found["along"] = timed(engine.one, float(seconds)), timed(engine.along, float(seconds))
-    if graph == "row":
-        rows = numpy.array(BATCH)
+    if graph in BATCHES:
+        rows = numpy.array(BATCHES[graph])
         for threads in (1, 2):
             try:
                 found[f"batch {threads}"] = timed(engine.batch(rows, threads), float(seconds)) / ROWS
             except NotImplementedError:
                 pass
-        if hasattr(engine, "shared"):
-            found["replayed step"], found["recorded step"] = (timed(f, float(seconds)) for f in engine.training())
-            points = numpy.array(POINTS * COPIES)
-            for threads in (1, 2):
-                found[f"shared {threads}"] = timed(engine.shared(points, threads), float(seconds)) / len(points)
+    if graph == "row" and hasattr(engine, "shared"):
+        found["replayed step"], found["recorded step"] = (timed(f, float(seconds)) for f in engine.training())
+        points = numpy.array(POINTS * COPIES)
+        for threads in (1, 2):
+            found[f"shared {threads}"] = timed(engine.shared(points, threads), float(seconds)) / len(points)
     if contender == "tapegrad":
         found["nodes"] = engine.program.stats["recorded"]
     print(json.dumps({**found, "version": version(engine.package)}))

@@ -84,9 +84,9 @@ _PROGRAMS = """\
 What records or builds a graph once, freezes it and replays it. Two moons is the loss of 100 points as above by its 337
 weights; the chains have 10^5 and 10^3 operations, a tanh after every twentieth; a row is the loss of one point by
 weights and point, and a batch 1,024 rows with weights of their own, or 65,536 that share them: then the gradient is of
-the mean. All numbers are per recorded node, of which tapegrad's recording counts how many there are, and for value and
-gradient; H v is the Hessian times a vector, as a multiple of that. Freezing leaves out the Python loops that make the
-graph; for what compiles it is the compilation."""
+the mean. The short chain has a batch of 1,024 starts. All numbers are per recorded node, of which tapegrad's recording
+counts how many there are, and for value and gradient; H v is the Hessian times a vector, as a multiple of that.
+Freezing leaves out the Python loops that make the graph; for what compiles it is the compilation."""
 _ADAM = """\
 The optimizer's step alone: `tapegrad.optim.Adam`, `torch.optim.Adam`, and list comprehensions over closures."""
 _DEPTH = """\
@@ -219,11 +219,14 @@ def _program_goals(programs: Any) -> Iterator[tuple[str, str, float, list[float]
         yield "… one sample, ns", "at most", goal, [1e9 * t for t in found(graph, "tapegrad", "one")]
         along = [a / b for a, b in zip(found(graph, "tapegrad", "along"), found(graph, "tapegrad", "one"))]
         yield "… H v, in gradients", "at most", 3.0, along
-    for key, title in (("batch", "program, batch: ns"), ("shared", "… weights shared, ns")):
-        one, two, native = found("row", "tapegrad", f"{key} 1"), found("row", "tapegrad", f"{key} 2"), f"{key} 1"
+    for graph, key, title in (
+        ("links", "batch", "program, short chain, batch: ns"), ("row", "batch", "program, rows: ns"),
+        ("row", "shared", "program, rows that share weights: ns"),
+    ):  # fmt: skip
+        one, two = found(graph, "tapegrad", f"{key} 1"), found(graph, "tapegrad", f"{key} 2")
         yield title, "at most", 1.0, [1e9 * t for t in one]
         yield "… times faster on 2 threads", "at least", 1.8, [a / b for a, b in zip(one, two)]
-        yield "… compiled, ns", "at most", 0.5, [1e9 * t for t in found("row", "tapegrad, native", native)]
+        yield "… compiled, ns", "at most", 0.5, [1e9 * t for t in found(graph, "tapegrad, native", f"{key} 1")]
     steps = [one for each in programs.get("row", []) for one in each if one["name"] == "tapegrad"]
     yield "two-moons step as a program: times faster than recorded", "at least", 20, [
         one["recorded step"] / one["replayed step"] for one in steps
@@ -364,6 +367,10 @@ def _start_table(start: Any) -> list[str]:
 TITLES = {"moons": "Two moons", "chain": "Chain", "links": "Short chain", "row": "A row, and batches of rows"}
 
 
+BATCHES = {"links": {"batch 1": "batch, ns", "batch 2": "on 2 threads, ns"}}
+BATCHES["row"] = {**BATCHES["links"], "shared 1": "weights shared, ns", "shared 2": "on 2 threads, ns"}
+
+
 def _program_tables(programs: dict[str, list[list[dict[str, Any]]]]) -> list[str]:
     """A table for each graph: freezing, one sample, H v, and batches where there are some."""
     lines = []
@@ -380,12 +387,11 @@ def _program_tables(programs: dict[str, list[list[dict[str, Any]]]]) -> list[str
                 continue
             shown = [_spread(_of(found, "freeze"), 1e6 / nodes), _spread(_of(found, "one"), 1e9 / nodes)]
             shown.append(_spread([one["along"] / one["one"] for one in found]))
-            for key in ("batch 1", "batch 2", "shared 1", "shared 2") if graph == "row" else ():
+            for key in BATCHES.get(graph, ()):
                 shown.append(_spread(_of(found, key), 1e9 / nodes) if key in found[0] else "")
             rows.append([name, *shown])
         head = [f"{nodes:,} nodes", "freezing, µs", "one sample, ns", "H v, gradients"]
-        if graph == "row":
-            head += ["batch, ns", "on 2 threads, ns", "weights shared, ns", "on 2 threads, ns"]
+        head += BATCHES.get(graph, {}).values()
         lines += [f"### {title}", "", *_table(head, rows), ""]
     return lines[:-1]
 
@@ -417,6 +423,7 @@ def _setting(results: Any) -> list[str]:
         f"    {results['command']}",
         "",
         f"in {results['minutes']:.0f} minutes. One cell by hand: `python benchmarks/worker.py tapegrad moons time 1`.",
+        *(f"\nSome groups again, with nothing else running:\n\n    {again}" for again in results.get("again", [])),
         "",
         "| | |",
         "| --- | --- |",

@@ -303,6 +303,7 @@ def main() -> None:
     parser.add_argument("--report", action="store_true", help="measure nothing; write what was measured last")
     parser.add_argument("--cache", type=Path, default=HERE.parent / "build" / "benchmarks", help="of environments")
     parser.add_argument("--output", type=Path, default=HERE, help="where RESULTS.md goes (default: %(default)s)")
+    parser.add_argument("--only", nargs="+", help="measure these groups anew, as neuron programs; keep the rest")
     args = parser.parse_args()
     if args.smoke:
         args.rounds, args.seconds = 1, 0.0
@@ -314,6 +315,17 @@ def main() -> None:
     began = time.monotonic()
     machine = Machine(args.cache.resolve(), not args.no_peers)
     names = list(machine.pythons)
+    if args.only:
+        results = json.loads((args.cache / "results.json").read_text(encoding="ascii"))
+        for k, group in enumerate(groups(names, args.smoke)):
+            if group.title.startswith(tuple(args.only)):
+                results["timed"][k] = time_group(machine, group, args.rounds, args.seconds, {})
+        if "programs" in args.only:
+            results["programs"] = time_programs(machine, programs.GRAPHS, args.rounds, args.seconds)
+        results["again"] = [*results.get("again", []), " ".join(["python", "benchmarks/run.py", *sys.argv[1:]])]
+        finish(results, args.cache, args.output)
+        return
+
     differentiating = [name for name in names if CONTENDERS[name].differentiates]
     slow: dict[str, str] = {}
     timed = [time_group(machine, g, args.rounds, args.seconds, slow) for g in groups(names, args.smoke)]
@@ -350,11 +362,16 @@ def main() -> None:
         "programs": time_programs(machine, ["row"] if args.smoke else programs.GRAPHS, args.rounds, args.seconds),
         "start": time_start(machine, 2 if args.smoke else 20),
     }
-    args.output.mkdir(parents=True, exist_ok=True)
-    args.cache.mkdir(parents=True, exist_ok=True)
-    (args.cache / "results.json").write_text(json.dumps(results), encoding="ascii")
-    report.write(results, args.output)
-    print(args.output / "RESULTS.md")
+    finish(results, args.cache, args.output)
+
+
+def finish(results: dict[str, Any], cache: Path, output: Path) -> None:
+    """Keep the results, and write them up."""
+    output.mkdir(parents=True, exist_ok=True)
+    cache.mkdir(parents=True, exist_ok=True)
+    (cache / "results.json").write_text(json.dumps(results), encoding="ascii")
+    report.write(results, output)
+    print(output / "RESULTS.md")
 
 
 if __name__ == "__main__":
