@@ -82,11 +82,11 @@ _NEURON = """\
 `sum((wi*xi for wi, xi in zip(w, x)), b)` as micrograd writes it, and as one `dot(w, x, b)`. ns a pair, wall time."""
 _PROGRAMS = """\
 What records or builds a graph once, freezes it and replays it. Two moons is the loss of 100 points as above by its 337
-weights; the chains have 10^5 and 10^3 operations, a tanh after every twentieth; a row is the loss of one point by
-weights and point, and a batch 1,024 rows with weights of their own, or 65,536 that share them: then the gradient is of
-the mean. The short chain has a batch of 1,024 starts. All numbers are per recorded node, of which tapegrad's recording
-counts how many there are, and for value and gradient; H v is the Hessian times a vector, as a multiple of that.
-Freezing leaves out the Python loops that make the graph; for what compiles it is the compilation."""
+weights; the chain has 10^5 operations, a tanh after every twentieth, the short one 10^3 without any, and a batch of
+1,024 starts; a row is the loss of one point by weights and point, and a batch 1,024 rows with weights of their own, or
+65,536 that share them: then the gradient is of the mean. All numbers are per recorded node, of which tapegrad's
+recording counts how many there are, and for value and gradient; H v is the Hessian times a vector, as a multiple of
+that. Freezing leaves out the Python loops that make the graph; for what compiles it is the compilation."""
 _ADAM = """\
 The optimizer's step alone: `tapegrad.optim.Adam`, `torch.optim.Adam`, and list comprehensions over closures."""
 _DEPTH = """\
