@@ -54,7 +54,8 @@ class Path:
         self.codes = codes
         self.seconds = seconds
         self.native: Any = None  # a tg_native and what it points to, once compiled
-        self.slice = SLICE * max(1, program.n_instr) // (lib.tg_cost(program) + 1)
+        self.cost = lib.tg_cost(program) + 1  # of a row, in additions
+        self.slice = SLICE * max(1, program.n_instr) // self.cost
 
     def place(self, where: int) -> tuple[str, int]:
         """File and line."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 CHUNKS = 16  # at most, in which sums are made: they depend on the number of rows alone, so the bits do, too
 CHUNK_ROWS = 256  # at least
 REFUSALS = (ValueError, ZeroDivisionError, OverflowError)
-WORTH_THREADS = 1 << 16  # instructions times rows below which threads cost more than they give
+WORTH_THREADS = 1 << 23  # additions, some 2 ms of them, below which threads cost more than they give
 
 
 _pools: dict[tuple[int, int], Any] = {}  # by process, which fork copies without its threads, and size
@@ -252,7 +252,7 @@ class Loop:
             path.run(w.job, stop)
             return w.job.failures, buffers
 
-        if self._threads == 1 or len(ranges) == 1 or path.core.n_instr * count < WORTH_THREADS:
+        if self._threads == 1 or len(ranges) == 1 or path.cost * count < WORTH_THREADS:
             for start, end in ranges:
                 yield one(start, end, None)
             return
