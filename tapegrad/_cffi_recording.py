@@ -26,14 +26,14 @@ class Recording:
         self._tables: list[Any] = [None]  # of each code: the line of each instruction, or None
         self.comparisons: list[tuple[Any, Any, int, int, int]] = []
         self.events: list[tuple[int, int]] = []
-        self._index: dict[Any, int] = {}
+        self._index: dict[int, int] = {}  # by identity: the hash of a code object takes as long as it is
 
     def here(self) -> int:
         """The line outside the engine that runs now: index of its code << 20 | line, 0: unknown."""
         frame: Any = sys._getframe(1)
         while frame.f_back is not None and frame.f_globals.get("__name__") in _ENGINE:
             frame = frame.f_back
-        index = self._index.setdefault(frame.f_code, len(self.codes))
+        index = self._index.setdefault(id(frame.f_code), len(self.codes))
         if index == len(self.codes):
             table = self.lines(frame.f_code)
             self.codes.append(frame.f_code)
