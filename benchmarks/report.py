@@ -225,7 +225,8 @@ def _program_goals(programs: Any) -> Iterator[tuple[str, str, float, list[float]
     ):  # fmt: skip
         one, two = found(graph, "tapegrad", f"{key} 1"), found(graph, "tapegrad", f"{key} 2")
         yield title, "at most", 1.0, [1e9 * t for t in one]
-        yield "… times faster on 2 threads", "at least", 1.8, [a / b for a, b in zip(one, two)]
+        if key == "shared":  # the other batches are too small for threads, and go on one
+            yield "… times faster on 2 threads", "at least", 1.8, [a / b for a, b in zip(one, two)]
         yield "… compiled, ns", "at most", 0.5, [1e9 * t for t in found(graph, "tapegrad, native", f"{key} 1")]
     steps = [one for each in programs.get("row", []) for one in each if one["name"] == "tapegrad"]
     yield "two-moons step as a program: times faster than recorded", "at least", 20, [
