@@ -8,12 +8,6 @@
 #include <pythread.h>
 #include <stdlib.h>
 
-#if defined(_MSC_VER)
-#define THREAD_LOCAL __declspec(thread)
-#else
-#define THREAD_LOCAL _Thread_local
-#endif
-
 PyTypeObject *tg_value_type, *tg_function_type;
 
 static PyObject *as_number, *refused;           /* of tapegrad._refusals */

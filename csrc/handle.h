@@ -16,6 +16,12 @@
 
 #define T (&tg_main)
 
+#if defined(_MSC_VER)
+#define THREAD_LOCAL __declspec(thread)
+#else
+#define THREAD_LOCAL _Thread_local
+#endif
+
 /*  The node's owner points here. What is set on a Value is in dict, Python rule and _op included.
 
     When a handle dies and its node stays, a handle with a dict (or of a subclass) leaves its memory with the node: the
@@ -68,9 +74,17 @@ int64_t tg_forget_history(void);
 /* recording.c: what a program that is being recorded in this thread has to know. Nothing without one. 0, or -1 with an
    exception: a comparison that was made, how as in Py_LT; something that a replay cannot see; where the next nodes come
    from. */
-int tg_note_comparison(PyObject *a, PyObject *b, int how, int outcome);
-int tg_note_escape(const char *what);
-int tg_note_place(void);
+int tg_tell_comparison(PyObject *a, PyObject *b, int how, int outcome);
+int tg_tell_escape(const char *what);
+int tg_tell_place(void);
+
+static inline int tg_note_comparison(PyObject *a, PyObject *b, int how, int outcome)
+{
+    return T->recorders ? tg_tell_comparison(a, b, how, outcome) : 0;
+}
+static inline int tg_note_escape(const char *what) { return T->recorders ? tg_tell_escape(what) : 0; }
+static inline int tg_note_place(void) { return T->recorders ? tg_tell_place() : 0; }
+
 PyObject *tg_begin_recording(PyObject *module, PyObject *args);
 PyObject *tg_end_recording(PyObject *module, PyObject *unused);
 PyObject *tg_freeze_recording(PyObject *module, PyObject *args);

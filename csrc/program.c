@@ -131,6 +131,13 @@ static uint32_t many(draft *d, int op, uint32_t n, double value, uint32_t where)
     return i;
 }
 
+static uint32_t many_ids(draft *d, int op, const uint32_t *ids, uint32_t n, double value, uint32_t where)
+{
+    memcpy(d->pool + d->pool_len, ids, n * sizeof *ids);
+    d->pool_len += n;
+    return many(d, op, n, value, where);
+}
+
 /* ids holds node numbers: xs, then ys, then a bias where n is odd; to pairs. */
 static uint32_t dot_of(draft *d, const uint32_t *ids, uint32_t n, double value, uint32_t where)
 {
@@ -150,14 +157,9 @@ static uint32_t many_of(draft *d, int op, uint32_t *ids, uint32_t n, double valu
     uint32_t half = n / 2, y;
     switch (op) {
     case TG_DOT: return dot_of(d, ids, n, value, where);
-    case TG_CROSS_ENTROPY: {
-        double *x = d->value;
-        double top = tg_logsumexp(x, ids, n - 1);
-        memcpy(d->pool + d->pool_len, ids, (n - 1) * sizeof *ids);
-        d->pool_len += n - 1;
-        y = many(d, TG_LOGSUMEXP, n - 1, top, where);
+    case TG_CROSS_ENTROPY:
+        y = many_ids(d, TG_LOGSUMEXP, ids, n - 1, tg_logsumexp(d->value, ids, n - 1), where);
         return two(d, TG_SUB, y, ids[n - 1], value, where);
-    }
     case TG_MSE:
         for (uint32_t k = 0; k < half; k++)
             ids[k] = ids[half + k] = compute(d, TG_SUB, ids[k], ids[half + k], where);
@@ -169,15 +171,9 @@ static uint32_t many_of(draft *d, int op, uint32_t *ids, uint32_t n, double valu
             uint32_t margin = compute(d, TG_SUB, constant(d, 1.0), product, where);
             ids[k] = compute(d, TG_RELU, margin, margin, where);
         }
-        n = half;
-        memcpy(d->pool + d->pool_len, ids, n * sizeof *ids);
-        d->pool_len += n;
-        y = many(d, TG_SUM, n, tg_sum(d->value, ids, n), where);
+        y = many_ids(d, TG_SUM, ids, half, tg_sum(d->value, ids, half), where);
         return two(d, TG_DIV, y, constant(d, half), value, where);
-    default:
-        memcpy(d->pool + d->pool_len, ids, n * sizeof *ids);
-        d->pool_len += n;
-        return many(d, op, n, value, where);
+    default: return many_ids(d, op, ids, n, value, where);
     }
 }
 
@@ -344,9 +340,7 @@ static void drop_unused(draft *d)
             continue;
         }
         m = operands_of(d, i, &ids, pair);
-        if (m == 1)
-            d->node[ids[0]].uses++;
-        for (uint32_t k = 0; m != 1 && k < m; k++)
+        for (uint32_t k = 0; k < m; k++)
             d->node[ids[k]].uses++;
     }
 }

@@ -19,6 +19,8 @@
 #include "tape.h"
 
 /* cdef: begin */
+#define TG_WHERE_LINE 20        /* bits of a line number in where */
+
 typedef struct tg_instr {
     uint32_t op;            /* a row of the table, or TG_GUARD */
     uint32_t y, a, b;       /* kept slots; of many operands: the first in the pool, and their count */
@@ -119,7 +121,6 @@ void tg_finish(tg_job *j);
 
 #define TG_GUARD TG_OPS
 #define TG_FOREIGN UINT32_MAX
-#define TG_WHERE_LINE 20                /* bits of a line number in where */
 
 static inline int tg_holds(uint32_t how, double a, double b)
 {

@@ -11,12 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(_MSC_VER)
-#define THREAD_LOCAL __declspec(thread)
-#else
-#define THREAD_LOCAL _Thread_local
-#endif
-
 typedef struct recording {
     struct recording *outer, *next;     /* of this thread; in the list of all */
     uint64_t thread;
@@ -105,12 +99,12 @@ static int note(recording *r, uint32_t where)
     return 0;
 }
 
-int tg_note_place(void)
+int tg_tell_place(void)
 {
-    recording *r = T->recorders ? current : NULL;
-    const uint64_t thread = T->recorders ? (uint64_t)PyThread_get_thread_ident() : 0;
+    recording *r = current;
+    const uint64_t thread = (uint64_t)PyThread_get_thread_ident();
     int64_t where;
-    for (recording *other = T->recorders ? all : NULL; other; other = other->next)
+    for (recording *other = all; other; other = other->next)
         if (other->thread != thread && note(other, TG_FOREIGN))
             return -1;
     if (!r)
@@ -123,9 +117,9 @@ int tg_note_place(void)
     return note(r, (uint32_t)where);
 }
 
-int tg_note_comparison(PyObject *a, PyObject *b, int how, int outcome)
+int tg_tell_comparison(PyObject *a, PyObject *b, int how, int outcome)
 {
-    recording *r = T->recorders ? current : NULL;
+    recording *r = current;
     int64_t where = r ? here(r) : 0;
     PyObject *entry;
     int code;
@@ -138,9 +132,9 @@ int tg_note_comparison(PyObject *a, PyObject *b, int how, int outcome)
     return code;
 }
 
-int tg_note_escape(const char *what)
+int tg_tell_escape(const char *what)
 {
-    recording *r = T->recorders ? current : NULL;
+    recording *r = current;
     PyObject *result;
     if (!r)
         return 0;

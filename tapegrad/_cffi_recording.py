@@ -9,7 +9,9 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-_LINE_BITS = 20
+from ._core import lib
+
+_LINE_BITS = lib.TG_WHERE_LINE
 _ENGINE = frozenset((__name__, __name__.replace("_cffi_recording", "_cffi_handle")))
 
 

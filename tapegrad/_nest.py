@@ -103,7 +103,7 @@ def _differs(x: Any, form: Form, what: str) -> NoReturn:
     raise error(f"{what} is {_came(x)}, but was recorded as {describe(form)}")
 
 
-def _number(x: Any, what: str) -> float:
+def number(x: Any, what: str) -> float:
     x = _element(x)
     if isinstance(x, Value):
         raise TypeError(f"{what} is a Value; a program takes numbers: use v.data")
@@ -121,7 +121,7 @@ def reader(form: Form) -> Callable[[Any, str, array[float]], None]:
     if form == NUMBER:
 
         def read_number(x: Any, what: str, to: array[float]) -> None:
-            to.append(x if type(x) is float else _number(x, what))
+            to.append(x if type(x) is float else number(x, what))
 
         return read_number
     kind, parts = form
@@ -164,7 +164,7 @@ def floats(x: Any, what: str) -> Any:
     import numpy  # only who has an array has it loaded
 
     if x.dtype == object:
-        return numpy.array([_number(item, what) for item in x.ravel().tolist()], dtype=numpy.float64).reshape(x.shape)
+        return numpy.array([number(item, what) for item in x.ravel().tolist()], dtype=numpy.float64).reshape(x.shape)
     if x.dtype.kind not in "fiub":
         raise TypeError(f"{what} is an array of {x.dtype}, not of real numbers")
     return numpy.ascontiguousarray(x, dtype=numpy.float64)

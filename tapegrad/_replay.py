@@ -12,7 +12,7 @@ from ._core import ffi, lib
 SLICE = 1 << 22  # additions, in all lanes, that a call into C takes before Python looks for signals: 1 to 50 ms
 COMPARISONS = ("<", "<=", ">", ">=")
 GUARD = lib.tg_op_count
-_LINE_BITS = 20
+_LINE_BITS = lib.TG_WHERE_LINE
 _OPERATIONS = [ffi.string(lib.tg_ops[op].method).decode() for op in range(lib.tg_op_count)]
 _SYMBOLS = [ffi.string(lib.tg_ops[op].symbol).decode() for op in range(lib.tg_op_count)]
 _KINDS = [ffi.string(lib.tg_ops[op].kind).decode() for op in range(lib.tg_op_count)]

@@ -20,7 +20,6 @@ CHUNK_ROWS = 256  # at least
 REFUSALS = (ValueError, ZeroDivisionError, OverflowError)
 WORTH_THREADS = 1 << 23  # additions, some 2 ms of them, below which threads cost more than they give
 
-
 _pools: dict[tuple[int, int], Any] = {}  # by process, which fork copies without its threads, and size
 
 
@@ -284,10 +283,10 @@ class Loop:
                 flat.extend(a.row(group[0]))
             try:
                 pending[program.other_path(k, guard, flat)] = group
-            except (ValueError, ArithmeticError) as error:  # f was recorded there, and something refused
-                if type(error) in REFUSALS:
-                    raise type(error)(f"{error} in row {group[0]}") from error
-                raise
+            except REFUSALS as error:  # f was recorded there, and something refused
+                if type(error) not in REFUSALS:
+                    raise
+                raise type(error)(f"{error} in row {group[0]}") from error
 
     def _error(self, arguments: list[_Argument], path: Path, row: int, at: int) -> Exception:
         work = Work([a.feed() for a in arguments], row, row + 1)

@@ -8,9 +8,9 @@ import os
 import threading
 from array import array
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
-from . import _native, _nest, _program_file, _refusals, _source
+from . import _native, _nest, _program_file, _source
 from ._core import ffi, lib
 from ._nest import NUMBER, Form
 from ._program_file import MOST_PATHS, Contents
@@ -545,7 +545,7 @@ def record(
     forms = [_nest.form_of(x, f"example {k}") for k, x in enumerate(examples)]
     flat = array("d")
     for k, x in enumerate(examples):
-        flat.extend(leaf.data if isinstance(leaf, Value) else _number(leaf, k) for leaf in _nest.leaves(x))
+        flat.extend(v.data if isinstance(v, Value) else _nest.number(v, f"example {k}") for v in _nest.leaves(x))
     path, out = trace(f, forms, flat, inputs, strict)
     return Program(f, forms, out, [path], inputs, on_branch=on_branch, on_error=on_error, strict=strict)
 
@@ -573,14 +573,3 @@ def load(path: str | bytes | os.PathLike[Any]) -> Program:
     """
     with open(path, "rb") as file:
         return _decoded(file.read())
-
-
-def _number(x: Any, k: int) -> float:
-    number = _refusals.as_number(x)
-    if number is NotImplemented:
-        _wrong(x, k)
-    return number  # type: ignore[no-any-return]
-
-
-def _wrong(x: Any, k: int) -> NoReturn:
-    raise TypeError(f"example {k} must be of numbers, not {type(x).__name__!r}")

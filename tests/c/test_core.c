@@ -1,34 +1,9 @@
 /*  The core alone, without Python: made to run under the sanitizers and valgrind. Prints what fails; exit 1 then.  */
-#include <stdio.h>
-#include <stdlib.h>
-
-#include "ops.h"
-
-static int failures, checks;
-
-#define CHECK(condition)                                                                                               \
-    do {                                                                                                               \
-        checks++;                                                                                                      \
-        if (!(condition)) {                                                                                            \
-            failures++;                                                                                                \
-            printf("%s:%d: %s\n", __FILE__, __LINE__, #condition);                                                     \
-        }                                                                                                              \
-    } while (0)
+#include "check.h"
 
 static int token;                       /* owners are opaque to the core: any even address */
 #define OWNER ((void *)&token)
 
-static void free_tape(tg_tape *t)
-{
-    free(t->op), free(t->a), free(t->b), free(t->data), free(t->grad), free(t->owner), free(t->pool);
-    tg_free_adjoints(t);
-    *t = (tg_tape){.last_many = TG_NONE, .reclaim_at = 1u << 20, .pool_reclaim_at = 1u << 22};
-}
-
-static tg_tape new_tape(void) { return (tg_tape){.last_many = TG_NONE, .reclaim_at = 1u << 20, .pool_reclaim_at = 1u << 22}; }
-
-static uint32_t leaf(tg_tape *t, double x) { return (uint32_t)tg_leaf(t, x); }
-static uint32_t op(tg_tape *t, int o, uint32_t a, uint32_t b) { return (uint32_t)tg_record(t, o, a, b); }
 static int sweep(tg_tape *t, uint32_t root) { return tg_backward(t, root, 1.0, NULL, NULL, 0); }
 
 static void each_slope_is_the_central_difference(void)
@@ -236,6 +211,5 @@ int main(void)
     reclaim_keeps_what_is_held();
     rules_run_in_the_sweep();
     every_allocation_may_fail();
-    printf("%d passed, %d failed\n", checks - failures, failures);
-    return failures != 0;
+    return summary();
 }

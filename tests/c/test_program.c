@@ -1,39 +1,14 @@
 /*  Freezing and replay alone, without Python: made to run under the sanitizers, valgrind and with two threads. Prints
     what fails; exit 1 then.  */
 #include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "ops.h"
+#include "check.h"
 #include "program.h"
-
-static int failures, checks;
-
-#define CHECK(condition)                                                                                               \
-    do {                                                                                                               \
-        checks++;                                                                                                      \
-        if (!(condition)) {                                                                                            \
-            failures++;                                                                                                \
-            printf("%s:%d: %s\n", __FILE__, __LINE__, #condition);                                                     \
-        }                                                                                                              \
-    } while (0)
 
 #define ROWS 97                 /* three blocks and some */
 #define INPUTS 3
 #define OUTPUTS 6
-
-static void free_tape(tg_tape *t)
-{
-    free(t->op), free(t->a), free(t->b), free(t->data), free(t->grad), free(t->owner), free(t->pool);
-    tg_free_adjoints(t);
-    *t = (tg_tape){.last_many = TG_NONE};
-}
-
-static tg_tape new_tape(void) { return (tg_tape){.last_many = TG_NONE, .reclaim_at = 1u << 20, .pool_reclaim_at = 1u << 22}; }
-
-static uint32_t leaf(tg_tape *t, double x) { return (uint32_t)tg_leaf(t, x); }
-static uint32_t op(tg_tape *t, int o, uint32_t a, uint32_t b) { return (uint32_t)tg_record(t, o, a, b); }
 
 static int same(double a, double b) { return !memcmp(&a, &b, sizeof a) || (a != a && b != b); }
 static int close_to(double a, double b) { return fabs(a - b) <= 1e-11 * (1.0 + fabs(a) + fabs(b)); }
@@ -430,6 +405,5 @@ int main(void)
     a_chain_needs_few_slots();
     every_allocation_may_fail();
     two_threads_replay_one_program();
-    printf("%d passed, %d failed\n", checks - failures, failures);
-    return failures != 0;
+    return summary();
 }
