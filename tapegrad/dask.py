@@ -16,11 +16,10 @@ try:
 except ImportError as error:
     raise ImportError("tapegrad.dask needs Dask: pip install 'tapegrad[dask]'") from error
 
-from . import _nest, _program_file
 from ._core import lib
-from ._replay import pointer
-from .batch import Loop
-from .program import _decoded
+from .program import _decoded, file, nest
+from .program.batch import Loop
+from .program.replay import pointer
 
 __all__ = ["value_and_grad"]
 
@@ -77,7 +76,7 @@ def _send(loop: Loop, client: Any) -> Any:
     contents = loop._program._contents()
     n_paths, future = _sent.get(loop, (0, None))
     if n_paths != len(contents.paths) or future.client is not client or future.status not in ("pending", "finished"):
-        data = _program_file.encode(contents._replace(params=[0.0] * len(contents.params)))
+        data = file.encode(contents._replace(params=[0.0] * len(contents.params)))
         rest = loop._axes, loop._threads
         key = f"tapegrad-{hashlib.sha256(repr(rest).encode() + data).hexdigest()}"
         future = client.submit(_loop, data, *rest, key=key)
@@ -158,5 +157,5 @@ def value_and_grad(loop: Loop, *args: Any, argnums: Any = 0, client: Any = None)
     if loop._reduce == "mean":
         sums = array("d", (x / rows if rows else math.nan for x in sums))
     ends = list(itertools.accumulate((count for _, _, count in chosen), initial=1))
-    grads = [_nest.shaped(form, sums[start:end]) for (form, _, _), start, end in zip(chosen, ends, ends[1:])]
+    grads = [nest.shaped(form, sums[start:end]) for (form, _, _), start, end in zip(chosen, ends, ends[1:])]
     return sums[0], program.gathered(argnums, grads)

@@ -10,8 +10,7 @@ from array import array
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import _nest
-from .program import Program, record
+from .program import Program, nest, record
 from .value import Value
 
 MOST_PROGRAMS = 256  # of one function: the one that was made first goes
@@ -26,7 +25,7 @@ class _Recorded:
         self._lock = threading.Lock()
 
     def program(self, args: Sequence[Any]) -> Program:
-        forms = tuple(_nest.form_of(x, f"argument {k}") for k, x in enumerate(args))
+        forms = tuple(nest.form_of(x, f"argument {k}") for k, x in enumerate(args))
         program = self._programs.get(forms)
         if program is None:
             program = record(self._f, *args, on_branch="record")
@@ -126,7 +125,7 @@ def _swept(f: Callable[..., Any], forms: Sequence[Any], flat: array[float]) -> l
     """Value and gradient of every output, recorded and swept on the tape."""
     leaves = [Value(x) for x in flat]
     elements = iter(leaves)
-    outputs = _nest.leaves(f(*(_nest.build(form, elements, _nest.objects) for form in forms)))
+    outputs = nest.leaves(f(*(nest.build(form, elements, nest.objects) for form in forms)))
     found = []
     for y in outputs:
         for v in leaves:
@@ -139,8 +138,8 @@ def _swept(f: Callable[..., Any], forms: Sequence[Any], flat: array[float]) -> l
 def _names(forms: Sequence[Any]) -> list[str]:
     names = []
     for k, form in enumerate(forms):
-        n = _nest.size(form)
-        names += [f"argument {k}"] if form == _nest.NUMBER else [f"argument {k}, element {i}" for i in range(n)]
+        n = nest.size(form)
+        names += [f"argument {k}"] if form == nest.NUMBER else [f"argument {k}, element {i}" for i in range(n)]
     return names
 
 

@@ -34,7 +34,7 @@ def rows_of(n):
 @pytest.fixture
 def tiny(monkeypatch):
     """Threads are worth their while for any amount of work."""
-    monkeypatch.setattr("tapegrad.batch.WORTH_THREADS", 0)
+    monkeypatch.setattr("tapegrad.program.batch.WORTH_THREADS", 0)
 
 
 # ---- sizes ----

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from reference import BINARY, UNARY, apply
 
 import tapegrad
-from tapegrad import Value, _native
-from tapegrad.program import BranchChanged, record
+from tapegrad import Value
+from tapegrad.program import BranchChanged, native, record
 
 try:
-    _native.compiler()
+    native.compiler()
 except RuntimeError as error:
     pytest.skip(str(error), allow_module_level=True)
 
@@ -270,13 +270,12 @@ def test_to_c_compiles_on_its_own_without_a_warning(name, tmp_path):
 
 PROGRAM = """
 import sys, tapegrad
-from tapegrad import _native
-from tapegrad.program import record
-compiled, run = [], _native._run
+from tapegrad.program import native, record
+compiled, run = [], native._run
 def counted(command, *rest):
     compiled.append("-o" in command)
     return run(command, *rest)
-_native._run = counted
+native._run = counted
 p = record(lambda x, y: (x * y).tanh() + x.exp(), 0.5, 2.0)
 before = p.value_and_grad(0.25, 0.75, argnums=(0, 1))
 try:

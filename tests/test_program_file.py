@@ -16,9 +16,9 @@ import time
 import pytest
 
 import tapegrad
-from tapegrad import BranchChanged, Value, _nest, record
-from tapegrad._program_file import GUARD, decode, ffi, lib
-from tapegrad.program import _decoded
+from tapegrad import BranchChanged, Value, record
+from tapegrad.program import _decoded, nest
+from tapegrad.program.file import GUARD, decode, ffi, lib
 
 FUZZ = int(os.environ.get("TAPEGRAD_FUZZ", "3000"))
 DOCS = pathlib.Path(__file__).resolve().parent.parent / "docs" / "program-format.md"
@@ -537,7 +537,7 @@ def test_inputs_that_are_not_in_the_file_take_no_memory():
 
 def example(form, draw):
     """A nest of numbers of this form."""
-    return _nest.build(form, iter(lambda: draw.uniform(-2.0, 2.0), None), _nest.numbers)
+    return nest.build(form, iter(lambda: draw.uniform(-2.0, 2.0), None), nest.numbers)
 
 
 def result(f, *args):
@@ -563,7 +563,7 @@ def replay(program, draw):
         alone = [result(program, *row) for row in zip(*rows)]
         together = result(lambda: [repr(y) for y in program.map()(*rows)])
         assert together == repr(alone) or (isinstance(together, type) and together in alone)
-    if args and program.out == _nest.NUMBER:
+    if args and program.out == nest.NUMBER:
         everything = tuple(range(len(args)))
         assert result(lambda: program.value_and_grad(*args, argnums=everything)[0]) == value
         result(lambda: program.hessian(*args))

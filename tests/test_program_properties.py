@@ -343,7 +343,7 @@ def test_a_row_of_a_batch_has_the_bits_of_the_row_alone(steps, chosen, first, ro
     assert [bits(row) for row in found] == [bits(row) for row in gradients]
     assert bits(values) == bits([scalar(row) for row in batch])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tapegrad.batch.WORTH_THREADS", 0)
+        patch.setattr("tapegrad.program.batch.WORTH_THREADS", 0)
         sums = []
         for threads in (1, 2, 3):
             value, grads = scalar.map(reduce="sum", threads=threads).value_and_grad(batch)

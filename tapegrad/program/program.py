@@ -10,14 +10,14 @@ from array import array
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from . import _native, _nest, _program_file, _source
-from ._core import ffi, lib
-from ._nest import NUMBER, Form
-from ._program_file import MOST_PATHS, Contents
-from ._replay import GUARD, BranchChanged, Feed, Path, Work, zeros
-from ._trace import trace
+from .._core import ffi, lib
+from ..value import Value, handle
+from . import file, native, nest, source
 from .batch import Loop
-from .value import Value, handle
+from .file import MOST_PATHS, Contents
+from .nest import NUMBER, Form
+from .replay import GUARD, BranchChanged, Feed, Path, Work, zeros
+from .trace import trace
 
 __all__ = ["BranchChanged", "Program", "load", "record"]
 
@@ -36,8 +36,8 @@ class Program:
     ) -> None:  # fmt: skip
         self._f, self.forms, self.out, self.paths = f, tuple(forms), out, paths
         self._params, self._on_branch, self.on_error, self._strict = params, on_branch, on_error, strict
-        self._sizes, self._n_params = [_nest.size(form) for form in forms], len(params)
-        self._readers = [(_nest.reader(form), f"argument {k}") for k, form in enumerate(forms)]
+        self._sizes, self._n_params = [nest.size(form) for form in forms], len(params)
+        self._readers = [(nest.reader(form), f"argument {k}") for k, form in enumerate(forms)]
         self._choices = list(zip(self.forms, itertools.accumulate(self._sizes, initial=0), self._sizes))
         self._idle: list[Any] = []  # jobs of `value_and_grad` with their buffers: as many as ever ran at once
         self._children: dict[tuple[int, int], int] = {}
@@ -98,13 +98,13 @@ class Program:
             OSError: it cannot be written.
             ValueError: an argument or result is nested more than 100 deep.
         """
-        data, name = _program_file.encode(self._contents()), os.fsdecode(path)
+        data, name = file.encode(self._contents()), os.fsdecode(path)
         new = f"{name}.{os.urandom(8).hex()}.tmp"
         try:
-            with open(new, "xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            with open(new, "xb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
             os.replace(new, name)
         except BaseException:
             if os.path.exists(new):
@@ -112,7 +112,7 @@ class Program:
             raise
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _decoded, (_program_file.encode(self._contents()),)
+        return _decoded, (file.encode(self._contents()),)
 
     def _copy(self, f: Callable[..., Any] | None, params: list[Any]) -> Program:
         with self._lock:
@@ -133,7 +133,7 @@ class Program:
 
     def to_c(self) -> str:
         """The C source that `native` compiles, of the first path."""
-        return _source.write(self.paths[0].core)[0]
+        return source.write(self.paths[0].core)[0]
 
     def native(self) -> Program:
         """Compile the program with the system's C compiler, and have every replay run that code from here on.
@@ -151,7 +151,7 @@ class Program:
         """
         for path in self.paths:
             if path.native is None:
-                path.native = _native.compiled(path.core)
+                path.native = native.compiled(path.core)
         return self
 
     # ---- numbers in ----
@@ -203,7 +203,7 @@ class Program:
 
     def need_scalar(self, what: str) -> None:
         if self.out != NUMBER:
-            returns = _nest.describe(self.out)
+            returns = nest.describe(self.out)
             raise TypeError(f"{what} is of a function that returns one Value; this one returns {returns}")
 
     # ---- replay ----
@@ -241,7 +241,7 @@ class Program:
             n = sum(self._sizes)
             path, out = self._record(flat[:n])
             if out != self.out:
-                raise ValueError(f"f returned {_nest.describe(self.out)}, on another path {_nest.describe(out)}")
+                raise ValueError(f"f returned {nest.describe(self.out)}, on another path {nest.describe(out)}")
             self.paths.append(path)
             self._children[k, guard] = len(self.paths) - 1
             return len(self.paths) - 1
@@ -251,7 +251,7 @@ class Program:
         return trace(self._f, self.forms, numbers, self._params, self._strict)
 
     def _shaped(self, flat: array[float]) -> Any:
-        return _nest.shaped(self.out, flat)
+        return nest.shaped(self.out, flat)
 
     def map(self, in_axes: Any = 0, reduce: str | None = None, threads: int = 1) -> Loop:
         """The program over the rows of a batch.
@@ -298,7 +298,7 @@ class Program:
     def _parts(self, grad: array[float], argnums: Any) -> Any:
         return self.gathered(
             argnums,
-            [_nest.shaped(form, grad[first : first + count]) for form, first, count in self.chosen(argnums)],
+            [nest.shaped(form, grad[first : first + count]) for form, first, count in self.chosen(argnums)],
         )
 
     def value_and_grad(self, *args: Any, argnums: Any = 0) -> tuple[float, Any]:
@@ -341,7 +341,7 @@ class Program:
 
         def pull(cotangent: Any) -> tuple[Any, ...]:
             seed = array("d")
-            _nest.flatten(cotangent, self.out, "the cotangent", seed)
+            nest.flatten(cotangent, self.out, "the cotangent", seed)
             _, grad = self.reverse(flat, seed)
             parts: tuple[Any, ...] = self._parts(grad, tuple(range(len(self.forms))))
             return parts
@@ -373,7 +373,7 @@ class Program:
             raise TypeError(f"the program takes {len(self.forms)} tangents, not {len(tangents)}")
         tangent = array("d")
         for k, (x, form) in enumerate(zip(tangents, self.forms)):
-            _nest.flatten(x, form, f"tangent {k}", tangent)
+            nest.flatten(x, form, f"tangent {k}", tangent)
         tangent.frombytes(bytes(8 * self._n_params))
         return tangent
 
@@ -459,7 +459,7 @@ class Program:
         flat = self.flat((x, *rest))
         form, first, _ = self.chosen_one(argnums)
         direction, tangent = array("d"), zeros(len(flat))
-        _nest.flatten(v, form, "v", direction)
+        nest.flatten(v, form, "v", direction)
         tangent[first : first + len(direction)] = direction
         return self._parts(self.tangent_over_reverse(flat, tangent, array("d", (1.0,))), argnums)
 
@@ -501,11 +501,11 @@ def _columns(rows: array[float], width: int, first: int, count: int) -> array[fl
 
 def _matrix(out: Form, form: Form, entries: array[float]) -> Any:
     """Rows of derivatives as a nest of nests."""
-    n = _nest.size(form)
-    rows = [_nest.shaped(form, entries[k * n : k * n + n]) for k in range(_nest.size(out))]
+    n = nest.size(form)
+    rows = [nest.shaped(form, entries[k * n : k * n + n]) for k in range(nest.size(out))]
     if out == NUMBER:
         return rows[0]
-    return _nest.build(out, iter(rows), _nest.numbers)
+    return nest.build(out, iter(rows), nest.numbers)
 
 
 def record(
@@ -542,16 +542,16 @@ def record(
             raise TypeError(f"params must be Values, not {type(v).__name__!r}")
     if len(set(map(id, inputs))) < len(inputs):
         raise ValueError("a Value is in params twice")
-    forms = [_nest.form_of(x, f"example {k}") for k, x in enumerate(examples)]
+    forms = [nest.form_of(x, f"example {k}") for k, x in enumerate(examples)]
     flat = array("d")
     for k, x in enumerate(examples):
-        flat.extend(v.data if isinstance(v, Value) else _nest.number(v, f"example {k}") for v in _nest.leaves(x))
+        flat.extend(v.data if isinstance(v, Value) else nest.number(v, f"example {k}") for v in nest.leaves(x))
     path, out = trace(f, forms, flat, inputs, strict)
     return Program(f, forms, out, [path], inputs, on_branch=on_branch, on_error=on_error, strict=strict)
 
 
 def _decoded(data: bytes) -> Program:
-    c = _program_file.decode(data)
+    c = file.decode(data)
     program = Program(None, c.forms, c.out, c.paths, c.params, on_branch=c.on_branch, on_error=c.on_error)
     program._children = c.children
     return program
@@ -571,5 +571,5 @@ def load(path: str | bytes | os.PathLike[Any]) -> Program:
         OSError: it cannot be read.
         ValueError: it is no program, is damaged, or was written by another version of the format.
     """
-    with open(path, "rb") as file:
-        return _decoded(file.read())
+    with open(path, "rb") as stream:
+        return _decoded(stream.read())

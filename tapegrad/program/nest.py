@@ -10,8 +10,8 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn
 
-from ._refusals import as_number
-from .value import Value
+from .._refusals import as_number
+from ..value import Value
 
 Form = Any
 

@@ -16,8 +16,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from . import _source
-from ._core import ffi
+from .._core import ffi
+from .source import write
 
 # No fused multiply-add, and no sincos: its bits need not be those of sin and cos.
 FLAGS = ["-std=gnu11", "-O1", "-ffp-contract=off", "-fno-builtin-sin", "-fno-builtin-cos", "-fPIC", "-shared"]
@@ -114,7 +114,7 @@ def _digest(path: Path) -> str:
 
 def compiled(program: Any) -> tuple[Any, ...]:
     """A tg_native of a program of the core, and what it points to; a library that goes may take its code with it."""
-    source, first = _source.write(program)
+    source, first = write(program)
     path = library(source)
     try:
         loaded = ctypes.CDLL(str(path))

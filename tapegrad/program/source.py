@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
 
-from ._core import ffi, lib
-from ._replay import COMPARISONS, GUARD
+from .._core import ffi, lib
+from .replay import COMPARISONS, GUARD
 
 CHUNK = 120  # operands; more take gcc longer for each, fewer keep less in registers
 UNROLLED = 64  # operands; an instruction that has more becomes a loop over a table

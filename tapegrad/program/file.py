@@ -8,10 +8,10 @@ from array import array
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from . import _nest
-from ._core import ffi, lib
-from ._nest import NUMBER, Form
-from ._replay import GUARD, Path
+from .._core import ffi, lib
+from . import nest
+from .nest import NUMBER, Form
+from .replay import GUARD, Path
 
 MAGIC = b"\x89TGP\r\n\x1a\n"
 VERSION = 1
@@ -210,7 +210,7 @@ def _contents(reader: _Reader) -> Contents:
     params = list(reader.unpack(f"{n_params}d"))
     forms = tuple(reader.form() for _ in range(n_args))
     out = reader.form()
-    n_in, n_out = sum(map(_nest.size, forms)) + n_params, _nest.size(out)
+    n_in, n_out = sum(map(nest.size, forms)) + n_params, nest.size(out)
     if not n_out or 8 * n_out > reader.left() or n_in >> 32:
         raise ValueError(f"it has {n_in} inputs and {n_out} outputs")
     paths: list[Path] = []

@@ -6,8 +6,8 @@ from array import array
 from collections.abc import Sequence
 from typing import Any
 
-from . import _refusals
-from ._core import ffi, lib
+from .. import _refusals
+from .._core import ffi, lib
 
 SLICE = 1 << 22  # additions, in all lanes, that a call into C takes before Python looks for signals: 1 to 50 ms
 COMPARISONS = ("<", "<=", ">", ">=")

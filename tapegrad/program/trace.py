@@ -8,11 +8,11 @@ from array import array
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from . import _nest
-from ._core import ffi, lib
-from ._nest import NUMBER, Form
-from ._replay import Path
-from .value import Value, handle
+from .._core import ffi, lib
+from ..value import Value, handle
+from . import nest
+from .nest import NUMBER, Form
+from .replay import Path
 
 LONG_CODE = 1 << 12  # bytes
 
@@ -60,8 +60,8 @@ def _lines(code: Any) -> bytes | None:
 
 
 def _outputs(result: Any) -> tuple[Form, list[Value]]:
-    form = _nest.form_of(result, "what f returned") if not isinstance(result, Value) else NUMBER
-    values = _nest.leaves(result)
+    form = nest.form_of(result, "what f returned") if not isinstance(result, Value) else NUMBER
+    values = nest.leaves(result)
     for v in values:
         if not isinstance(v, Value):
             raise TypeError(f"f has to return Values, not {type(v).__name__!r}: {v!r} does not depend on its arguments")
@@ -80,7 +80,7 @@ def trace(
     try:
         start, made = Value(0.0), handle.leaves(numbers)
         elements = iter(made)
-        args = [_nest.build(form, elements, _nest.objects) for form in forms]
+        args = [nest.build(form, elements, nest.objects) for form in forms]
         result = f(*args)
         if result is None:
             raise TypeError("f returned None: it has to return a Value, or a list or array of them")
