@@ -8,7 +8,7 @@ import math
 import weakref
 from array import array
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 try:
     import distributed
@@ -17,8 +17,10 @@ except ImportError as error:
     raise ImportError("tapegrad.dask needs Dask: pip install 'tapegrad[dask]'") from error
 
 from ._core import lib
-from .program import _decoded, file, nest
-from .program.batch import Loop
+from .program import file
+from .program.batch import Batch, Rows
+from .program.nest import Shaped
+from .program.recorded import Argnums, Several, decoded, gathered
 from .program.replay import pointer
 
 __all__ = ["value_and_grad"]
@@ -39,23 +41,23 @@ class _Step:
 
     args: tuple[Any, ...]
     params: list[float]
-    argnums: Any
+    argnums: Argnums
 
 
 # ---- on the workers ----
 
 
-def _loop(data: bytes, axes: tuple[int | None, ...], threads: int) -> Loop:
-    return Loop(_decoded(data), axes, "sum", threads)
+def _rows(data: bytes, axes: tuple[int | None, ...], threads: int) -> Rows:
+    return Rows(decoded(data), axes, "sum", threads)
 
 
-def _of_block(loop: Loop, step: _Step, *blocks: Any) -> tuple[int, array[float]]:
+def _of_block(rows: Rows, step: _Step, *blocks: Any) -> tuple[int, array[float]]:
     """How many rows a block has, and the sums over them: of the loss, then of the gradients."""
-    at_step = Loop(loop._program._copy(None, step.params), loop._axes, "sum", loop._threads)
+    at_step = Rows(rows.recorded.with_params(step.params), rows.axes, "sum", rows.threads)
     mapped = (block.content if isinstance(block, _Held) else block for block in blocks)
-    args = [x if axis is None else next(mapped) for x, axis in zip(step.args, loop._axes)]
-    _, _, rows, sums = at_step.flat(args, step.argnums)
-    return rows, array("d", itertools.chain(*sums))
+    args = [x if axis is None else next(mapped) for x, axis in zip(step.args, rows.axes)]
+    swept = at_step.sweep(args, step.argnums)
+    return swept.rows, array("d", itertools.chain(*swept.results))
 
 
 def _add(parts: list[tuple[int, array[float]]]) -> tuple[int, array[float]]:
@@ -68,19 +70,19 @@ def _add(parts: list[tuple[int, array[float]]]) -> tuple[int, array[float]]:
 
 # ---- on the client ----
 
-_sent: weakref.WeakKeyDictionary[Loop, tuple[int, Any]] = weakref.WeakKeyDictionary()  # with how many paths
+_sent: weakref.WeakKeyDictionary[Rows, tuple[int, Any]] = weakref.WeakKeyDictionary()  # with how many paths
 
 
-def _send(loop: Loop, client: Any) -> Any:
-    """The loop as what a task makes of its bytes: a worker fetches it once, and any worker can make it again."""
-    contents = loop._program._contents()
-    n_paths, future = _sent.get(loop, (0, None))
+def _send(rows: Rows, client: Any) -> Any:
+    """The rows as what a task makes of their bytes: a worker fetches them once, and any worker can make them again."""
+    contents = rows.recorded.contents()
+    n_paths, future = _sent.get(rows, (0, None))
     if n_paths != len(contents.paths) or future.client is not client or future.status not in ("pending", "finished"):
         data = file.encode(contents._replace(params=[0.0] * len(contents.params)))
-        rest = loop._axes, loop._threads
+        rest = rows.axes, rows.threads
         key = f"tapegrad-{hashlib.sha256(repr(rest).encode() + data).hexdigest()}"
-        future = client.submit(_loop, data, *rest, key=key)
-        _sent[loop] = len(contents.paths), future
+        future = client.submit(_rows, data, *rest, key=key)
+        _sent[rows] = len(contents.paths), future
     return future
 
 
@@ -98,10 +100,10 @@ def _blocks(x: Any, axis: int, what: str) -> list[Any]:
     return [block if isinstance(block, remote) else delayed(_Held(block), traverse=False) for block in x]
 
 
-def _all_blocks(loop: Loop, args: Sequence[Any]) -> list[tuple[Any, ...]]:
+def _all_blocks(rows: Rows, args: Sequence[Any]) -> list[tuple[Any, ...]]:
     """The blocks of all mapped arguments, side by side."""
     mapped = {
-        k: _blocks(x, axis, f"argument {k}") for k, (x, axis) in enumerate(zip(args, loop._axes)) if axis is not None
+        k: _blocks(x, axis, f"argument {k}") for k, (x, axis) in enumerate(zip(args, rows.axes)) if axis is not None
     }
     first = next(iter(mapped))
     for k, blocks in mapped.items():
@@ -112,17 +114,27 @@ def _all_blocks(loop: Loop, args: Sequence[Any]) -> list[tuple[Any, ...]]:
     return list(zip(*mapped.values()))
 
 
-def value_and_grad(loop: Loop, *args: Any, argnums: Any = 0, client: Any = None) -> tuple[float, Any]:
-    """The mean or sum of a loss over all rows of all blocks, and its gradient, as `Loop.value_and_grad` gives them.
+@overload
+def value_and_grad(batch: Batch, *args: Any, argnums: int = 0, client: Any = None) -> tuple[float, Shaped]: ...
+@overload
+def value_and_grad(
+    batch: Batch, *args: Any, argnums: Literal["params"], client: Any = None
+) -> tuple[float, list[float]]: ...
+@overload
+def value_and_grad(
+    batch: Batch, *args: Any, argnums: Several, client: Any = None
+) -> tuple[float, tuple[Shaped, ...]]: ...
+def value_and_grad(batch: Batch, *args: Any, argnums: Argnums = 0, client: Any = None) -> tuple[float, Shaped]:
+    """The mean or sum of a loss over all rows of all blocks, and its gradient, as `Batch.value_and_grad` gives them.
 
     A worker gets the program once, and gives back a sum of losses and one of gradients for each block. They are added
     in a tree whose shape depends on the number of blocks alone: the bits do not depend on the workers. What a lost
     worker had is computed again.
 
     Args:
-        loop: with reduce "mean" or "sum". Workers do not record: run it here on rows of every path first.
-        args: shared arguments as for the loop. A mapped one is a Dask array in chunks along the axis of its rows, or an
-            iterable of blocks, as many for each argument. A block is what the loop takes for it, or a future or a
+        batch: with reduce "mean" or "sum". Workers do not record: run it here on rows of every path first.
+        args: shared arguments as for the batch. A mapped one is a Dask array in chunks along the axis of its rows, or
+            an iterable of blocks, as many for each argument. A block is what the batch takes for it, or a future or a
             `dask.delayed.Delayed` of that; only these two keep blocks out of this process.
         argnums: which shared argument to differentiate by, a tuple of them, or "params".
         client: a `distributed.Client`; without, the current one.
@@ -131,31 +143,32 @@ def value_and_grad(loop: Loop, *args: Any, argnums: Any = 0, client: Any = None)
         A float, and a gradient shaped like the argument, or a tuple of those.
 
     Raises:
-        ValueError: the loop does not reduce, argnums names a mapped argument, or blocks do not match.
+        ValueError: the batch does not reduce, argnums names a mapped argument, or blocks do not match.
         TypeError: a mapped argument is not in blocks, or f returns more than one Value.
-        BranchChanged, ValueError, ZeroDivisionError, OverflowError: as of the loop; the row is that in its block.
+        BranchChanged, ValueError, ZeroDivisionError, OverflowError: as of the batch; the row is that in its block.
     """
-    program = loop._program
-    if loop._reduce is None:
-        raise ValueError("the loop must reduce over its rows: 'mean' or 'sum'")
-    if len(args) != len(loop._axes):
-        raise TypeError(f"the program takes {len(loop._axes)} arguments, not {len(args)}")
-    program.need_scalar("a gradient")
-    chosen = program.chosen(argnums)
-    for k in () if argnums == "params" else argnums if isinstance(argnums, (tuple, list)) else (argnums,):
-        if loop._axes[k] is not None:
-            raise ValueError(f"argument {k % len(args)} is mapped: a gradient by it has a row for each of all blocks")
-    blocks = _all_blocks(loop, args)
+    rows = batch._rows
+    recorded = rows.recorded
+    if rows.reduce is None:
+        raise ValueError("the batch must reduce over its rows: 'mean' or 'sum'")
+    recorded.check_count(args)
+    recorded.check_scalar("a gradient")
+    places = recorded.chosen(argnums)
+    for place in places:
+        k = next((k for k, other in enumerate(recorded.places) if other is place), None)
+        if k is not None and rows.axes[k] is not None:
+            raise ValueError(f"argument {k} is mapped: a gradient by it has a row for each of all blocks")
+    blocks = _all_blocks(rows, args)
     client = distributed.default_client() if client is None else client
-    shared = tuple(x if axis is None else None for x, axis in zip(args, loop._axes))
-    sent, step = _send(loop, client), delayed(_Step(shared, program.param_data(), argnums), traverse=False)
+    shared = tuple(x if axis is None else None for x, axis in zip(args, rows.axes))
+    sent, step = _send(rows, client), delayed(_Step(shared, recorded.param_data(), argnums), traverse=False)
     of_block, add = delayed(_of_block, pure=False), delayed(_add, pure=False)
     parts = [of_block(sent, step, *together) for together in blocks]
     while len(parts) > 1:
         parts = [add(parts[k : k + FAN_IN]) for k in range(0, len(parts), FAN_IN)]
-    rows, sums = client.compute(parts[0]).result()
-    if loop._reduce == "mean":
-        sums = array("d", (x / rows if rows else math.nan for x in sums))
-    ends = list(itertools.accumulate((count for _, _, count in chosen), initial=1))
-    grads = [nest.shaped(form, sums[start:end]) for (form, _, _), start, end in zip(chosen, ends, ends[1:])]
-    return sums[0], program.gathered(argnums, grads)
+    count, sums = client.compute(parts[0]).result()
+    if rows.reduce == "mean":
+        sums = array("d", (x / count if count else math.nan for x in sums))
+    starts = itertools.accumulate((place.form.size for place in places), initial=1)
+    grads = [place.form.shaped(sums, start) for place, start in zip(places, starts)]
+    return sums[0], gathered(argnums, grads)

@@ -10,7 +10,8 @@ from array import array
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .program import Program, nest, record
+from .program import Program, point, record
+from .program.nest import NUMBER, Form, form_of, objects
 from .value import Value
 
 MOST_PROGRAMS = 256  # of one function: the one that was made first goes
@@ -21,11 +22,11 @@ class _Recorded:
 
     def __init__(self, f: Callable[..., Any]) -> None:
         self._f = f
-        self._programs: dict[tuple[Any, ...], Program] = {}
+        self._programs: dict[tuple[Form, ...], Program] = {}
         self._lock = threading.Lock()
 
     def program(self, args: Sequence[Any]) -> Program:
-        forms = tuple(nest.form_of(x, f"argument {k}") for k, x in enumerate(args))
+        forms = tuple(form_of(x, f"argument {k}") for k, x in enumerate(args))
         program = self._programs.get(forms)
         if program is None:
             program = record(self._f, *args, on_branch="record")
@@ -113,7 +114,11 @@ def hvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]
     Returns:
         Shaped like the first argument.
     """
-    return _recorded(fun).program(primals).second_order(primals, tangents)
+    recorded = _recorded(fun).program(primals)._recorded
+    recorded.check_scalar("a Hessian")
+    flat, tangent = recorded.flat(primals), recorded.flat_tangent(tangents)
+    by = recorded.chosen_one(0)
+    return by.shaped(point.tangent_over_reverse(recorded, flat, tangent, array("d", (1.0,))))
 
 
 # ---- a check ----
@@ -121,13 +126,13 @@ def hvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]
 _STEP = sys.float_info.epsilon ** (1 / 3)  # balances truncation, h^2, against rounding, epsilon / h
 
 
-def _swept(f: Callable[..., Any], forms: Sequence[Any], flat: array[float]) -> list[tuple[float, array[float]]]:
+def _swept(f: Callable[..., Any], forms: Sequence[Form], flat: array[float]) -> list[tuple[float, array[float]]]:
     """Value and gradient of every output, recorded and swept on the tape."""
     leaves = [Value(x) for x in flat]
     elements = iter(leaves)
-    outputs = nest.leaves(f(*(nest.build(form, elements, nest.objects) for form in forms)))
+    result = f(*(form.build(elements, objects) for form in forms))
     found = []
-    for y in outputs:
+    for y in form_of(result, "what f returned").elements(result):
         for v in leaves:
             v.grad = 0.0
         y.backward()
@@ -135,11 +140,10 @@ def _swept(f: Callable[..., Any], forms: Sequence[Any], flat: array[float]) -> l
     return found
 
 
-def _names(forms: Sequence[Any]) -> list[str]:
+def _names(forms: Sequence[Form]) -> list[str]:
     names = []
     for k, form in enumerate(forms):
-        n = nest.size(form)
-        names += [f"argument {k}"] if form == nest.NUMBER else [f"argument {k}, element {i}" for i in range(n)]
+        names += [f"argument {k}"] if form is NUMBER else [f"argument {k}, element {i}" for i in range(form.size)]
     return names
 
 
@@ -163,9 +167,9 @@ def check_grads(f: Callable[..., Any], *args: Any, order: int = 2, tolerance: fl
         raise ValueError(f"order must be 1 or 2, not {order!r}")
     with warnings.catch_warnings(record=True) as escapes:
         warnings.simplefilter("always")
-        program = record(f, *args, on_branch="record")
-    flat, names = program.flat(args), _names(program.forms)
-    swept = _swept(f, program.forms, flat)
+        recorded = record(f, *args, on_branch="record")._recorded
+    flat, names = recorded.flat(args), _names(recorded.forms)
+    swept = _swept(f, recorded.forms, flat)
     n_out = len(swept)
 
     def moved(i: int, by: float) -> array[float]:
@@ -187,12 +191,12 @@ def check_grads(f: Callable[..., Any], *args: Any, order: int = 2, tolerance: fl
             raise AssertionError(f"{worst[1]}: off by {worst[0]:.3g}")
 
     def data(there: array[float]) -> list[float]:
-        return [y for y, _ in _swept(f, program.forms, there)]
+        return [y for y, _ in _swept(f, recorded.forms, there)]
 
     compare("the sweep's derivative of output", lambda i: [grad[i] for _, grad in swept], data)
     if escapes:
         return
-    rows = [program.reverse(flat, array("d", (float(i == k) for i in range(n_out))))[1] for k in range(n_out)]
+    rows = [point.reverse(recorded, flat, array("d", (float(i == k) for i in range(n_out))))[1] for k in range(n_out)]
     compare("the program's derivative of output", lambda i: [row[i] for row in rows], data)
     if order == 2:
         for k in range(n_out):
@@ -201,9 +205,9 @@ def check_grads(f: Callable[..., Any], *args: Any, order: int = 2, tolerance: fl
             def second(i: int, seed: array[float] = seed) -> list[float]:
                 unit = array("d", bytes(8 * len(flat)))
                 unit[i] = 1.0
-                return list(program.tangent_over_reverse(flat, unit, seed))
+                return list(point.tangent_over_reverse(recorded, flat, unit, seed))
 
             def first(there: array[float], seed: array[float] = seed) -> Sequence[float]:
-                return program.reverse(there, seed)[1]
+                return point.reverse(recorded, there, seed)[1]
 
             compare(f"output {k}, the derivative of its gradient's element", second, first)

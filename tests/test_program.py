@@ -522,7 +522,7 @@ def test_on_branch_record_keeps_a_program_for_every_path():
             z = f(x, y)
             z.backward()
             assert program.value_and_grad(a, b, argnums=(0, 1)) == (z.data, (x.grad, y.grad))
-    assert program.stats["paths"] == len(program.paths) == len(calls) == 4
+    assert program.stats["paths"] == len(calls) == 4
 
 
 def test_the_branch_that_was_changed_may_return_another_value_of_the_same_shape_only():

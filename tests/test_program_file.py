@@ -139,7 +139,7 @@ def test_arrays_tuples_and_lists_keep_their_forms(np):
     args = np.arange(6.0).reshape(2, 3), ([1.0, 2.0], 3.0), np.zeros((0, 4)).sum() + 2.0
     program = record(f, *args)
     again = loaded(data_of(program))
-    assert (again.forms, again.out) == (program.forms, program.out)
+    assert (again._recorded.forms, again._recorded.out) == (program._recorded.forms, program._recorded.out)
     first, second = program(*args), again(*args)
     assert first[0] == second[0] and (first[1][0] == second[1][0]).all() and first[1][1] == second[1][1]
 
@@ -537,7 +537,7 @@ def test_inputs_that_are_not_in_the_file_take_no_memory():
 
 def example(form, draw):
     """A nest of numbers of this form."""
-    return nest.build(form, iter(lambda: draw.uniform(-2.0, 2.0), None), nest.numbers)
+    return form.build(iter(lambda: draw.uniform(-2.0, 2.0), None), nest.numbers)
 
 
 def result(f, *args):
@@ -553,8 +553,8 @@ def replay(program, draw):
     n_in, n_out = program.stats["inputs"], program.stats["outputs"]
     if n_in > 200 or n_out > 200:  # takes arguments of that many numbers
         return
-    args = [example(form, draw) for form in program.forms]
-    rows = [[example(form, draw) for _ in range(19)] for form in program.forms]
+    args = [example(form, draw) for form in program._recorded.forms]
+    rows = [[example(form, draw) for _ in range(19)] for form in program._recorded.forms]
     value = result(program, *args)
     str(program)
     result(lambda: program.jacobian(*args, argnums="params"))
@@ -563,7 +563,7 @@ def replay(program, draw):
         alone = [result(program, *row) for row in zip(*rows)]
         together = result(lambda: [repr(y) for y in program.map()(*rows)])
         assert together == repr(alone) or (isinstance(together, type) and together in alone)
-    if args and program.out == nest.NUMBER:
+    if args and program._recorded.out is nest.NUMBER:
         everything = tuple(range(len(args)))
         assert result(lambda: program.value_and_grad(*args, argnums=everything)[0]) == value
         result(lambda: program.hessian(*args))

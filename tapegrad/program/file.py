@@ -1,7 +1,8 @@
-"""Programs as bytes: the format that docs/program-format.md describes, written and read."""
+"""Recorded functions as bytes: the format that docs/program-format.md describes, written and read."""
 from __future__ import annotations
 
 import binascii
+import os
 import struct
 import sys
 from array import array
@@ -9,9 +10,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from .._core import ffi, lib
-from . import nest
-from .nest import NUMBER, Form
-from .replay import GUARD, Path
+from .nest import NUMBER, Array, Form, Series
+from .replay import GUARD, CData, Trace
 
 MAGIC = b"\x89TGP\r\n\x1a\n"
 VERSION = 1
@@ -19,24 +19,25 @@ MOST_PATHS = 64
 DEEPEST = 100  # nests within nests in a form
 _COUNTS = ("n_const", "n_instr", "n_pool", "n_kept", "n_live", "n_guards")
 _STATS = ("recorded", "reached", "folded", "shared", "fused")
-_KINDS = (NUMBER, "list", "tuple", "array")
+_SERIES: tuple[type[Any], ...] = (list, tuple)
+_NUMBER, _FIRST_SERIES, _ARRAY = 0, 1, 3  # how kinds of forms are written
 _MOST_BYTES = (1 << 63) - 1  # of an array, by NumPy's count: lengths of 0 do not make it smaller
 
 
 class Contents(NamedTuple):
-    """What a file holds of a program."""
+    """What a file holds of a recorded function."""
 
     forms: tuple[Form, ...]
     out: Form
     params: list[float]
-    paths: list[Path]
+    paths: list[Trace]
     children: dict[tuple[int, int], int]  # (path, number of its guard): the path that goes the other way
     on_branch: str
     on_error: str
 
 
-_ON_BRANCH = ("raise", "record")
-_ON_ERROR = ("raise", "nan")
+ON_BRANCH = ("raise", "record")
+ON_ERROR = ("raise", "nan")
 
 
 def _little(typecode: str, data: bytes) -> bytes:
@@ -58,16 +59,14 @@ def _u32(*numbers: int) -> bytes:
 def _form(form: Form, depth: int = 0) -> Iterator[bytes]:
     if depth > DEEPEST:
         raise ValueError(f"an argument or result is nested more than {DEEPEST} deep: it cannot be saved")
-    if form == NUMBER:
-        yield b"\0"
-        return
-    kind, parts = form
-    yield struct.pack("<BI", _KINDS.index(kind), len(parts))
-    if kind == "array":
-        yield struct.pack(f"<{len(parts)}Q", *parts)
-    else:
-        for part in parts:
+    if isinstance(form, Array):
+        yield struct.pack(f"<BI{len(form.shape)}Q", _ARRAY, len(form.shape), *form.shape)
+    elif isinstance(form, Series):
+        yield struct.pack("<BI", _FIRST_SERIES + _SERIES.index(form.kind), len(form.parts))
+        for part in form.parts:
             yield from _form(part, depth + 1)
+    else:
+        yield bytes((_NUMBER,))
 
 
 def _text(text: str) -> bytes:
@@ -75,7 +74,7 @@ def _text(text: str) -> bytes:
     return _u32(len(data)) + data
 
 
-def _path(path: Path, parent: tuple[int, int]) -> Iterator[bytes]:
+def _path(path: Trace, parent: tuple[int, int]) -> Iterator[bytes]:
     p = path.core
     yield _u32(*parent, *(getattr(p, name) for name in _COUNTS + _STATS), len(path.codes))
     yield _little("d", ffi.buffer(p.constant, 8 * p.n_const)[:])
@@ -94,7 +93,7 @@ def encode(contents: Contents) -> bytes:
     c = contents
     parents = {child: parent for parent, child in c.children.items()}
     body = [
-        bytes((_ON_BRANCH.index(c.on_branch), _ON_ERROR.index(c.on_error))),
+        bytes((ON_BRANCH.index(c.on_branch), ON_ERROR.index(c.on_error))),
         _u32(len(c.forms), len(c.params), len(c.paths)),
         struct.pack(f"<{len(c.params)}d", *c.params),
     ]
@@ -104,6 +103,22 @@ def encode(contents: Contents) -> bytes:
         body.extend(_path(path, parents.get(k, (0, 0))))
     data = MAGIC + _u32(VERSION, GUARD) + b"".join(body)
     return data + _u32(binascii.crc32(data))
+
+
+def replace(path: str | bytes | os.PathLike[Any], data: bytes) -> None:
+    """Write a file; one that is there is replaced at once or not at all."""
+    name = os.fsdecode(path)
+    new = f"{name}.{os.urandom(8).hex()}.tmp"
+    try:
+        with open(new, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, name)
+    except BaseException:
+        if os.path.exists(new):
+            os.unlink(new)
+        raise
 
 
 # ---- reading ----
@@ -136,7 +151,7 @@ class _Reader:
             raise ValueError(f"{k} is no {what}")
         return of[k]
 
-    def words(self, typecode: str, to: Any, n: int) -> None:
+    def words(self, typecode: str, to: CData, n: int) -> None:
         ffi.memmove(to, _little(typecode, self.take(n).tobytes()), n)
 
     def text(self) -> str:
@@ -148,15 +163,17 @@ class _Reader:
     def form(self, depth: int = 0) -> Form:
         if depth > DEEPEST:
             raise ValueError(f"a form is nested more than {DEEPEST} deep")
-        kind = self.choice(_KINDS, "kind of form")
-        if kind == NUMBER:
+        kind = self.take(1)[0]
+        if kind == _NUMBER:
             return NUMBER
+        if kind > _ARRAY:
+            raise ValueError(f"{kind} is no kind of form")
         n = self.u32()
-        if kind == "array":
-            return kind, self._shape(n)
+        if kind == _ARRAY:
+            return Array(self._shape(n))
         if n > self.left():
             raise ValueError("it ends too early")
-        return kind, tuple(self.form(depth + 1) for _ in range(n))
+        return Series(_SERIES[kind - _FIRST_SERIES], tuple(self.form(depth + 1) for _ in range(n)))
 
     def _shape(self, n: int) -> tuple[int, ...]:
         if not 0 < n <= 64:
@@ -169,7 +186,7 @@ class _Reader:
             raise ValueError(f"an array has the shape {shape}")
         return shape
 
-    def path(self, n_in: int, n_out: int) -> tuple[Path, tuple[int, int]]:
+    def path(self, n_in: int, n_out: int) -> tuple[Trace, tuple[int, int]]:
         parent, guard = self.unpack("2I")
         counts = dict(zip(_COUNTS + _STATS, self.unpack(f"{len(_COUNTS + _STATS)}I")))
         n_codes = self.u32()
@@ -191,17 +208,17 @@ class _Reader:
             raise MemoryError
         if code:
             raise ValueError("its instructions do not fit together")
-        return Path(p, [(self.text(), self.text()) for _ in range(n_codes)], 0.0), (parent, guard)
+        return Trace(p, [(self.text(), self.text()) for _ in range(n_codes)], 0.0), (parent, guard)
 
 
-def _guards(path: Path) -> set[int]:
+def _guards(path: Trace) -> set[int]:
     """The numbers of a path's guards."""
     words = array("I", ffi.buffer(path.core.instr, 32 * path.core.n_instr)[:])
     return {number for op, number in zip(words[0::8], words[4::8]) if op == GUARD}
 
 
 def _contents(reader: _Reader) -> Contents:
-    on_branch, on_error = reader.choice(_ON_BRANCH, "on_branch"), reader.choice(_ON_ERROR, "on_error")
+    on_branch, on_error = reader.choice(ON_BRANCH, "on_branch"), reader.choice(ON_ERROR, "on_error")
     n_args, n_params, n_paths = reader.unpack("3I")
     if not 0 < n_paths <= MOST_PATHS:
         raise ValueError(f"it has {n_paths} paths")
@@ -210,10 +227,10 @@ def _contents(reader: _Reader) -> Contents:
     params = list(reader.unpack(f"{n_params}d"))
     forms = tuple(reader.form() for _ in range(n_args))
     out = reader.form()
-    n_in, n_out = sum(map(nest.size, forms)) + n_params, nest.size(out)
+    n_in, n_out = sum(form.size for form in forms) + n_params, out.size
     if not n_out or 8 * n_out > reader.left() or n_in >> 32:
         raise ValueError(f"it has {n_in} inputs and {n_out} outputs")
-    paths: list[Path] = []
+    paths: list[Trace] = []
     guards: list[set[int]] = []
     children: dict[tuple[int, int], int] = {}
     for k in range(n_paths):

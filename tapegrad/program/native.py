@@ -13,10 +13,11 @@ import stat
 import subprocess
 import sysconfig
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from .._core import ffi
+from .replay import CData
 from .source import write
 
 # No fused multiply-add, and no sincos: its bits need not be those of sin and cos.
@@ -41,7 +42,7 @@ def folder() -> Path:
     return path
 
 
-def _trusted(path: Path, is_kind: Any, kind: str) -> None:
+def _trusted(path: Path, is_kind: Callable[[int], bool], kind: str) -> None:
     status = path.lstat()
     if not is_kind(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
         raise RuntimeError(f"{path} is not {kind} that this user owns and nobody else can write to: it is not loaded")
@@ -112,7 +113,7 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:32]
 
 
-def compiled(program: Any) -> tuple[Any, ...]:
+def compiled(program: CData) -> tuple[CData, ...]:
     """A tg_native of a program of the core, and what it points to; a library that goes may take its code with it."""
     source, first = write(program)
     path = library(source)

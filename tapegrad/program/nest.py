@@ -1,24 +1,213 @@
-"""Nests of numbers: how an argument or a result is made up of lists, tuples and NumPy arrays; flat and back.
-
-A form is "number", ("list", forms), ("tuple", forms) or ("array", shape); it can be hashed, and written as JSON."""
+"""Nests of numbers: how an argument or a result is made up of lists, tuples and NumPy arrays; flat and back."""
 from __future__ import annotations
 
-import functools
 import itertools
-import operator
+from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, SupportsFloat, SupportsIndex, TypeVar, Union
 
 from .._refusals import as_number
 from ..value import Value
 
-Form = Any
+if TYPE_CHECKING:
+    from numpy import float64
+    from numpy.typing import NDArray
+    from typing_extensions import TypeGuard
 
-NUMBER = "number"
+Nest = Union[Value, SupportsFloat, SupportsIndex, Sequence["Nest"]]  # what is taken: NumPy's arrays have __float__
+Shaped = Any  # what is given: a nest as a form says, which no checker of types can know
+T = TypeVar("T")
 
 
-def _is_array(x: Any) -> bool:
+class Form(ABC):
+    """How a nest is made up; a subclass for each kind. Forms never change; those that make up alike are equal.
+
+    Attributes:
+        size: how many numbers there are.
+        shape: of an array of the same numbers, or None where the parts of a list differ.
+        has_array: whether there is an array in it.
+    """
+
+    __slots__ = ("has_array", "shape", "size")
+
+    def __init__(self, size: int, shape: tuple[int, ...] | None, has_array: bool) -> None:
+        self.size, self.shape, self.has_array = size, shape, has_array
+
+    @abstractmethod
+    def __str__(self) -> str: ...
+
+    @abstractmethod
+    def elements(self, x: Any) -> list[Any]:
+        """The elements of a nest that has this form, in order."""
+
+    @abstractmethod
+    def read(self, x: Nest, what: str, to: array[float]) -> None:
+        """Append the numbers of a nest, which has to have this form; lists and arrays may stand for each other."""
+
+    @abstractmethod
+    def shaped(self, flat: array[float], at: int = 0) -> Shaped:
+        """A nest of the numbers from an index on."""
+
+    @abstractmethod
+    def build(self, elements: Iterator[T], stack: Callable[[list[T], tuple[int, ...]], object]) -> Any:
+        """A nest of other elements; stack makes the arrays."""
+
+
+class Number(Form):
+    """One number."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(1, (), False)
+
+    def __str__(self) -> str:
+        return "a number"
+
+    def elements(self, x: Any) -> list[Any]:
+        return [_element(x)]
+
+    def read(self, x: Nest, what: str, to: array[float]) -> None:
+        to.append(x if type(x) is float else number(x, what))
+
+    def shaped(self, flat: array[float], at: int = 0) -> float:
+        return flat[at]
+
+    def build(self, elements: Iterator[T], stack: object) -> T:
+        return next(elements)
+
+
+NUMBER = Number()
+
+
+class _Indexed(Form):
+    """What has parts by number, `parts` of which may go on for ever."""
+
+    __slots__ = ("_length", "_plain", "parts")
+
+    def __init__(
+        self, size: int, shape: tuple[int, ...] | None, has_array: bool, parts: Iterable[Form], length: int, plain: bool
+    ) -> None:
+        super().__init__(size, shape, has_array)
+        self.parts, self._length = parts, length
+        self._plain = plain  # all parts are numbers
+
+    def read(self, x: Nest, what: str, to: array[float]) -> None:
+        if isinstance(x, (list, tuple)):
+            items = tuple(x)  # reading may run code that changes x
+            if len(items) != self._length:
+                _differs(x, self, what)
+            if self._plain and set(map(type, items)) <= _PLAIN:
+                to.extend(items)
+                return
+            for k, (item, part) in enumerate(zip(items, self.parts)):
+                part.read(item, f"{what}[{k}]", to)
+        elif is_array(x) and x.shape == self.shape:
+            to.frombytes(floats(x, what).tobytes())
+        else:
+            _differs(x, self, what)
+
+
+_PLAIN = {float, int}
+
+
+class Array(_Indexed):
+    """A NumPy array of at least one dimension."""
+
+    __slots__ = ()
+    shape: tuple[int, ...]
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        size = 1
+        for length in shape:
+            size *= length
+        row = Array(shape[1:]) if len(shape) > 1 else NUMBER  # may be many, and from a file: they take no room
+        super().__init__(size, shape, True, itertools.repeat(row), shape[0], row is NUMBER)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Array) and self.shape == other.shape
+
+    def __hash__(self) -> int:
+        return hash(self.shape)
+
+    def __str__(self) -> str:
+        return f"an array of shape {self.shape}"
+
+    def elements(self, x: Any) -> list[Any]:
+        return x.ravel().tolist()  # type: ignore[no-any-return]
+
+    def shaped(self, flat: array[float], at: int = 0) -> NDArray[float64]:
+        import numpy
+
+        return numpy.array(flat[at : at + self.size], dtype=numpy.float64).reshape(self.shape)
+
+    def build(self, elements: Iterator[T], stack: Callable[[list[T], tuple[int, ...]], object]) -> object:
+        return stack([next(elements) for _ in range(self.size)], self.shape)
+
+
+class Series(_Indexed):
+    """A list or a tuple, whichever `kind` is."""
+
+    __slots__ = ("kind",)
+    parts: tuple[Form, ...]
+
+    def __init__(self, kind: type[list[Any]] | type[tuple[Any, ...]], parts: tuple[Form, ...]) -> None:
+        n = len(parts)
+        if parts.count(NUMBER) == n:
+            super().__init__(n, (n,), False, parts, n, True)
+        else:
+            shapes = {part.shape for part in parts}
+            inner = shapes.pop() if len(shapes) == 1 else None
+            shape = None if inner is None else (n, *inner)
+            super().__init__(
+                sum(part.size for part in parts), shape, any(part.has_array for part in parts), parts, n, False
+            )
+        self.kind = kind
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Series) and self.kind is other.kind and self.parts == other.parts
+
+    def __hash__(self) -> int:
+        return hash((self.kind, self.parts))
+
+    def __str__(self) -> str:
+        return f"a {self.kind.__name__} of {len(self.parts)}"
+
+    def elements(self, x: Any) -> list[Any]:
+        return [element for part, item in zip(self.parts, x) for element in part.elements(item)]
+
+    def shaped(self, flat: array[float], at: int = 0) -> Shaped:
+        if self._plain:
+            return self.kind(flat[at : at + self.size])
+        found = []
+        for part in self.parts:
+            found.append(part.shaped(flat, at))
+            at += part.size
+        return self.kind(found)
+
+    def build(self, elements: Iterator[T], stack: Callable[[list[T], tuple[int, ...]], object]) -> Any:
+        return self.kind([part.build(elements, stack) for part in self.parts])
+
+
+def form_of(x: object, what: str) -> Form:
+    """The form of a nest whose numbers may be Values.
+
+    Raises:
+        TypeError: there is something else in it.
+    """
+    if is_array(x):
+        return Array(tuple(x.shape))
+    if isinstance(x, (list, tuple)):
+        parts = tuple(form_of(item, f"{what}[{k}]") for k, item in enumerate(x))
+        return Series(tuple if isinstance(x, tuple) else list, parts)
+    x = _element(x)
+    if not isinstance(x, Value) and as_number(x) is NotImplemented:
+        raise TypeError(f"{what} must be a number, a list or an array of them, not {type(x).__name__!r}")
+    return NUMBER
+
+
+def is_array(x: object) -> TypeGuard[NDArray[Any]]:
     return hasattr(x, "__array__") and hasattr(x, "shape") and x.shape != ()
 
 
@@ -27,87 +216,24 @@ def _element(x: Any) -> Any:
     return x.item() if getattr(x, "shape", None) == () and hasattr(x, "item") else x
 
 
-def form_of(x: Any, what: str) -> Form:
-    """The form of a nest whose numbers may be Values."""
-    if _is_array(x):
-        return ("array", tuple(x.shape))
-    if isinstance(x, (list, tuple)):
-        kind = "tuple" if isinstance(x, tuple) else "list"
-        return (kind, tuple(form_of(item, f"{what}[{k}]") for k, item in enumerate(x)))
-    x = _element(x)
-    if not isinstance(x, Value) and as_number(x) is NotImplemented:
-        raise TypeError(f"{what} must be a number, a list or an array of them, not {type(x).__name__!r}")
-    return NUMBER
-
-
-@functools.lru_cache(maxsize=1024)
-def size(form: Form) -> int:
-    """How many numbers there are."""
-    if form == NUMBER:
-        return 1
-    kind, parts = form
-    if kind != "array":
-        return sum(map(size, parts))
-    n = 1
-    for length in parts:
-        n *= length
-    return n
-
-
-@functools.lru_cache(maxsize=1024)
-def has_array(form: Form) -> bool:
-    return form != NUMBER and (form[0] == "array" or any(map(has_array, form[1])))
-
-
-@functools.lru_cache(maxsize=1024)
-def shape(form: Form) -> tuple[int, ...] | None:
-    """The shape of an array of the same numbers, or None where the parts of a list differ."""
-    if form == NUMBER:
-        return ()
-    kind, parts = form
-    if kind == "array":
-        return tuple(parts)
-    shapes = {shape(part) for part in parts}
-    if len(shapes) != 1 or None in shapes:
-        return None if parts else (0,)
-    return (len(parts), *(shapes.pop() or ()))
-
-
-def leaves(x: Any) -> list[Any]:
-    """The elements of a nest, in order."""
-    if _is_array(x):
-        return x.ravel().tolist()  # type: ignore[no-any-return]
-    if isinstance(x, (list, tuple)):
-        return [leaf for item in x for leaf in leaves(item)]
-    return [_element(x)]
-
-
-def describe(form: Form) -> str:
-    if form == NUMBER:
-        return "a number"
-    kind, parts = form
-    if kind == "array":
-        return f"an array of shape {parts}"
-    return f"a {kind} of {len(parts)}"
-
-
-def _came(x: Any) -> str:
-    if _is_array(x):
+def _came(x: object) -> str:
+    if is_array(x):
         return f"an array of shape {tuple(x.shape)}"
     return f"{type(x).__name__!r} of {len(x)}" if isinstance(x, (list, tuple)) else repr(type(x).__name__)
 
 
-def _differs(x: Any, form: Form, what: str) -> NoReturn:
-    same_kind = _is_array(x) or isinstance(x, (list, tuple))
-    error: type[Exception] = ValueError if same_kind and form != NUMBER else TypeError
-    raise error(f"{what} is {_came(x)}, but was recorded as {describe(form)}")
+def _differs(x: object, form: Form, what: str) -> NoReturn:
+    same_kind = is_array(x) or isinstance(x, (list, tuple))
+    error: type[Exception] = ValueError if same_kind and form is not NUMBER else TypeError
+    raise error(f"{what} is {_came(x)}, but was recorded as {form}")
 
 
-def number(x: Any, what: str) -> float:
+def number(x: object, what: str) -> float:
+    """What `Number.read` appends."""
     x = _element(x)
     if isinstance(x, Value):
         raise TypeError(f"{what} is a Value; a program takes numbers: use v.data")
-    if isinstance(x, (list, tuple)) or _is_array(x):
+    if isinstance(x, (list, tuple)) or is_array(x):
         _differs(x, NUMBER, what)
     k = as_number(x)
     if k is NotImplemented:
@@ -115,51 +241,7 @@ def number(x: Any, what: str) -> float:
     return k  # type: ignore[no-any-return]
 
 
-@functools.lru_cache(maxsize=1024)
-def reader(form: Form) -> Callable[[Any, str, array[float]], None]:
-    """What flattens nests of this form."""
-    if form == NUMBER:
-
-        def read_number(x: Any, what: str, to: array[float]) -> None:
-            to.append(x if type(x) is float else number(x, what))
-
-        return read_number
-    kind, parts = form
-    readers: Iterable[Callable[[Any, str, array[float]], None]]
-    if kind == "array":  # may be long, and from a file: takes no room here
-        n, first = parts[0], reader(NUMBER if len(parts) == 1 else ("array", parts[1:]))
-        readers, different = itertools.repeat(first), {first}
-    else:
-        n, readers = len(parts), [reader(part) for part in parts]
-        different = set(readers)
-    plain, array_shape = different <= {reader(NUMBER)}, shape(form)
-
-    def read(x: Any, what: str, to: array[float]) -> None:
-        if type(x) in _SEQUENCES and len(x) == n:
-            if plain and set(map(type, x)) <= _PLAIN:
-                to.extend(x)
-                return
-            for k, (item, read_item) in enumerate(zip(x, readers)):
-                read_item(item, f"{what}[{k}]", to)
-        elif _is_array(x) and x.shape == array_shape:
-            to.frombytes(floats(x, what).tobytes())
-        elif isinstance(x, (list, tuple)) and len(x) == n:
-            read(list(x), what, to)
-        else:
-            _differs(x, form, what)
-
-    return read
-
-
-_SEQUENCES, _PLAIN = (list, tuple), {float, int}
-
-
-def flatten(x: Any, form: Form, what: str, to: array[float]) -> None:
-    """Append the numbers of a nest of this form; lists and arrays may stand for each other."""
-    reader(form)(x, what, to)
-
-
-def floats(x: Any, what: str) -> Any:
+def floats(x: NDArray[Any], what: str) -> NDArray[float64]:
     """An array as contiguous float64: converted where it is of another type."""
     import numpy  # only who has an array has it loaded
 
@@ -170,45 +252,10 @@ def floats(x: Any, what: str) -> Any:
     return numpy.ascontiguousarray(x, dtype=numpy.float64)
 
 
-def build(form: Form, items: Iterator[Any], stack: Callable[[list[Any], tuple[int, ...]], Any]) -> Any:
-    """A nest of this form from its elements; stack makes the arrays."""
-    if form == NUMBER:
-        return next(items)
-    kind, parts = form
-    if kind == "array":
-        return stack([next(items) for _ in range(size(form))], parts)
-    nest = [build(part, items, stack) for part in parts]
-    return tuple(nest) if kind == "tuple" else nest
+# ---- what `Form.build` stacks with ----
 
 
-@functools.lru_cache(maxsize=1024)
-def _shaper(form: Form) -> Callable[[array[float], int], Any]:
-    """What builds a nest of this form from the numbers from an index on."""
-    if form == NUMBER:
-        return operator.getitem
-    kind, parts = form
-    n = size(form)
-    if kind == "array":
-
-        def shape_array(flat: array[float], at: int) -> Any:
-            import numpy
-
-            return numpy.array(flat[at : at + n], dtype=numpy.float64).reshape(parts)
-
-        return shape_array
-    whole = tuple if kind == "tuple" else list
-    if all(part == NUMBER for part in parts):
-        return lambda flat, at: whole(flat[at : at + n])
-    shapers, offsets = [_shaper(part) for part in parts], [0, *itertools.accumulate(map(size, parts))]
-    return lambda flat, at: whole(shaper(flat, at + offset) for shaper, offset in zip(shapers, offsets))
-
-
-def shaped(form: Form, flat: array[float]) -> Any:
-    """A nest of this form from its numbers."""
-    return _shaper(form)(flat, 0)
-
-
-def numbers(items: list[Any], shape: tuple[int, ...]) -> Any:
+def numbers(items: list[Any], shape: tuple[int, ...]) -> NDArray[float64]:
     """A float64 array, of items that may be arrays themselves."""
     import numpy
 
@@ -216,7 +263,7 @@ def numbers(items: list[Any], shape: tuple[int, ...]) -> Any:
     return out.reshape(shape + out.shape[1:]) if items else numpy.zeros(shape)
 
 
-def objects(items: list[Any], shape: tuple[int, ...]) -> Any:
+def objects(items: list[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     """An object array."""
     import numpy
 

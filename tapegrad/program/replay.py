@@ -1,13 +1,20 @@
-"""One path through a recorded function, and the jobs that replay it: what program.h declares, for Python."""
+"""One trace of a recorded function, and the jobs that replay it: what program.h declares, for Python."""
 from __future__ import annotations
 
 import threading
 from array import array
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Union
 
 from .. import _refusals
 from .._core import ffi, lib
+
+if TYPE_CHECKING:
+    from numpy import float64
+    from numpy.typing import NDArray
+
+CData = Any  # what is C's: cffi has no types
+Buffer = Union["array[float]", "array[int]", "NDArray[float64]"]
 
 SLICE = 1 << 22  # additions, in all lanes, that a call into C takes before Python looks for signals: 1 to 50 ms
 COMPARISONS = ("<", "<=", ">", ">=")
@@ -46,40 +53,46 @@ class BranchChanged(RuntimeError):
         )
 
 
-class Path:
-    """One way through f: a program of the core, and the code objects that its lines are of, as (file, name)."""
+class Trace:
+    """One path through f: a program of the core, and the code objects that its lines are of, as (file, name)."""
 
-    def __init__(self, program: Any, codes: list[tuple[str, str]], seconds: float) -> None:
+    def __init__(self, program: CData, codes: list[tuple[str, str]], seconds: float) -> None:
         self.core = program
         self.codes = codes
-        self.seconds = seconds
-        self.native: Any = None  # a tg_native and what it points to, once compiled
-        self.cost = lib.tg_cost(program) + 1  # of a row, in additions
-        self.slice = SLICE * max(1, program.n_instr) // self.cost
+        self.seconds = seconds  # of freezing
+        self.native: tuple[CData, ...] | None = None  # a tg_native and what it points to, once compiled
+        self.cost: int = lib.tg_cost(program) + 1  # of a row, in additions
+        self.slice: int = SLICE * max(1, program.n_instr) // self.cost
 
     def place(self, where: int) -> tuple[str, int]:
         """File and line."""
         code, line = where >> _LINE_BITS, where & ((1 << _LINE_BITS) - 1)
         return (self.codes[code][0], line) if 0 < code < len(self.codes) else ("<unknown>", 0)
 
-    def run(self, job: Any, stop: threading.Event | None = None) -> None:
+    def run(self, job: Job, stop: threading.Event | None = None) -> None:
         """Carry out a job, in slices."""
-        job.program, job.native = self.core, self.native[0] if self.native else ffi.NULL
-        if lib.tg_start(job):
+        c = job.c
+        c.program, c.native = self.core, self.native[0] if self.native else ffi.NULL
+        if lib.tg_start(c):
             raise MemoryError
         try:
-            budget = max(1, self.slice // job.lanes)
-            while lib.tg_run(job, budget):
+            budget = max(1, self.slice // c.lanes)
+            while lib.tg_run(c, budget):
                 if stop is not None and stop.is_set():
                     break
         finally:
-            lib.tg_finish(job)
+            lib.tg_finish(c)
 
-    def error(self, at: int, job: Any, row: int | None) -> Exception:
+    def guard(self, at: int) -> int | None:
+        """The number of the guard that the instruction is, or None."""
+        s = self.core.instr[at]
+        return s.live_y if s.op == GUARD else None
+
+    def error(self, at: int, job: Job, row: int | None) -> Exception:
         """The exception for the instruction that did not do as recorded."""
         s = self.core.instr[at]
         filename, line = self.place(s.where)
-        a, b = job.fail_a, job.fail_b
+        a, b = job.c.fail_a, job.c.fail_b
         if s.op == GUARD:
             return BranchChanged(filename, line, (a, b), COMPARISONS[s.y >> 1], not s.y & 1, row)
         code = ffi.new("int *")
@@ -122,7 +135,7 @@ class Path:
         return "\n".join(lines)
 
 
-def pointer(buffer: Any) -> Any:
+def pointer(buffer: Buffer) -> CData:
     """The doubles of a buffer, for C."""
     return ffi.from_buffer("double[]", buffer)
 
@@ -134,53 +147,59 @@ def zeros(n: int) -> array[float]:
 class Feed:
     """What a range of inputs is fed from, and where its derivatives go; see tg_feed. Strides are 0 for all rows."""
 
-    def __init__(self, first: int, count: int, numbers: Any, stride: int = 0) -> None:
+    def __init__(self, first: int, count: int, numbers: Buffer, stride: int = 0) -> None:
         self.first, self.count, self.numbers, self.stride = first, count, numbers, stride
-        self.tangent: Any = None
-        self.grad: Any = None
-        self.grad_tangent: Any = None
+        self.tangent: Buffer | None = None
+        self.grad: Buffer | None = None
+        self.grad_tangent: Buffer | None = None
         self.tangent_stride = self.grad_stride = self.grad_tangent_stride = 0
 
 
-class Work:
-    """A tg_job with the buffers that it points to."""
+class Job:
+    """A tg_job, with the buffers that it points to."""
 
     def __init__(self, feeds: Sequence[Feed], start: int, stop: int) -> None:
-        self.job = ffi.new("tg_job *")
+        self.c = c = ffi.new("tg_job *")
         self._feeds = ffi.new("tg_feed[]", len(feeds))
-        self._held: list[Any] = []
-        for c, f in zip(self._feeds, feeds):
-            c.first, c.count, c.in_stride = f.first, f.count, f.stride
-            setattr(c, "in", self._hold(f.numbers))
+        self._held: list[CData] = []
+        for to, f in zip(self._feeds, feeds):
+            to.first, to.count, to.in_stride = f.first, f.count, f.stride
+            setattr(to, "in", self._hold(f.numbers))
             if f.tangent is not None:
-                c.tangent, c.tangent_stride = self._hold(f.tangent), f.tangent_stride
+                to.tangent, to.tangent_stride = self._hold(f.tangent), f.tangent_stride
             if f.grad is not None:
-                c.grad, c.grad_stride = self._hold(f.grad), f.grad_stride
+                to.grad, to.grad_stride = self._hold(f.grad), f.grad_stride
             if f.grad_tangent is not None:
-                c.grad_tangent, c.grad_tangent_stride = self._hold(f.grad_tangent), f.grad_tangent_stride
-        job = self.job
-        job.feed, job.n_feeds, job.start, job.stop = self._feeds, len(feeds), start, stop
-        self.failed = ffi.new("uint32_t[]", 1)
-        job.failed = self.failed
+                to.grad_tangent, to.grad_tangent_stride = self._hold(f.grad_tangent), f.grad_tangent_stride
+        c.feed, c.n_feeds, c.start, c.stop = self._feeds, len(feeds), start, stop
+        self.fail_into(ffi.new("uint32_t[]", 1))
 
-    def _hold(self, buffer: Any) -> Any:
+    def _hold(self, buffer: Buffer) -> CData:
         p = pointer(buffer)
         self._held.append(p)
         return p
 
-    def out(self, buffer: Any, stride: int = 0) -> None:
-        self.job.out, self.job.out_stride = self._hold(buffer), stride
+    def out(self, buffer: Buffer, stride: int = 0) -> None:
+        self.c.out, self.c.out_stride = self._hold(buffer), stride
 
-    def out_tangent(self, buffer: Any, stride: int = 0) -> None:
-        self.job.out_tangent, self.job.out_tangent_stride = self._hold(buffer), stride
+    def out_tangent(self, buffer: Buffer, stride: int = 0) -> None:
+        self.c.out_tangent, self.c.out_tangent_stride = self._hold(buffer), stride
 
-    def seed(self, buffer: Any, stride: int = 0) -> None:
-        self.job.seed, self.job.seed_stride = self._hold(buffer), stride
+    def seed(self, buffer: Buffer, stride: int = 0) -> None:
+        self.c.seed, self.c.seed_stride = self._hold(buffer), stride
 
-    def fail_into(self, failed: Any) -> None:
-        self.failed = self.job.failed = failed
-
-    def rows(self, rows: Any) -> None:
+    def rows(self, rows: Buffer) -> None:
+        """Of which rows, instead of all from start to stop."""
         p = ffi.from_buffer("int64_t[]", rows)
         self._held.append(p)
-        self.job.row = p
+        self.c.row = p
+
+    def fail_into(self, failed: CData) -> None:
+        """Where it is written, for each row, at which instruction it did not do as recorded: its number + 1."""
+        self._failed = self.c.failed = failed
+
+    def first_failure(self) -> int:
+        """The instruction at which the first row failed; all failures are forgotten."""
+        at: int = next(x for x in self._failed if x) - 1
+        ffi.buffer(self._failed)[:] = bytes(ffi.sizeof(self._failed))
+        return at

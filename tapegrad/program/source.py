@@ -15,10 +15,9 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from itertools import groupby
-from typing import Any
 
 from .._core import ffi, lib
-from .replay import COMPARISONS, GUARD
+from .replay import COMPARISONS, GUARD, CData
 
 CHUNK = 120  # operands; more take gcc longer for each, fewer keep less in registers
 UNROLLED = 64  # operands; an instruction that has more becomes a loop over a table
@@ -109,7 +108,7 @@ _OPERAND = re.compile(r"\b[aby]\b")
 class _Row:
     """A row of the table, as far as generated code asks for it."""
 
-    def __init__(self, row: Any) -> None:
+    def __init__(self, row: CData) -> None:
         def text(name: str) -> str:
             return ffi.string(getattr(row, name)).decode()  # type: ignore[no-any-return]
 
@@ -126,7 +125,7 @@ _ROWS = [_Row(lib.tg_ops[op]) for op in range(lib.tg_op_count)]
 class _Instruction:
     """An instruction with its operands: pairs of a kept and a live slot."""
 
-    def __init__(self, p: Any, k: int) -> None:
+    def __init__(self, p: CData, k: int) -> None:
         s = p.instr[k]
         self.k, self.guard, self.y, self.live_y = k, s.op == GUARD, s.y, s.live_y
         self.row = _ROWS[0] if self.guard else _ROWS[s.op]
@@ -143,7 +142,7 @@ class _Instruction:
 class _Writer:
     """What is written for one program, chunk after chunk: forward from the first on, reverse from the last."""
 
-    def __init__(self, p: Any) -> None:
+    def __init__(self, p: CData) -> None:
         self.p = p
         self.instructions = [_Instruction(p, k) for k in range(p.n_instr)]
         self.first, operands = [0], 0
@@ -314,7 +313,7 @@ class _Writer:
                     yield f"vec {local[slot]} = {term};"
 
 
-def write(p: Any) -> tuple[str, list[int]]:
+def write(p: CData) -> tuple[str, list[int]]:
     """The source of a program of the core, and the instructions at which its chunks begin and the last ends."""
     w = _Writer(p)
     chunks = range(len(w.first) - 1)

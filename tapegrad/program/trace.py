@@ -1,4 +1,4 @@
-"""Running a function once on Values, and freezing what it did."""
+"""Running a function once on Values, and freezing what it did as a trace."""
 from __future__ import annotations
 
 import sys
@@ -6,18 +6,20 @@ import time
 import warnings
 from array import array
 from collections.abc import Callable, Iterable, Sequence
+from types import CodeType, FrameType
 from typing import Any
 
 from .._core import ffi, lib
 from ..value import Value, handle
-from . import nest
-from .nest import NUMBER, Form
-from .replay import Path
+from .nest import NUMBER, Form, Nest, form_of, objects
+from .replay import Trace
+
+Function = Callable[..., Nest]  # of Values, which it returns, too
 
 LONG_CODE = 1 << 12  # bytes
 
 
-def _caller() -> Any:
+def _caller() -> FrameType:
     """The frame of the innermost code outside this package."""
     frame = sys._getframe(1)
     package = __name__.split(".")[0]
@@ -42,7 +44,7 @@ def _escaped(strict: bool) -> Callable[[str], None]:
     return escaped
 
 
-def _lines(code: Any) -> bytes | None:
+def _lines(code: CodeType) -> bytes | None:
     """The line of each instruction of a long code object, as uint32; None for a short one, which is asked.
 
     The time that a frame takes to tell its line grows with its code.
@@ -59,9 +61,9 @@ def _lines(code: Any) -> bytes | None:
     return lines.tobytes()
 
 
-def _outputs(result: Any) -> tuple[Form, list[Value]]:
-    form = nest.form_of(result, "what f returned") if not isinstance(result, Value) else NUMBER
-    values = nest.leaves(result)
+def _outputs(result: Nest) -> tuple[Form, list[Value]]:
+    form = NUMBER if isinstance(result, Value) else form_of(result, "what f returned")
+    values = form.elements(result)
     for v in values:
         if not isinstance(v, Value):
             raise TypeError(f"f has to return Values, not {type(v).__name__!r}: {v!r} does not depend on its arguments")
@@ -71,16 +73,23 @@ def _outputs(result: Any) -> tuple[Form, list[Value]]:
 
 
 def trace(
-    f: Callable[..., Any], forms: Sequence[Form], numbers: Iterable[float], params: Sequence[Any], strict: bool
-) -> tuple[Path, Form]:
-    """Run f once on Values made of these numbers, and freeze what it did."""
+    f: Function, forms: Sequence[Form], numbers: Iterable[float], params: Sequence[Value], strict: bool
+) -> tuple[Trace, Form]:
+    """Run f once on Values made of these numbers, and freeze what it did.
+
+    Returns:
+        What it did, and the form of its result.
+
+    Raises:
+        TypeError, ValueError: f returned something else than Values that it computed.
+    """
     handle.begin_recording(_escaped(strict), _lines)
     start: Any = None
     made = args = elements = result = values = start
     try:
         start, made = Value(0.0), handle.leaves(numbers)
         elements = iter(made)
-        args = [nest.build(form, elements, nest.objects) for form in forms]
+        args = [form.build(elements, objects) for form in forms]
         result = f(*args)
         if result is None:
             raise TypeError("f returned None: it has to return a Value, or a list or array of them")
@@ -90,6 +99,6 @@ def trace(
         seconds = time.perf_counter() - before
     finally:
         handle.end_recording()
-        start = made = args = elements = result = values = None
+        start = made = args = elements = result = values = None  # a traceback that is kept keeps this frame
     program = ffi.gc(ffi.cast("tg_program *", address), lib.tg_free_program, ffi.cast("tg_program *", address).bytes)
-    return Path(program, [("", "") if c is None else (c.co_filename, c.co_name) for c in codes], seconds), form
+    return Trace(program, [("", "") if c is None else (c.co_filename, c.co_name) for c in codes], seconds), form
