@@ -107,8 +107,8 @@ class Tapegrad:
         return self.program.hvp(self.at, self.at)
 
     def batch(self, rows: Any, threads: int) -> Callable[[], Any]:
-        loop = self.program.map(0, threads=threads)
-        return lambda: loop.value_and_grad(rows)
+        batch = self.program.map(0, threads=threads)
+        return lambda: batch.value_and_grad(rows)
 
     def shared(self, points: Any, threads: int) -> Callable[[], Any]:
         """The mean over the points, all with the same weights, and its gradient by them."""
@@ -118,8 +118,8 @@ class Tapegrad:
 
         weights = numpy.array(START)
         program = tapegrad.record(lambda w, point: hinge(w, point, lambda v: v.relu()), weights, points[0])
-        loop = self.ready(program).map((None, 0), reduce="mean", threads=threads)
-        return lambda: loop.value_and_grad(weights, points)
+        batch = self.ready(program).map((None, 0), reduce="mean", threads=threads)
+        return lambda: batch.value_and_grad(weights, points)
 
     def training(self) -> tuple[Callable[[], Any], Callable[[], Any]]:
         """A step of gradient descent on 100 points: a program mapped over them, and all of it recorded every time."""
@@ -133,11 +133,11 @@ class Tapegrad:
         points, weights = numpy.array(POINTS[:100]), numpy.array(START)
         values = tapegrad.leaves(START)
         program = tapegrad.record(lambda w, point: hinge(w, point, relu), weights, points[0])
-        loop = self.ready(program).map((None, 0), reduce="mean")
+        batch = self.ready(program).map((None, 0), reduce="mean")
 
         def replayed() -> None:
             nonlocal weights
-            _, gradient = loop.value_and_grad(weights, points)
+            _, gradient = batch.value_and_grad(weights, points)
             weights = weights - 0.01 * gradient
 
         def recorded() -> None:

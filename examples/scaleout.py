@@ -49,7 +49,7 @@ def main() -> None:
     w, x = [0.0] * (len(WEIGHTS) + 1), [0.0] * len(WEIGHTS)
     program = tapegrad.record(loss, w, x, 0.0, on_branch="record")
     program(w, x, 10.0)  # workers do not record: both branches have to be known
-    loop = program.map(in_axes=(None, 0, 0), reduce="mean")
+    batch = program.map(in_axes=(None, 0, 0), reduce="mean")
 
     cluster = distributed.LocalCluster(n_workers=args.workers, threads_per_worker=1, dashboard_address=None)
     began = time.perf_counter()
@@ -57,7 +57,7 @@ def main() -> None:
         for step in range(args.steps):
             blocks = [dask.delayed(make_block, nout=2)(seed, rows) for seed, rows in enumerate(sizes)]
             xs, ys = zip(*blocks)
-            mean, grad = tapegrad.dask.value_and_grad(loop, w, xs, ys)
+            mean, grad = tapegrad.dask.value_and_grad(batch, w, xs, ys)
             w = [wi - g for wi, g in zip(w, grad)]
             progress(step + 1, f"loss {mean:.4f}")
         taken = time.perf_counter() - began

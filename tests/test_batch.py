@@ -43,11 +43,11 @@ def tiny(monkeypatch):
 @pytest.mark.parametrize("n", SIZES)
 def test_each_row_has_the_bits_of_the_row_alone(program, n):
     rows = rows_of(n)
-    loop = program.map(in_axes=(None, 0))
-    assert loop(WEIGHTS, rows) == [program(WEIGHTS, row) for row in rows]
-    values, grads = loop.value_and_grad(WEIGHTS, rows)
+    batch = program.map(in_axes=(None, 0))
+    assert batch(WEIGHTS, rows) == [program(WEIGHTS, row) for row in rows]
+    values, grads = batch.value_and_grad(WEIGHTS, rows)
     assert (values, grads) == ([program(WEIGHTS, row) for row in rows], [program.grad(WEIGHTS, row) for row in rows])
-    assert loop.grad(WEIGHTS, rows, argnums=1) == [program.grad(WEIGHTS, row, argnums=1) for row in rows]
+    assert batch.grad(WEIGHTS, rows, argnums=1) == [program.grad(WEIGHTS, row, argnums=1) for row in rows]
 
 
 @pytest.mark.parametrize("n", SIZES)
@@ -83,20 +83,20 @@ def test_the_bits_do_not_depend_on_the_number_of_threads(program, tiny, n, reduc
 
 def test_rows_are_added_in_their_order():
     """Within a chunk one after the other, chunks one after the other."""
-    loop = record(lambda x: x, 1.0).map(reduce="sum")
-    assert loop([1e16, 1.0, -1e16, 1.0]) == 1.0
-    assert loop([1.0, 1e16, -1e16, 1.0]) == 1.0
-    assert loop([1e16, -1e16, 1.0, 1.0]) == 2.0
+    batch = record(lambda x: x, 1.0).map(reduce="sum")
+    assert batch([1e16, 1.0, -1e16, 1.0]) == 1.0
+    assert batch([1.0, 1e16, -1e16, 1.0]) == 1.0
+    assert batch([1e16, -1e16, 1.0, 1.0]) == 2.0
 
 
-def test_several_python_threads_use_one_loop(program, tiny):
+def test_several_python_threads_use_one_batch(program, tiny):
     rows = rows_of(300)
-    loop = program.map(in_axes=(None, 0), reduce="mean", threads=2)
-    expected = loop.value_and_grad(WEIGHTS, rows)
+    batch = program.map(in_axes=(None, 0), reduce="mean", threads=2)
+    expected = batch.value_and_grad(WEIGHTS, rows)
 
     def work():
         for _ in range(5):
-            assert loop.value_and_grad(WEIGHTS, rows) == expected
+            assert batch.value_and_grad(WEIGHTS, rows) == expected
 
     together(*[work] * 3)
 
@@ -105,8 +105,8 @@ def test_several_python_threads_use_one_loop(program, tiny):
 
 
 def test_one_axis_is_for_all_arguments():
-    loop = record(lambda x, y: x * y, 1.0, 1.0).map(0)
-    assert loop([1.0, 2.0], [3.0, 4.0]) == [3.0, 8.0]
+    batch = record(lambda x, y: x * y, 1.0, 1.0).map(0)
+    assert batch([1.0, 2.0], [3.0, 4.0]) == [3.0, 8.0]
 
 
 def test_arrays_are_mapped_over_any_axis(np):
@@ -132,24 +132,24 @@ def test_the_middle_axis_of_a_stack_of_matrices_is_mapped(np):
 
 def test_arrays_of_other_types_and_layouts_are_converted(np):
     program = record(lambda x: x[0] - 2 * x[1], np.zeros(2))
-    loop, x = program.map(), np.arange(80.0).reshape(40, 2)
+    batch, x = program.map(), np.arange(80.0).reshape(40, 2)
     expected = (x[:, 0] - 2 * x[:, 1]).tolist()
     for other in (
         x.astype(np.float32), x.astype(int), x.astype(">f8"), np.asfortranarray(x), np.repeat(x, 3, axis=1)[:, ::3],
         np.repeat(x, 2, axis=0)[::2], x[::-1].copy()[::-1], x.astype(object), x.astype(np.uint8), x.tolist(),
         list(x), [tuple(row) for row in x],
     ):  # fmt: skip
-        assert list(loop(other)) == expected
+        assert list(batch(other)) == expected
     x.flags.writeable = False
-    assert loop(x).tolist() == expected
-    assert loop(x > 1e9).tolist() == [0.0] * 40
+    assert batch(x).tolist() == expected
+    assert batch(x > 1e9).tolist() == [0.0] * 40
 
 
 def test_a_scalar_argument_takes_a_list_or_a_vector_of_numbers(np):
-    loop = record(lambda x: x * x, 1.0).map()
-    assert loop([1, 2.0, True]) == [1.0, 4.0, 1.0]
-    assert loop((1.0, 2.0)) == [1.0, 4.0]
-    result = loop(np.array([1, 2]))
+    batch = record(lambda x: x * x, 1.0).map()
+    assert batch([1, 2.0, True]) == [1.0, 4.0, 1.0]
+    assert batch((1.0, 2.0)) == [1.0, 4.0]
+    result = batch(np.array([1, 2]))
     assert result.dtype == np.float64 and result.tolist() == [1.0, 4.0]
 
 
@@ -178,19 +178,19 @@ def test_no_rows_give_nothing_a_sum_of_zero_and_no_gradient(np):
 
 def test_params_are_shared_and_read_at_every_replay():
     w = Value(2.0)
-    loop = record(lambda x: x * w * w, 1.0, params=[w]).map(reduce="sum")
-    assert loop.value_and_grad([1.0, 2.0, 3.0], argnums="params") == (24.0, [24.0])
+    batch = record(lambda x: x * w * w, 1.0, params=[w]).map(reduce="sum")
+    assert batch.value_and_grad([1.0, 2.0, 3.0], argnums="params") == (24.0, [24.0])
     w.data = 3.0
-    assert loop.value_and_grad([1.0, 2.0, 3.0], argnums="params") == (54.0, [36.0])
+    assert batch.value_and_grad([1.0, 2.0, 3.0], argnums="params") == (54.0, [36.0])
     rows = record(lambda x: x * w * w, 1.0, params=[w]).map()
     assert rows.grad([1.0, 2.0], argnums="params") == [[6.0], [12.0]]
 
 
 def test_an_empty_argument_has_its_own_empty_gradient(np):
-    loop = record(lambda nothing, x: x * x, [], 2.0).map(in_axes=(None, 0))
-    assert loop.value_and_grad([], [3.0, 4.0], argnums=(0, 1)) == ([9.0, 16.0], ([[], []], [6.0, 8.0]))
-    loop = record(lambda nothing, x: x * x, np.zeros(0), 2.0).map(reduce="sum")
-    value, (nothing, grad) = loop.value_and_grad(np.zeros((2, 0)), np.array([3.0, 4.0]), argnums=(0, 1))
+    batch = record(lambda nothing, x: x * x, [], 2.0).map(in_axes=(None, 0))
+    assert batch.value_and_grad([], [3.0, 4.0], argnums=(0, 1)) == ([9.0, 16.0], ([[], []], [6.0, 8.0]))
+    batch = record(lambda nothing, x: x * x, np.zeros(0), 2.0).map(reduce="sum")
+    value, (nothing, grad) = batch.value_and_grad(np.zeros((2, 0)), np.array([3.0, 4.0]), argnums=(0, 1))
     assert (value, nothing.shape, grad.tolist()) == (25.0, (2, 0), [6.0, 8.0])
     assert record(lambda x: x * x, 2.0).map(reduce="sum").grad([3.0], argnums="params") == []
 
@@ -240,8 +240,8 @@ def test_every_row_takes_its_own_path(n, tiny):
 
 def test_a_row_that_leaves_its_path_adds_nothing_to_a_shared_gradient():
     program = record(lambda w, x: w * x if x > 0 else w * 1000.0 * x, 1.0, 1.0, on_branch="record")
-    loop = program.map(in_axes=(None, 0), reduce="sum")
-    assert loop.value_and_grad(2.0, [1.0, -1.0, 2.0, -2.0]) == (-5994.0, -2997.0)
+    batch = program.map(in_axes=(None, 0), reduce="sum")
+    assert batch.value_and_grad(2.0, [1.0, -1.0, 2.0, -2.0]) == (-5994.0, -2997.0)
 
 
 def test_a_changed_branch_names_the_row():
@@ -263,8 +263,8 @@ def test_a_refusal_names_the_row_and_the_line(tiny, at, threads):
         return x.log()
 
     line = f"recorded at {f.__code__.co_filename}:{f.__code__.co_firstlineno + 1}"
-    for loop in (record(f, 1.0).map(threads=threads), record(f, 1.0).map(reduce="mean", threads=threads)):
-        for call in (loop, loop.value_and_grad):
+    for batch in (record(f, 1.0).map(threads=threads), record(f, 1.0).map(reduce="mean", threads=threads)):
+        for call in (batch, batch.value_and_grad):
             with pytest.raises(ValueError, match=rf"log\(-5.0\): math domain error in row {at}, {line}"):
                 call(rows)
 
@@ -334,12 +334,12 @@ def test_wrong_arguments_are_named(program, args, error, says):
 
 
 def test_wrong_arrays_are_named(program, np):
-    loop = program.map(in_axes=(None, 0))
+    batch = program.map(in_axes=(None, 0))
     for bad in (np.zeros(3), np.zeros((4, 3)), np.zeros((2, 2, 2)), np.array(1.0)):
         with pytest.raises(ValueError, match="argument 1"):
-            loop(WEIGHTS, bad)
+            batch(WEIGHTS, bad)
     with pytest.raises(TypeError, match="argument 1 is an array of complex128"):
-        loop(WEIGHTS, np.zeros((4, 2), dtype=complex))
+        batch(WEIGHTS, np.zeros((4, 2), dtype=complex))
     with pytest.raises(ValueError, match="has no axis 5"):
         program.map(in_axes=(None, 5))(WEIGHTS, np.zeros((4, 2)))
     with pytest.raises(TypeError, match="axis 1: it must be an array"):
@@ -347,9 +347,9 @@ def test_wrong_arrays_are_named(program, np):
 
 
 def test_different_numbers_of_rows_are_named():
-    loop = record(lambda x, y: x * y, 1.0, 1.0).map()
+    batch = record(lambda x, y: x * y, 1.0, 1.0).map()
     with pytest.raises(ValueError, match="argument 1 has 3 rows, argument 0 has 2"):
-        loop([1.0, 2.0], [1.0, 2.0, 3.0])
+        batch([1.0, 2.0], [1.0, 2.0, 3.0])
 
 
 def test_a_gradient_is_of_one_value_a_row():

@@ -1,4 +1,4 @@
-"""A loss over the blocks of a Dask array, on a cluster of real processes: the local loop's numbers, whoever is lost."""
+"""A loss over the blocks of a Dask array, on a cluster of real processes: the numbers as without it, whoever is lost."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def program(np, bias):
 
 
 @pytest.fixture
-def loop(program):
+def batch(program):
     return program.map(in_axes=(None, 0, 0), reduce="mean")
 
 
@@ -82,55 +82,55 @@ def assert_close(found, expected):
 
 
 @pytest.mark.parametrize("reduce", ["mean", "sum"])
-def test_it_equals_the_local_loop(reduce, program, blocks, data, client):
-    loop = program.map(in_axes=(None, 0, 0), reduce=reduce)
-    assert_close(value_and_grad(loop, WEIGHTS, *blocks), loop.value_and_grad(WEIGHTS, *data))
+def test_it_equals_the_local_batch(reduce, program, blocks, data, client):
+    batch = program.map(in_axes=(None, 0, 0), reduce=reduce)
+    assert_close(value_and_grad(batch, WEIGHTS, *blocks), batch.value_and_grad(WEIGHTS, *data))
 
 
-def test_params_have_their_data_of_the_time_of_the_call(loop, blocks, data, bias, client):
+def test_params_have_their_data_of_the_time_of_the_call(batch, blocks, data, bias, client):
     for bias.data in (0.5, -0.5):
-        found = value_and_grad(loop, WEIGHTS, *blocks, argnums="params")
-        assert_close(found, loop.value_and_grad(WEIGHTS, *data, argnums="params"))
+        found = value_and_grad(batch, WEIGHTS, *blocks, argnums="params")
+        assert_close(found, batch.value_and_grad(WEIGHTS, *data, argnums="params"))
 
 
-def test_blocks_may_be_lists_arrays_delayed_or_futures(loop, data, client):
+def test_blocks_may_be_lists_arrays_delayed_or_futures(batch, data, client):
     import dask
 
     X, y = data
     parts = [slice(0, 500), slice(500, 500), slice(500, 700), slice(700, ROWS)]
     later = dask.delayed(lambda part: X[part])
     futures = [client.submit(lambda part: y[part].tolist(), part) for part in parts]
-    expected = loop.value_and_grad(WEIGHTS, *data)
-    assert_close(value_and_grad(loop, WEIGHTS, (later(part) for part in parts), futures), expected)
+    expected = batch.value_and_grad(WEIGHTS, *data)
+    assert_close(value_and_grad(batch, WEIGHTS, (later(part) for part in parts), futures), expected)
     lists = [X[part].tolist() for part in parts]
-    assert_close(value_and_grad(loop, WEIGHTS, lists, [y[part] for part in parts]), expected)
+    assert_close(value_and_grad(batch, WEIGHTS, lists, [y[part] for part in parts]), expected)
 
 
 def test_rows_may_be_on_another_axis(np, program, blocks, data, client):
     X, y = blocks
-    loop = program.map(in_axes=(None, 1, 0), reduce="mean")
-    expected = loop.value_and_grad(WEIGHTS, data[0].T, data[1])
-    assert_close(value_and_grad(loop, WEIGHTS, X.T, y), expected)
+    batch = program.map(in_axes=(None, 1, 0), reduce="mean")
+    expected = batch.value_and_grad(WEIGHTS, data[0].T, data[1])
+    assert_close(value_and_grad(batch, WEIGHTS, X.T, y), expected)
 
 
-def test_the_bits_do_not_depend_on_the_workers(loop, blocks):
+def test_the_bits_do_not_depend_on_the_workers(batch, blocks):
     found = set()
     for n in (1, 3):
         with distributed.LocalCluster(n_workers=n, threads_per_worker=1, dashboard_address=None) as cluster:
             with distributed.Client(cluster) as client:
-                value, grad = value_and_grad(loop, WEIGHTS, *blocks, client=client)
+                value, grad = value_and_grad(batch, WEIGHTS, *blocks, client=client)
                 found.add((value, *grad))
     assert len(found) == 1
 
 
-def test_the_program_goes_to_each_worker_once(loop, blocks, client):
+def test_the_program_goes_to_each_worker_once(batch, blocks, client):
     for _ in range(3):
-        value_and_grad(loop, WEIGHTS, *blocks)
+        value_and_grad(batch, WEIGHTS, *blocks)
     holders = [w for key, w in client.who_has().items() if str(key).startswith("tapegrad-")]
     assert len(holders) == 1 and len(holders[0]) == 2
 
 
-def test_a_worker_that_is_killed_in_the_middle_changes_nothing(loop, data, client):
+def test_a_worker_that_is_killed_in_the_middle_changes_nothing(batch, data, client):
     import dask
 
     X, y = data
@@ -141,42 +141,42 @@ def test_a_worker_that_is_killed_in_the_middle_changes_nothing(loop, data, clien
 
     starts = range(0, ROWS, BLOCK)
     parts = [dask.delayed(slowly)(k) for k in starts], [y[k : k + BLOCK] for k in starts]
-    undisturbed = value_and_grad(loop, WEIGHTS, *parts)
+    undisturbed = value_and_grad(batch, WEIGHTS, *parts)
     before = client.run(os.getpid)
     victim = sorted(before.values())[0]
     timer = threading.Timer(0.5, os.kill, (victim, signal.SIGKILL))
     timer.start()
-    value, grad = value_and_grad(loop, WEIGHTS, *parts)
+    value, grad = value_and_grad(batch, WEIGHTS, *parts)
     timer.join()
     client.wait_for_workers(2, timeout=60)
     assert victim not in client.run(os.getpid).values()
     assert (value, *grad) == (undisturbed[0], *undisturbed[1])
-    assert_close((value, grad), loop.value_and_grad(WEIGHTS, *data))
+    assert_close((value, grad), batch.value_and_grad(WEIGHTS, *data))
 
 
 def test_a_path_that_the_program_learns_later_is_sent_again(client):
     program = record(lambda w, x: w * x if x > 0 else w * x * x, 1.0, 1.0, on_branch="record")
-    loop = program.map(in_axes=(None, 0), reduce="sum")
-    assert value_and_grad(loop, 2.0, [[1.0], [2.0, 3.0]]) == (12.0, 6.0)
+    batch = program.map(in_axes=(None, 0), reduce="sum")
+    assert value_and_grad(batch, 2.0, [[1.0], [2.0, 3.0]]) == (12.0, 6.0)
     with pytest.raises(BranchChanged, match=r"-3\.0 > 0\.0 is False in row 1"):
-        value_and_grad(loop, 2.0, [[1.0], [2.0, -3.0]])
+        value_and_grad(batch, 2.0, [[1.0], [2.0, -3.0]])
     program(1.0, -1.0)
-    assert value_and_grad(loop, 2.0, [[1.0], [2.0, -3.0]]) == (24.0, 12.0)
+    assert value_and_grad(batch, 2.0, [[1.0], [2.0, -3.0]]) == (24.0, 12.0)
 
 
-def test_what_makes_no_sense_is_refused_before_anything_is_sent(program, loop, blocks, data):
+def test_what_makes_no_sense_is_refused_before_anything_is_sent(program, batch, blocks, data):
     X, y = blocks
     with pytest.raises(ValueError, match="must reduce"):
         value_and_grad(program.map(in_axes=(None, 0, 0)), WEIGHTS, X, y)
     with pytest.raises(ValueError, match="argument 1 is mapped: a gradient by it has a row for each"):
-        value_and_grad(loop, WEIGHTS, X, y, argnums=(0, -2))
+        value_and_grad(batch, WEIGHTS, X, y, argnums=(0, -2))
     with pytest.raises(ValueError, match="argument 2 has 16 blocks, argument 1 has 17"):
-        value_and_grad(loop, WEIGHTS, X, y[:960])
+        value_and_grad(batch, WEIGHTS, X, y[:960])
     with pytest.raises(ValueError, match="argument 1 has no blocks"):
-        value_and_grad(loop, WEIGHTS, [], [])
+        value_and_grad(batch, WEIGHTS, [], [])
     with pytest.raises(ValueError, match="chunks along other axes than 0"):
-        value_and_grad(loop, WEIGHTS, X.rechunk((60, 1)), y)
+        value_and_grad(batch, WEIGHTS, X.rechunk((60, 1)), y)
     with pytest.raises(TypeError, match="argument 1 must be a Dask array or an iterable of blocks, not 'ndarray'"):
-        value_and_grad(loop, WEIGHTS, *data)
+        value_and_grad(batch, WEIGHTS, *data)
     with pytest.raises(TypeError, match="takes 3 arguments, not 2"):
-        value_and_grad(loop, WEIGHTS, X)
+        value_and_grad(batch, WEIGHTS, X)

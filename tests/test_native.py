@@ -75,8 +75,8 @@ def same_for(interpreted, native, *rows):
         assert outcome(native.map(), *columns) == outcome(interpreted.map(), *columns)
         if n_out == 1:
             for options in ({}, {"reduce": "mean"}):
-                loops = [p.map(**options) for p in (interpreted, native)]
-                results = [outcome(loop.value_and_grad, *columns, argnums=everything) for loop in loops]
+                batches = [p.map(**options) for p in (interpreted, native)]
+                results = [outcome(batch.value_and_grad, *columns, argnums=everything) for batch in batches]
                 assert results[0] == results[1]
 
 
@@ -133,9 +133,9 @@ def test_rows_of_many_operands_unrolled_and_as_loops(n):
     assert bits(p.value_and_grad(xs, 0.25, argnums=(0, 1))) == bits(q.value_and_grad(xs, 0.25, argnums=(0, 1)))
     for size in SIZES:
         rows = [[x + k for x in xs] for k in range(size)]
-        loops = [r.map(in_axes=(0, None), reduce="sum") for r in (p, q)]
-        assert bits(loops[0].value_and_grad(rows, 0.5, argnums=(0, 1))) == bits(
-            loops[1].value_and_grad(rows, 0.5, argnums=(0, 1))
+        batches = [r.map(in_axes=(0, None), reduce="sum") for r in (p, q)]
+        assert bits(batches[0].value_and_grad(rows, 0.5, argnums=(0, 1))) == bits(
+            batches[1].value_and_grad(rows, 0.5, argnums=(0, 1))
         )
     infinite = [math.inf, *xs[1:]]
     assert outcome(p.value_and_grad, infinite, 1.0) == outcome(q.value_and_grad, infinite, 1.0)

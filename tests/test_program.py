@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import fractions
 import gc
 import math
 import os
+import pathlib
+import re
 import signal
 import sys
 import threading
@@ -1146,7 +1149,7 @@ def f(x):
     return y
 
 program = record(f, 0.5)
-loop = program.map(reduce="sum", threads=threads)
+batch = program.map(reduce="sum", threads=threads)
 rows = [0.5 + 1e-6 * k for k in range(count)]
 begun = []
 
@@ -1162,7 +1165,7 @@ signal.signal(signal.SIGALRM, stop)
 signal.setitimer(signal.ITIMER_REAL, 0.25)
 due = time.monotonic() + 0.25
 try:
-    alone() if kind == "alone" else loop.value_and_grad(rows)
+    alone() if kind == "alone" else batch.value_and_grad(rows)
 except KeyboardInterrupt:
     assert time.monotonic() - due < 1.0, time.monotonic() - due
 else:
@@ -1238,3 +1241,38 @@ def test_a_comparison_of_an_outer_value_in_a_program_recorded_within_warns():
 def test_a_program_recorded_within_may_use_what_was_there_before():
     w = Value(3.0)
     assert record(lambda x: x * record(lambda y: y * w, 2.0)(4.0), 5.0, strict=True)(2.0) == 24.0
+
+
+# ---- the house ----
+
+
+def test_a_program_shows_what_is_documented_and_nothing_else():
+    shown = {name for name in dir(record(lambda x: x * x, 1.0)) if not name.startswith("_")}
+    assert shown == {
+        "grad", "hessian", "hvp", "jacobian", "jvp", "map", "native", "params", "save", "stats", "to_c",
+        "value_and_grad", "vjp",
+    }  # fmt: skip
+    assert all(getattr(Program, name).__doc__ for name in shown)
+    shown = {name for name in dir(record(lambda x: x * x, 1.0).map()) if not name.startswith("_")}
+    assert shown == {"grad", "value_and_grad"}
+
+
+def test_every_import_within_the_package_points_down():
+    """In the order that its docstring gives; of the other files of tapegrad it uses those without programs alone."""
+    folder = pathlib.Path(tapegrad.program.__file__).parent
+    order = re.search(r"alone: ([\w, ]+)\.", tapegrad.program.__doc__)[1].split(", ")
+    assert sorted(order) == sorted({path.stem for path in folder.glob("*.py")} - {"__init__"})
+    for k, name in enumerate(order):
+        for node in ast.walk(ast.parse((folder / f"{name}.py").read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                imported = [node.module] if node.module else [alias.name for alias in node.names]
+                below = order[:k] if node.level == 1 else ["_core", "_refusals", "value"]
+                assert set(imported) <= set(below), f"{name} imports {imported}"
+
+
+def test_numpy_pools_and_what_compiles_are_loaded_when_they_are_needed(script):
+    script(
+        "import sys, tapegrad; p = tapegrad.record(lambda x: x * x, 1.0); p.value_and_grad(2.0); p.map()([2.0])\n"
+        "later = {'numpy', 'concurrent.futures', 'tapegrad.program.native', 'tapegrad.program.source'}\n"
+        "assert not later & set(sys.modules), later & set(sys.modules)"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import binascii
 import contextlib
 import copy
@@ -12,13 +13,16 @@ import random
 import re
 import struct
 import time
+import zlib
 
 import pytest
 
 import tapegrad
 from tapegrad import BranchChanged, Value, record
-from tapegrad.program import _decoded, nest
+from tapegrad.program import Program, nest
+from tapegrad.program.batch import Batch
 from tapegrad.program.file import GUARD, decode, ffi, lib
+from tapegrad.program.recorded import decoded
 
 FUZZ = int(os.environ.get("TAPEGRAD_FUZZ", "3000"))
 DOCS = pathlib.Path(__file__).resolve().parent.parent / "docs" / "program-format.md"
@@ -29,12 +33,12 @@ ON_BRANCH, ON_ERROR, ARGUMENTS, PARAMS, PATHS = HEADER, HEADER + 1, HEADER + 2, 
 
 def data_of(program):
     """The bytes that save writes."""
-    return program.__reduce__()[1][0]
+    return program._recorded.__reduce__()[1][0]
 
 
 def loaded(data):
     """The program of these bytes, as load reads it."""
-    return _decoded(data)
+    return Program(decoded(data))
 
 
 def sealed(data):
@@ -110,8 +114,8 @@ def test_the_second_derivative_of_a_loaded_program_is_the_same(branching):
 
 def test_a_batch_of_a_loaded_program_has_the_same_bits(branching):
     rows = [x for x, _ in POINTS] * 9
-    loops = [p.map(in_axes=(0, None), reduce="mean") for p in (branching, loaded(data_of(branching)))]
-    first, second = (loop.value_and_grad(rows, (5.0, 1.5)) for loop in loops)
+    batches = [p.map(in_axes=(0, None), reduce="mean") for p in (branching, loaded(data_of(branching)))]
+    first, second = (batch.value_and_grad(rows, (5.0, 1.5)) for batch in batches)
     assert first == second
 
 
@@ -221,12 +225,47 @@ def test_names_of_files_that_are_not_unicode_are_kept():
     assert "odd\udcff.py" in str(loaded(data_of(record(space["f"], 1.0))))
 
 
-def test_programs_and_loops_are_pickled(branching):
-    loop = branching.map(in_axes=(0, None), reduce="sum", threads=2)
-    program, again = pickle.loads(pickle.dumps((branching, loop)))
+def test_programs_and_batches_are_pickled(branching):
+    batch = branching.map(in_axes=(0, None), reduce="sum", threads=2)
+    program, again = pickle.loads(pickle.dumps((branching, batch)))
     assert bits(program) == bits(branching)
     rows = [x for x, _ in POINTS]
-    assert again(rows, (5.0, 1.5)) == loop(rows, (5.0, 1.5)) and repr(again) == repr(loop)
+    assert again(rows, (5.0, 1.5)) == batch(rows, (5.0, 1.5)) and repr(again) == repr(batch)
+    program.params[0] = 8.0
+    assert again(rows, (5.0, 1.5)) != batch(rows, (5.0, 1.5))  # it is of the program that came with it
+
+
+# By protocol, what pickled a program and a batch of it when tapegrad.program and tapegrad.batch were a file each, the
+# batch a `Loop`. f(x, ys) is tanh(w * x) where w * x > 0, else w * x * ys[0] * ys[1]; w, 0.5, is in params.
+PICKLES = {
+    0: (
+        "eNrtVr1OwzAQFmnaoht4BMSYhSZO/ydGVAkhhFAmJMtx3D+1ySlxJDoz8ZYMPAhOm6JWTZETUcHA8t357Luc4/tOZ3HJUExiFrQw"
+        "jpRcAg0EjwIRADpgcZrpPAERZgogAct7e7p9eE4dxwnWyDIkbKOfrYWzi9ahKT9lHN3ZxYJTOvh+k0es6P89FuRZ0/duapkKvtE4"
+        "NJmnuF7pGx3DguzqWjf9Sce8Aq6O1mNdy1QW66X/dJ7hhdbD6yVd2XE/pYZW5LJ4eWiy5RJtnyXimtnb3mRTGTMuWrgqyHO9VfDo"
+        "Y3W8oDzGP8D0EpQ7r8p0vRbxz/SSTDf/FtNNLVoZVZluVGC6qVV4taqdRs9xP6XmSR7tN5rPx+vcAHTBWzA5CwlgGyR24BG7SvaU"
+        "7APnEa5oLCaggEdhIuOUyygGHKh57Gtc85nkU7iLIgQcAqfUT2cLFZNSiPy54FLNag7cSyREhSUuWAGSNnh0O+ch6cCkD4lH2YtI"
+        "1LIL1mjj0cussQhSnk18ffCWgoVKG2R2OY0FCzKHIYxcSHyJrgOtTwGetGc="
+    ),
+    4: (
+        "eNqlUsFKxDAQTbPpdllw8exBFrysB9tPELx4UETEe0mbrEWoLdks6EFQxAUhN8ef8Ks8+CFOSlKze9iDDkwymXkzmTfME/v4pKQT"
+        "s6t5K28UF2mrGrxrMKNcyLIRUsA7nBwg8O369HJnvDeOMGGGGhHanYS4KihfxyT6fXViAQNnJ06tb4jK1qE9jrhY7LCbNiXTroXY"
+        "qZe4rzMlE/eHx4S2jQ+dz8s+aqbrNiv4Qh7xzE8ky7XipUzbB5vZ2baFOTpsO/OQp+czCnh6zv/hybbwZI4HDXjSgCdz/w+CGXjb"
+        "xpON2n+dw/fLLYVXuAIz6Zep4LqswLDzpmlxjQ6f4RFmuFl+yarYxDm/lws4IxcrMEmupFiWElNqye/sEupKSS4QQJfFCtIfIu1b"
+        "tA=="
+    ),
+}
+
+
+@pytest.mark.parametrize("protocol", PICKLES)
+def test_what_earlier_releases_pickled_is_unpickled(protocol):
+    program, batch = pickle.loads(zlib.decompress(base64.b64decode(PICKLES[protocol])))
+    assert type(program) is Program and type(batch) is Batch and program.params == [0.5]
+    assert program.value_and_grad(-1.5, [2.0, 3.0], argnums=(0, 1)) == (-4.5, (3.0, [-2.25, -1.5]))
+    assert program(1.5, [2.0, 3.0]) == Value(0.75).tanh().data
+    assert batch([-1.0, -2.0, -6.0], [2.0, 3.0]) == -9.0 and "reduce='mean', threads=2" in repr(batch)
+    program.params[0] = 1.0
+    assert batch([-1.0], [2.0, 3.0]) == -6.0  # it is of the program that came with it
+    assert repr(pickle.loads(pickle.dumps(batch))) == repr(batch)
 
 
 def test_a_copy_shares_the_params_and_records_paths_of_its_own():

@@ -2,6 +2,11 @@
 
 A file stands on those before it alone: nest, replay, trace, source, native, file, recorded, point, batch, program."""
 from .program import BranchChanged, Program, load, record
-from .program import _decoded as _decoded  # pickles name it here
+from .recorded import decoded
 
 __all__ = ["BranchChanged", "Program", "load", "record"]
+
+
+def _decoded(data: bytes) -> Program:
+    """What pickles of earlier releases call."""
+    return Program(decoded(data))

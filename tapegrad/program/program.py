@@ -12,7 +12,7 @@ from ..value import Value
 from . import file, point
 from .batch import Axes, Batch
 from .nest import NUMBER, Form, Nest, Shaped, numbers
-from .recorded import Argnums, Recorded, Several, decoded, gathered, recorded
+from .recorded import Argnums, Recorded, Several, decoded, gathered
 from .replay import BranchChanged
 from .trace import Function
 
@@ -83,7 +83,7 @@ class Program:
         file.replace(path, file.encode(self._recorded.contents()))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _decoded, (file.encode(self._recorded.contents()),)
+        return Program, (self._recorded,)
 
     def __copy__(self) -> Program:
         return Program(copy.copy(self._recorded))
@@ -288,14 +288,7 @@ def record(
     Raises:
         TypeError, ValueError: f returned something else than Values that it computed.
     """
-    return Program(recorded(f, examples, params, on_branch, on_error, strict))
-
-
-def _decoded(data: bytes) -> Program:
-    return Program(decoded(data))
-
-
-_decoded.__module__ = __package__  # what pickles name
+    return Program(Recorded.of(f, examples, params, on_branch, on_error, strict))
 
 
 def load(path: str | bytes | os.PathLike[Any]) -> Program:
@@ -313,4 +306,4 @@ def load(path: str | bytes | os.PathLike[Any]) -> Program:
         ValueError: it is no program, is damaged, or was written by another version of the format.
     """
     with open(path, "rb") as stream:
-        return _decoded(stream.read())
+        return Program(decoded(stream.read()))

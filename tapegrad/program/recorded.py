@@ -61,6 +61,29 @@ class Recorded:
         self._children = children  # (path, number of its guard): the path that goes the other way
         self._lock = threading.RLock()  # f may call its own program
 
+    @classmethod
+    def of(
+        cls, f: Function, examples: Sequence[Nest], params: Iterable[Value] = (), on_branch: str = "raise",
+        on_error: str = "raise", strict: bool = False,
+    ) -> Recorded:  # fmt: skip
+        """What `record` makes a program of."""
+        if on_branch not in ON_BRANCH:
+            raise ValueError(f"on_branch must be 'raise' or 'record', not {on_branch!r}")
+        if on_error not in ON_ERROR:
+            raise ValueError(f"on_error must be 'raise' or 'nan', not {on_error!r}")
+        inputs = list(params)
+        for v in inputs:
+            if not isinstance(v, Value):
+                raise TypeError(f"params must be Values, not {type(v).__name__!r}")
+        if len(set(map(id, inputs))) < len(inputs):
+            raise ValueError("a Value is in params twice")
+        forms = [form_of(x, f"example {k}") for k, x in enumerate(examples)]
+        flat = array("d")
+        for k, (x, form) in enumerate(zip(examples, forms)):
+            flat.extend(v.data if isinstance(v, Value) else number(v, f"example {k}") for v in form.elements(x))
+        path, out = trace(f, forms, flat, inputs, strict)
+        return cls(f, forms, out, inputs, [path], {}, on_branch, on_error, strict)
+
     def __repr__(self) -> str:
         core = self.paths[0].core
         return f"<program: {core.n_in} inputs, {core.n_out} outputs, {core.n_instr} instructions>"
@@ -180,28 +203,6 @@ class Recorded:
 def gathered(argnums: Argnums, parts: list[T]) -> T | tuple[T, ...]:
     """One part, or a tuple where argnums is one."""
     return tuple(parts) if isinstance(argnums, (tuple, list)) else parts[0]
-
-
-def recorded(
-    f: Function, examples: Sequence[Nest], params: Iterable[Value], on_branch: str, on_error: str, strict: bool
-) -> Recorded:
-    """What `record` makes a program of."""
-    if on_branch not in ON_BRANCH:
-        raise ValueError(f"on_branch must be 'raise' or 'record', not {on_branch!r}")
-    if on_error not in ON_ERROR:
-        raise ValueError(f"on_error must be 'raise' or 'nan', not {on_error!r}")
-    inputs = list(params)
-    for v in inputs:
-        if not isinstance(v, Value):
-            raise TypeError(f"params must be Values, not {type(v).__name__!r}")
-    if len(set(map(id, inputs))) < len(inputs):
-        raise ValueError("a Value is in params twice")
-    forms = [form_of(x, f"example {k}") for k, x in enumerate(examples)]
-    flat = array("d")
-    for k, (x, form) in enumerate(zip(examples, forms)):
-        flat.extend(v.data if isinstance(v, Value) else number(v, f"example {k}") for v in form.elements(x))
-    path, out = trace(f, forms, flat, inputs, strict)
-    return Recorded(f, forms, out, inputs, [path], {}, on_branch, on_error, strict)
 
 
 def decoded(data: bytes) -> Recorded:
