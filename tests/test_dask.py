@@ -1,4 +1,4 @@
-"""A loss over the blocks of a Dask array, on a cluster of real processes: the numbers as without it, whoever is lost."""
+"""A loss over the blocks of a Dask array, on a cluster of real processes: the numbers of one, whoever is lost."""
 
 from __future__ import annotations
 
