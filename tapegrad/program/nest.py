@@ -1,6 +1,7 @@
 """Nests of numbers: how an argument or a result is made up of lists, tuples and NumPy arrays; flat and back."""
 from __future__ import annotations
 
+import functools
 import itertools
 from abc import ABC, abstractmethod
 from array import array
@@ -126,7 +127,7 @@ class Array(_Indexed):
         super().__init__(size, shape, True, itertools.repeat(row), shape[0], row is NUMBER)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Array) and self.shape == other.shape
+        return type(other) is Array and self.shape == other.shape
 
     def __hash__(self) -> int:
         return hash(self.shape)
@@ -153,20 +154,18 @@ class Series(_Indexed):
     parts: tuple[Form, ...]
 
     def __init__(self, kind: type[list[Any]] | type[tuple[Any, ...]], parts: tuple[Form, ...]) -> None:
-        n = len(parts)
-        if parts.count(NUMBER) == n:
-            super().__init__(n, (n,), False, parts, n, True)
+        n, first = len(parts), parts[0] if parts else NUMBER
+        shape: tuple[int, ...] | None
+        if parts.count(first) == n:
+            size, shape, has_array, plain = n * first.size, first.shape, first.has_array, first is NUMBER
         else:
-            shapes = {part.shape for part in parts}
-            inner = shapes.pop() if len(shapes) == 1 else None
-            shape = None if inner is None else (n, *inner)
-            super().__init__(
-                sum(part.size for part in parts), shape, any(part.has_array for part in parts), parts, n, False
-            )
+            size, has_array, plain = sum(part.size for part in parts), any(part.has_array for part in parts), False
+            shape = first.shape if all(part.shape == first.shape for part in parts) else None
+        super().__init__(size, None if shape is None else (n, *shape), has_array, parts, n, plain)
         self.kind = kind
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Series) and self.kind is other.kind and self.parts == other.parts
+        return type(other) is Series and self.kind is other.kind and self.parts == other.parts
 
     def __hash__(self) -> int:
         return hash((self.kind, self.parts))
@@ -190,6 +189,11 @@ class Series(_Indexed):
         return self.kind([part.build(elements, stack) for part in self.parts])
 
 
+@functools.lru_cache(maxsize=64)
+def series_of_numbers(kind: type[list[Any]] | type[tuple[Any, ...]], n: int) -> Series:
+    return Series(kind, (NUMBER,) * n)
+
+
 def form_of(x: object, what: str) -> Form:
     """The form of a nest whose numbers may be Values.
 
@@ -199,8 +203,10 @@ def form_of(x: object, what: str) -> Form:
     if is_array(x):
         return Array(tuple(x.shape))
     if isinstance(x, (list, tuple)):
-        parts = tuple(form_of(item, f"{what}[{k}]") for k, item in enumerate(x))
-        return Series(tuple if isinstance(x, tuple) else list, parts)
+        kind, items = tuple if isinstance(x, tuple) else list, tuple(x)
+        if set(map(type, items)) <= _PLAIN:
+            return series_of_numbers(kind, len(items))
+        return Series(kind, tuple(form_of(item, f"{what}[{k}]") for k, item in enumerate(items)))
     x = _element(x)
     if not isinstance(x, Value) and as_number(x) is NotImplemented:
         raise TypeError(f"{what} must be a number, a list or an array of them, not {type(x).__name__!r}")

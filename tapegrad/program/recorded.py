@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, TypeVar, Union, cast
 
 from ..value import Value, handle
 from .file import MOST_PATHS, ON_BRANCH, ON_ERROR, Contents, decode, encode
-from .nest import NUMBER, Form, Nest, Series, Shaped, form_of, number
+from .nest import NUMBER, Form, Nest, Shaped, form_of, number, series_of_numbers
 from .replay import Trace
 from .trace import Function, trace
 
@@ -54,7 +54,7 @@ class Recorded:
         self.on_branch, self.on_error, self.strict = on_branch, on_error, strict
         ends = list(itertools.accumulate((form.size for form in forms), initial=0))
         self.places = [Place(form, first) for form, first in zip(forms, ends)]
-        self.param_place = Place(Series(list, (NUMBER,) * len(params)), ends[-1])
+        self.param_place = Place(series_of_numbers(list, len(params)), ends[-1])
         self.n_in, self.n_out = ends[-1] + len(params), out.size
         self._n_params = len(params)
         self._readers = [(form.read, f"argument {k}") for k, form in enumerate(forms)]
