@@ -12,7 +12,7 @@ from . import _nest
 from ._core import ffi, lib
 from ._nest import NUMBER, Form
 from ._replay import Path
-from .value import Value, handle
+from .value import WITHIN, Value, handle
 
 LONG_CODE = 1 << 12  # bytes
 
@@ -42,11 +42,13 @@ def _escaped(strict: bool) -> Callable[[str], None]:
     return escaped
 
 
-def _lines(code: Any) -> bytes | None:
+def _lines(code: Any) -> bytes | bool | None:
     """The line of each instruction of a long code object, as uint32; None for a short one, which is asked.
 
-    The time that a frame takes to tell its line grows with its code.
+    The time that a frame takes to tell its line grows with its code. False: its caller's line is asked for.
     """
+    if code.co_filename.startswith(WITHIN):
+        return False
     length = len(code.co_code)
     if length < LONG_CODE:
         return None

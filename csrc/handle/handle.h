@@ -1,9 +1,25 @@
-/*  What handle.c and held.c share: the C handle, a Python object that names a node.  */
+/*  The ground of the C handle: `Value`, a Python object that names a node. How handles come and go, what is set on
+    them, numbers, arguments, errors.
+
+    The other files of this folder stand on it and on each other, in this order; none includes a later one:
+
+        operands    Values and numbers out of iterables, held and read
+        recording   what a program that is being recorded has to know
+        held        which nodes are held from outside; reclaim; room for nodes
+        operations  an operation recorded: number slots, methods of the rows, comparisons
+        attributes  data, grad, _op, operands, _backward; the sweep from a Value
+        value       construction; the type
+        many, bulk  the functions beside the type
+        module      makes the module tapegrad._c_handle
+
+    The GIL is the tape's lock: nothing here releases it, but for rules. Whatever runs Python code (reading a number, an
+    allocation that collects, reclaim) may move ids: it comes before they are read, and from then on until the node is
+    recorded nothing can.  */
 #ifndef TG_HANDLE_H
 #define TG_HANDLE_H
 
 #ifndef Py_LIMITED_API
-#define Py_LIMITED_API 0x03090000
+#define Py_LIMITED_API 0x030B0000
 #endif
 #include <Python.h>
 #include <structmember.h>
@@ -36,13 +52,16 @@ typedef struct Value {
 
 #define HANDLE(owner) ((Value *)((uintptr_t)(owner) & ~(uintptr_t)1))
 
-extern PyTypeObject *tg_value_type, *tg_function_type;
+/* Set when the module is made: the type; as_number and refused of tapegrad._refusals; names of attributes. */
+extern PyTypeObject *tg_value_type;
+extern PyObject *tg_as_number, *tg_refused, *tg_rule_name, *tg_op_name;
 
 static inline int is_value(PyObject *o)
 {
     return Py_TYPE(o) == tg_value_type || PyType_IsSubtype(Py_TYPE(o), tg_value_type);
 }
 
+/* 1; 0 with an exception where there is none. */
 static inline int has_node(const Value *v)
 {
     if (v->id != TG_NONE)
@@ -51,6 +70,7 @@ static inline int has_node(const Value *v)
     return 0;
 }
 
+/* Make v the handle of a node without one. */
 static inline PyObject *own(Value *v, uint32_t id)
 {
     v->id = id;
@@ -58,72 +78,67 @@ static inline PyObject *own(Value *v, uint32_t id)
     return (PyObject *)v;
 }
 
-/* handle.c: raise what a code stands for, with the operation and its operands; raise TypeError "what, not 'type of o'";
-   a handle without a node; this thread's id while a sweep is running a rule. NULL or 0 comes with an exception. */
-void *tg_raise(int64_t code, int op, double a, double b);
-void *tg_wrong_type(const char *what, PyObject *o);
-int tg_need_number(const char *what, PyObject *o, double *out);
+/* A handle without a node, or NULL with an exception. */
 Value *tg_new_handle(void);
+
+/* A list of m handles without nodes, or NULL with an exception. gc.get_objects() does not see it: track it when all
+   have nodes. */
+PyObject *tg_bare_list(uint32_t m);
+
+/* The handle of a node: the live one, the one that was left, or a new one; NULL with an exception. Runs no Python
+   code. */
+PyObject *tg_handle_of(uint32_t id);
+
+/* tp_dealloc. */
+void tg_handle_dies(PyObject *self);
+
+/* Drop ownerless nodes from the end, and what dead handles left with them. Runs Python code. */
+void tg_pop_dead(void);
+
+/* Free memory that was left with nodes now gone, and what it refers to. Runs Python code. */
+void tg_discard(Value *gone);
+
+/* What is set in the handle's dict, borrowed; NULL, where not all is well with an exception. */
+PyObject *tg_attribute(const Value *v, PyObject *name);
+
+/* Put a value in the handle's dict, or with NULL take it out. 0, or -1 with an exception. */
+int tg_set_attribute(Value *v, PyObject *name, PyObject *value);
+
+/* Raise what a code stands for, with the operation and its operands. Returns NULL. */
+void *tg_raise(int64_t code, int op, double a, double b);
+
+/* Raise TypeError "what, not 'type of o'". Returns NULL. */
+void *tg_wrong_type(const char *what, PyObject *o);
+
+/* A number that is no float, int or bool; as tg_number. */
+int tg_other_number(PyObject *o, double *out);
+
+/* 1: *out is the number; 0: no number; -1: an exception is set. May run Python code. */
+static inline int tg_number(PyObject *o, double *out)
+{
+    if (!PyFloat_Check(o) && Py_TYPE(o) != &PyLong_Type && Py_TYPE(o) != &PyBool_Type)
+        return tg_other_number(o, out);
+    *out = PyFloat_AsDouble(o);
+    return *out == -1.0 && PyErr_Occurred() ? -1 : 1;
+}
+
+/* 1: *out is the number; 0 with an exception, for no number TypeError "what, not 'type of o'". */
+int tg_need_number(const char *what, PyObject *o, double *out);
+
+/* The arguments of a METH_FASTCALL | METH_KEYWORDS call, borrowed, into out: what was not given stays as it is there.
+   names ends with NULL; the first so many are required. 1, or 0 with TypeError. */
+int tg_arguments(const char *function, const char *const *names, Py_ssize_t required, PyObject *const *args,
+                 Py_ssize_t n, PyObject *keywords, PyObject **out);
+
+/* This thread's id while a sweep is running a rule, else 0. */
 uint64_t tg_thread(void);
 
-/* Room for nodes and pool words, reclaiming first where that is due. May run Python code: ids are read after. */
-int tg_make_room(uint64_t nodes, uint64_t words);
-int64_t tg_reclaim(void);
-int64_t tg_forget_history(void);
+/* How deep this thread is in no_grad. */
+extern int tg_grad_off_anywhere;        /* over all threads: mostly 0, and cheaper to ask */
+int tg_grad_off_here(void);
+static inline int tg_grad_off(void) { return tg_grad_off_anywhere ? tg_grad_off_here() : 0; }
 
-/* recording.c: what a program that is being recorded in this thread has to know. Nothing without one. 0, or -1 with an
-   exception: a comparison that was made, how as in Py_LT; something that a replay cannot see; where the next nodes come
-   from. */
-int tg_tell_comparison(PyObject *a, PyObject *b, int how, int outcome);
-int tg_tell_escape(const char *what);
-int tg_tell_place(void);
-
-static inline int tg_note_comparison(PyObject *a, PyObject *b, int how, int outcome)
-{
-    return T->recorders ? tg_tell_comparison(a, b, how, outcome) : 0;
-}
-static inline int tg_note_escape(const char *what) { return T->recorders ? tg_tell_escape(what) : 0; }
-static inline int tg_note_place(void) { return T->recorders ? tg_tell_place() : 0; }
-
-PyObject *tg_begin_recording(PyObject *module, PyObject *args);
-PyObject *tg_end_recording(PyObject *module, PyObject *unused);
-PyObject *tg_freeze_recording(PyObject *module, PyObject *args);
-
-/* no_grad: how deep this thread is in it; enter it (1) or leave it (-1). */
-int tg_passive(void);
-void tg_passive_by(int step);
-
-/* operands.c: Values and numbers out of iterables, held and read. */
-typedef struct {
-    PyObject **item;        /* references of our own */
-    double *number;         /* of the items that are no Values */
-    uint32_t n, cap, numbers;
-} operand_list;
-
-/* Append what an iterable gives, or one object. How many, or -1; 1, or 0. May run Python code. */
-int64_t tg_gather(operand_list *list, PyObject *iterable);
-int tg_append(operand_list *list, PyObject *item);
-int tg_repeat(operand_list *list, uint32_t k);      /* the k-th once more, as it was read */
-/* The ids of the items from a to b, numbers becoming leaves, for which there is room. */
-void tg_ids_of(const operand_list *list, uint32_t a, uint32_t b, uint32_t *ids);
-void tg_release(operand_list *list);
-
-/* Values alone, held, and their ids; 1, or 0 with an exception. None where all went well, and nothing is held any
-   more. */
-typedef struct {
-    PyObject *tuple;
-    uint32_t *id, n;
-} value_list;
-int tg_gather_values(value_list *list, PyObject *values);
-PyObject *tg_let_go(value_list *list, int good);
-
-/* functions.c */
-extern PyMethodDef tg_functions[];
-
-/* Mark every node that something outside the tape's own rules and attributes holds, with all it depends on. */
-void tg_mark_held(void);
-
-/* Make the module tapegrad._c_handle; see handle.c. */
-int tg_make_c_handle(void);
+/* Enter no_grad so many times, or leave it. */
+void tg_grad_off_by(int step);
 
 #endif
