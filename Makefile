@@ -30,7 +30,7 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/run.py
 
 # Installed again when a source of the extension has changed; the Python files are used where they are.
-$(VENV)/installed: pyproject.toml setup.py build_ffi.py $(wildcard csrc/*)
+$(VENV)/installed: pyproject.toml setup.py build_ffi.py $(wildcard csrc/* csrc/handle/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 9))' 2>/dev/null || \
 	    { echo "tapegrad cannot be built: missing Python 3.9 or later ($(PYTHON) is none)" >&2; exit 1; }
 	@$(PYTHON) build_ffi.py --check

@@ -3,7 +3,7 @@
     State is kept by the caller, a double per leaf; it is all zero before the first step.  */
 #include "ops.h"
 
-void tg_sgd(tg_tape *t, const uint32_t *ids, uint32_t n, const tg_sgd_rule *r, double *buffer)
+void tg_sgd(tg_tape *t, const uint32_t *ids, uint32_t n, const tg_sgd_settings *r, double *buffer)
 {
     for (uint32_t k = 0; k < n; k++) {
         double *p = &t->data[ids[k]], g = r->maximize ? -t->grad[ids[k]] : t->grad[ids[k]];
@@ -19,7 +19,7 @@ void tg_sgd(tg_tape *t, const uint32_t *ids, uint32_t n, const tg_sgd_rule *r, d
 
 /* Kingma, Ba, "Adam: a method for stochastic optimization" (2015); amsgrad: Reddi, Kale, Kumar (2018); decoupled weight
    decay: Loshchilov, Hutter (2019). */
-void tg_adam(tg_tape *t, const uint32_t *ids, uint32_t n, const tg_adam_rule *r, double *m, double *v, double *top)
+void tg_adam(tg_tape *t, const uint32_t *ids, uint32_t n, const tg_adam_settings *r, double *m, double *v, double *top)
 {
     double size = r->lr / (1.0 - pow(r->beta1, r->step)), root = sqrt(1.0 - pow(r->beta2, r->step));
     for (uint32_t k = 0; k < n; k++) {

@@ -10,7 +10,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 from .._core import ffi, lib
-from ..value import Value, handle
+from ..value import WITHIN, Value, handle
 from .nest import NUMBER, Form, Nest, form_of, objects
 from .replay import Trace
 
@@ -44,11 +44,13 @@ def _escaped(strict: bool) -> Callable[[str], None]:
     return escaped
 
 
-def _lines(code: CodeType) -> bytes | None:
+def _lines(code: CodeType) -> bytes | bool | None:
     """The line of each instruction of a long code object, as uint32; None for a short one, which is asked.
 
-    The time that a frame takes to tell its line grows with its code.
+    The time that a frame takes to tell its line grows with its code. False: its caller's line is asked for.
     """
+    if code.co_filename.startswith(WITHIN):
+        return False
     length = len(code.co_code)
     if length < LONG_CODE:
         return None

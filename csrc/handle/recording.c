@@ -4,7 +4,9 @@
     Recordings of one thread may lie within each other; the innermost is told. What another thread records meanwhile is
     marked as foreign: what that compared is not known here. While there is one anywhere, the tape
     has no room, so that every record takes the slow path, and keeps its ids.  */
-#include "handle.h"
+#include "recording.h"
+
+#include "operands.h"
 #include "program.h"
 
 #include <pythread.h>
@@ -17,13 +19,14 @@ typedef struct recording {
     uint32_t first;             /* id of its first node */
     PyObject *codes;            /* code objects; their index is in where */
     PyObject *tables;           /* of each code: the line of each instruction, or None */
-    PyObject *lines;            /* called with a code object: its table */
+    PyObject *skipped;          /* code objects whose caller's line counts */
+    PyObject *lines;            /* called with a code object: its table, or False for one that is skipped */
     PyObject *comparisons;      /* (a, b, how, outcome, where) */
     PyObject *escaped;          /* called with what went past the tape: warns or raises */
     uint32_t code;              /* the index that was asked for last */
     tg_event *event;
     uint32_t n, cap;
-    int passive;                /* how deep in no_grad it began: that is none of f's business */
+    int grad_off;               /* how deep in no_grad it began: that is none of f's business */
 } recording;
 
 static THREAD_LOCAL recording *current;
@@ -47,39 +50,63 @@ static uint32_t line_in(PyObject *table, PyFrameObject *frame)
     return line;
 }
 
+/* The index of a code object, added where it is new; 0 for one that stands for an operation, whose caller counts; or -1
+   with an exception. */
+static Py_ssize_t index_of(recording *r, PyObject *code)
+{
+    Py_ssize_t n = PyList_Size(r->codes), skipped = PyList_Size(r->skipped), k;
+    PyObject *table;
+    int failed;
+    for (k = 1; k < n && PyList_GetItem(r->codes, k) != code; k++)
+        ;
+    if (k < n)
+        return k;
+    for (k = 0; k < skipped; k++)
+        if (PyList_GetItem(r->skipped, k) == code)
+            return 0;
+    table = PyObject_CallFunctionObjArgs(r->lines, code, NULL);
+    if (table == Py_False)
+        failed = PyList_Append(r->skipped, code);
+    else
+        failed = !table || PyList_Append(r->tables, table) || PyList_Append(r->codes, code);
+    k = failed ? -1 : table == Py_False ? 0 : PyList_Size(r->codes) - 1;
+    Py_XDECREF(table);
+    return k;
+}
+
 /* The line that runs now: index of its code << TG_WHERE_LINE | line, 0: unknown, or -1 with an exception. */
 static int64_t here(recording *r)
 {
     PyFrameObject *frame = PyEval_GetFrame();
-    PyObject *code = frame ? (PyObject *)PyFrame_GetCode(frame) : NULL;
-    Py_ssize_t n = PyList_Size(r->codes), k;
-    uint32_t line;
-    if (!code)
-        return 0;
-    if (PyList_GetItem(r->codes, r->code) != code) {
-        for (k = 1; k < n && PyList_GetItem(r->codes, k) != code; k++)
-            ;
-        if (k == n) {
-            PyObject *table = PyObject_CallFunctionObjArgs(r->lines, code, NULL);
-            int failed = !table || PyList_Append(r->tables, table) || PyList_Append(r->codes, code);
-            Py_XDECREF(table);
-            if (failed) {
-                Py_DECREF(code);
-                return -1;
-            }
-            k = PyList_Size(r->codes) - 1;
+    PyObject *back = NULL;              /* a frame that is held */
+    Py_ssize_t k = 0;
+    uint32_t line = 0;
+    while (frame && !k) {
+        PyObject *code = (PyObject *)PyFrame_GetCode(frame);
+        k = PyList_GetItem(r->codes, r->code) == code ? (Py_ssize_t)r->code : index_of(r, code);
+        Py_DECREF(code);
+        if (k > 0) {
+            r->code = (uint32_t)k;
+            line = line_in(PyList_GetItem(r->tables, k), frame);
+        } else if (k == 0) {
+            PyObject *outer = PyObject_GetAttrString((PyObject *)frame, "f_back");
+            Py_XDECREF(back);
+            back = outer;
+            if (!back)
+                k = -1;
+            frame = back == Py_None ? NULL : (PyFrameObject *)back;
         }
-        r->code = (uint32_t)k;
     }
-    Py_DECREF(code);
-    line = line_in(PyList_GetItem(r->tables, r->code), frame);
-    if (r->code >= (1u << (32 - TG_WHERE_LINE)) - 1 || line >= 1u << TG_WHERE_LINE)
+    Py_XDECREF(back);
+    if (k <= 0)
+        return k;
+    if (k >= (1 << (32 - TG_WHERE_LINE)) - 1 || line >= 1u << TG_WHERE_LINE)
         return 0;
-    return (int64_t)r->code << TG_WHERE_LINE | line;
+    return (int64_t)k << TG_WHERE_LINE | line;
 }
 
 /* From here on nodes come from there. */
-static int note(recording *r, uint32_t where)
+static int note_where(recording *r, uint32_t where)
 {
     while (r->n && r->event[r->n - 1].id >= T->len)     /* popped since */
         r->n--;
@@ -99,25 +126,25 @@ static int note(recording *r, uint32_t where)
     return 0;
 }
 
-int tg_tell_place(void)
+int tg_do_note_place(void)
 {
     recording *r = current;
     const uint64_t thread = (uint64_t)PyThread_get_thread_ident();
     int64_t where;
     for (recording *other = all; other; other = other->next)
-        if (other->thread != thread && note(other, TG_FOREIGN))
+        if (other->thread != thread && note_where(other, TG_FOREIGN))
             return -1;
     if (!r)
         return 0;
-    if (tg_passive() && tg_note_escape("no_grad was on: what is computed is a constant of the program"))
+    if (tg_grad_off() && tg_note_escape("no_grad was on: what is computed is a constant of the program"))
         return -1;
     where = here(r);
     if (where < 0)
         return -1;
-    return note(r, (uint32_t)where);
+    return note_where(r, (uint32_t)where);
 }
 
-int tg_tell_comparison(PyObject *a, PyObject *b, int how, int outcome)
+int tg_do_note_comparison(PyObject *a, PyObject *b, int how, int outcome)
 {
     recording *r = current;
     int64_t where = r ? here(r) : 0;
@@ -132,7 +159,7 @@ int tg_tell_comparison(PyObject *a, PyObject *b, int how, int outcome)
     return code;
 }
 
-int tg_tell_escape(const char *what)
+int tg_do_note_escape(const char *what)
 {
     recording *r = current;
     PyObject *result;
@@ -145,7 +172,7 @@ int tg_tell_escape(const char *what)
     return result ? 0 : -1;
 }
 
-PyObject *tg_begin_recording(PyObject *module, PyObject *args)
+static PyObject *begin_recording(PyObject *module, PyObject *args)
 {
     PyObject *escaped, *lines;
     recording *r;
@@ -157,11 +184,13 @@ PyObject *tg_begin_recording(PyObject *module, PyObject *args)
         return PyErr_NoMemory();
     r->codes = PyList_New(0);
     r->tables = PyList_New(0);
+    r->skipped = PyList_New(0);
     r->comparisons = PyList_New(0);
-    if (!r->codes || !r->tables || !r->comparisons || PyList_Append(r->codes, Py_None) ||
+    if (!r->codes || !r->tables || !r->skipped || !r->comparisons || PyList_Append(r->codes, Py_None) ||
         PyList_Append(r->tables, Py_None)) {
         Py_XDECREF(r->codes);
         Py_XDECREF(r->tables);
+        Py_XDECREF(r->skipped);
         Py_XDECREF(r->comparisons);
         free(r);
         return NULL;
@@ -170,8 +199,8 @@ PyObject *tg_begin_recording(PyObject *module, PyObject *args)
     r->escaped = escaped;
     Py_INCREF(lines);
     r->lines = lines;
-    r->passive = tg_passive();
-    tg_passive_by(-r->passive);
+    r->grad_off = tg_grad_off();
+    tg_grad_off_by(-r->grad_off);
     r->outer = current;
     current = r;
     r->next = all;
@@ -183,7 +212,7 @@ PyObject *tg_begin_recording(PyObject *module, PyObject *args)
     Py_RETURN_NONE;
 }
 
-PyObject *tg_end_recording(PyObject *module, PyObject *unused)
+static PyObject *end_recording(PyObject *module, PyObject *unused)
 {
     recording *r = current;
     (void)module, (void)unused;
@@ -193,11 +222,12 @@ PyObject *tg_end_recording(PyObject *module, PyObject *unused)
             link = &(*link)->next;
         *link = r->next;
         current = r->outer;
-        tg_passive_by(r->passive);
+        tg_grad_off_by(r->grad_off);
         T->recorders--;
         tg_grow(T, 0, 0);
         Py_DECREF(r->codes);
         Py_DECREF(r->tables);
+        Py_DECREF(r->skipped);
         Py_DECREF(r->lines);
         Py_DECREF(r->comparisons);
         Py_DECREF(r->escaped);
@@ -233,7 +263,7 @@ static tg_comparison *compared(const recording *r, Py_ssize_t n)
 #define FOREIGN "another thread computed a part of it: what that thread compared is no guard"
 
 /* An inner program has taken Values of the outer recording for constants. */
-static int tell_outer(recording *r)
+static int note_outer(recording *r)
 {
     int code;
     current = r->outer;
@@ -243,7 +273,7 @@ static int tell_outer(recording *r)
 }
 
 /* freeze(start, inputs, outputs): the address of the program, and the code objects that its lines are of. */
-PyObject *tg_freeze_recording(PyObject *module, PyObject *args)
+static PyObject *freeze(PyObject *module, PyObject *args)
 {
     PyObject *start, *inputs, *outputs, *result = NULL;
     value_list in = {0}, out = {0};
@@ -261,7 +291,7 @@ PyObject *tg_freeze_recording(PyObject *module, PyObject *args)
         const uint32_t outer = r->outer ? r->outer->first : TG_NONE;
         p = tg_freeze(T, ((Value *)start)->id, outer, in.id, in.n, out.id, out.n, guards, (uint32_t)n, r->event, r->n,
                       &code);
-        if (p && !(p->foreign && tg_note_escape(FOREIGN)) && !(p->captured && tell_outer(r)))
+        if (p && !(p->foreign && tg_note_escape(FOREIGN)) && !(p->captured && note_outer(r)))
             result = Py_BuildValue("KO", (unsigned long long)(uintptr_t)p, r->codes);
         else if (!p)
             tg_raise(code, TG_LEAF, 0.0, 0.0);
@@ -273,3 +303,10 @@ PyObject *tg_freeze_recording(PyObject *module, PyObject *args)
     Py_XDECREF(tg_let_go(&out, 1));
     return result;
 }
+
+PyMethodDef tg_recording_functions[] = {
+    {"begin_recording", begin_recording, METH_VARARGS, NULL},
+    {"end_recording", end_recording, METH_NOARGS, NULL},
+    {"freeze", freeze, METH_VARARGS, NULL},
+    {0},
+};

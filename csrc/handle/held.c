@@ -8,7 +8,9 @@
 
     A node that others need needs its rule, and so what the rule reaches: marking nodes and reaching objects alternate
     until nothing is added. Nothing here runs Python code, so nothing moves meanwhile.  */
-#include "handle.h"
+#include "held.h"
+
+#include "recording.h"
 
 #include <stdlib.h>
 
@@ -105,7 +107,7 @@ static int walk(graph *g, uint32_t k)
         return -1;
     if (g->v[k].left || Py_REFCNT(o) == 0 || !(PyType_GetFlags(Py_TYPE(o)) & Py_TPFLAGS_HAVE_GC))
         return 0;                       /* who is on its way out must not be referred to: it would go twice */
-    globals = Py_TYPE(o) == tg_function_type ? PyObject_GetAttrString(o, "__globals__") : NULL;
+    globals = Py_TYPE(o) == Py_TYPE(tg_refused) ? PyObject_GetAttrString(o, "__globals__") : NULL;
     list = PyObject_CallFunctionObjArgs(g->get_referents, o, NULL);
     for (Py_ssize_t i = 0; list && !code && i < PyList_Size(list); i++) {
         PyObject *to = PyList_GetItem(list, i);
@@ -158,7 +160,7 @@ static int build(graph *g)
 {
     for (uint32_t i = 0; i < T->len; i++) {
         Value *v = HANDLE(T->owner[i]);
-        if (v && (v->dict || Py_TYPE(v) != tg_value_type) && enter(g, v, TG_LEFT(T->owner[i])) == TG_NONE)
+        if (v && (v->dict || Py_TYPE((PyObject *)v) != tg_value_type) && enter(g, v, TG_LEFT(T->owner[i])) == TG_NONE)
             return -1;
     }
     if (!g->n)
@@ -179,7 +181,8 @@ static int gc_call(PyObject *gc, const char *name)
     return truth;
 }
 
-void tg_mark_held(void)
+/* Mark every node that something outside the tape's own rules and attributes holds, with all it depends on. */
+static void mark_held(void)
 {
     PyObject *type, *value, *trace, *gc;
     graph g = {0};
@@ -213,4 +216,102 @@ void tg_mark_held(void)
     free(g.slot);
     free(g.stack);
     PyErr_Restore(type, value, trace);
+}
+
+/* ---- reclaim ---- */
+
+typedef struct {
+    Value *left;                /* memory left with nodes that went */
+    Value **severed;            /* handles whose nodes went: only rules and attributes among themselves held them */
+    size_t severed_len;
+} dropped_owners;
+
+static void dropped(void *context, void *owner)
+{
+    dropped_owners *gone = context;
+    Value *v = HANDLE(owner);
+    if (TG_LEFT(owner)) {
+        v->weakrefs = (PyObject *)gone->left;
+        gone->left = v;
+    } else {
+        Py_INCREF((PyObject *)v);
+        v->id = TG_NONE;
+        gone->severed[gone->severed_len++] = v;
+    }
+}
+
+/* Slide the marked nodes down, or make them leaves first; nodes freed, or a code. Python code runs only afterwards. */
+static int64_t slide(int64_t (*how)(tg_tape *, void (*)(void *, void *), void *))
+{
+    dropped_owners gone = {0};
+    uint32_t before = T->len;
+    size_t n = 0;
+    int64_t code;
+    for (uint32_t i = 0; i < T->len; i++)
+        n += TG_LIVE(T->owner[i]) && !(T->op[i] & TG_MARK);
+    if (n) {
+        gone.severed = tg_realloc(NULL, n * sizeof *gone.severed);
+        if (!gone.severed) {            /* keep them, then */
+            tg_mark_owned(T);
+            tg_mark_operands(T, NULL, NULL);
+        }
+    }
+    code = how(T, dropped, &gone);
+    for (uint32_t i = 0; i < T->len; i++)
+        if (T->owner[i])
+            HANDLE(T->owner[i])->id = i;
+    tg_discard(gone.left);
+    for (size_t k = 0; k < gone.severed_len; k++) {
+        PyObject *dict = gone.severed[k]->dict;
+        gone.severed[k]->dict = NULL;
+        Py_XDECREF(dict);
+        Py_DECREF(gone.severed[k]);
+    }
+    free(gone.severed);
+    return code < 0 ? code : before > T->len ? before - T->len : 0;
+}
+
+int64_t tg_reclaim(void)
+{
+    if (T->sweep || T->recorders)       /* their ids must stay */
+        return 0;
+    tg_pop_dead();
+    mark_held();
+    return slide(tg_slide);
+}
+
+int tg_make_room(uint64_t nodes, uint64_t words)
+{
+    int code;
+    if (tg_note_place())
+        return 0;
+    if (tg_reclaim_due(T, nodes, words) && tg_reclaim() < 0)
+        tg_set_reclaim_point(T);        /* no memory for it: there may still be some to grow, so ask again later */
+    code = tg_grow(T, nodes, words);
+    if (code)
+        tg_raise(code, TG_LEAF, 0.0, 0.0);
+    return !code;
+}
+
+/* No rule and no symbol is left to a leaf. Letting go of rules runs Python code: their handles are held meanwhile. */
+int64_t tg_forget_history(void)
+{
+    PyObject *special = PyList_New(0);
+    int64_t code = special ? TG_OK : TG_MEMORY;
+    for (uint32_t i = 0; !code && i < T->len; i++) {
+        Value *v = HANDLE(T->owner[i]);
+        if (TG_LIVE(T->owner[i]) && v->dict && Py_REFCNT((PyObject *)v) > 0 && PyList_Append(special, (PyObject *)v))
+            code = TG_RAISED;
+    }
+    if (!code) {
+        tg_mark_owned(T);
+        code = slide(tg_forget);
+    }
+    for (Py_ssize_t k = 0; code >= 0 && k < PyList_Size(special); k++) {
+        Value *v = (Value *)PyList_GetItem(special, k);
+        if (tg_set_attribute(v, tg_rule_name, NULL) || tg_set_attribute(v, tg_op_name, NULL))
+            code = TG_RAISED;
+    }
+    Py_XDECREF(special);
+    return code;
 }

@@ -1,7 +1,4 @@
-/*  Lists of operands: Values and numbers out of iterables, or Values alone.
-
-    Everything is read and held before the first id is looked at, for reading may run Python code.  */
-#include "handle.h"
+#include "operands.h"
 
 #include <stdlib.h>
 
@@ -80,21 +77,10 @@ int64_t tg_gather(operand_list *list, PyObject *iterable)
     return list->n - before;
 }
 
-int tg_repeat(operand_list *list, uint32_t k)
+void tg_ids_of(const operand_list *list, uint32_t *ids)
 {
-    if (list->n == list->cap && !make_space(list, 1))
-        return 0;
-    list->number[list->n] = list->number[k];
-    list->numbers += !is_value(list->item[k]);
-    Py_INCREF(list->item[k]);
-    list->item[list->n++] = list->item[k];
-    return 1;
-}
-
-void tg_ids_of(const operand_list *list, uint32_t a, uint32_t b, uint32_t *ids)
-{
-    for (uint32_t k = a; k < b; k++)
-        *ids++ = is_value(list->item[k]) ? ((Value *)list->item[k])->id : tg_push(T, TG_LEAF, 0, 0, list->number[k]);
+    for (uint32_t k = 0; k < list->n; k++)
+        ids[k] = is_value(list->item[k]) ? ((Value *)list->item[k])->id : tg_push(T, TG_LEAF, 0, 0, list->number[k]);
 }
 
 int tg_gather_values(value_list *list, PyObject *values)

@@ -1,0 +1,164 @@
+#include "bulk.h"
+
+#include "held.h"
+#include "operands.h"
+#include "recording.h"
+
+#include <stdlib.h>
+
+static PyObject *floats(PyObject *values, int grads)
+{
+    value_list list;
+    PyObject *out = NULL;
+    double *x = NULL;
+    if (tg_gather_values(&list, values)) {
+        x = tg_realloc(NULL, (list.n + (size_t)1) * sizeof *x);
+        for (uint32_t k = 0; x && k < list.n; k++)
+            x[k] = grads ? tg_read_grad(T, list.id[k], tg_thread()) : T->data[list.id[k]];
+        out = x ? PyList_New(list.n) : PyErr_NoMemory();
+        for (uint32_t k = 0; out && k < list.n; k++) {
+            PyObject *item = PyFloat_FromDouble(x[k]);
+            if (!item || PyList_SetItem(out, k, item))
+                Py_CLEAR(out);
+        }
+    }
+    free(x);
+    Py_XDECREF(tg_let_go(&list, out != NULL));
+    return out;
+}
+
+static PyObject *module_data(PyObject *module, PyObject *values)
+{
+    (void)module;
+    return tg_note_escape("data() was called: a replay does not see it") ? NULL : floats(values, 0);
+}
+
+static PyObject *module_grads(PyObject *module, PyObject *values)
+{
+    (void)module;
+    return tg_note_escape("grads() was called: a replay does not see it") ? NULL : floats(values, 1);
+}
+
+static PyObject *module_set_data(PyObject *module, PyObject *args)
+{
+    PyObject *values, *numbers;
+    operand_list list = {0};
+    value_list to = {0};
+    int64_t count;
+    int good = 0;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "OO", &values, &numbers) ||
+        tg_note_escape("set_data() was called: a replay does not see it"))
+        return NULL;
+    count = tg_gather(&list, numbers);
+    if (count >= 0 && list.numbers < list.n)
+        PyErr_SetString(PyExc_TypeError, "data are numbers, not 'Value'");
+    else if (count >= 0 && tg_gather_values(&to, values)) {
+        good = to.n == count;
+        if (!good)
+            PyErr_Format(PyExc_ValueError, "%u Values but %lld numbers", to.n, (long long)count);
+        for (uint32_t k = 0; good && k < to.n; k++)
+            T->data[to.id[k]] = list.number[k];
+    }
+    tg_release(&list);
+    return tg_let_go(&to, good);
+}
+
+static PyObject *module_zero_grad(PyObject *module, PyObject *values)
+{
+    value_list list;
+    int good = tg_gather_values(&list, values);
+    (void)module;
+    for (uint32_t k = 0; good && k < list.n; k++)
+        tg_write_grad(T, list.id[k], tg_thread(), 0.0);
+    return tg_let_go(&list, good);
+}
+
+/* The doubles of a bytearray, n of them; NULL for None; 0 with an exception where it is of another size. */
+static int state_of(PyObject *bytes, uint32_t n, double **state)
+{
+    *state = NULL;
+    if (bytes == Py_None)
+        return 1;
+    if (!PyByteArray_Check(bytes) || PyByteArray_Size(bytes) != (Py_ssize_t)(n * sizeof **state)) {
+        PyErr_SetString(PyExc_ValueError, "the optimizer's state does not fit its parameters");
+        return 0;
+    }
+    *state = (double *)(void *)PyByteArray_AsString(bytes);
+    return 1;
+}
+
+static PyObject *module_sgd(PyObject *module, PyObject *args)
+{
+    PyObject *values, *buffer;
+    value_list list;
+    tg_sgd_settings r;
+    double *state;
+    int good;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "OddddpppO", &values, &r.lr, &r.momentum, &r.dampening, &r.weight_decay, &r.nesterov,
+                          &r.maximize, &r.first, &buffer))
+        return NULL;
+    if (tg_note_escape("an optimizer wrote .data: a replay does not see it"))
+        return NULL;
+    good = tg_gather_values(&list, values) && state_of(buffer, list.n, &state);
+    if (good)
+        tg_sgd(T, list.id, list.n, &r, state);
+    return tg_let_go(&list, good);
+}
+
+static PyObject *module_adam(PyObject *module, PyObject *args)
+{
+    PyObject *values, *first, *second, *largest;
+    value_list list;
+    tg_adam_settings r;
+    double *m, *v, *top;
+    int good;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "OddddddppO!O!O", &values, &r.lr, &r.beta1, &r.beta2, &r.eps, &r.weight_decay, &r.step,
+                          &r.decoupled, &r.maximize, &PyByteArray_Type, &first, &PyByteArray_Type, &second, &largest))
+        return NULL;
+    if (tg_note_escape("an optimizer wrote .data: a replay does not see it"))
+        return NULL;
+    good = tg_gather_values(&list, values) && state_of(first, list.n, &m) && state_of(second, list.n, &v) &&
+           state_of(largest, list.n, &top);
+    if (good)
+        tg_adam(T, list.id, list.n, &r, m, v, top);
+    return tg_let_go(&list, good);
+}
+
+static PyObject *module_leaves(PyObject *module, PyObject *iterable)
+{
+    operand_list list = {0};
+    PyObject *leaves = NULL;
+    (void)module;
+    if (tg_gather(&list, iterable) < 0)
+        goto out;
+    if (list.numbers < list.n) {
+        PyErr_SetString(PyExc_TypeError, "leaves are made of numbers, not 'Value'");
+        goto out;
+    }
+    leaves = tg_bare_list(list.n);
+    if (leaves && !tg_make_room(list.n, 0))
+        Py_CLEAR(leaves);
+    for (uint32_t k = 0; leaves && k < list.n; k++)
+        own((Value *)PyList_GetItem(leaves, k), tg_push(T, TG_LEAF, 0, 0, list.number[k]));
+    if (leaves)
+        PyObject_GC_Track(leaves);
+out:
+    tg_release(&list);
+    return leaves;
+}
+
+PyMethodDef tg_bulk_functions[] = {
+    {"data", module_data, METH_O, NULL},
+    {"grads", module_grads, METH_O, NULL},
+    {"set_data", module_set_data, METH_VARARGS, NULL},
+    {"sgd", module_sgd, METH_VARARGS, NULL},
+    {"adam", module_adam, METH_VARARGS, NULL},
+    {"leaves", module_leaves, METH_O,
+     "leaves($module, numbers, /)\n--\n\nA list of new leaves, one for every number of an iterable."},
+    {"zero_grad", module_zero_grad, METH_O,
+     "zero_grad($module, values, /)\n--\n\nSet the grad of every Value of an iterable to 0.0."},
+    {0},
+};

@@ -1,0 +1,27 @@
+/*  What a program that is being recorded in this thread has to know: notes of comparisons, of places, of what goes past
+    the tape. Without a recording a note is one test, here; so an operation pays nothing for it.  */
+#ifndef TG_RECORDING_H
+#define TG_RECORDING_H
+
+#include "handle.h"
+
+int tg_do_note_comparison(PyObject *a, PyObject *b, int how, int outcome);
+int tg_do_note_escape(const char *what);
+int tg_do_note_place(void);
+
+/* A comparison was made, how as in Py_LT. 0, or -1 with an exception. */
+static inline int tg_note_comparison(PyObject *a, PyObject *b, int how, int outcome)
+{
+    return T->recorders ? tg_do_note_comparison(a, b, how, outcome) : 0;
+}
+
+/* Something happens that a replay cannot see. 0, or -1 with an exception. */
+static inline int tg_note_escape(const char *what) { return T->recorders ? tg_do_note_escape(what) : 0; }
+
+/* Here the next nodes come from. 0, or -1 with an exception. */
+static inline int tg_note_place(void) { return T->recorders ? tg_do_note_place() : 0; }
+
+/* begin_recording, end_recording, freeze. */
+extern PyMethodDef tg_recording_functions[];
+
+#endif

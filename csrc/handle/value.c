@@ -1,0 +1,138 @@
+#include "value.h"
+
+#include "attributes.h"
+#include "held.h"
+#include "operands.h"
+#include "operations.h"
+#include "recording.h"
+
+static PyObject *label_name;
+
+static PyObject *value_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    Value *v;
+    (void)args, (void)kwargs;
+    if (type == tg_value_type)
+        return (PyObject *)tg_new_handle();
+    v = (Value *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
+    if (v)
+        v->id = TG_NONE;
+    return (PyObject *)v;
+}
+
+static int set_unless_empty(Value *v, PyObject *name, PyObject *text)
+{
+    return text && !(PyUnicode_Check(text) && PyUnicode_GetLength(text) == 0) ? tg_set_attribute(v, name, text) : 0;
+}
+
+static int value_init(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"data", "_children", "_op", "label", NULL};
+    Value *v = (Value *)self;
+    PyObject *data, *children = NULL, *op = NULL, *label = NULL;
+    operand_list list = {0};
+    double number;
+    int done = -1;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OOO:Value", names, &data, &children, &op, &label))
+        return -1;
+    if (!tg_need_number("data must be a number", data, &number) || (children && tg_gather(&list, children) < 0))
+        goto out;
+    if (list.n && tg_note_escape("a node was made by hand: its data is a constant of the program"))
+        goto out;
+    for (uint32_t k = 0; k < list.n; k++)
+        if (!is_value(list.item[k])) {
+            tg_wrong_type("_children must be Values", list.item[k]);
+            goto out;
+        }
+    if (set_unless_empty(v, tg_op_name, op) || set_unless_empty(v, label_name, label) ||
+        !tg_make_room(1, (uint64_t)list.n + 1))
+        goto out;
+    if (v->id < T->len && T->owner[v->id] == v)         /* __init__ again: another node, the old one is its users' */
+        T->owner[v->id] = NULL;
+    if (!list.n || tg_grad_off())
+        tg_push(T, TG_LEAF, 0, 0, number);
+    else {
+        tg_ids_of(&list, tg_push_many(T, TG_NODE, list.n));
+        T->data[T->len - 1] = number;
+    }
+    own(v, T->len - 1);
+    done = 0;
+out:
+    tg_release(&list);
+    return done;
+}
+
+static Py_hash_t value_hash(PyObject *self)
+{
+    Py_hash_t h = (Py_hash_t)((uintptr_t)self >> 4);
+    return h == -1 ? -2 : h;
+}
+
+static PyObject *value_positive(PyObject *self)
+{
+    Py_INCREF(self);
+    return self;
+}
+
+static PyMethodDef value_methods[] = {
+#define TG_UNARY(NAME, method, aliases, symbol, refusal, primal, da, daa, doc)                                         \
+    {#method, tg_op_##NAME, METH_NOARGS, #method "($self, /)\n--\n\n" doc "."},
+#include "ops.def"
+#define METHOD(NAME, method)                                                                                           \
+    {#method, tg_method_##NAME, METH_O, #method "($self, other, /)\n--\n\nSee the table of operations."},
+    METHOD(MAX, max)
+    METHOD(MIN, min)
+    METHOD(ATAN2, atan2)
+    METHOD(HYPOT, hypot)
+    {"backward", (PyCFunction)(void (*)(void))tg_backward_from, METH_VARARGS | METH_KEYWORDS,
+     "backward($self, /, seed=1.0)\n--\n\n"
+     "Add seed * d(self)/d(v) to v.grad for every v that self depends on; set self.grad to seed."},
+    {"_push_grad", tg_push_grad_of, METH_NOARGS,
+     "_push_grad($self, /)\n--\n\nPush self.grad one step, to the operands' grads."},
+    {0},
+};
+
+static PyMemberDef value_members[] = {
+    {"__dictoffset__", T_PYSSIZET, offsetof(Value, dict), READONLY, NULL},
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(Value, weakrefs), READONLY, NULL},
+    {0},
+};
+
+static PyType_Slot value_slots[] = {
+    {Py_tp_doc, "Value(data, _children=(), _op='', label='')\n--\n\n"
+                "A number that remembers the operations it came from: the handle of a node on the tape."},
+    {Py_tp_new, value_new},
+    {Py_tp_init, value_init},
+    {Py_tp_dealloc, tg_handle_dies},
+    {Py_tp_hash, value_hash},
+    {Py_tp_richcompare, tg_compare},
+    {Py_tp_methods, value_methods},
+    {Py_tp_getset, tg_attributes},
+    {Py_tp_members, value_members},
+    {Py_nb_add, tg_op_ADD},
+    {Py_nb_subtract, tg_op_SUB},
+    {Py_nb_multiply, tg_op_MUL},
+    {Py_nb_true_divide, tg_op_DIV},
+    {Py_nb_power, tg_power},
+    {Py_nb_negative, tg_negative},
+    {Py_nb_positive, value_positive},
+    {Py_nb_absolute, tg_absolute},
+    {0, NULL},
+};
+
+static PyType_Spec value_spec = {
+    .name = "tapegrad.Value",
+    .basicsize = sizeof(Value),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
+    .slots = value_slots,
+};
+
+PyTypeObject *tg_make_value_type(void)
+{
+    PyObject *type = PyType_FromSpec(&value_spec), *none = PyUnicode_InternFromString("");
+    label_name = PyUnicode_InternFromString("label");
+    if (!type || !none || !label_name || PyObject_SetAttr(type, label_name, none))
+        Py_CLEAR(type);
+    Py_XDECREF(none);
+    return (PyTypeObject *)type;
+}

@@ -1,0 +1,166 @@
+"""What a program needs to know of its recording beyond the tape: notes of comparisons, of places, of what goes past the
+tape. csrc/handle/recording.c is its twin.
+
+Recordings of one thread may lie within each other; the innermost is told. What another thread records meanwhile is
+marked as foreign: what that compared is not known here."""
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from .._core import ffi, lib
+from .handle import Handle, alone, grad_off, no_grad_by, node, refuse, tape
+from .operands import only_values
+
+_LINE_BITS = lib.TG_WHERE_LINE
+_FOREIGN = 2**32 - 1
+_NONE = 2**32 - 1
+
+
+class _Recording:
+    """One recording: comparisons (a, b, how, outcome, where), and events (id, where) as tg_event."""
+
+    def __init__(self, escaped: Callable[[str], None], lines: Callable[[Any], Any], outer: _Recording | None) -> None:
+        self.escaped, self.lines, self.outer = escaped, lines, outer
+        self.grad_off = grad_off()  # how deep in no_grad it began: that is none of f's business
+        self.thread, self.first = threading.get_ident(), tape.len
+        self.codes: list[Any] = [None]
+        self._tables: list[Any] = [None]  # of each code: the line of each instruction, or None
+        self.comparisons: list[tuple[Any, Any, int, int, int]] = []
+        self.events: list[tuple[int, int]] = []
+        self._index: dict[int, int] = {}  # by identity: the hash of a code object takes as long as it is
+
+    def _index_of(self, code: Any) -> int:
+        """The index of a code object; 0 for one that stands for an operation, whose caller counts."""
+        index = self._index.get(id(code))
+        if index is None:
+            table = self.lines(code)
+            index = self._index[id(code)] = 0 if table is False else len(self.codes)
+            if index:
+                self.codes.append(code)
+                self._tables.append(table and memoryview(table).cast("I"))
+        return index
+
+    def here(self) -> int:
+        """The line that runs now: index of its code << TG_WHERE_LINE | line, 0: unknown."""
+        frame: Any = sys._getframe(1)
+        while not (index := self._index_of(frame.f_code)):
+            frame = frame.f_back
+            if frame is None:
+                return 0
+        table = self._tables[index]
+        line = frame.f_lineno if table is None else table[frame.f_lasti // 2]
+        known = index < (1 << (32 - _LINE_BITS)) - 1 and 0 <= line < 1 << _LINE_BITS
+        return index << _LINE_BITS | line if known else 0
+
+    def note_where(self, where: int) -> None:
+        """From here on nodes come from there."""
+        while self.events and self.events[-1][0] >= tape.len:  # popped since
+            self.events.pop()
+        if not self.events or self.events[-1][1] != where:
+            self.events.append((tape.len, where))
+
+
+_everyone: list[_Recording] = []  # recordings under way, of all threads
+_local = threading.local()
+
+
+def _current() -> _Recording | None:
+    """The innermost recording of this thread."""
+    return getattr(_local, "current", None)
+
+
+def note_escape(what: str) -> None:
+    """Something happens that a replay cannot see."""
+    recording = _current() if tape.recorders else None
+    if recording is not None:
+        _local.current = recording.outer  # what it does is no part of f
+        try:
+            recording.escaped(what)
+        finally:
+            _local.current = recording
+
+
+def note_comparison(a: Handle, b: Handle | float, how: int, outcome: bool) -> None:
+    """A comparison was made, how from 0: less, less or equal, greater, greater or equal."""
+    recording = _current() if tape.recorders else None
+    if recording is not None:
+        recording.comparisons.append((a, b, how, int(outcome), recording.here()))
+
+
+def note_place() -> None:
+    """Here the next nodes come from."""
+    if not tape.recorders:
+        return
+    thread, recording = threading.get_ident(), _current()
+    for other in _everyone:
+        if other.thread != thread:
+            other.note_where(_FOREIGN)
+    if recording is not None:
+        if grad_off():
+            note_escape("no_grad was on: what is computed is a constant of the program")
+        recording.note_where(recording.here())
+
+
+@alone
+def begin_recording(escaped: Callable[[str], None], lines: Callable[[Any], Any]) -> None:
+    recording = _Recording(escaped, lines, _current())
+    _everyone.append(recording)
+    _local.current = recording
+    no_grad_by(-recording.grad_off)
+    tape.recorders += 1
+
+
+@alone
+def end_recording() -> None:
+    recording = _current()
+    if recording is not None:
+        _everyone.remove(recording)
+        _local.current = recording.outer
+        no_grad_by(recording.grad_off)
+        tape.recorders -= 1
+
+
+def _note_outer(recording: _Recording) -> None:
+    """An inner program has taken Values of the outer recording for constants."""
+    _local.current = recording.outer
+    try:
+        note_escape("a program recorded within took a Value for a constant: a replay does not see it")
+    finally:
+        _local.current = recording
+
+
+@alone
+def freeze(start: Handle, inputs: Iterable[Handle], outputs: Iterable[Handle]) -> tuple[int, list[Any]]:
+    """The address of the program, and the code objects that its lines are of."""
+    recording = _current()
+    assert recording is not None
+    into = [node(v) for v in only_values(inputs)]
+    out = [node(v) for v in only_values(outputs)]
+    compared = ffi.new("tg_comparison[]", len(recording.comparisons))
+    for c, (a, b, how, outcome, where) in zip(compared, recording.comparisons):
+        c.a, c.how, c.outcome, c.where = node(a), how, outcome, where
+        if isinstance(b, Handle):
+            c.b = node(b)
+        else:
+            c.b, c.k = _NONE, b
+    code = ffi.new("int64_t *")
+    events = ffi.new("tg_event[]", recording.events)
+    outer = recording.outer
+    p = lib.tg_freeze(
+        tape, node(start), _NONE if outer is None else outer.first, into, len(into), out, len(out),
+        compared, len(compared), events, len(events), code,
+    )  # fmt: skip
+    if p == ffi.NULL:
+        refuse(code[0])
+    try:
+        if p.foreign:
+            note_escape("another thread computed a part of it: what that thread compared is no guard")
+        if p.captured:
+            _note_outer(recording)
+    except BaseException:
+        lib.tg_free_program(p)
+        raise
+    return int(ffi.cast("uintptr_t", p)), recording.codes

@@ -1,0 +1,74 @@
+"""Value: how it is constructed, made of what the files below have."""
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from .._core import lib
+from .attributes import Attributes
+from .handle import (
+    ROWS,
+    Handle,
+    alone,
+    disown,
+    grad_off,
+    joined,
+    live,
+    need_number,
+    node,
+    own,
+    refuse,
+    set_value_type,
+    tape,
+)
+from .held import room
+from .operations import Operations
+from .recording import note_escape
+
+_NODE = ROWS["NODE"]
+_set = object.__setattr__
+
+
+@alone
+def _start(v: Handle, data: float, operands: tuple[Handle, ...]) -> None:
+    """Give a Value a node made by hand, instead of the one it may have had."""
+    room(1, len(operands) + 1)
+    if operands and not grad_off():
+        ids = [node(operand) for operand in operands]
+        i = lib.tg_record_many(tape, _NODE, ids, len(ids))
+    else:
+        i = lib.tg_leaf(tape, data)
+    if i < 0:
+        refuse(i)
+    tape.data[i] = data
+    if 0 <= v._id < i and live(v._id) is v:
+        disown(v._id)
+    own(v, i)
+    _set(v, "_holds", joined(operands))
+
+
+class Value(Operations, Attributes):
+    """A number that remembers the operations it came from: the handle of a node on the tape."""
+
+    __slots__ = ()
+    __module__ = "tapegrad"
+    label: Any = ""
+
+    def __init__(self, data: float, _children: Iterable[Handle] = (), _op: Any = "", label: Any = "") -> None:
+        if not isinstance(self, Value):
+            raise TypeError(f"__init__ requires a Value, not {type(self).__name__!r}")
+        number = need_number("data", data)
+        children = tuple(_children)
+        if children:
+            note_escape("a node was made by hand: its data is a constant of the program")
+        for child in children:
+            if not isinstance(child, Value):
+                raise TypeError(f"_children must be Values, not {type(child).__name__!r}")
+        _start(self, number, children)
+        if _op != "":
+            self._op = _op
+        if label != "":
+            self.label = label
+
+
+set_value_type(Value)

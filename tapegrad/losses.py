@@ -1,0 +1,85 @@
+"""logsumexp and the losses: functions of many operands, one node each."""
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Union
+
+from ._core import ffi, lib
+from .value import Value, handle
+
+if TYPE_CHECKING:
+    from ._c_handle import _Number
+
+    _Operands = Iterable[Union[Value, _Number]]
+
+_OPS = {ffi.string(lib.tg_ops[op].method).decode(): op for op in range(lib.tg_op_count)}
+
+
+def logsumexp(xs: _Operands, /) -> Value:
+    """log(exp(xs[0]) + exp(xs[1]) + ..) without overflow, as one node.
+
+    Args:
+        xs: an iterable of Values and numbers, not empty.
+
+    Raises:
+        ValueError: xs is empty.
+
+    Source: Blanchard, Higham, Higham, IMA J. Numer. Anal. 41 (2021).
+    """
+    xs = tuple(xs)
+    if not xs:
+        raise ValueError("logsumexp of no operands")
+    return handle.many(_OPS["logsumexp"], xs)
+
+
+def cross_entropy(logits: _Operands, target: int) -> Value:
+    """-log(softmax(logits)[target]), without overflow, as one node.
+
+    Args:
+        logits: an iterable of n Values and numbers.
+        target: the index of the right class, 0 to n - 1.
+
+    Raises:
+        IndexError: there is no such class.
+    """
+    xs, k = list(logits), operator.index(target)
+    if not 0 <= k < len(xs):
+        raise IndexError(f"cross_entropy: target {k} of {len(xs)} logits")
+    if not isinstance(xs[k], Value):  # it comes twice, but is read once
+        xs[k] = Value(xs[k])
+    return handle.many(_OPS["cross_entropy"], xs, (xs[k],))
+
+
+def _paired(name: str, scores: _Operands, what: str, targets: _Operands) -> Value:
+    """A loss of n scores against n targets."""
+    xs, ys = tuple(scores), tuple(targets)
+    if len(xs) != len(ys):
+        raise ValueError(f"{name}: {len(xs)} {what} but {len(ys)} targets")
+    if not xs:
+        raise ValueError(f"{name} of no {what}")
+    return handle.many(_OPS[name], xs, ys)
+
+
+def mse(predictions: _Operands, targets: _Operands) -> Value:
+    """Mean of (predictions[k] - targets[k]) ** 2, as one node.
+
+    Args:
+        predictions, targets: iterables of Values and numbers, of the same length, not empty.
+
+    Raises:
+        ValueError: the lengths differ or are 0.
+    """
+    return _paired("mse", predictions, "predictions", targets)
+
+
+def hinge(scores: _Operands, targets: _Operands) -> Value:
+    """Mean of max(0, 1 - targets[k] * scores[k]), as one node; targets are -1 or 1.
+
+    Args:
+        scores, targets: iterables of Values and numbers, of the same length, not empty.
+
+    Raises:
+        ValueError: the lengths differ or are 0.
+    """
+    return _paired("hinge", scores, "scores", targets)
