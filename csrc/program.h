@@ -20,6 +20,7 @@
 
 /* cdef: begin */
 #define TG_WHERE_LINE 20        /* bits of a line number in where */
+#define TG_FOREIGN 0xFFFFFFFFu  /* a where: another thread */
 
 typedef struct tg_instr {
     uint32_t op;            /* a row of the table, or TG_GUARD */
@@ -47,7 +48,7 @@ typedef struct tg_comparison {
     uint32_t how, outcome, where;   /* how: 0 <, 1 <=, 2 >, 3 >= */
 } tg_comparison;
 
-/* From node id on, until the next event, nodes were recorded there; TG_FOREIGN: by another thread. */
+/* From node id on, until the next event, nodes were recorded there. */
 typedef struct tg_event {
     uint32_t id, where;
 } tg_event;
@@ -120,7 +121,6 @@ void tg_finish(tg_job *j);
 /* cdef: end */
 
 #define TG_GUARD TG_OPS
-#define TG_FOREIGN UINT32_MAX
 
 static inline int tg_holds(uint32_t how, double a, double b)
 {

@@ -26,6 +26,22 @@
 #include <stdint.h>
 
 /* cdef: begin */
+#define TG_NONE 0xFFFFFFFFu     /* no id, no slot */
+#define TG_OPCODE 0x3Fu         /* the opcode in a byte of op */
+
+enum {                      /* codes; Python's side of them is tapegrad/_refusals.py */
+    TG_OK = 0,
+    TG_MEMORY = -1,         /* an allocation failed */
+    TG_FULL = -2,           /* 2^32 - 1 nodes or pool words */
+    TG_RAISED = -3,         /* a rule failed, its exception is set */
+    TG_BAD_ID = -4,         /* no such node or operation */
+    TG_ZERO_DIVISION = -5,
+    TG_DOMAIN = -6,
+    TG_OVERFLOW = -7,
+    TG_TOO_DEEP = -8,       /* rules that sweep, within rules that sweep, .. */
+    TG_ELSEWHERE = -9,      /* a program's output is older than its recording, and no input */
+};
+
 typedef struct tg_tape {
     uint32_t len, room, cap;    /* nodes now; len at which recording takes the slow path; length of the arrays */
     uint32_t reclaim_at, pool_reclaim_at;   /* lengths at which a reclaim is due, unless a sweep or a
@@ -117,19 +133,6 @@ void tg_adam(tg_tape *t, const uint32_t *ids, uint32_t n, const tg_adam_rule *r,
 void tg_fail_allocation(uint64_t n);
 /* cdef: end */
 
-enum {                      /* codes; Python's side of them is tapegrad/_refusals.py */
-    TG_OK = 0,
-    TG_MEMORY = -1,         /* an allocation failed */
-    TG_FULL = -2,           /* 2^32 - 1 nodes or pool words */
-    TG_RAISED = -3,         /* a rule failed, its exception is set */
-    TG_BAD_ID = -4,         /* no such node or operation */
-    TG_ZERO_DIVISION = -5,
-    TG_DOMAIN = -6,
-    TG_OVERFLOW = -7,
-    TG_TOO_DEEP = -8,       /* rules that sweep, within rules that sweep, .. */
-    TG_ELSEWHERE = -9,      /* a program's output is older than its recording, and no input */
-};
-
 enum {                      /* opcodes: a leaf, a node made by hand (operands, no slope of its own), the table */
     TG_LEAF,
     TG_NODE,
@@ -141,10 +144,8 @@ enum {                      /* opcodes: a leaf, a node made by hand (operands, n
     TG_OPS
 };
 
-#define TG_NONE UINT32_MAX
 #define TG_RULE 0x40u       /* a Python rule stands in for the slope */
 #define TG_MARK 0x80u       /* within reclaim: held */
-#define TG_OPCODE 0x3Fu
 #define TG_BLOCK 8          /* log2 of the nodes that share a touched flag */
 
 #define TG_LEFT(owner) ((uintptr_t)(owner) & 1)         /* left by a dead handle */

@@ -40,7 +40,7 @@ _NOT_CALLED = RecursionError if _PYPY else MemoryError  # why cffi could not eve
 _raised: dict[int, BaseException] = {}  # by thread: what its rule raised
 _ROWS = {ffi.string(lib.tg_ops[op].name).decode(): op for op in range(lib.tg_op_count)}
 _SYMBOLS = [ffi.string(lib.tg_ops[op].symbol).decode() for op in range(lib.tg_op_count)]
-_OPCODE, _POWK, _NODE = 0x3F, _ROWS["POWK"], _ROWS["NODE"]
+_OPCODE, _POWK, _NODE = lib.TG_OPCODE, _ROWS["POWK"], _ROWS["NODE"]
 _set = object.__setattr__
 _ref = weakref.ref
 
@@ -469,7 +469,7 @@ class Value:
     def backward(self, seed: float = 1.0) -> None:
         """Add seed * d(self)/d(v) to v.grad for every v that self depends on; set self.grad to seed."""
         code = _sweep(self, _need_number("seed", seed))
-        if code == -3:
+        if code == lib.TG_RAISED:
             raise _raised.pop(threading.get_ident(), None) or _NOT_CALLED()
         if code:
             _refuse(code)
@@ -563,21 +563,21 @@ def _make(kind: type[Value]) -> Value:
     return h
 
 
-@ffi.def_extern(name="_call_rule", error=-3)  # type: ignore[untyped-decorator, unused-ignore]
+@ffi.def_extern(name="_call_rule", error=lib.TG_RAISED)  # type: ignore[untyped-decorator, unused-ignore]
 def _call_rule(context: Any, i: int) -> int:
     h = _live(i)
     rule = h._rule if h is not None else _pins[i][1]["_rule"] if i in _pins else None
     if rule is None:
-        return 0
+        return lib.TG_OK  # type: ignore[no-any-return]
     global _depth
     _depth -= 1
     _lock.release()
     try:
         rule()
-        return 0
+        return lib.TG_OK  # type: ignore[no-any-return]
     except BaseException as error:  # handed over to backward, which raises it
         _raised[threading.get_ident()] = error
-        return -3
+        return lib.TG_RAISED  # type: ignore[no-any-return]
     finally:
         _lock.acquire()
         _depth += 1
@@ -912,12 +912,12 @@ def freeze(start: Value, inputs: Iterable[Value], outputs: Iterable[Value]) -> t
         if isinstance(b, Value):
             c.b = _node(b)
         else:
-            c.b, c.k = 2**32 - 1, b
+            c.b, c.k = lib.TG_NONE, b
     code = ffi.new("int64_t *")
     events = ffi.new("tg_event[]", recording.events)
     outer = recording.outer
     p = lib.tg_freeze(
-        _tape, _node(start), 2**32 - 1 if outer is None else outer.first, into, len(into), out, len(out),
+        _tape, _node(start), lib.TG_NONE if outer is None else outer.first, into, len(into), out, len(out),
         compared, len(compared), events, len(events), code,
     )  # fmt: skip
     if p == ffi.NULL:

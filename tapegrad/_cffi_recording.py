@@ -53,7 +53,7 @@ class Recording:
             self.events.append((i, where))
 
 
-FOREIGN = 2**32 - 1
+FOREIGN = lib.TG_FOREIGN
 everyone: list[Recording] = []  # recordings under way, of all threads
 _local = threading.local()
 

@@ -187,7 +187,7 @@ class _Reader:
         for name, n in counts.items():
             setattr(p, name, n)
         code = lib.tg_check_program(p)
-        if code == -1:
+        if code == lib.TG_MEMORY:
             raise MemoryError
         if code:
             raise ValueError("its instructions do not fit together")
