@@ -24,7 +24,7 @@ C_HANDLE = platform.python_implementation() == "CPython" and not sysconfig.get_c
 
 HANDLES = ("c", "cffi") if C_HANDLE else ("cffi",)
 
-CORE = ["csrc/tape.c", "csrc/ops.c", "csrc/sweep.c", "csrc/optim.c", "csrc/program.c", "csrc/replay.c"]
+CORE = ["csrc/tape.c", "csrc/ops.c", "csrc/sweep.c", "csrc/optim.c", "csrc/freeze.c", "csrc/program.c", "csrc/replay.c"]
 HANDLE = ["csrc/handle.c", "csrc/held.c", "csrc/operands.c", "csrc/functions.c", "csrc/recording.c"]
 SOURCES = CORE + (HANDLE if C_HANDLE else [])
 DEPENDS = ["csrc/ops.def", *(f"csrc/{name}.h" for name in "scalar ops tape program flush lanes handle".split())]

@@ -904,8 +904,8 @@ def freeze(start: Value, inputs: Iterable[Value], outputs: Iterable[Value]) -> t
     """The address of the program, and the code objects that its lines are of."""
     recording = current()
     assert recording is not None
-    into = [_node(v) for v in _only_values(inputs)]
-    out = [_node(v) for v in _only_values(outputs)]
+    into = ffi.new("uint32_t[]", [_node(v) for v in _only_values(inputs)])
+    out = ffi.new("uint32_t[]", [_node(v) for v in _only_values(outputs)])
     compared = ffi.new("tg_comparison[]", len(recording.comparisons))
     for c, (a, b, how, outcome, where) in zip(compared, recording.comparisons):
         c.a, c.how, c.outcome, c.where = _node(a), how, outcome, where
@@ -913,13 +913,13 @@ def freeze(start: Value, inputs: Iterable[Value], outputs: Iterable[Value]) -> t
             c.b = _node(b)
         else:
             c.b, c.k = lib.TG_NONE, b
-    code = ffi.new("int64_t *")
-    events = ffi.new("tg_event[]", recording.events)
-    outer = recording.outer
-    p = lib.tg_freeze(
-        _tape, _node(start), lib.TG_NONE if outer is None else outer.first, into, len(into), out, len(out),
-        compared, len(compared), events, len(events), code,
-    )  # fmt: skip
+    events, outer, code = ffi.new("tg_event[]", recording.events), recording.outer, ffi.new("int64_t *")
+    rec = {
+        "start": _node(start), "outer": lib.TG_NONE if outer is None else outer.first,
+        "in": into, "n_in": len(into), "out": out, "n_out": len(out),
+        "compared": compared, "n_compared": len(compared), "event": events, "n_events": len(events),
+    }  # fmt: skip
+    p = lib.tg_freeze(_tape, ffi.new("tg_recording *", rec), code)
     if p == ffi.NULL:
         _refuse(code[0])
     try:
