@@ -33,7 +33,7 @@ typedef struct {
 static uint32_t hash(const draft *d, uint32_t op, uint32_t a, uint32_t b)
 {
     uint64_t h = op;
-    if (op < TG_OPS && tg_is_many((int)op))
+    if (tg_is_many((int)op))
         for (uint32_t k = 0; k < b; k++)
             h = (h ^ d->pool[a + k]) * 0x9E3779B97F4A7C15u;
     else
@@ -46,7 +46,7 @@ static int same(const draft *d, uint32_t i, uint32_t op, uint32_t a, uint32_t b)
     const node *n = d->node + i;
     if (n->op != op)
         return 0;
-    if (op < TG_OPS && tg_is_many((int)op))
+    if (tg_is_many((int)op))
         return n->b == b && !memcmp(d->pool + n->a, d->pool + a, b * sizeof *d->pool);
     return n->a == a && n->b == b;
 }
@@ -214,7 +214,7 @@ static int reach_down(const tg_tape *t, const tg_recording *rec, reach *r)
             cap = t->b[i];
         }
         n = tg_operands(t, i, ids, cap);
-        if (op == TG_POWK)                              /* the exponent is no operand to differentiate, but read */
+        if (tg_is_passive(op))                          /* the exponent is no operand to differentiate, but read */
             needed[t->b[i]] |= 1;
         for (uint32_t k = 0; k < n; k++)
             needed[ids[k]] |= 1;
@@ -297,7 +297,7 @@ static uint32_t operands_of(const draft *d, uint32_t i, const uint32_t **ids, ui
     pair[1] = n->b;
     if (n->op == TG_LEAF || n->op == INPUT || n->op == GONE)
         return 0;
-    if (n->op == TG_GUARD || !tg_is_many((int)n->op))
+    if (!tg_is_many((int)n->op))
         return n->a == n->b && n->op != TG_GUARD ? 1 : 2;
     *ids = d->pool + n->a;
     return n->b;
@@ -391,7 +391,7 @@ static void survey(draft *d, tg_program *size)
         if (fixed(n))
             continue;
         named = n->op == TG_GUARD ? 0 : tg_names((int)n->op, d->named);
-        if (n->op < TG_OPS && tg_is_many((int)n->op)) {
+        if (tg_is_many((int)n->op)) {
             size->n_pool += m;
             named |= named & TG_NAMES_A ? TG_NAMES_B : 0;
         }
@@ -446,7 +446,7 @@ static void emit(draft *d, tg_program *p, slots *kept, slots *live)
         }
         s->y = n->kept;
         s->live_y = n->live;
-        if (n->op == TG_GUARD || !tg_is_many((int)n->op)) {
+        if (!tg_is_many((int)n->op)) {
             s->a = d->node[n->a].kept;
             s->b = d->node[n->b].kept;
             s->live_a = d->node[n->a].live;

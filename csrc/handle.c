@@ -355,17 +355,6 @@ TG_INLINE PyObject *binary(int op, PyObject *x, PyObject *y)
     return Py_NotImplemented;
 }
 
-/* Slots and methods, one each a row. A method of two operands has nobody to pass NotImplemented on to. */
-#define TG_UNARY(NAME, ...)                                                                                            \
-    static PyObject *op_##NAME(PyObject *self, PyObject *unused)                                                       \
-    {                                                                                                                  \
-        (void)unused;                                                                                                  \
-        return unary(TG_##NAME, self);                                                                                 \
-    }
-#define TG_BINARY(NAME, method, ...)                                                                                   \
-    static PyObject *op_##NAME(PyObject *x, PyObject *y) { return binary(TG_##NAME, x, y); }
-#include "ops.def"
-
 static PyObject *with_other(PyObject *result, const char *what, PyObject *other)
 {
     if (result != Py_NotImplemented)
@@ -374,15 +363,22 @@ static PyObject *with_other(PyObject *result, const char *what, PyObject *other)
     return tg_wrong_type(what, other);
 }
 
-#define METHOD_OF_TWO(NAME)                                                                                            \
-    static PyObject *method_##NAME(PyObject *self, PyObject *other)                                                    \
+/* Slots and methods, one each a row. A method of two operands has nobody to pass NotImplemented on to. */
+#define TG_UNARY(NAME, ...)                                                                                            \
+    static PyObject *op_##NAME(PyObject *self, PyObject *unused)                                                       \
     {                                                                                                                  \
-        return with_other(op_##NAME(self, other), "the other operand must be a Value or a number", other);             \
+        (void)unused;                                                                                                  \
+        return unary(TG_##NAME, self);                                                                                 \
     }
-METHOD_OF_TWO(MAX)
-METHOD_OF_TWO(MIN)
-METHOD_OF_TWO(ATAN2)
-METHOD_OF_TWO(HYPOT)
+#define TG_BINARY(NAME, ...)                                                                                           \
+    static PyObject *op_##NAME(PyObject *x, PyObject *y) { return binary(TG_##NAME, x, y); }
+#define TG_NAMED(NAME, ...)                                                                                            \
+    static PyObject *op_##NAME(PyObject *self, PyObject *other)                                                        \
+    {                                                                                                                  \
+        return with_other(binary(TG_##NAME, self, other), "the other operand must be a Value or a number", other);     \
+    }
+#define TG_PASSIVE(NAME, ...)
+#include "ops.def"
 
 static PyObject *op_negative(PyObject *self) { return unary(TG_NEG, self); }
 static PyObject *op_absolute(PyObject *self) { return unary(TG_ABS, self); }
@@ -701,15 +697,12 @@ static PyObject *value_compare(PyObject *self, PyObject *other, int how)
 /* ---- the type ---- */
 
 static PyMethodDef value_methods[] = {
-#define TG_UNARY(NAME, method, aliases, symbol, refusal, primal, da, daa, doc)                                         \
+#define TG_UNARY(NAME, method, aliases, symbol, refusal, doc, ...)                                                     \
     {#method, op_##NAME, METH_NOARGS, #method "($self, /)\n--\n\n" doc "."},
+#define TG_NAMED(NAME, method, aliases, symbol, refusal, doc, ...)                                                     \
+    {#method, op_##NAME, METH_O, #method "($self, other, /)\n--\n\n" doc "."},
+#define TG_PASSIVE(NAME, ...)
 #include "ops.def"
-#define METHOD(NAME, method)                                                                                           \
-    {#method, method_##NAME, METH_O, #method "($self, other, /)\n--\n\nSee the table of operations."},
-    METHOD(MAX, max)
-    METHOD(MIN, min)
-    METHOD(ATAN2, atan2)
-    METHOD(HYPOT, hypot)
     {"backward", (PyCFunction)(void (*)(void))value_backward, METH_VARARGS | METH_KEYWORDS,
      "backward($self, /, seed=1.0)\n--\n\n"
      "Add seed * d(self)/d(v) to v.grad for every v that self depends on; set self.grad to seed."},

@@ -29,12 +29,12 @@ void tg_free_program(tg_program *p) { free(p); }
 
 uint64_t tg_cost(const tg_program *p)
 {
-    uint64_t each[TG_GUARD + 1], cost = 0;
-    for (int op = 0; op <= TG_GUARD; op++)
-        each[op] = op == TG_LOGSUMEXP || (op < TG_DOT && strchr(tg_ops[op].primal, '(')) ? 16 : 1;
+    uint64_t each[TG_GUARD + 1] = {[TG_GUARD] = 1}, cost = 0;
+    for (int op = 0; op < TG_OPS; op++)
+        each[op] = strchr(tg_is_many(op) ? tg_ops[op].da : tg_ops[op].primal, '(') ? 16 : 1;
     for (uint32_t k = 0; k < p->n_instr; k++) {
         const tg_instr *s = p->instr + k;
-        cost += each[s->op] * (s->op < TG_OPS && tg_is_many((int)s->op) ? s->b : 1);
+        cost += each[s->op] * (tg_is_many((int)s->op) ? s->b : 1);
     }
     return cost;
 }
@@ -70,14 +70,14 @@ static void retain(contents *c, uint32_t kept)
 static int operands_agree(contents *c, const tg_instr *s, int named)
 {
     const uint32_t *pool = c->p->pool + 2 * (size_t)s->a;
-    if (s->op == TG_GUARD || !tg_is_many((int)s->op)) {
+    if (!tg_is_many((int)s->op)) {
         if (!agree(c, s->a, s->live_a) || !agree(c, s->b, s->live_b))
             return 0;
         if (named & TG_NAMES_A)
             retain(c, s->a);
         if (named & TG_NAMES_B)
             retain(c, s->b);
-        return s->op != TG_POWK || s->b < c->p->n_const;
+        return !tg_is_passive((int)s->op) || s->b < c->p->n_const;
     }
     if (!s->b || s->a > c->p->n_pool || s->b > c->p->n_pool - s->a || s->live_a || s->live_b)
         return 0;
@@ -98,7 +98,7 @@ static int in_order(contents *c)
     for (uint32_t k = 0; k < p->n_instr; k++) {
         const tg_instr *s = p->instr + k;
         int named = 0;
-        if (s->op <= TG_NODE || s->op > TG_GUARD || s->op == TG_CROSS_ENTROPY || s->op == TG_MSE || s->op == TG_HINGE)
+        if (s->op > TG_GUARD || (s->op < TG_GUARD && !tg_ops[s->op].da[0]))
             return 0;
         if (s->op == TG_GUARD) {
             if (s->y > 7 || s->live_y < next_guard || s->live_y == TG_NONE)
