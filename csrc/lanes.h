@@ -65,7 +65,7 @@ TG_INLINE void NAME(forward)(tg_job *j, uint32_t from, uint32_t to, int live)
 #define A AT(v, live ? s->live_a : s->a)
 #define B AT(v, live ? s->live_b : s->b)
         switch (s->op) {
-#define ROW(NAME_, refusal, primal)                                                                                    \
+#define TG_FEW(NAME_, method, aliases, symbol, refusal, doc, primal, ...)                                              \
     case TG_##NAME_: {                                                                                                 \
         const double *xa = A, *xb = B;                                                                                 \
         EACH {                                                                                                         \
@@ -78,11 +78,7 @@ TG_INLINE void NAME(forward)(tg_job *j, uint32_t from, uint32_t to, int live)
             NAME(check)(j, k, xa, xb, Y);                                                                              \
         break;                                                                                                         \
     }
-#define TG_UNARY(NAME_, method, aliases, symbol, refusal, primal, ...) ROW(NAME_, refusal, primal)
-#define TG_BINARY(NAME_, method, aliases, symbol, refusal, primal, ...) ROW(NAME_, refusal, primal)
-#define TG_PASSIVE(NAME_, method, aliases, symbol, refusal, primal, ...) ROW(NAME_, refusal, primal)
 #include "ops.def"
-#undef ROW
         case TG_DOT: {
             uint32_t n = s->b & ~1u;
             const double *bias = s->b % 2 ? AT(v, pool[2 * n]) : NULL;
@@ -144,21 +140,17 @@ TG_CLONES static void NAME(tangents)(tg_job *j, uint32_t from, uint32_t to)
         const tg_instr *s = p->instr + k;
         const uint32_t *pool = p->pool + 2 * (size_t)s->a;
         switch (s->op) {
-#define ROW(NAME_, da, db)                                                                                             \
+#define TG_FEW(NAME_, method, aliases, symbol, refusal, doc, primal, da, db, ...)                                      \
     case TG_##NAME_: {                                                                                                 \
-        const double *xa = AT(v, s->a), *xb = AT(v, s->b), *xy = AT(v, s->y), *ta = AT(d, s->a), *tb = AT(d, s->b);     \
+        const double *xa = AT(v, s->a), *xb = AT(v, s->b), *xy = AT(v, s->y), *ta = AT(d, s->a), *tb = AT(d, s->b);    \
         EACH {                                                                                                         \
             double a = xa[l], b = xb[l], y = xy[l];                                                                    \
             (void)a, (void)b, (void)y, (void)tb;                                                                       \
-            t[l] = SLOPE(ta[l], da) + (db);                                                                          \
+            t[l] = SLOPE(ta[l], da) + SLOPE(tb[l], db);                                                                \
         }                                                                                                              \
         break;                                                                                                         \
     }
-#define TG_UNARY(NAME_, method, aliases, symbol, refusal, primal, da, ...) ROW(NAME_, da, 0.0)
-#define TG_BINARY(NAME_, method, aliases, symbol, refusal, primal, da, db, ...) ROW(NAME_, da, SLOPE(tb[l], db))
-#define TG_PASSIVE(NAME_, method, aliases, symbol, refusal, primal, da, ...) ROW(NAME_, da, 0.0)
 #include "ops.def"
-#undef ROW
         case TG_DOT: {
             uint32_t n = s->b & ~1u;
             EACH t[l] = s->b % 2 ? AT(d, pool[2 * n])[l] : 0.0;
@@ -216,9 +208,8 @@ TG_CLONES static void NAME(reverse)(tg_job *j, uint32_t from, uint32_t to)
         }                                                                                                              \
         if (s->live_a >= n_const)                                                                                      \
             NAME(add_to)(AT(adj, s->live_a), ga);
-#define TG_UNARY(NAME_, method, aliases, symbol, refusal, primal, da, ...) ROW(NAME_, da, 0.0) break; }
-#define TG_PASSIVE(NAME_, method, aliases, symbol, refusal, primal, da, ...) ROW(NAME_, da, 0.0) break; }
-#define TG_BINARY(NAME_, method, aliases, symbol, refusal, primal, da, db, ...)                                        \
+#define TG_UNARY(NAME_, method, aliases, symbol, refusal, doc, primal, da, ...) ROW(NAME_, da, 0.0) break; }
+#define TG_BINARY(NAME_, method, aliases, symbol, refusal, doc, primal, da, db, ...)                                   \
         ROW(NAME_, da, WEIGHED(g[l], db))                                                                              \
         if (s->live_b >= n_const)                                                                                      \
             NAME(add_to)(AT(adj, s->live_b), gb);                                                                      \
@@ -305,7 +296,7 @@ TG_CLONES static void NAME(reverse_tangents)(tg_job *j, uint32_t from, uint32_t 
 #define BENT(partial, t) ((partial) == 0.0 ? 0.0 : (partial) * (t))
 #define ROW(NAME_, da, db, daa, dab, dbb)                                                                              \
     case TG_##NAME_: {                                                                                                 \
-        const double *xa = AT(v, s->a), *xb = AT(v, s->b), *xy = AT(v, s->y), *ta = AT(d, s->a), *tb = AT(d, s->b);     \
+        const double *xa = AT(v, s->a), *xb = AT(v, s->b), *xy = AT(v, s->y), *ta = AT(d, s->a), *tb = AT(d, s->b);    \
         EACH {                                                                                                         \
             double a = xa[l], b = xb[l], y = xy[l];                                                                    \
             (void)a, (void)b, (void)y, (void)ta, (void)tb;                                                             \
@@ -315,12 +306,11 @@ TG_CLONES static void NAME(reverse_tangents)(tg_job *j, uint32_t from, uint32_t 
             hb[l] = WEIGHED(h[l], db) + WEIGHED(g[l], BENT(dab, ta[l]) + BENT(dbb, tb[l]));                            \
         }                                                                                                              \
         PASS(s->live_a, ga, ha)
-#define TG_UNARY(NAME_, method, aliases, symbol, refusal, primal, da, daa, doc)                                        \
+#define TG_UNARY(NAME_, method, aliases, symbol, refusal, doc, primal, da, daa)                                        \
         ROW(NAME_, da, 0.0, daa, 0.0, 0.0)                                                                             \
         break;                                                                                                         \
     }
-#define TG_PASSIVE TG_UNARY
-#define TG_BINARY(NAME_, method, aliases, symbol, refusal, primal, da, db, daa, dab, dbb, doc)                         \
+#define TG_BINARY(NAME_, method, aliases, symbol, refusal, doc, primal, da, db, daa, dab, dbb)                         \
         ROW(NAME_, da, db, daa, dab, dbb)                                                                              \
         PASS(s->live_b, gb, hb)                                                                                        \
         break;                                                                                                         \

@@ -1,24 +1,57 @@
 /*  The table as data, the many-operand primals and sweeps, and recording by opcode for callers outside C.  */
 #include "ops.h"
 
+#include <ctype.h>
+#include <string.h>
+
 const tg_op_info tg_ops[] = {
     {"LEAF", "leaf", "", "", "", "NEVER", "", "", "", "", "", "", "a number"},
     {"NODE", "node", "", "", "", "NEVER", "", "", "", "", "", "", "made by hand: Value(data, (a, b), 'op')"},
-#define TG_ROW(NAME, kind, method, aliases, symbol, refusal, primal, da, db, daa, dab, dbb, doc)                       \
+#define TG_ROW(NAME, kind, method, aliases, symbol, refusal, doc, primal, da, db, daa, dab, dbb)                       \
     {#NAME, kind, #method, aliases, symbol, #refusal, #primal, #da, #db, #daa, #dab, #dbb, doc},
-#define TG_UNARY(NAME, method, aliases, symbol, refusal, primal, da, daa, doc)                                         \
-    TG_ROW(NAME, "unary", method, aliases, symbol, refusal, primal, da, , daa, , , doc)
-#define TG_BINARY(NAME, method, aliases, symbol, refusal, primal, da, db, daa, dab, dbb, doc)                          \
-    TG_ROW(NAME, "binary", method, aliases, symbol, refusal, primal, da, db, daa, dab, dbb, doc)
-#define TG_PASSIVE(NAME, method, aliases, symbol, refusal, primal, da, daa, doc)                                       \
-    TG_ROW(NAME, "passive", method, aliases, symbol, refusal, primal, da, , daa, , , doc)
-#define TG_MANY(NAME, method, aliases, symbol, refusal, primal, sweep, doc)                                            \
-    TG_ROW(NAME, "many", method, aliases, symbol, refusal, primal, sweep, , , , , doc)
+#define TG_UNARY(NAME, method, aliases, symbol, refusal, doc, primal, da, daa)                                         \
+    TG_ROW(NAME, "unary", method, aliases, symbol, refusal, doc, primal, da, , daa, , )
+#define TG_BINARY(NAME, ...) TG_ROW(NAME, "binary", __VA_ARGS__)
+#define TG_PASSIVE(NAME, method, aliases, symbol, refusal, doc, primal, da, daa)                                       \
+    TG_ROW(NAME, "passive", method, aliases, symbol, refusal, doc, primal, da, , daa, , )
+#define TG_MANY(NAME, method, aliases, symbol, refusal, doc, primal, sweep, da, db)                                    \
+    TG_ROW(NAME, "many", method, aliases, symbol, refusal, doc, primal, da, db, , , )
 #include "ops.def"
 };
 
 const int tg_op_count = TG_OPS;
 _Static_assert(sizeof tg_ops / sizeof tg_ops[0] == TG_OPS, "a row an opcode");
+
+/* Whether c is a name of one letter in the text that begins at start. */
+static int is_letter(const char *start, const char *c)
+{
+    return (c == start || !(isalnum((unsigned char)c[-1]) || c[-1] == '_' || c[-1] == '.')) &&
+           !(isalnum((unsigned char)c[1]) || c[1] == '_');
+}
+
+static int named_in(const tg_op_info *row)
+{
+    const char *text[] = {row->da, row->db, row->daa, row->dab, row->dbb};
+    int named = 0;
+    for (int k = 0; k < 5; k++)
+        for (const char *c = text[k]; *c; c++)
+            if (is_letter(text[k], c))
+                named |= *c == 'a' ? TG_NAMES_A : *c == 'b' ? TG_NAMES_B : *c == 'y' ? TG_NAMES_Y : 0;
+    if (row->daa[0] && strcmp(row->daa, "0.0"))         /* then it meets the tangent of a */
+        named |= TG_NAMES_A;
+    if (row->dab[0] && strcmp(row->dab, "0.0"))
+        named |= TG_NAMES_A | TG_NAMES_B;
+    if (row->dbb[0] && strcmp(row->dbb, "0.0"))
+        named |= TG_NAMES_B;
+    return named;
+}
+
+int tg_names(int op, uint8_t *known)
+{
+    if (!known[op])
+        known[op] = (uint8_t)(TG_NAMES_READ | named_in(tg_ops + op));
+    return known[op];
+}
 
 /* ids: xs, then ys, then the bias where n is odd. */
 double tg_dot(const double *data, const uint32_t *ids, uint32_t n)
@@ -139,8 +172,7 @@ TG_MANY_SWEEP(tg_hinge_sweep)
 double tg_many_primal(int op, const double *data, const uint32_t *ids, uint32_t n)
 {
     switch (op) {
-#define TG_MANY(NAME, method, aliases, symbol, refusal, primal, ...)                                                   \
-    case TG_##NAME: return primal(data, ids, n);
+#define TG_MANY(NAME, method, aliases, symbol, refusal, doc, primal, ...) case TG_##NAME: return primal(data, ids, n);
 #include "ops.def"
     default: return 0.0;
     }

@@ -15,12 +15,17 @@
 /* The primals and slopes of the many-operand rows: n operand ids, x[k] is data[ids[k]]. */
 #define TG_MANY_SWEEP(name)                                                                                            \
     void name(double g, double y, const double *data, const uint32_t *ids, uint32_t n, double *adj, uint8_t *touched)
-#define TG_MANY(NAME, method, aliases, symbol, refusal, primal, sweep, doc)                                            \
+#define TG_MANY(NAME, method, aliases, symbol, refusal, doc, primal, sweep, da, db)                                    \
     double primal(const double *data, const uint32_t *ids, uint32_t n);                                                \
     TG_MANY_SWEEP(sweep);
 #include "ops.def"
 
 double tg_many_primal(int op, const double *data, const uint32_t *ids, uint32_t n);     /* 0 for TG_NODE */
+
+/* Which primals the partials of a row name, first and second: those of a, of b, of the result. known, of TG_OPS bytes, is
+   zero at first and keeps what was read, for reading takes the row's text. */
+enum { TG_NAMES_A = 1, TG_NAMES_B = 2, TG_NAMES_Y = 4, TG_NAMES_READ = 8 };
+int tg_names(int op, uint8_t *known);
 
 /* Adjoints are added in one place only, so that no write forgets its block's flag. */
 static inline void tg_add_adjoint(double *adj, uint8_t *touched, uint32_t id, double g)
@@ -33,9 +38,7 @@ static inline void tg_add_adjoint(double *adj, uint8_t *touched, uint32_t id, do
 TG_INLINE double tg_primal(int op, double a, double b)
 {
     switch (op) {
-#define TG_UNARY(NAME, method, aliases, symbol, refusal, primal, ...) case TG_##NAME: return primal;
-#define TG_BINARY(NAME, method, aliases, symbol, refusal, primal, ...) case TG_##NAME: return primal;
-#define TG_PASSIVE(NAME, method, aliases, symbol, refusal, primal, ...) case TG_##NAME: return primal;
+#define TG_FEW(NAME, method, aliases, symbol, refusal, doc, primal, ...) case TG_##NAME: return primal;
 #include "ops.def"
     default: (void)b; return 0.0;
     }
@@ -48,9 +51,7 @@ TG_INLINE int tg_refusal(int op, double a, double b, double y)
 {
     int rule;
     switch (op) {
-#define TG_UNARY(NAME, method, aliases, symbol, refusal, ...) case TG_##NAME: rule = TG_REFUSE_##refusal; break;
-#define TG_BINARY(NAME, method, aliases, symbol, refusal, ...) case TG_##NAME: rule = TG_REFUSE_##refusal; break;
-#define TG_PASSIVE(NAME, method, aliases, symbol, refusal, ...) case TG_##NAME: rule = TG_REFUSE_##refusal; break;
+#define TG_FEW(NAME, method, aliases, symbol, refusal, ...) case TG_##NAME: rule = TG_REFUSE_##refusal; break;
 #include "ops.def"
     default: rule = TG_REFUSE_NEVER;
     }

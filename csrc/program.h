@@ -12,7 +12,7 @@
     in the pool; DOT has its pairs side by side, x0 w0 x1 w1 .., and a bias last where the count is odd.
 
     Lifetime: one allocation, freed with free(). Read only once made: any number of threads may replay it at once, each
-    with a job of its own. Nothing here touches the tape but tg_freeze, which reads it.  */
+    with a job of its own. Nothing here touches the tape but tg_freeze (freeze.c), which reads it.  */
 #ifndef TG_PROGRAM_H
 #define TG_PROGRAM_H
 
@@ -20,6 +20,7 @@
 
 /* cdef: begin */
 #define TG_WHERE_LINE 20        /* bits of a line number in where */
+#define TG_FOREIGN 0xFFFFFFFFu  /* a where: another thread */
 
 typedef struct tg_instr {
     uint32_t op;            /* a row of the table, or TG_GUARD */
@@ -47,16 +48,22 @@ typedef struct tg_comparison {
     uint32_t how, outcome, where;   /* how: 0 <, 1 <=, 2 >, 3 >= */
 } tg_comparison;
 
-/* From node id on, until the next event, nodes were recorded there; TG_FOREIGN: by another thread. */
+/* From node id on, until the next event, nodes were recorded there. */
 typedef struct tg_event {
     uint32_t id, where;
 } tg_event;
 
-/* The program that computes out from in, different nodes all; what is older than node start is a constant, and counted
-   as captured where it is not older than node outer. NULL with *code where memory or an id is missing. */
-tg_program *tg_freeze(const tg_tape *t, uint32_t start, uint32_t outer, const uint32_t *in, uint32_t n_in,
-                      const uint32_t *out, uint32_t n_out, const tg_comparison *compared, uint32_t n_compared,
-                      const tg_event *event, uint32_t n_events, int64_t *code);
+/* What there is to freeze: the nodes from start on that compute out from in, different nodes all. What is older is a
+   constant, and counted as captured where it is not older than node outer (TG_NONE: no recording is around this one). */
+typedef struct tg_recording {
+    uint32_t start, outer, n_in, n_out, n_compared, n_events;
+    const uint32_t *in, *out;
+    const tg_comparison *compared;      /* in the order in which they were made */
+    const tg_event *event;
+} tg_recording;
+
+/* The program, or NULL with *code where memory or an id is missing. */
+tg_program *tg_freeze(const tg_tape *t, const tg_recording *rec, int64_t *code);
 /* A program with room for this much, all zero; NULL without memory. */
 tg_program *tg_new_program(uint32_t n_const, uint32_t n_in, uint32_t n_out, uint32_t n_instr, uint32_t n_pool);
 /* Whether a program from elsewhere can be replayed, its counts but n_kept, n_live and n_guards being those it was made
@@ -120,7 +127,6 @@ void tg_finish(tg_job *j);
 /* cdef: end */
 
 #define TG_GUARD TG_OPS
-#define TG_FOREIGN UINT32_MAX
 
 static inline int tg_holds(uint32_t how, double a, double b)
 {

@@ -45,20 +45,14 @@ TG_INLINE void step(const tg_tape *t, uint32_t i, double g, double *adj, uint8_t
     switch (t->op[i] & TG_OPCODE) {
     case TG_LEAF:
     case TG_NODE: break;
-#define TG_UNARY(NAME, method, aliases, symbol, refusal, primal, da, ...)                                              \
-    case TG_##NAME: {                                                                                                  \
-        double a = data[ia];                                                                                           \
-        (void)a;                                                                                                       \
-        tg_add_adjoint(adj, touched, ia, g * (da));                                                                    \
-        break;                                                                                                         \
-    }
-#define TG_PASSIVE(NAME, method, aliases, symbol, refusal, primal, da, ...)                                            \
+#define TG_UNARY(NAME, method, aliases, symbol, refusal, doc, primal, da, ...)                                         \
     case TG_##NAME: {                                                                                                  \
         double a = data[ia], b = data[ib];                                                                             \
+        (void)a, (void)b;                                                                                              \
         tg_add_adjoint(adj, touched, ia, g * (da));                                                                    \
         break;                                                                                                         \
     }
-#define TG_BINARY(NAME, method, aliases, symbol, refusal, primal, da, db, ...)                                         \
+#define TG_BINARY(NAME, method, aliases, symbol, refusal, doc, primal, da, db, ...)                                    \
     case TG_##NAME: {                                                                                                  \
         double a = data[ia], b = data[ib], ga = g * (da), gb = g * (db);                                               \
         (void)a, (void)b;                                                                                              \
@@ -66,7 +60,7 @@ TG_INLINE void step(const tg_tape *t, uint32_t i, double g, double *adj, uint8_t
         tg_add_adjoint(adj, touched, ib, gb);                                                                          \
         break;                                                                                                         \
     }
-#define TG_MANY(NAME, method, aliases, symbol, refusal, primal, sweep, doc)                                            \
+#define TG_MANY(NAME, method, aliases, symbol, refusal, doc, primal, sweep, da, db)                                    \
     case TG_##NAME: sweep(g, y, data, t->pool + ia, ib, adj, touched); break;
 #include "ops.def"
     default: break;

@@ -159,7 +159,7 @@ uint32_t tg_operands(const tg_tape *t, uint32_t id, uint32_t *out, uint32_t n)
     if (id >= t->len)
         return 0;
     ids = recorded(t, id, pair, &count);
-    if ((t->op[id] & TG_OPCODE) == TG_POWK)
+    if (tg_is_passive(t->op[id] & TG_OPCODE))
         count = 1;
     for (uint32_t k = 0; k < count && k < n; k++)
         out[k] = ids[k];

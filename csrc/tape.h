@@ -3,7 +3,8 @@
     Node i is (op, a, b, data, grad, owner), kept as parallel arrays:
 
         op     1 byte    opcode in bits 0-5, TG_RULE, TG_MARK
-        a, b   2 x 4     operand ids; for a many-operand node the pool index of the first operand, and their count
+        a, b   2 x 4     operand ids; of one operand twice the same; for a many-operand node the pool index of the first
+                         operand, and their count; for a leaf whether it was written as an int (x ** 2), and 0
         data   8         primal
         grad   8         accumulated derivative, what Python sees as .grad
         owner  8         0: nobody; even: the live handle; odd: what a dead handle left with the node (TG_LEFT)
@@ -26,6 +27,22 @@
 #include <stdint.h>
 
 /* cdef: begin */
+#define TG_NONE 0xFFFFFFFFu     /* no id, no slot */
+#define TG_OPCODE 0x3Fu         /* the opcode in a byte of op */
+
+enum {                      /* codes; Python's side of them is tapegrad/_refusals.py */
+    TG_OK = 0,
+    TG_MEMORY = -1,         /* an allocation failed */
+    TG_FULL = -2,           /* 2^32 - 1 nodes or pool words */
+    TG_RAISED = -3,         /* a rule failed, its exception is set */
+    TG_BAD_ID = -4,         /* no such node or operation */
+    TG_ZERO_DIVISION = -5,
+    TG_DOMAIN = -6,
+    TG_OVERFLOW = -7,
+    TG_TOO_DEEP = -8,       /* rules that sweep, within rules that sweep, .. */
+    TG_ELSEWHERE = -9,      /* a program's output is older than its recording, and no input */
+};
+
 typedef struct tg_tape {
     uint32_t len, room, cap;    /* nodes now; len at which recording takes the slow path; length of the arrays */
     uint32_t reclaim_at, pool_reclaim_at;   /* lengths at which a reclaim is due, unless a sweep or a
@@ -47,6 +64,7 @@ typedef struct tg_tape {
     double reclaim_seconds;
 } tg_tape;
 
+/* A row as text; da is empty where no program has it, db where there is no second operand to differentiate. */
 typedef struct tg_op_info {
     const char *name, *kind, *method, *aliases, *symbol, *refusal, *primal, *da, *db, *daa, *dab, *dbb, *doc;
 } tg_op_info;
@@ -117,34 +135,17 @@ void tg_adam(tg_tape *t, const uint32_t *ids, uint32_t n, const tg_adam_settings
 void tg_fail_allocation(uint64_t n);
 /* cdef: end */
 
-enum {                      /* codes; Python's side of them is tapegrad/_refusals.py */
-    TG_OK = 0,
-    TG_MEMORY = -1,         /* an allocation failed */
-    TG_FULL = -2,           /* 2^32 - 1 nodes or pool words */
-    TG_RAISED = -3,         /* a rule failed, its exception is set */
-    TG_BAD_ID = -4,         /* no such node or operation */
-    TG_ZERO_DIVISION = -5,
-    TG_DOMAIN = -6,
-    TG_OVERFLOW = -7,
-    TG_TOO_DEEP = -8,       /* rules that sweep, within rules that sweep, .. */
-    TG_ELSEWHERE = -9,      /* a program's output is older than its recording, and no input */
-};
-
 enum {                      /* opcodes: a leaf, a node made by hand (operands, no slope of its own), the table */
     TG_LEAF,
     TG_NODE,
-#define TG_UNARY(NAME, ...) TG_##NAME,
-#define TG_BINARY(NAME, ...) TG_##NAME,
-#define TG_PASSIVE(NAME, ...) TG_##NAME,
+#define TG_FEW(NAME, ...) TG_##NAME,
 #define TG_MANY(NAME, ...) TG_##NAME,
 #include "ops.def"
     TG_OPS
 };
 
-#define TG_NONE UINT32_MAX
 #define TG_RULE 0x40u       /* a Python rule stands in for the slope */
 #define TG_MARK 0x80u       /* within reclaim: held */
-#define TG_OPCODE 0x3Fu
 #define TG_BLOCK 8          /* log2 of the nodes that share a touched flag */
 
 #define TG_LEFT(owner) ((uintptr_t)(owner) & 1)         /* left by a dead handle */
@@ -152,7 +153,25 @@ enum {                      /* opcodes: a leaf, a node made by hand (operands, n
 
 _Static_assert(TG_OPS <= TG_OPCODE + 1, "opcodes have six bits");
 
-static inline int tg_is_many(int op) { return op == TG_NODE || op >= TG_DOT; }
+/* Whether a node's operands are in the pool. */
+static inline int tg_is_many(int op)
+{
+    switch (op) {
+#define TG_MANY(NAME, ...) case TG_##NAME:
+#include "ops.def"
+    case TG_NODE: return 1;
+    default: return 0;
+    }
+}
+
+static inline int tg_is_passive(int op)
+{
+    switch (op) {
+#define TG_PASSIVE(NAME, ...) case TG_##NAME: return 1;
+#include "ops.def"
+    default: return 0;
+    }
+}
 
 /* Append a node. There must be room. */
 static inline uint32_t tg_push(tg_tape *t, int op, uint32_t a, uint32_t b, double data)

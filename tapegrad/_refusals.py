@@ -24,21 +24,21 @@ def as_number(x: Any) -> Any:
 
 def refused(code: int, op: int, a: float, b: float) -> Exception:
     """The exception for a code that the core gave for `op` of `a` and `b`."""
-    if code == -1:
+    if code == lib.TG_MEMORY:
         return MemoryError()
-    if code == -2:
+    if code == lib.TG_FULL:
         return MemoryError("the tape is full: 2**32 - 1 nodes or operands")
-    if code == -4:
+    if code == lib.TG_BAD_ID:
         return IndexError("no such node on the tape")
-    if code == -8:
+    if code == lib.TG_TOO_DEEP:
         return RecursionError("sweeps within rules are nested too deep")
-    if code == -9:
+    if code == lib.TG_ELSEWHERE:
         return ValueError("f returned a Value that was there before it ran: it has to compute what it returns")
     row = lib.tg_ops[op]
     symbol, kind = ffi.string(row.symbol).decode(), ffi.string(row.kind)
     call = f"{symbol}({a!r})" if kind == b"unary" else f"{a!r} {symbol} {b!r}"
-    if code == -5:
+    if code == lib.TG_ZERO_DIVISION:
         return ZeroDivisionError(f"{call}: " + ("division by zero" if symbol == "/" else "0.0 to a negative power"))
-    if code == -7:
+    if code == lib.TG_OVERFLOW:
         return OverflowError(f"{call}: result too large for a float")
     return ValueError(f"{call}: " + ("the result is complex" if symbol == "**" else "math domain error"))

@@ -1,4 +1,5 @@
-"""Writes the files that are derived from the table of operations: the stub of the C handle and docs/operations.md.
+"""Writes what is derived from the table of operations: the stub of the C handle, docs/operations.md, and the opcodes in
+docs/program-format.md.
 
     python tools/derive.py            write them
     python tools/derive.py --check    exit 1 and name them if they are not up to date
@@ -11,7 +12,8 @@ from pathlib import Path
 import tapegrad
 
 ROOT = Path(__file__).resolve().parent.parent
-OPERATORS = {"__add__", "__sub__", "__mul__", "__truediv__", "__pow__"}
+STUB_FILE, DOC_FILE, FORMAT = "tapegrad/_c_handle.pyi", "docs/operations.md", "docs/program-format.md"
+OPCODES = "| | |\n| --- | --- |\n"  # the head of the last table
 
 STUB = '''# Derived from csrc/ops.def by tools/derive.py.
 from collections.abc import Callable, Iterable
@@ -102,7 +104,7 @@ def stub() -> str:
                 lines.append(f"    def {name}(self) -> Value: ...\n")
             else:
                 lines.append(f"    def {name}(self, other: Value | _Number, /) -> Value: ...\n")
-        if row.method in OPERATORS:
+        if row.kind == "binary" and row.method.startswith("__"):
             lines.append(f"    def __r{row.method[2:]}(self, other: _Number, /) -> Value: ...\n")
     return STUB.replace("{methods}", "".join(lines))
 
@@ -117,9 +119,16 @@ def documentation() -> str:
     return DOC.replace("{rows}", "".join(rows))
 
 
+def opcodes() -> str:
+    """The format of programs with the table of opcodes that ends it."""
+    head = (ROOT / FORMAT).read_text(encoding="utf-8").rpartition(OPCODES)[0]
+    rows = [f"| {k} | {row.name} |\n" for k, row in enumerate(tapegrad.tape.operations, 2) if row.da]
+    return "".join([head, OPCODES, *rows, f"| {len(tapegrad.tape.operations) + 2} | a guard |\n"])
+
+
 def main() -> None:
     stale = []
-    for name, text in (("tapegrad/_c_handle.pyi", stub()), ("docs/operations.md", documentation())):
+    for name, text in ((STUB_FILE, stub()), (DOC_FILE, documentation()), (FORMAT, opcodes())):
         path = ROOT / name
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             stale.append(name)

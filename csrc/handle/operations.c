@@ -55,17 +55,6 @@ TG_INLINE PyObject *binary(int op, PyObject *x, PyObject *y)
     return Py_NotImplemented;
 }
 
-/* Slots and methods, one each a row. A method of two operands has nobody to pass NotImplemented on to. */
-#define TG_UNARY(NAME, ...)                                                                                            \
-    PyObject *tg_op_##NAME(PyObject *self, PyObject *unused)                                                           \
-    {                                                                                                                  \
-        (void)unused;                                                                                                  \
-        return unary(TG_##NAME, self);                                                                                 \
-    }
-#define TG_BINARY(NAME, method, ...)                                                                                   \
-    PyObject *tg_op_##NAME(PyObject *x, PyObject *y) { return binary(TG_##NAME, x, y); }
-#include "ops.def"
-
 static PyObject *with_other(PyObject *result, const char *what, PyObject *other)
 {
     if (result != Py_NotImplemented)
@@ -74,15 +63,21 @@ static PyObject *with_other(PyObject *result, const char *what, PyObject *other)
     return tg_wrong_type(what, other);
 }
 
-#define METHOD_OF_TWO(NAME)                                                                                            \
-    PyObject *tg_method_##NAME(PyObject *self, PyObject *other)                                                        \
+#define TG_UNARY(NAME, ...)                                                                                            \
+    PyObject *tg_op_##NAME(PyObject *self, PyObject *unused)                                                           \
     {                                                                                                                  \
-        return with_other(tg_op_##NAME(self, other), "the other operand must be a Value or a number", other);          \
+        (void)unused;                                                                                                  \
+        return unary(TG_##NAME, self);                                                                                 \
     }
-METHOD_OF_TWO(MAX)
-METHOD_OF_TWO(MIN)
-METHOD_OF_TWO(ATAN2)
-METHOD_OF_TWO(HYPOT)
+#define TG_BINARY(NAME, ...)                                                                                           \
+    PyObject *tg_op_##NAME(PyObject *x, PyObject *y) { return binary(TG_##NAME, x, y); }
+#define TG_NAMED(NAME, ...)                                                                                            \
+    PyObject *tg_op_##NAME(PyObject *self, PyObject *other)                                                            \
+    {                                                                                                                  \
+        return with_other(binary(TG_##NAME, self, other), "the other operand must be a Value or a number", other);     \
+    }
+#define TG_PASSIVE(NAME, ...)
+#include "ops.def"
 
 PyObject *tg_negative(PyObject *self) { return unary(TG_NEG, self); }
 PyObject *tg_absolute(PyObject *self) { return unary(TG_ABS, self); }

@@ -4,18 +4,12 @@
 
 #include "handle.h"
 
-/* A function a row, a slot or a method; it passes NotImplemented on for an operand that is no number. */
+/* A function a row. A slot passes NotImplemented on for an operand that is no number; a method has nobody to pass it on
+   to, and raises TypeError. */
 #define TG_UNARY(NAME, ...) PyObject *tg_op_##NAME(PyObject *self, PyObject *unused);
 #define TG_BINARY(NAME, ...) PyObject *tg_op_##NAME(PyObject *x, PyObject *y);
+#define TG_PASSIVE(NAME, ...)
 #include "ops.def"
-
-/* A method has nobody to pass NotImplemented on to: TypeError. */
-#define METHOD_OF_TWO(NAME) PyObject *tg_method_##NAME(PyObject *self, PyObject *other);
-METHOD_OF_TWO(MAX)
-METHOD_OF_TWO(MIN)
-METHOD_OF_TWO(ATAN2)
-METHOD_OF_TWO(HYPOT)
-#undef METHOD_OF_TWO
 
 PyObject *tg_negative(PyObject *self);
 PyObject *tg_absolute(PyObject *self);

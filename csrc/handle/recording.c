@@ -288,9 +288,12 @@ static PyObject *freeze(PyObject *module, PyObject *args)
     n = PyList_Size(r->comparisons);
     if (n < (Py_ssize_t)TG_NONE && tg_gather_values(&in, inputs) && tg_gather_values(&out, outputs) &&
         (guards = compared(r, n)) != NULL) {
-        const uint32_t outer = r->outer ? r->outer->first : TG_NONE;
-        p = tg_freeze(T, ((Value *)start)->id, outer, in.id, in.n, out.id, out.n, guards, (uint32_t)n, r->event, r->n,
-                      &code);
+        const tg_recording rec = {
+            .start = ((Value *)start)->id, .outer = r->outer ? r->outer->first : TG_NONE,
+            .in = in.id, .n_in = in.n, .out = out.id, .n_out = out.n,
+            .compared = guards, .n_compared = (uint32_t)n, .event = r->event, .n_events = r->n,
+        };
+        p = tg_freeze(T, &rec, &code);
         if (p && !(p->foreign && tg_note_escape(FOREIGN)) && !(p->captured && note_outer(r)))
             result = Py_BuildValue("KO", (unsigned long long)(uintptr_t)p, r->codes);
         else if (!p)

@@ -75,15 +75,12 @@ static PyObject *value_positive(PyObject *self)
 }
 
 static PyMethodDef value_methods[] = {
-#define TG_UNARY(NAME, method, aliases, symbol, refusal, primal, da, daa, doc)                                         \
+#define TG_UNARY(NAME, method, aliases, symbol, refusal, doc, ...)                                                     \
     {#method, tg_op_##NAME, METH_NOARGS, #method "($self, /)\n--\n\n" doc "."},
+#define TG_NAMED(NAME, method, aliases, symbol, refusal, doc, ...)                                                     \
+    {#method, tg_op_##NAME, METH_O, #method "($self, other, /)\n--\n\n" doc "."},
+#define TG_PASSIVE(NAME, ...)
 #include "ops.def"
-#define METHOD(NAME, method)                                                                                           \
-    {#method, tg_method_##NAME, METH_O, #method "($self, other, /)\n--\n\nSee the table of operations."},
-    METHOD(MAX, max)
-    METHOD(MIN, min)
-    METHOD(ATAN2, atan2)
-    METHOD(HYPOT, hypot)
     {"backward", (PyCFunction)(void (*)(void))tg_backward_from, METH_VARARGS | METH_KEYWORDS,
      "backward($self, /, seed=1.0)\n--\n\n"
      "Add seed * d(self)/d(v) to v.grad for every v that self depends on; set self.grad to seed."},

@@ -23,7 +23,7 @@ from .handle import (
 )
 from .recording import note_escape
 
-_RAISED, _OPCODE, _POWK = -3, 0x3F, ROWS["POWK"]
+_POWK = ROWS["POWK"]
 _SYMBOLS = [ffi.string(lib.tg_ops[op].symbol).decode() for op in range(lib.tg_op_count)]
 _NOT_CALLED = RecursionError if PYPY else MemoryError  # why cffi could not even call a rule
 _raised: dict[int, BaseException] = {}  # by thread: what its rule raised
@@ -70,7 +70,7 @@ class Attributes(Handle):
         i = node(self)
         if "_op" in self.__dict__:
             return self.__dict__["_op"]
-        op = tape.op[i] & _OPCODE
+        op = tape.op[i] & lib.TG_OPCODE
         if op != _POWK:
             return _SYMBOLS[op]
         leaf = tape.b[i]
@@ -131,7 +131,7 @@ class Attributes(Handle):
     def backward(self, /, seed: float = 1.0) -> None:
         """Add seed * d(self)/d(v) to v.grad for every v that self depends on; set self.grad to seed."""
         code = _sweep(self, need_number("seed", seed))
-        if code == _RAISED:
+        if code == lib.TG_RAISED:
             raise _raised.pop(threading.get_ident(), None) or _NOT_CALLED()
         if code:
             refuse(code)
@@ -156,7 +156,7 @@ def _sweep(root: Handle, seed: float) -> int:
     return code
 
 
-@ffi.def_extern(name="_call_rule", error=_RAISED)  # type: ignore[untyped-decorator, unused-ignore]
+@ffi.def_extern(name="_call_rule", error=lib.TG_RAISED)  # type: ignore[untyped-decorator, unused-ignore]
 def _call_rule(context: Any, i: int) -> int:
     h = live(i)
     rule = h._rule if h is not None else pins[i][1]["_rule"] if i in pins else None
@@ -167,4 +167,4 @@ def _call_rule(context: Any, i: int) -> int:
         return 0
     except BaseException as error:  # handed over to backward, which raises it
         _raised[threading.get_ident()] = error
-        return _RAISED
+        return lib.TG_RAISED

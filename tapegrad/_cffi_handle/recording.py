@@ -15,8 +15,7 @@ from .handle import Handle, alone, grad_off, no_grad_by, node, refuse, tape
 from .operands import only_values
 
 _LINE_BITS = lib.TG_WHERE_LINE
-_FOREIGN = 2**32 - 1
-_NONE = 2**32 - 1
+_FOREIGN = lib.TG_FOREIGN
 
 
 class _Recording:
@@ -137,22 +136,22 @@ def freeze(start: Handle, inputs: Iterable[Handle], outputs: Iterable[Handle]) -
     """The address of the program, and the code objects that its lines are of."""
     recording = _current()
     assert recording is not None
-    into = [node(v) for v in only_values(inputs)]
-    out = [node(v) for v in only_values(outputs)]
+    into = ffi.new("uint32_t[]", [node(v) for v in only_values(inputs)])
+    out = ffi.new("uint32_t[]", [node(v) for v in only_values(outputs)])
     compared = ffi.new("tg_comparison[]", len(recording.comparisons))
     for c, (a, b, how, outcome, where) in zip(compared, recording.comparisons):
         c.a, c.how, c.outcome, c.where = node(a), how, outcome, where
         if isinstance(b, Handle):
             c.b = node(b)
         else:
-            c.b, c.k = _NONE, b
-    code = ffi.new("int64_t *")
-    events = ffi.new("tg_event[]", recording.events)
-    outer = recording.outer
-    p = lib.tg_freeze(
-        tape, node(start), _NONE if outer is None else outer.first, into, len(into), out, len(out),
-        compared, len(compared), events, len(events), code,
-    )  # fmt: skip
+            c.b, c.k = lib.TG_NONE, b
+    events, outer, code = ffi.new("tg_event[]", recording.events), recording.outer, ffi.new("int64_t *")
+    made = {
+        "start": node(start), "outer": lib.TG_NONE if outer is None else outer.first,
+        "in": into, "n_in": len(into), "out": out, "n_out": len(out),
+        "compared": compared, "n_compared": len(compared), "event": events, "n_events": len(events),
+    }  # fmt: skip
+    p = lib.tg_freeze(tape, ffi.new("tg_recording *", made), code)
     if p == ffi.NULL:
         refuse(code[0])
     try:

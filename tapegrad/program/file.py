@@ -127,8 +127,8 @@ def replace(path: str | bytes | os.PathLike[Any], data: bytes) -> None:
 class _Reader:
     """Takes a file apart from its start; nothing is made before the bytes for it are known to be there."""
 
-    def __init__(self, data: memoryview) -> None:
-        self._data, self._at = data, 0
+    def __init__(self, data: memoryview, guard: int) -> None:
+        self._data, self._at, self._guard = data, 0, guard
 
     def left(self) -> int:
         return len(self._data) - self._at
@@ -186,6 +186,10 @@ class _Reader:
             raise ValueError(f"an array has the shape {shape}")
         return shape
 
+    def _opcode(self, op: int) -> int:
+        """Rows keep their numbers; what comes after them does not."""
+        return op if op < self._guard else GUARD if op == self._guard else lib.TG_NONE
+
     def path(self, n_in: int, n_out: int) -> tuple[Trace, tuple[int, int]]:
         parent, guard = self.unpack("2I")
         counts = dict(zip(_COUNTS + _STATS, self.unpack(f"{len(_COUNTS + _STATS)}I")))
@@ -199,12 +203,16 @@ class _Reader:
         p = ffi.gc(p, lib.tg_free_program, p.bytes)
         self.words("d", p.constant, 8 * n_const)
         self.words("I", p.instr, 32 * n_instr)
+        if self._guard != GUARD:  # rows have come since
+            words = array("I", ffi.buffer(p.instr, 32 * n_instr)[:])
+            words[::8] = array("I", map(self._opcode, words[::8]))
+            ffi.memmove(p.instr, words, 32 * n_instr)
         self.words("I", p.pool, 8 * n_pool)
         self.words("I", p.out, 8 * n_out)
         for name, n in counts.items():
             setattr(p, name, n)
         code = lib.tg_check_program(p)
-        if code == -1:
+        if code == lib.TG_MEMORY:
             raise MemoryError
         if code:
             raise ValueError("its instructions do not fit together")
@@ -261,7 +269,7 @@ def decode(data: bytes) -> Contents:
     if len(view) < len(MAGIC) + 12:
         raise ValueError("a damaged tapegrad program: it ends too early")
     version, operations = struct.unpack_from("<2I", view, len(MAGIC))
-    if (version, operations) != (VERSION, GUARD):
+    if version != VERSION or operations > GUARD:
         age = "a newer" if (version, operations) > (VERSION, GUARD) else "another"
         raise ValueError(
             f"a tapegrad program of {age} tapegrad: format {version} with {operations} operations, "
@@ -269,7 +277,7 @@ def decode(data: bytes) -> Contents:
         )
     if binascii.crc32(view[:-4]) != struct.unpack("<I", view[-4:])[0]:
         raise ValueError("a damaged tapegrad program: its checksum is wrong")
-    reader = _Reader(view[:-4])
+    reader = _Reader(view[:-4], operations)
     reader.take(len(MAGIC) + 8)
     try:
         return _contents(reader)

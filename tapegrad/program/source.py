@@ -250,9 +250,10 @@ class _Writer:
                 yield x[1], "%g * V(%s)", w[0]
                 yield w[1], "%g * V(%s)", x[0]
         elif s.row.kind == "many":
-            share = self.expression("EXP", "exp(a)", {"a": f"V(%s) - V({s.y})"}) if s.row.name == "LOGSUMEXP" else ""
+            text = s.row.partials[0]
+            partial = self.expression(f"{s.row.name}_da", text, {"a": "V(%s)", "y": f"V({s.y})"})
             for kept, live in s.operands:
-                yield live, f"WEIGHED(%g, {share})" if share else "%g", kept
+                yield live, "%g" if text == "1.0" else f"WEIGHED(%g, {partial})", kept
         else:
             values = {"a": f"V({s.operands[0][0]})", "b": f"V({s.operands[-1][0]})", "y": f"V({s.y})"}
             for which, text, (_, live) in zip("ab", s.row.partials, s.operands):

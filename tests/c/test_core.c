@@ -9,11 +9,14 @@ static int sweep(tg_tape *t, uint32_t root) { return tg_backward(t, root, 1.0, N
 static void each_slope_is_the_central_difference(void)
 {
     tg_tape t = new_tape();
-    for (int o = TG_NODE + 1; o < TG_DOT; o++) {
-        double x = 0.4, z = 0.7, h = 1e-6;
+    for (int o = TG_NODE + 1; o < TG_OPS; o++) {
+        double x = 0.4, z = 0.7, h = 1e-6, slope;
+        uint32_t a, b, y;
         int bad;
-        uint32_t a = leaf(&t, x), b = leaf(&t, z), y = op(&t, o, a, b);
-        double slope = (tg_evaluate(o, x + h, z, &bad) - tg_evaluate(o, x - h, z, &bad)) / (2 * h);
+        if (tg_is_many(o))
+            continue;
+        a = leaf(&t, x), b = leaf(&t, z), y = op(&t, o, a, b);
+        slope = (tg_evaluate(o, x + h, z, &bad) - tg_evaluate(o, x - h, z, &bad)) / (2 * h);
         CHECK(sweep(&t, y) == TG_OK);
         CHECK(fabs(t.grad[a] - slope) < 1e-7 * (1 + fabs(slope)));
         slope = tg_ops[o].kind[0] == 'b'

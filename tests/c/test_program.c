@@ -82,7 +82,16 @@ static tg_program *program_of_everything(tg_tape *t, int guards, int64_t *code)
     c[2] = (tg_comparison){in[0], in[1], 0.0, 2, x[0] > x[1], 9};
     event[0] = (tg_event){0, 5};
     event[1] = (tg_event){out[0], 6};
-    return tg_freeze(t, in[0], TG_NONE, in, INPUTS, out, OUTPUTS, c, guards ? 3 : 2, event, 2, code);
+    return tg_freeze(t, &(tg_recording){.start = in[0], .outer = TG_NONE, .in = in, .n_in = INPUTS, .out = out,
+                                        .n_out = OUTPUTS, .compared = c, .n_compared = guards ? 3 : 2, .event = event,
+                                        .n_events = 2}, code);
+}
+
+/* The program of one input, nothing compared. */
+static tg_program *frozen(const tg_tape *t, uint32_t start, uint32_t in, const uint32_t *out, uint32_t n, int64_t *code)
+{
+    return tg_freeze(t, &(tg_recording){.start = start, .outer = TG_NONE, .in = &in, .n_in = 1, .out = out, .n_out = n},
+                     code);
 }
 
 typedef struct {
@@ -255,7 +264,7 @@ static void refusals_fail_or_become_nan(void)
     tg_tape t = new_tape();
     uint32_t x = leaf(&t, 1.0), out[2] = {op(&t, TG_LOG, x, x), op(&t, TG_ADD, x, x)}, failed[3] = {0};
     int64_t code;
-    tg_program *p = tg_freeze(&t, x, TG_NONE, &x, 1, out, 2, NULL, 0, NULL, 0, &code);
+    tg_program *p = frozen(&t, x, x, out, 2, &code);
     const double rows[3] = {1.0, -1.0, 0.0};
     for (int nan_errors = 0; p && nan_errors < 2; nan_errors++) {
         double got[6] = {0}, grad = 0.0;
@@ -283,11 +292,12 @@ static void freezing_refuses_what_is_not_there(void)
     int64_t code = TG_OK;
     tg_comparison c = {99, TG_NONE, 0.0, 0, 0, 0};
     tg_program *p;
-    CHECK(!tg_freeze(&t, x, TG_NONE, &x, 1, &old, 1, NULL, 0, NULL, 0, &code) && code == TG_ELSEWHERE);
-    CHECK(!tg_freeze(&t, x, TG_NONE, &none, 1, &y, 1, NULL, 0, NULL, 0, &code) && code == TG_BAD_ID);
-    CHECK(!tg_freeze(&t, x, TG_NONE, &x, 1, &none, 1, NULL, 0, NULL, 0, &code) && code == TG_BAD_ID);
-    CHECK(!tg_freeze(&t, x, TG_NONE, &x, 1, &y, 1, &c, 1, NULL, 0, &code) && code == TG_BAD_ID);
-    p = tg_freeze(&t, x, TG_NONE, &old, 1, &old, 1, NULL, 0, NULL, 0, &code);    /* an older input may be an output */
+    CHECK(!frozen(&t, x, x, &old, 1, &code) && code == TG_ELSEWHERE);
+    CHECK(!frozen(&t, x, none, &y, 1, &code) && code == TG_BAD_ID);
+    CHECK(!frozen(&t, x, x, &none, 1, &code) && code == TG_BAD_ID);
+    CHECK(!tg_freeze(&t, &(tg_recording){.start = x, .outer = TG_NONE, .compared = &c, .n_compared = 1}, &code) &&
+          code == TG_BAD_ID);
+    p = frozen(&t, x, old, &old, 1, &code);    /* an older input may be an output */
     CHECK(p && p->n_instr == 0 && !tg_check_program(p));
     tg_free_program(p);
     free_tape(&t);
@@ -306,7 +316,7 @@ static void equal_nodes_are_found_among_many(void)
         ends[k] = op(&t, TG_SIN, z, z);
     }
     y = (uint32_t)tg_record_many(&t, TG_SUM, ends, 2 * N);
-    p = tg_freeze(&t, x, TG_NONE, &x, 1, &y, 1, NULL, 0, NULL, 0, &code);
+    p = frozen(&t, x, x, &y, 1, &code);
     CHECK(p && p->n_instr == 2 * N + 1 && p->shared == 2 * N && p->n_const == N && !tg_check_program(p));
     tg_free_program(p);
     free(ends);
@@ -321,7 +331,7 @@ static void a_chain_needs_few_slots(void)
     tg_program *p;
     for (int k = 0; k < 100000; k++)
         y = op(&t, TG_SUB, c, y);
-    p = tg_freeze(&t, x, TG_NONE, &x, 1, &y, 1, NULL, 0, NULL, 0, &code);
+    p = frozen(&t, x, x, &y, 1, &code);
     CHECK(p && p->n_instr == 100000 && p->n_live <= 4 && p->n_kept <= 5);
     tg_free_program(p);
     free_tape(&t);
