@@ -3,7 +3,7 @@
 #define TG_HANDLE_H
 
 #ifndef Py_LIMITED_API
-#define Py_LIMITED_API 0x03090000
+#define Py_LIMITED_API 0x030B0000
 #endif
 #include <Python.h>
 #include <structmember.h>
