@@ -1,5 +1,5 @@
 # make demo    set up, build, train on iris and time the closure design beside it
-# make test    set up, build, run all tests on both handles
+# make test    set up, build, run all tests on both handles; OPTIONS=--full runs the long ones at full size
 # make lint    ruff, mypy --strict, files derived from the core
 # make ctest   the core alone under ASan and UBSan, and under valgrind and ThreadSanitizer where they are installed
 # make bench   measure beside micrograd and other libraries: benchmarks/RESULTS.md and its pictures, in half an hour
@@ -16,8 +16,7 @@ demo: $(VENV)/installed
 	$(BIN)/python -m tapegrad demo
 
 test: $(VENV)/installed
-	handles=$$($(BIN)/python -c 'from build_ffi import HANDLES; print(*HANDLES)') || exit 1; status=0; \
-	for handle in $$handles; do TAPEGRAD_HANDLE=$$handle $(BIN)/python -m pytest -q || status=1; done; exit $$status
+	$(BIN)/python tools/on_handles.py $(OPTIONS)
 
 lint: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
@@ -32,7 +31,7 @@ bench: $(VENV)/installed
 # Installed again when a source of the extension has changed; the Python files are used where they are.
 $(VENV)/installed: pyproject.toml setup.py build_ffi.py $(wildcard csrc/* csrc/handle/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 9))' 2>/dev/null || \
-	    { echo "tapegrad cannot be built: missing Python 3.9 or later ($(PYTHON) is none)" >&2; exit 1; }
+	    { echo "tapegrad cannot be built: missing CPython 3.11, PyPy 3.9 or later ($(PYTHON) is none)" >&2; exit 1; }
 	@$(PYTHON) build_ffi.py --check
 	@$(PYTHON) -m venv $(VENV) || \
 	    { echo "tapegrad cannot be built: missing the venv module: on Debian, apt install python3-venv" >&2; exit 1; }

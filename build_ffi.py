@@ -56,6 +56,9 @@ def preamble() -> str:
 
 def builder() -> Any:
     """The FFI that setup.py names in `cffi_modules`."""
+    old = too_old()
+    if old:
+        sys.exit(f"tapegrad cannot be built: missing {old}")
     import cffi
 
     ffi = cffi.FFI()
@@ -76,8 +79,19 @@ def builder() -> Any:
     return ffi
 
 
+def too_old() -> str | None:
+    """Which Python it takes where this one is too old, or None: the C handle is built on the limited API of 3.11."""
+    implementation = platform.python_implementation()
+    if sys.version_info >= ((3, 9) if implementation == "PyPy" else (3, 11)):
+        return None
+    return f"CPython 3.11, PyPy 3.9 or later (this is {implementation} {platform.python_version()})"
+
+
 def missing() -> str | None:
     """What is missing to build an extension, in one line, or None."""
+    old = too_old()
+    if old:
+        return old
     compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()
     include = sysconfig.get_paths()["include"]
     with tempfile.TemporaryDirectory() as folder:

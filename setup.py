@@ -8,5 +8,5 @@ abi3 = platform.python_implementation() == "CPython" and not sysconfig.get_confi
 
 setup(
     cffi_modules=["build_ffi.py:builder"],
-    options={"bdist_wheel": {"py_limited_api": "cp39"}} if abi3 else {},
+    options={"bdist_wheel": {"py_limited_api": "cp311"}} if abi3 else {},
 )

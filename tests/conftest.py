@@ -23,6 +23,23 @@ settings.register_profile(
 settings.load_profile("tapegrad")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--full", action="store_true", help="run the long tests at full size, as .ci/run does")
+
+
+def pytest_collection_finish():
+    """The thousands of tests found are of no interest to the collections that some of them ask for."""
+    if CPYTHON:
+        gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def sized(request):
+    """A function of two sizes of a long test: the small one, or with --full the full one."""
+    full = request.config.getoption("--full")
+    return lambda small, large: large if full else small
+
+
 @pytest.fixture(scope="session", autouse=True)
 def handle():
     """The handle in use, which must be the one that the environment asks for."""

@@ -445,16 +445,22 @@ def test_help_names_every_command(cli):
 
 
 @pytest.fixture(scope="module")
-def demo_run():
-    """A demo of 25 steps, standard output and standard error in pipes."""
+def steps(sized):
+    return sized(7, 25)
+
+
+@pytest.fixture(scope="module")
+def demo_run(steps, sized):
+    """A demo of so many steps, standard output and standard error in pipes; the small one times each step once."""
     env = {**os.environ, "TAPEGRAD_HANDLE": tape.handle, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "tapegrad", "demo", "--steps", "25"]
+    once = f"from tapegrad import __main__, demo; demo.ROUNDS = 1; __main__.main(['demo', '--steps', '{steps}'])"
+    command = [sys.executable, *sized(["-c", once], ["-m", "tapegrad", "demo", "--steps", str(steps)])]
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=True)
 
 
-def test_the_demo_reports_loss_accuracy_and_both_designs(demo_run):
+def test_the_demo_reports_loss_accuracy_and_both_designs(demo_run, steps):
     out = demo_run.stdout
-    assert re.search(r"^loss \d\.\d{4}, held-out accuracy \d+\.\d% after 25 steps$", out, re.M)
+    assert re.search(rf"^loss \d\.\d{{4}}, held-out accuracy \d+\.\d% after {steps} steps$", out, re.M)
     rows = (f"tapegrad, {tape.handle} handle", "closures", "ratio")
     times, slower, ratios = (re.search(rf"^{row} +(\d+\.\d) +(\d+\.\d)$", out, re.M).groups() for row in rows)
     for time, other, ratio in zip(times, slower, ratios):
@@ -462,16 +468,16 @@ def test_the_demo_reports_loss_accuracy_and_both_designs(demo_run):
     assert float(re.search(r"difference between their losses: (\S+)", out)[1]) < 1e-12
 
 
-def test_in_a_log_progress_is_plain_lines(demo_run):
+def test_in_a_log_progress_is_plain_lines(demo_run, steps):
     lines = demo_run.stderr.splitlines()
-    assert re.fullmatch(r"training 3/25 loss \d\.\d{4}", lines[0])
-    assert [line.split()[1] for line in lines if line.startswith("training")][-2:] == ["24/25", "25/25"]
-    assert sum(line.startswith("training") for line in lines) == 9
+    assert re.fullmatch(rf"training [13]/{steps} loss \d\.\d{{4}}", lines[0])
+    counts = [line.split()[1] for line in lines if line.startswith("training")]
+    assert counts[-2:] == [f"{steps - 1}/{steps}", f"{steps}/{steps}"] and len(counts) == min(steps, 9)
     assert not {"\r", "\x1b"} & set(demo_run.stderr + demo_run.stdout)
 
 
-def test_results_and_progress_go_separate_ways(demo_run):
-    assert "25/25" not in demo_run.stdout
+def test_results_and_progress_go_separate_ways(demo_run, steps):
+    assert f"{steps}/{steps}" not in demo_run.stdout
     assert "accuracy" not in demo_run.stderr
 
 
@@ -575,10 +581,10 @@ def test_the_seed_decides_the_split_and_the_weights():
     assert network.initial_weights(5) == network.initial_weights(5) != network.initial_weights(6)
 
 
-def test_the_demo_learns():
+def test_the_demo_learns(sized):
     train, test = iris.split(seed=1936)
     learner = network.Network(tapegrad.Value, network.initial_weights(1936))
-    losses = [learner.step(train[:40], demo.RATE) for _ in range(40)]
+    losses = [learner.step(train[:40], demo.RATE) for _ in range(sized(20, 40))]
     assert losses[-1] < 0.25 * losses[0]
     assert learner.accuracy(test) > 0.8
 

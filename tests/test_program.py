@@ -1139,8 +1139,7 @@ INTERRUPTED = """
 import signal, sys, time
 from tapegrad import record
 
-kind, threads = sys.argv[1], int(sys.argv[2])
-n, count = (20_000, 200_000) if kind == "rows" else (500_000, 64)
+kind, threads, n, count = sys.argv[1], *map(int, sys.argv[2:])
 
 def f(x):
     y = x
@@ -1176,8 +1175,10 @@ assert program.grad(0.5) == program.map().grad([0.5, 0.5])[1]
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs setitimer")
 @pytest.mark.parametrize("kind, threads", [("rows", 1), ("rows", 2), ("instructions", 1), ("alone", 1)])
-def test_an_interrupt_ends_a_long_replay_within_a_second(script, kind, threads):
-    script(INTERRUPTED, kind, str(threads))
+def test_an_interrupt_ends_a_long_replay_within_a_second(script, sized, kind, threads):
+    many = sized(100_000, 500_000)
+    n, count = (20_000, 200_000) if kind == "rows" else (many, 32_000_000 // many)
+    script(INTERRUPTED, kind, str(threads), str(n), str(count))
 
 
 def test_programs_of_equal_functions_are_not_mixed_up():

@@ -13,7 +13,6 @@ import tapegrad
 from tapegrad import Value, no_grad, tape
 
 FAST = tape.handle == "c"
-DEEP = 10_000_000 if FAST else 1_000_000
 WIDE = 1_000_000 if FAST else 100_000
 
 
@@ -138,23 +137,23 @@ def test_grads_cleared_between_calls_come_out_the_same_to_the_bit():
 # size
 
 
-def test_a_graph_10_6_deep_is_swept_without_recursion():
-    x = Value(1.0)
+def test_a_deep_graph_is_swept_without_recursion(sized):
+    x, steps = Value(1.0), 500_000 if FAST else sized(100_000, 500_000)
     y = x
-    for _ in range(500_000):
+    for _ in range(steps):
         y = y * 1.0 + 1
     y.backward()
-    assert (y.data, x.grad) == (500_001.0, 1.0)
+    assert (y.data, x.grad) == (steps + 1.0, 1.0)
 
 
-def test_the_deepest_chain_records_sweeps_and_goes(swept, settle):
+def test_the_deepest_chain_records_sweeps_and_goes(swept, settle, sized):
     x, one = Value(2.0), Value(1.0)
     settle()
-    before = len(tape)
-    y = chain(x, one, DEEP)
-    assert len(tape) == before + DEEP
+    before, deep = len(tape), 10_000_000 if FAST else sized(200_000, 1_000_000)
+    y = chain(x, one, deep)
+    assert len(tape) == before + deep
     y.backward()
-    assert (y.data, x.grad, one.grad) == (2.0, 1.0, 2.0 * DEEP)
+    assert (y.data, x.grad, one.grad) == (2.0, 1.0, 2.0 * deep)
     del y
     settle()
     assert len(tape) == before
@@ -175,10 +174,10 @@ def test_one_leaf_used_10_6_times_gets_10_6_slopes():
     assert (y.data, x.grad) == (5e5, 1e6)
 
 
-def test_a_small_sweep_does_not_walk_a_large_tape():
-    """A walk over the 10^6 nodes in between would take milliseconds."""
+def test_a_small_sweep_does_not_walk_a_large_tape(sized):
+    """A walk over the 10^6 nodes in between would take milliseconds; over the small number, one."""
     x = Value(0.5)
-    crowd = chain(Value(1.0), Value(1.0), 1_000_000)
+    crowd = chain(Value(1.0), Value(1.0), 1_000_000 if FAST else sized(300_000, 1_000_000))
     y = (x * 2 + x).tanh()
     best = math.inf
     for _ in range(50):
@@ -723,9 +722,12 @@ def test_a_rule_may_use_the_tape(meddle, works):
     works()
 
 
-def test_a_tape_that_a_rule_has_filled_goes_on_growing(script):
+def test_a_tape_that_a_rule_has_filled_goes_on_growing(script, sized):
     """Nothing is reclaimed while a rule runs, so the tape passes the length at which it would be."""
-    script("""
+    steps = 1_500_000 if FAST else sized(100_000, 1_500_000)
+    script(
+        """
+import sys
 import tapegrad
 from tapegrad import Value, tape
 x = Value(2.0)
@@ -739,11 +741,13 @@ y._backward = _backward
 y.backward()
 assert x.grad == 4.0
 z = x
-for _ in range(1_500_000):
+for _ in range(int(sys.argv[1])):
     z = z * 1.0
 z.backward()
 assert (z.data, x.grad) == (2.0, 5.0)
-""")
+""",
+        str(steps),
+    )
 
 
 @pytest.mark.parametrize("meddle", [lambda out: tape.collect(), lambda out: tape.reset()])
