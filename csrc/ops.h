@@ -3,6 +3,8 @@
 #ifndef TG_OPS_H
 #define TG_OPS_H
 
+#include <string.h>
+
 #include "scalar.h"
 #include "tape.h"
 
@@ -32,6 +34,24 @@ static inline void tg_add_adjoint(double *adj, uint8_t *touched, uint32_t id, do
 {
     adj[id] += g;
     touched[id >> TG_BLOCK] = 1;
+}
+
+/* The highest flagged block below end, or TG_NONE. */
+static inline uint32_t tg_flagged_below(const uint8_t *touched, uint32_t end)
+{
+    while (end > 0) {
+        uint64_t eight;
+        if (end % 8 == 0) {
+            memcpy(&eight, touched + end - 8, sizeof eight);
+            if (!eight) {
+                end -= 8;
+                continue;
+            }
+        }
+        if (touched[--end])
+            return end;
+    }
+    return TG_NONE;
 }
 
 /* The primal of a row of one or two operands; op is a constant where this is meant to be fast. */

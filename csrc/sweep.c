@@ -72,24 +72,6 @@ static void one_step(const tg_tape *t, uint32_t i, double g, double *adj, uint8_
     step(t, i, g, adj, touched);
 }
 
-/* The highest flagged block below end, or TG_NONE. */
-static uint32_t flagged_below(const uint8_t *touched, uint32_t end)
-{
-    while (end > 0) {
-        uint64_t eight;
-        if (end % 8 == 0) {
-            memcpy(&eight, touched + end - 8, sizeof eight);
-            if (!eight) {
-                end -= 8;
-                continue;
-            }
-        }
-        if (touched[--end])
-            return end;
-    }
-    return TG_NONE;
-}
-
 static inline uint32_t last_in(uint32_t block, uint32_t root)
 {
     uint32_t last = (block << TG_BLOCK) + (BLOCK_SIZE - 1);
@@ -100,7 +82,7 @@ static void quick(tg_tape *t, uint32_t root, double *adj, uint8_t *touched)
 {
     const tg_tape view = *t;                            /* a copy: no store through adj or touched can change it */
     uint32_t block = (root >> TG_BLOCK) + 1;
-    while ((block = flagged_below(touched, block)) != TG_NONE) {
+    while ((block = tg_flagged_below(touched, block)) != TG_NONE) {
         uint32_t first = block << TG_BLOCK;
         for (uint32_t i = last_in(block, root) + 1; i-- > first;) {
             double g = adj[i];
@@ -114,10 +96,23 @@ static void quick(tg_tape *t, uint32_t root, double *adj, uint8_t *touched)
     }
 }
 
+/* As quick, down to node low, and the adjoints stay. */
+static void quick_down_to(const tg_tape *t, uint32_t root, uint32_t low, double *adj, uint8_t *touched)
+{
+    const tg_tape view = *t;
+    uint32_t block = (root >> TG_BLOCK) + 1;
+    while ((block = tg_flagged_below(touched, block)) != TG_NONE && block >= low >> TG_BLOCK) {
+        uint32_t first = block << TG_BLOCK > low ? block << TG_BLOCK : low;
+        for (uint32_t i = last_in(block, root) + 1; i-- > first;)
+            if (adj[i] != 0.0)
+                step(&view, i, adj[i], adj, touched);
+    }
+}
+
 static int propagate(tg_tape *t, struct tg_sweep *s, tg_rule rule, void *context, fp_mode mode)
 {
     uint32_t block = (s->root >> TG_BLOCK) + 1;
-    while ((block = flagged_below(s->touched, block)) != TG_NONE) {
+    while ((block = tg_flagged_below(s->touched, block)) != TG_NONE) {
         uint32_t first = block << TG_BLOCK;
         for (uint32_t i = last_in(block, s->root) + 1; i-- > first;) {
             double g = s->adj[i];
@@ -141,7 +136,7 @@ static int propagate(tg_tape *t, struct tg_sweep *s, tg_rule rule, void *context
 static void settle(tg_tape *t, struct tg_sweep *s, int wanted)
 {
     uint32_t block = (s->root >> TG_BLOCK) + 1;
-    while ((block = flagged_below(s->touched, block)) != TG_NONE) {
+    while ((block = tg_flagged_below(s->touched, block)) != TG_NONE) {
         uint32_t first = block << TG_BLOCK, last = last_in(block, s->root);
         for (uint32_t i = first; wanted && i <= last; i++)
             if (s->adj[i] != 0.0)                       /* flush-to-zero is on: no other grad may pass through here */
@@ -169,7 +164,7 @@ static int remember(const tg_tape *t, const struct tg_sweep *s, struct tg_sweep 
 {
     size_t most = 0;
     uint32_t block = (s->root >> TG_BLOCK) + 1;
-    while ((block = flagged_below(s->touched, block)) != TG_NONE)
+    while ((block = tg_flagged_below(s->touched, block)) != TG_NONE)
         most += BLOCK_SIZE;
     if (in->undo_len + most > in->undo_cap) {
         size_t cap = 2 * in->undo_cap + most;
@@ -180,14 +175,16 @@ static int remember(const tg_tape *t, const struct tg_sweep *s, struct tg_sweep 
         in->undo_cap = cap;
     }
     block = (s->root >> TG_BLOCK) + 1;
-    while ((block = flagged_below(s->touched, block)) != TG_NONE)
+    while ((block = tg_flagged_below(s->touched, block)) != TG_NONE)
         for (uint32_t i = block << TG_BLOCK; i <= last_in(block, s->root); i++)
             if (s->adj[i] != 0.0 || i == s->root)
                 in->undo[in->undo_len++] = (struct undo){i, t->grad[i]};
     return TG_OK;
 }
 
-static int careful(tg_tape *t, struct tg_sweep *s, double seed, tg_rule rule, void *context, fp_mode mode)
+/* A sweep whose rules may run. Its adjoints stay for the caller to settle, unless it fails: then every grad is as it
+   was. */
+static int careful(tg_tape *t, struct tg_sweep *s, int wanted, tg_rule rule, void *context, fp_mode mode)
 {
     struct tg_sweep *outermost = within(t, s->thread, 1), **link;
     size_t mark = outermost ? outermost->undo_len : 0;
@@ -200,19 +197,16 @@ static int careful(tg_tape *t, struct tg_sweep *s, double seed, tg_rule rule, vo
         link = &(*link)->outer;
     *link = s->outer;
     tg_grow(t, 0, 0);
-    if (!code && outermost)
+    if (!code && outermost && wanted)
         code = remember(t, s, outermost);
-    if (!code) {
-        t->grad[s->root] = 0.0;
-        s->adj[s->root] = seed;
-    } else {
+    if (code) {
         struct tg_sweep *keeper = outermost ? outermost : s;
         for (size_t k = keeper->undo_len; k-- > mark;)
             if (keeper->undo[k].id < t->len)
                 t->grad[keeper->undo[k].id] = keeper->undo[k].grad;
         keeper->undo_len = mark;
+        settle(t, s, 0);
     }
-    settle(t, s, !code);
     return code;
 }
 
@@ -274,11 +268,60 @@ int tg_backward(tg_tape *t, uint32_t root, double seed, tg_rule rule, void *cont
     s.adj[root] = seed;
     s.touched[root >> TG_BLOCK] = 1;
     mode = flush_to_zero();
-    if (t->rules || t->sweep)
-        code = careful(t, &s, seed, rule, context, mode);
-    else {
+    if (t->rules || t->sweep) {
+        code = careful(t, &s, 1, rule, context, mode);
+        if (!code) {
+            t->grad[root] = 0.0;
+            s.adj[root] = seed;
+            settle(t, &s, 1);
+        }
+    } else {
         t->grad[root] = 0.0;
         quick(t, root, s.adj, s.touched);
+    }
+    restore_fp(mode);
+    give_back(t, &s);
+    return code;
+}
+
+int tg_adjoints(tg_tape *t, const uint32_t *roots, const double *seeds, uint32_t n_roots, const uint32_t *xs,
+                uint32_t n_xs, double *out, tg_rule rule, void *context, uint64_t thread)
+{
+    struct tg_sweep s = {.thread = thread};
+    uint32_t low = t->len;
+    fp_mode mode;
+    int code;
+    for (uint32_t k = 0; k < n_roots; k++) {
+        if (roots[k] >= t->len)
+            return TG_BAD_ID;
+        s.root = roots[k] > s.root ? roots[k] : s.root;
+    }
+    for (uint32_t k = 0; k < n_xs; k++) {
+        if (xs[k] >= t->len)
+            return TG_BAD_ID;
+        low = xs[k] < low ? xs[k] : low;
+    }
+    s.depth = t->sweep ? t->sweep->depth + 1 : 0;
+    if (s.depth > DEEPEST)
+        return TG_TOO_DEEP;
+    if (!n_roots) {
+        memset(out, 0, n_xs * sizeof *out);
+        return TG_OK;
+    }
+    code = take(t, &s);
+    if (code)
+        return code;
+    mode = flush_to_zero();
+    for (uint32_t k = 0; k < n_roots; k++)
+        tg_add_adjoint(s.adj, s.touched, roots[k], seeds ? seeds[k] : 1.0);
+    if (t->rules || t->sweep)
+        code = careful(t, &s, 0, rule, context, mode);
+    else
+        quick_down_to(t, s.root, low, s.adj, s.touched);
+    if (!code) {
+        for (uint32_t k = 0; k < n_xs; k++)
+            out[k] = xs[k] <= s.root ? s.adj[xs[k]] : 0.0;
+        settle(t, &s, 0);
     }
     restore_fp(mode);
     give_back(t, &s);

@@ -112,6 +112,9 @@ int tg_reclaim_due(const tg_tape *t, uint64_t nodes, uint64_t words);
 
 /* Add d(root)/d(v) times seed to the grad of every v that root depends on; set root's grad to seed. */
 int tg_backward(tg_tape *t, uint32_t root, double seed, tg_rule rule, void *context, uint64_t thread);
+/* The adjoints of xs, a sweep from all roots at once with these seeds, or 1 each; no grad changes, but where rules do. */
+int tg_adjoints(tg_tape *t, const uint32_t *roots, const double *seeds, uint32_t n_roots, const uint32_t *xs,
+                uint32_t n_xs, double *out, tg_rule rule, void *context, uint64_t thread);
 /* Push grad[id] one step, to the grads of the operands. */
 int tg_push_grad(tg_tape *t, uint32_t id, uint64_t thread);
 void tg_set_rule(tg_tape *t, uint32_t id, int on);
