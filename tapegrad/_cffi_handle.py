@@ -455,7 +455,9 @@ class Value:
 
     @_alone
     def _set_rule(self, rule: Any) -> None:
-        lib.tg_set_rule(_tape, _node(self), rule is not None)
+        code = lib.tg_set_rule(_tape, _node(self), rule is not None)
+        if code:
+            _refuse(code)
         _set(self, "_rule", rule)
         self._note()
 
