@@ -14,7 +14,7 @@ static inline fp_mode flush_to_zero(void)
     _mm_setcsr(old | 0x8000u);
     return old;
 }
-static inline void restore_fp(fp_mode old)     /* the flags that the sweep raised stay raised, as after any arithmetic */
+static inline void restore_fp(fp_mode old)  /* the flags that the sweep raised stay raised, as after any arithmetic */
 {
     _mm_setcsr((_mm_getcsr() & ~0x8000u) | (old & 0x8000u));
 }

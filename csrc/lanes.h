@@ -420,13 +420,12 @@ static void NAME(seeds)(tg_job *j)
 }
 
 /* The adjoints of the inputs, which are 0 again afterwards; what is added up over rows stays until the last block. */
-TG_CLONES static void NAME(collect)(tg_job *j, int last_block, double *adj,
-                                    double *tg_feed_grad(const tg_feed *, int64_t *))
+TG_CLONES static void NAME(collect)(tg_job *j, int last_block, double *adj, grad_of_feed *grad)
 {
     for (uint32_t k = 0; k < j->n_feeds; k++) {
         const tg_feed *f = j->feed + k;
         int64_t stride;
-        double *to = tg_feed_grad(f, &stride), *x = AT(adj, j->program->n_const + f->first);
+        double *to = grad(f, &stride), *x = AT(adj, j->program->n_const + f->first);
         if (!stride && !last_block)
             continue;
         for (uint32_t i = 0; to && stride && i < f->count; i += TG_TILE)
@@ -443,6 +442,12 @@ TG_CLONES static void NAME(collect)(tg_job *j, int last_block, double *adj,
         }
     }
 }
+
+static const width NAME(width) = {
+    .load = NAME(load), .values = NAME(values), .primals = NAME(primals), .tangents = NAME(tangents),
+    .seeds = NAME(seeds), .reverse = NAME(reverse), .reverse_tangents = NAME(reverse_tangents), .write = NAME(write),
+    .collect = NAME(collect),
+};
 
 #undef SHARED
 #undef AT

@@ -24,8 +24,8 @@
 
 double tg_many_primal(int op, const double *data, const uint32_t *ids, uint32_t n);     /* 0 for TG_NODE */
 
-/* Which primals the partials of a row name, first and second: those of a, of b, of the result. known, of TG_OPS bytes, is
-   zero at first and keeps what was read, for reading takes the row's text. */
+/* Which primals the partials of a row name, first and second: those of a, of b, of the result. known, of TG_OPS bytes,
+   is zero at first and keeps what was read, for reading takes the row's text. */
 enum { TG_NAMES_A = 1, TG_NAMES_B = 2, TG_NAMES_Y = 4, TG_NAMES_READ = 8 };
 int tg_names(int op, uint8_t *known);
 

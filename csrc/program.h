@@ -54,7 +54,7 @@ typedef struct tg_event {
 } tg_event;
 
 /* What there is to freeze: the nodes from start on that compute out from in, different nodes all. What is older is a
-   constant, and counted as captured where it is not older than node outer (TG_NONE: no recording is around this one). */
+   constant, and counted as captured where it is not older than node outer; TG_NONE: no recording is around this one. */
 typedef struct tg_recording {
     uint32_t start, outer, n_in, n_out, n_compared, n_events;
     const uint32_t *in, *out;
@@ -67,8 +67,8 @@ tg_program *tg_freeze(const tg_tape *t, const tg_recording *rec, int64_t *code);
 /* A program with room for this much, all zero; NULL without memory. */
 tg_program *tg_new_program(uint32_t n_const, uint32_t n_in, uint32_t n_out, uint32_t n_instr, uint32_t n_pool);
 /* Whether a program from elsewhere can be replayed, its counts but n_kept, n_live and n_guards being those it was made
-   with: TG_OK, TG_MEMORY, or TG_BAD_ID where an opcode, an index or a slot is out of bounds, a slot is read before it is
-   written, both numberings do not name the same values, or a slot that a partial needs is written again. */
+   with: TG_OK, TG_MEMORY, or TG_BAD_ID where an opcode, an index or a slot is out of bounds, a slot is read before it
+   is written, both numberings do not name the same values, or a slot that a partial needs is written again. */
 int tg_check_program(const tg_program *p);
 void tg_free_program(tg_program *p);
 /* About what its instructions cost in one lane, in additions: what calls a function counts for 16. */
@@ -84,8 +84,9 @@ typedef struct tg_feed {
 } tg_feed;
 
 /* A program as machine code, in chunks: k is the instructions first[k] .. first[k + 1] - 1. Of each pair of tables one
-   is for one lane, one for tg_lanes. A forward chunk writes kept slots; other than 0 says that a guard came out otherwise
-   or that a result is not finite, and that what it wrote is no good. Adjoints whose turn is over are 0 again. */
+   is for one lane, one for tg_lanes. A forward chunk writes kept slots; other than 0 says that a guard came out
+   otherwise or that a result is not finite, and that what it wrote is no good. Adjoints whose turn is
+   over are 0 again. */
 typedef struct tg_native {
     uint32_t n_chunks;
     const uint32_t *first;

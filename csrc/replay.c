@@ -33,6 +33,21 @@ static inline double add_up(double *x, int n)
     return x[0];
 }
 
+typedef double *grad_of_feed(const tg_feed *f, int64_t *stride);
+
+/* What lanes.h has for a block of rows of one width. */
+typedef struct {
+    void (*load)(tg_job *j, int first_block);
+    void (*values)(tg_job *j, uint32_t from, uint32_t to);
+    void (*primals)(tg_job *j, uint32_t from, uint32_t to);
+    void (*tangents)(tg_job *j, uint32_t from, uint32_t to);
+    void (*seeds)(tg_job *j);
+    void (*reverse)(tg_job *j, uint32_t from, uint32_t to);
+    void (*reverse_tangents)(tg_job *j, uint32_t from, uint32_t to);
+    void (*write)(tg_job *j, const double *from, const uint32_t *slots, uint32_t n, double *to, int64_t stride);
+    void (*collect)(tg_job *j, int last_block, double *adj, grad_of_feed *grad);
+} width;
+
 #define LANES 1
 #define NAME(x) one_##x
 #include "lanes.h"
@@ -46,7 +61,7 @@ static inline double add_up(double *x, int n)
 
 const int tg_lanes = WIDE;
 
-enum { LOAD, FORWARD, TANGENTS, REVERSE, WRITE };
+enum phase { LOAD, FORWARD, TANGENTS, WRITE, REVERSE };
 
 static double *grad_of(const tg_feed *f, int64_t *stride)
 {
@@ -101,25 +116,21 @@ void tg_finish(tg_job *j)
     j->memory = NULL;
 }
 
-static void write_out(tg_job *j)
+static void write_out(tg_job *j, const width *w)
 {
     const tg_program *p = j->program;
-    void (*write)(tg_job *, const double *, const uint32_t *, uint32_t, double *, int64_t) =
-        j->lanes == 1 ? one_write : wide_write;
     if (j->out)
-        write(j, j->primal, kept_slots(j) ? p->out : p->out + 1, p->n_out, j->out, j->out_stride);
+        w->write(j, j->primal, kept_slots(j) ? p->out : p->out + 1, p->n_out, j->out, j->out_stride);
     if (j->out_tangent)
-        write(j, j->tangent, p->out, p->n_out, j->out_tangent, j->out_tangent_stride);
+        w->write(j, j->tangent, p->out, p->n_out, j->out_tangent, j->out_tangent_stride);
 }
 
-static void collect(tg_job *j)
+static void collect(tg_job *j, const width *w)
 {
     int last = j->base + j->lanes >= j->stop;
-    void (*how)(tg_job *, int, double *, double *(*)(const tg_feed *, int64_t *)) =
-        j->lanes == 1 ? one_collect : wide_collect;
-    how(j, last, j->adj, grad_of);
+    w->collect(j, last, j->adj, grad_of);
     if (j->tangents)
-        how(j, last, j->adj_tangent, grad_tangent_of);
+        w->collect(j, last, j->adj_tangent, grad_tangent_of);
 }
 
 /* Chunks from at on, which counts them, as long as there is budget; returns how many instructions they were. */
@@ -155,16 +166,16 @@ static uint64_t native_reverse(tg_job *j, uint32_t at, uint64_t budget)
 /* The step of the machine: from phase to phase, at most budget instructions in one. Returns how many it took. */
 static uint64_t advance(tg_job *j, uint64_t budget)
 {
-    const int one = j->lanes == 1;
+    const width *w = j->lanes == 1 ? &one_width : &wide_width;
     const int native = j->native && !j->interpreted &&
                        (j->phase == FORWARD || (j->phase == REVERSE && j->seed && !j->tangents));
     const uint32_t n = native ? j->native->n_chunks : j->program->n_instr;
     uint64_t step = n - j->at < budget ? n - j->at : budget;
     const uint32_t from = j->at, to = from + (uint32_t)step;
     fp_mode mode;
-    switch (j->phase) {
+    switch ((enum phase)j->phase) {
     case LOAD:
-        (one ? one_load : wide_load)(j, j->base == j->start);
+        w->load(j, j->base == j->start);
         j->phase = FORWARD;
         j->interpreted = 0;
         j->at = 0;
@@ -174,53 +185,54 @@ static uint64_t advance(tg_job *j, uint64_t budget)
         if (native)
             step = native_forward(j, from, budget);
         else if (kept_slots(j))
-            (one ? one_primals : wide_primals)(j, from, to);
+            w->primals(j, from, to);
         else
-            (one ? one_values : wide_values)(j, from, to);
+            w->values(j, from, to);
         if (j->at == n || !j->alive) {
-            j->phase = !j->alive ? WRITE : j->tangents ? TANGENTS : WRITE;
+            j->phase = j->alive && j->tangents ? TANGENTS : WRITE;
             j->at = 0;
         }
-        return step;
+        break;
     case TANGENTS:
         mode = flush_to_zero();
-        (one ? one_tangents : wide_tangents)(j, from, to);
+        w->tangents(j, from, to);
         restore_fp(mode);
         j->at = to;
         if (to == n) {
             j->phase = WRITE;
             j->at = 0;
         }
-        return step;
+        break;
     case WRITE:
-        write_out(j);
+        write_out(j, w);
         if (j->seed)
-            (one ? one_seeds : wide_seeds)(j);
+            w->seeds(j);
         j->phase = REVERSE;
         j->at = 0;
         return 1;
-    default:                                            /* at counts what is done, from the end */
+    case REVERSE:                                       /* at counts what is done, from the end */
         if (j->seed && j->alive) {
             mode = flush_to_zero();
             j->at = to;
             if (native)
                 step = native_reverse(j, from, budget);
             else if (j->tangents)
-                (one ? one_reverse_tangents : wide_reverse_tangents)(j, n - to, n - from);
+                w->reverse_tangents(j, n - to, n - from);
             else
-                (one ? one_reverse : wide_reverse)(j, n - to, n - from);
+                w->reverse(j, n - to, n - from);
             restore_fp(mode);
         } else
             j->at = n;
         if (j->at == n) {
             if (j->seed)
-                collect(j);
+                collect(j, w);
             j->base += j->lanes;
             j->phase = LOAD;
             j->at = 0;
         }
-        return step;
+        break;
     }
+    return step;
 }
 
 int tg_run(tg_job *j, uint64_t budget)

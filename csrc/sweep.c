@@ -118,7 +118,7 @@ static int propagate(tg_tape *t, struct tg_sweep *s, tg_rule rule, void *context
             double g = s->adj[i];
             if (g == 0.0)
                 continue;
-            if (t->op[i] & TG_RULE) {
+            if (tg_has_rule(t, i)) {
                 int code;
                 restore_fp(mode);
                 code = rule(context, i);
@@ -349,17 +349,6 @@ int tg_push_grad(tg_tape *t, uint32_t id, uint64_t thread)
     settle(t, &own, 1);
     give_back(t, &own);
     return TG_OK;
-}
-
-void tg_set_rule(tg_tape *t, uint32_t id, int on)
-{
-    if (id >= t->len)
-        return;
-    if (on) {
-        t->op[id] |= TG_RULE;
-        t->rules = 1;
-    } else
-        t->op[id] &= (uint8_t)~TG_RULE;
 }
 
 double tg_read_grad(const tg_tape *t, uint32_t id, uint64_t thread)

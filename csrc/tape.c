@@ -98,6 +98,31 @@ static void set_room(tg_tape *t)
     t->room = t->recorders ? 0 : t->sweep || t->cap < t->reclaim_at ? t->cap : t->reclaim_at;
 }
 
+/* Bits of nodes that are not there are 0. */
+static int grow_rules(tg_tape *t, uint32_t cap)
+{
+    size_t before = t->rule ? t->cap / 8 + (size_t)1 : 0, bytes = cap / 8 + (size_t)1;
+    if (grow_array(&t->rule, bytes, 1))
+        return TG_MEMORY;
+    memset(t->rule + before, 0, bytes - before);
+    return TG_OK;
+}
+
+int tg_set_rule(tg_tape *t, uint32_t id, int on)
+{
+    uint8_t bit = (uint8_t)(1u << id % 8);
+    if (id >= t->len)
+        return TG_BAD_ID;
+    if (on && !t->rule && grow_rules(t, t->cap))
+        return TG_MEMORY;
+    if (on)
+        t->rule[id / 8] |= bit;
+    else if (t->rule)
+        t->rule[id / 8] &= (uint8_t)~bit;
+    t->rules |= on;
+    return TG_OK;
+}
+
 int tg_grow(tg_tape *t, uint64_t nodes, uint64_t words)
 {
     if (t->len + nodes > t->cap) {
@@ -106,7 +131,8 @@ int tg_grow(tg_tape *t, uint64_t nodes, uint64_t words)
             return TG_FULL;
         if (grow_array(&t->op, cap, sizeof *t->op) || grow_array(&t->a, cap, sizeof *t->a) ||
             grow_array(&t->b, cap, sizeof *t->b) || grow_array(&t->data, cap, sizeof *t->data) ||
-            grow_array(&t->grad, cap, sizeof *t->grad) || grow_array(&t->owner, cap, sizeof *t->owner))
+            grow_array(&t->grad, cap, sizeof *t->grad) || grow_array(&t->owner, cap, sizeof *t->owner) ||
+            (t->rule && grow_rules(t, cap)))
             return TG_MEMORY;
         t->cap = cap;
     }
@@ -179,6 +205,8 @@ void tg_pop(tg_tape *t)
     uint32_t n = t->len;
     while (n > 0 && !t->owner[n - 1])
         n--;
+    for (uint32_t i = n; t->rules && i < t->len; i++)
+        tg_set_rule(t, i, 0);
     t->len = n;
     trim_pool(t);
     if (n == 0)
@@ -210,7 +238,7 @@ int tg_node_bytes(int swept)
 
 uint64_t tg_bytes(const tg_tape *t)
 {
-    return t->cap * (uint64_t)tg_node_bytes(0) + t->pool_cap * (uint64_t)sizeof *t->pool +
+    return t->cap * (uint64_t)tg_node_bytes(0) + (t->rule ? t->cap / 8 + 1 : 0) + t->pool_cap * (uint64_t)sizeof *t->pool +
            t->adj_cap * (uint64_t)sizeof *t->adj + (t->adj_cap >> TG_BLOCK);
 }
 
@@ -285,14 +313,17 @@ static int64_t slide(tg_tape *t, uint32_t *map, void (*dropped)(void *, void *),
     t->last_many = TG_NONE;
     t->rules = 0;
     for (uint32_t i = 0; i < old; i++) {
-        int op = t->op[i] & TG_OPCODE;
+        int op = t->op[i] & TG_OPCODE, ruled = tg_has_rule(t, i);
+        if (ruled)
+            tg_set_rule(t, i, 0);
         if (!(t->op[i] & TG_MARK)) {
             if (t->owner[i] && dropped)
                 dropped(context, t->owner[i]);
             continue;
         }
         t->op[n] = (uint8_t)(t->op[i] & ~TG_MARK);
-        t->rules |= (t->op[n] & TG_RULE) != 0;
+        if (ruled)
+            tg_set_rule(t, n, 1);
         if (tg_is_many(op)) {
             uint32_t from = t->a[i], count = t->b[i], to = t->pool_len + 1;
             t->pool[t->pool_len] = t->last_many;
@@ -334,6 +365,7 @@ int64_t tg_forget(tg_tape *t, void (*dropped)(void *, void *), void *context)
         if (t->op[i] & TG_MARK) {
             t->op[i] = TG_LEAF | TG_MARK;
             t->a[i] = t->b[i] = 0;
+            tg_set_rule(t, i, 0);
         }
     return slide(t, map, dropped, context);
 }

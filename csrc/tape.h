@@ -2,13 +2,14 @@
 
     Node i is (op, a, b, data, grad, owner), kept as parallel arrays:
 
-        op     1 byte    opcode in bits 0-5, TG_RULE, TG_MARK
+        op     1 byte    opcode in bits 0-6, TG_MARK
         a, b   2 x 4     operand ids; of one operand twice the same; for a many-operand node the pool index of the first
                          operand, and their count; for a leaf whether it was written as an int (x ** 2), and 0
         data   8         primal
         grad   8         accumulated derivative, what Python sees as .grad
         owner  8         0: nobody; even: the live handle; odd: what a dead handle left with the node (TG_LEFT)
-                         = 33 bytes; 41.004 once a sweep has been (adjoint 8, 1 flag a block of 256)
+                         = 33 bytes; 41.004 once a sweep has been (adjoint 8, 1 flag a block of 256), and a bit more
+                         once there is a rule
 
     Invariant: operands have smaller ids than results, so walking ids downwards is a reverse topological order.
     A many-operand node keeps its operand ids in the pool, 4 bytes each, after one word with the id of the many-operand
@@ -28,7 +29,7 @@
 
 /* cdef: begin */
 #define TG_NONE 0xFFFFFFFFu     /* no id, no slot */
-#define TG_OPCODE 0x3Fu         /* the opcode in a byte of op */
+#define TG_OPCODE 0x7Fu         /* the opcode in a byte of op */
 
 enum {                      /* codes; Python's side of them is tapegrad/_refusals.py */
     TG_OK = 0,
@@ -51,13 +52,14 @@ typedef struct tg_tape {
     uint32_t *a, *b;
     double *data, *grad;
     void **owner;
+    uint8_t *rule;              /* a bit a node: a Python rule stands in for the slope; NULL before the first */
     uint32_t *pool, pool_len, pool_cap;
     uint32_t last_many;         /* the newest many-operand node */
     double *adj;                /* all zero between sweeps; adj_cap entries */
     uint8_t *touched;           /* one byte a block: some adjoint in it may not be zero */
     uint64_t adj_cap;
     int adj_busy;
-    int rules;                  /* a node may have TG_RULE */
+    int rules;                  /* a node may have a rule */
     uint32_t recorders;         /* programs being recorded: every record takes the slow path, ids stay */
     struct tg_sweep *sweep;     /* the innermost sweep that is calling a rule */
     uint64_t reclaims;
@@ -117,7 +119,8 @@ int tg_adjoints(tg_tape *t, const uint32_t *roots, const double *seeds, uint32_t
                 uint32_t n_xs, double *out, tg_rule rule, void *context, uint64_t thread);
 /* Push grad[id] one step, to the grads of the operands. */
 int tg_push_grad(tg_tape *t, uint32_t id, uint64_t thread);
-void tg_set_rule(tg_tape *t, uint32_t id, int on);
+/* Let a rule stand in for the slope of a node, or no more: TG_OK, TG_BAD_ID, or TG_MEMORY for the first. */
+int tg_set_rule(tg_tape *t, uint32_t id, int on);
 /* What .grad means for this thread now: the adjoint of the sweep whose rule is running, else the grad. */
 double tg_read_grad(const tg_tape *t, uint32_t id, uint64_t thread);
 void tg_write_grad(tg_tape *t, uint32_t id, uint64_t thread, double grad);
@@ -147,14 +150,13 @@ enum {                      /* opcodes: a leaf, a node made by hand (operands, n
     TG_OPS
 };
 
-#define TG_RULE 0x40u       /* a Python rule stands in for the slope */
 #define TG_MARK 0x80u       /* within reclaim: held */
 #define TG_BLOCK 8          /* log2 of the nodes that share a touched flag */
 
 #define TG_LEFT(owner) ((uintptr_t)(owner) & 1)         /* left by a dead handle */
 #define TG_LIVE(owner) ((owner) && !TG_LEFT(owner))
 
-_Static_assert(TG_OPS <= TG_OPCODE + 1, "opcodes have six bits");
+_Static_assert(TG_OPS <= TG_OPCODE + 1, "opcodes have seven bits");
 
 /* Whether a node's operands are in the pool. */
 static inline int tg_is_many(int op)
@@ -175,6 +177,8 @@ static inline int tg_is_passive(int op)
     default: return 0;
     }
 }
+
+static inline int tg_has_rule(const tg_tape *t, uint32_t id) { return t->rule && t->rule[id / 8] >> id % 8 & 1; }
 
 /* Append a node. There must be room. */
 static inline uint32_t tg_push(tg_tape *t, int op, uint32_t a, uint32_t b, double data)

@@ -134,6 +134,7 @@ static PyObject *get_backward(PyObject *self, void *unused)
 static int set_backward(PyObject *self, PyObject *rule, void *unused)
 {
     Value *v = (Value *)self;
+    int code;
     (void)unused;
     if (!has_node(v))
         return -1;
@@ -141,10 +142,17 @@ static int set_backward(PyObject *self, PyObject *rule, void *unused)
         tg_wrong_type("_backward must be callable", rule);
         return -1;
     }
-    if (tg_note_escape("_backward was set: a replay differentiates the operation itself") ||
-        tg_set_attribute(v, tg_rule_name, rule))
+    if (tg_note_escape("_backward was set: a replay differentiates the operation itself"))
         return -1;
-    tg_set_rule(T, v->id, rule != NULL);
+    code = tg_set_rule(T, v->id, rule != NULL);
+    if (code) {
+        tg_raise(code, TG_LEAF, 0.0, 0.0);
+        return -1;
+    }
+    if (tg_set_attribute(v, tg_rule_name, rule)) {      /* there was none before, or it could not fail */
+        tg_set_rule(T, v->id, 0);
+        return -1;
+    }
     return 0;
 }
 

@@ -117,7 +117,9 @@ class Attributes(Handle):
 
     @alone
     def _set_rule(self, rule: Any) -> None:
-        lib.tg_set_rule(tape, node(self), rule is not None)
+        code = lib.tg_set_rule(tape, node(self), rule is not None)
+        if code:
+            refuse(code)
         _set(self, "_rule", rule)
         keep_attributes(self)
 

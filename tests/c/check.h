@@ -22,7 +22,7 @@ static tg_tape new_tape(void)
 
 static void free_tape(tg_tape *t)
 {
-    free(t->op), free(t->a), free(t->b), free(t->data), free(t->grad), free(t->owner), free(t->pool);
+    free(t->op), free(t->a), free(t->b), free(t->data), free(t->grad), free(t->owner), free(t->rule), free(t->pool);
     tg_free_adjoints(t);
     *t = new_tape();
 }

@@ -156,7 +156,7 @@ static void rules_run_in_the_sweep(void)
         for (uint32_t i = 0; i < 4; i++)
             t.grad[i] = grad[i];
         t.owner[root] = OWNER;
-        tg_set_rule(&t, y, 1);
+        CHECK(tg_set_rule(&t, y, 1) == TG_OK);
         CHECK(tg_backward(&t, root, 1.0, square_rule, &s, 1) == (s.fail ? TG_RAISED : TG_OK));
         if (s.fail)
             for (uint32_t i = 0; i < 4; i++)
@@ -169,6 +169,28 @@ static void rules_run_in_the_sweep(void)
         CHECK(!t.sweep && !t.adj_busy);
         free_tape(&t);
     }
+}
+
+static void rules_move_and_go_with_their_nodes(void)
+{
+    tg_tape t = new_tape();
+    uint32_t gone = leaf(&t, 0.0), x = leaf(&t, 3.0), y = op(&t, TG_NEG, x, x);
+    CHECK(tg_set_rule(&t, gone, 1) == TG_OK && tg_set_rule(&t, y, 1) == TG_OK && tg_set_rule(&t, 3, 1) == TG_BAD_ID);
+    for (int k = 0; k < 3000; k++)                      /* the arrays grow */
+        x = op(&t, TG_NEG, x, x);
+    CHECK(tg_has_rule(&t, gone) && !tg_has_rule(&t, 1) && tg_has_rule(&t, y) && !tg_has_rule(&t, x));
+    t.owner[y] = OWNER;
+    tg_mark_owned(&t);
+    tg_mark_operands(&t, NULL, NULL);
+    CHECK(tg_slide(&t, NULL, NULL) == 3001 && t.len == 2);
+    CHECK(!tg_has_rule(&t, 0) && tg_has_rule(&t, 1) && !tg_has_rule(&t, 2) && t.rules);
+    t.owner[1] = NULL;
+    t.owner[0] = OWNER;
+    tg_pop(&t);
+    y = op(&t, TG_NEG, 0, 0);
+    CHECK(y == 1 && !tg_has_rule(&t, y));
+    CHECK(tg_set_rule(&t, y, 1) == TG_OK && tg_set_rule(&t, y, 0) == TG_OK && !tg_has_rule(&t, y));
+    free_tape(&t);
 }
 
 /* Fail each allocation in turn: a code comes back, and the tape goes on. */
@@ -213,6 +235,7 @@ int main(void)
     adjoints_below_normal_count_as_zero();
     reclaim_keeps_what_is_held();
     rules_run_in_the_sweep();
+    rules_move_and_go_with_their_nodes();
     every_allocation_may_fail();
     return summary();
 }

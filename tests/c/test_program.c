@@ -31,7 +31,7 @@ static int64_t everything(tg_tape *t, const uint32_t in[INPUTS], uint32_t out[OU
     TRY(unit, tg_record_number(t, TG_ADD, y, 0.2, 1, 0));
     compared[0] = unit;
     for (int o = TG_NODE + 1; o < TG_OPS; o++) {
-        if (o == TG_POWK)
+        if (tg_is_passive(o))
             TRY(all[n], tg_record_number(t, o, unit, 2.5, 0, 0));
         else if (!tg_is_many(o))
             TRY(all[n], tg_record(t, o, unit, o == TG_POW || o == TG_DIV ? unit : in[o % 3]));
