@@ -71,7 +71,7 @@ static PyObject *record_plain(int op, PyObject *xs, PyObject *ys, PyObject *last
     Value *v;
     if (n < 1 || m < 0 || total >= TG_NONE || tg_grad_off())
         return NULL;
-    leaves = (uint64_t)plain_leaves(xs) + (uint64_t)(ys ? plain_leaves(ys) : 0);
+    leaves = (uint64_t)plain_leaves(xs) + (uint64_t)(ys ? plain_leaves(ys) : 0) + (last != NULL);
     if (!tg_make_room(leaves + 1, total + 1))
         return NULL;
     v = tg_new_handle();
@@ -247,8 +247,7 @@ failed:
     return NULL;
 }
 
-static PyObject *module_affine(PyObject *module, PyObject *const *args, Py_ssize_t count,
-                               PyObject *keywords)
+static PyObject *module_affine(PyObject *module, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
 {
     static const char *const names[] = {"W", "b", "x", "activation", NULL};
     PyObject *given[4] = {NULL, NULL, NULL, Py_None}, *W, *b, *x, *rows = NULL, *outputs = NULL;
