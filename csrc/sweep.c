@@ -159,7 +159,8 @@ static struct tg_sweep *within(const tg_tape *t, uint64_t thread, int outermost)
     return found;
 }
 
-/* Note the grads that settling s will change. */
+/* Add the grads that settling s will change to the undo list of `in`: TG_OK, or TG_MEMORY with the list as it was. A
+   rule may sweep many times: the list doubles, so that this takes time in proportion. */
 static int remember(const tg_tape *t, const struct tg_sweep *s, struct tg_sweep *in)
 {
     size_t most = 0;

@@ -57,7 +57,8 @@ class Tape:
         """Remove the nodes that no live Value depends on, now.
 
         Returns:
-            How many nodes went; 0 while a sweep is running a rule.
+            How many nodes went; 0 while a sweep is running a rule or a program is being recorded, in any thread:
+            what they know of nodes is their place on the tape.
 
         Raises:
             MemoryError: no memory for the renumbering; nothing has changed.
@@ -68,7 +69,7 @@ class Tape:
         """Forget all history: live Values become leaves with their data and grad.
 
         Raises:
-            RuntimeError: a sweep is running a rule.
+            RuntimeError: a sweep is running a rule or a program is being recorded, in any thread; nothing has changed.
             MemoryError: no memory for the renumbering; nothing has changed.
         """
         handle.reset()

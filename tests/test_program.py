@@ -888,6 +888,30 @@ def test_the_tape_cannot_be_reset_while_recording():
     tape.reset()
 
 
+def test_nothing_is_collected_while_recording():
+    freed = []
+
+    def f(x):
+        last = [x * k for k in range(5)][-1]  # the others are dead, in the middle of the tape
+        freed.append(tape.collect())
+        return last * 2
+
+    assert record(f, 1.0)(2.0) == 16.0
+    assert freed == [0]
+
+
+def test_a_loss_was_recorded_where_it_was_called():
+    def f(x, y):
+        a = tapegrad.mse([x, y], [y, 1.0])
+        b = tapegrad.cross_entropy([x, 2.0, y], 1)
+        return a * tapegrad.logsumexp([b, x]) + tapegrad.softmax([x, y])[0]
+
+    listing = str(record(f, 1.0, 2.0)).splitlines()
+    for name, offset in (("dot", 1), ("logsumexp", 2), ("logsumexp", 3)):
+        assert any(f"{name}(" in line and line.endswith(line_of(f, offset)) for line in listing), (name, listing)
+    assert all(f.__code__.co_filename in line for line in listing if line.startswith("  %"))
+
+
 # ---- wrong arguments ----
 
 

@@ -6,9 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/*  The quick way: where all operands are Values in lists and tuples, nothing that is read runs Python code, so ids go
-    straight to the pool and nothing has to be held. Where it finds anything else it takes back what it has recorded
-    and returns NULL without an exception, and the general way starts over.  */
+/*  The quick way: where all operands are Values and floats in lists and tuples, nothing that is read runs Python code:
+    ids go straight to the pool and nothing has to be held. Where it finds anything else it takes back what it has
+    recorded and returns NULL without an exception, and the general way starts over.  */
 
 #if defined(__GNUC__)
 #define PREFETCH(p) __builtin_prefetch(p)
@@ -22,16 +22,28 @@ static Py_ssize_t plain_size(PyObject *o)
     return PyList_CheckExact(o) ? PyList_Size(o) : PyTuple_CheckExact(o) ? PyTuple_Size(o) : -1;
 }
 
-static int plain_id(PyObject *item, uint32_t *id)
+/* How many leaves a list or tuple may need: none if it starts with a Value. */
+static Py_ssize_t plain_leaves(PyObject *o)
 {
-    if (!is_value(item) || ((Value *)item)->id == TG_NONE)
+    Py_ssize_t n = plain_size(o);
+    return n < 1 || is_value(PyList_CheckExact(o) ? PyList_GetItem(o, 0) : PyTuple_GetItem(o, 0)) ? 0 : n;
+}
+
+/* The id of a Value, or of a new leaf for a float while there are fewer than so many nodes: 1, or 0. */
+static inline int plain_id(PyObject *item, uint32_t *id, uint32_t most)
+{
+    if (is_value(item)) {
+        *id = ((Value *)item)->id;
+        return *id != TG_NONE;
+    }
+    if (!PyFloat_CheckExact(item) || T->len >= most)
         return 0;
-    *id = ((Value *)item)->id;
+    *id = tg_push(T, TG_LEAF, 0, 0, PyFloat_AsDouble(item));
     return 1;
 }
 
-/* The ids of its n items if all of them are Values: 1, or 0. */
-static int plain_ids(PyObject *o, Py_ssize_t n, uint32_t *ids)
+/* The ids of n items: 1, or 0. */
+static int plain_ids(PyObject *o, Py_ssize_t n, uint32_t *ids, uint32_t most)
 {
     PyObject *(*get)(PyObject *, Py_ssize_t) = PyList_CheckExact(o) ? PyList_GetItem : PyTuple_GetItem;
     PyObject *ahead[16];                /* the handles of a long list are in no cache: ask for some at a time */
@@ -44,7 +56,7 @@ static int plain_ids(PyObject *o, Py_ssize_t n, uint32_t *ids)
             PREFETCH(ahead[i]);
         }
         for (Py_ssize_t i = 0; i < m; i++)
-            if (!plain_id(ahead[i], ids + k + i))
+            if (!plain_id(ahead[i], ids + k + i, most))
                 return 0;
     }
     return 1;
@@ -54,21 +66,27 @@ static int plain_ids(PyObject *o, Py_ssize_t n, uint32_t *ids)
 static PyObject *record_plain(int op, PyObject *xs, PyObject *ys, PyObject *last)
 {
     Py_ssize_t n = plain_size(xs), m = ys ? plain_size(ys) : 0;
-    uint64_t total = (uint64_t)n + (uint64_t)m + (last != NULL);
-    uint32_t *ids;
+    uint64_t total = (uint64_t)n + (uint64_t)m + (last != NULL), leaves;
+    uint32_t *ids, most;
     Value *v;
-    if (n < 1 || m < 0 || total >= TG_NONE || tg_grad_off() || !tg_make_room(1, total + 1))
+    if (n < 1 || m < 0 || total >= TG_NONE || tg_grad_off())
+        return NULL;
+    leaves = (uint64_t)plain_leaves(xs) + (uint64_t)(ys ? plain_leaves(ys) : 0) + (last != NULL);
+    if (!tg_make_room(leaves + 1, total + 1))
         return NULL;
     v = tg_new_handle();
     if (!v)
         return NULL;
-    ids = tg_push_many(T, op, (uint32_t)total);
-    if (plain_ids(xs, n, ids) && (!ys || plain_ids(ys, m, ids + n)) && (!last || plain_id(last, ids + n + m))) {
+    ids = T->pool + T->pool_len + 1;    /* where tg_push_many will have them */
+    most = T->len + (uint32_t)leaves;
+    if (plain_ids(xs, n, ids, most) && (!ys || plain_ids(ys, m, ids + n, most)) &&
+        (!last || plain_id(last, ids + n + m, most))) {
+        tg_push_many(T, op, (uint32_t)total);
         T->data[T->len - 1] = tg_many_primal(op, T->data, ids, (uint32_t)total);
         return own(v, T->len - 1);
     }
     tg_pop(T);
-    Py_DECREF(v);
+    Py_DECREF((PyObject *)v);
     return NULL;
 }
 
@@ -207,17 +225,13 @@ static PyObject *affine_plain(PyObject *W, PyObject *b, PyObject *x, int op)
         goto failed;
     if (PyList_Size(W) != m || PyList_Size(x) != n || (biased && PyList_Size(b) != m))
         goto failed;
-    for (Py_ssize_t k = 0; k < n; k++) {
-        PyObject *item = PyList_GetItem(x, k);
-        if (PyFloat_Check(item))
-            ids[k] = tg_push(T, TG_LEAF, 0, 0, PyFloat_AsDouble(item));
-        else if (!plain_id(item, ids + k))
+    for (Py_ssize_t k = 0; k < n; k++)
+        if (!plain_id(PyList_GetItem(x, k), ids + k, T->len + 1))
             goto failed;
-    }
     for (Py_ssize_t i = 0; i < m; i++) {
         PyObject *row = PyList_GetItem(W, i);
         uint32_t *operands = tg_push_many(T, TG_DOT, width), dot = T->len - 1;
-        if (!plain_ids(row, n, operands) || (biased && !plain_id(PyList_GetItem(b, i), operands + 2 * n)))
+        if (!plain_ids(row, n, operands, 0) || (biased && !plain_id(PyList_GetItem(b, i), operands + 2 * n, 0)))
             goto failed;
         memcpy(operands + n, ids, (size_t)n * sizeof *ids);
         T->data[dot] = tg_dot(T->data, operands, width);
@@ -233,8 +247,7 @@ failed:
     return NULL;
 }
 
-static PyObject *module_affine(PyObject *module, PyObject *const *args, Py_ssize_t count,
-                               PyObject *keywords)
+static PyObject *module_affine(PyObject *module, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
 {
     static const char *const names[] = {"W", "b", "x", "activation", NULL};
     PyObject *given[4] = {NULL, NULL, NULL, Py_None}, *W, *b, *x, *rows = NULL, *outputs = NULL;

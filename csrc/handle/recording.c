@@ -2,8 +2,8 @@
     which nodes, and what went past the tape.
 
     Recordings of one thread may lie within each other; the innermost is told. What another thread records meanwhile is
-    marked as foreign: what that compared is not known here. While there is one anywhere, the tape
-    has no room, so that every record takes the slow path, and keeps its ids.  */
+    marked as foreign: what that compared is not known here. While there is one anywhere, the tape has no room, so that
+    every record takes the slow path, and keeps its ids.  */
 #include "recording.h"
 
 #include "operands.h"

@@ -1,0 +1,81 @@
+"""The two handles: the same functions, signatures and documentation; and the order in which the files stand on each
+other."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import pathlib
+import re
+
+import pytest
+from reference import UNARY
+from tapegrad._core import lib
+
+import tapegrad
+
+ROOT = pathlib.Path(tapegrad.__file__).parent.parent
+ORDER = "handle operands recording held operations attributes value many bulk".split()
+MEMBERS = ["data", "grad", "operands", "_op", "_prev", "_backward", "_push_grad", "backward"]
+MEMBERS += [name for name in UNARY if hasattr(math, name) or name in ("relu", "sigmoid", "softplus")]
+
+
+@pytest.fixture(scope="module")
+def both():
+    """The modules of both handles; neither records anything here."""
+    if not hasattr(lib, "tg_make_c_handle"):
+        pytest.skip("the C handle is built on CPython with a GIL only")
+    assert lib.tg_make_c_handle() == 0
+    from tapegrad import _c_handle, _cffi_handle
+
+    return _c_handle, _cffi_handle
+
+
+def parameters(function):
+    """Names, kinds and defaults."""
+    return [(p.name, p.kind, p.default) for p in inspect.signature(function).parameters.values()]
+
+
+def test_both_handles_offer_the_same_names(both):
+    first, second = ({name for name in vars(module) if not name.startswith("_")} for module in both)
+    assert first == set(both[1].__all__)
+    assert second - first <= set(ORDER)  # its files
+
+
+@pytest.mark.parametrize("name", ["dot", "sum", "affine", "softmax", "leaves", "zero_grad"])
+def test_a_function_has_one_signature_and_one_documentation(both, name):
+    first, second = (getattr(module, name) for module in both)
+    assert parameters(first) == parameters(second)
+    assert inspect.getdoc(first) == inspect.getdoc(second) is not None
+
+
+def test_value_has_one_signature_and_one_documentation(both):
+    first, second = (module.Value for module in both)
+    assert parameters(first) == parameters(second.__init__)[1:]
+    assert inspect.getdoc(first) == inspect.getdoc(second) is not None
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_a_member_of_value_has_one_signature_and_one_documentation(both, name):
+    first, second = (inspect.getattr_static(module.Value, name) for module in both)
+    assert inspect.getdoc(first) == inspect.getdoc(second) is not None
+    assert inspect.isroutine(first) == inspect.isroutine(second)
+    if inspect.isfunction(second):
+        assert parameters(first) == parameters(second)
+
+
+def included(path):
+    """The files of its own folder that a file of a handle stands on."""
+    text = path.read_text(encoding="utf-8")
+    names = re.findall(r'^#include "(\w+)\.h"|^from \.(\w+) import|^from \. import (\w+)', text, re.MULTILINE)
+    return {name for found in names for name in found if name in ORDER and name != path.stem}
+
+
+@pytest.mark.parametrize("folder", ["csrc/handle", "tapegrad/_cffi_handle"])
+def test_every_file_of_a_handle_stands_on_earlier_ones_alone(folder):
+    if not (ROOT / folder).exists():
+        pytest.skip("an installed package has no csrc")
+    paths = [path for path in (ROOT / folder).iterdir() if path.stem in ORDER and path.suffix in (".c", ".h", ".py")]
+    assert {path.stem for path in paths} == set(ORDER)
+    for path in paths:
+        assert included(path) <= set(ORDER[: ORDER.index(path.stem)]), path
