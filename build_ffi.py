@@ -24,12 +24,12 @@ C_HANDLE = platform.python_implementation() == "CPython" and not sysconfig.get_c
 
 HANDLES = ("c", "cffi") if C_HANDLE else ("cffi",)
 
-CORE = ["csrc/tape.c", "csrc/ops.c", "csrc/sweep.c", "csrc/optim.c", "csrc/freeze.c", "csrc/program.c", "csrc/replay.c"]
+CORE = [f"csrc/{name}.c" for name in "tape ops sweep gradient optim freeze program replay".split()]
 HANDLE = sorted(f"csrc/handle/{path.name}" for path in (CSRC / "handle").glob("*.c"))
 SOURCES = CORE + (HANDLE if C_HANDLE else [])
-DEPENDS = ["csrc/ops.def", *sorted(path.relative_to(ROOT).as_posix() for path in CSRC.rglob("*.h"))]
+DEPENDS = ["csrc/formulas.def", "csrc/ops.def", *sorted(path.relative_to(ROOT).as_posix() for path in CSRC.rglob("*.h"))]
 
-HEADERS = ("tape.h", "program.h")
+HEADERS = ("tape.h", "gradient.h", "program.h")
 
 # -ffp-contract=off: no fused multiply-add, the same bits on every machine.
 FLAGS = [] if os.name == "nt" else ["-std=c11", "-O2", "-ffp-contract=off", "-fvisibility=hidden"]
@@ -47,7 +47,9 @@ def declarations() -> str:
 
 def preamble() -> str:
     """What cffi's part of the extension includes, and the text of scalar.h, which generated C carries a copy of."""
-    lines = (CSRC / "scalar.h").read_text(encoding="utf-8").splitlines()
+    scalar, formulas = (CSRC / name for name in ("scalar.h", "formulas.def"))
+    text = scalar.read_text(encoding="utf-8").replace('#include "formulas.def"\n', formulas.read_text(encoding="utf-8"))
+    lines = text.splitlines()
     text = "\n".join(json.dumps(line + "\n") for line in lines)
     includes = "".join(f'#include "{name}"\n' for name in HEADERS)
     made = "int tg_make_c_handle(void);\n" if C_HANDLE else ""

@@ -16,7 +16,7 @@ typedef struct {
     uint32_t op, a, b, where;   /* a constant is a TG_LEAF */
     uint32_t uses, last;        /* last: the instruction that uses it last */
     uint32_t kept, live;        /* slots of the result; of a guard what tg_instr has in y and live_y */
-    uint8_t is_out, retained;
+    uint8_t is_out, retained, quiet;
 } node;
 
 typedef struct {
@@ -26,6 +26,7 @@ typedef struct {
     uint32_t len, pool_len, mask;
     uint32_t folded, shared, fused, captured, foreign;
     uint8_t named[TG_OPS];      /* see tg_names */
+    uint8_t quiet;              /* what comes is of a recorded sweep */
 } draft;
 
 /* ---- the draft ---- */
@@ -58,9 +59,10 @@ static uint32_t intern(draft *d, uint32_t op, uint32_t a, uint32_t b, double val
     for (; d->table[h]; h = (h + 1) & d->mask)
         if (same(d, d->table[h] - 1, op, a, b)) {
             d->shared += op != TG_LEAF;
+            d->node[d->table[h] - 1].quiet &= d->quiet;
             return d->table[h] - 1;
         }
-    d->node[d->len] = (node){.op = op, .a = a, .b = b, .where = where};
+    d->node[d->len] = (node){.op = op, .a = a, .b = b, .where = where, .quiet = d->quiet};
     d->value[d->len] = value;
     d->table[h] = ++d->len;
     return d->len - 1;
@@ -135,6 +137,12 @@ static uint32_t many_of(draft *d, int op, uint32_t *ids, uint32_t n, double valu
     uint32_t half = n / 2, y;
     switch (op) {
     case TG_DOT: return dot_of(d, ids, n, value, where);
+    case TG_WHERE:
+        if (is_constant(d, ids[0])) {
+            d->folded++;
+            return ids[d->value[ids[0]] != 0.0 ? 1 : 2];
+        }
+        return many_ids(d, op, ids, n, value, where);
     case TG_CROSS_ENTROPY:
         y = many_ids(d, TG_LOGSUMEXP, ids, n - 1, tg_logsumexp(d->value, ids, n - 1), where);
         return two(d, TG_SUB, y, ids[n - 1], value, where);
@@ -267,6 +275,7 @@ static void draft_up(const tg_tape *t, const tg_recording *rec, reach *r, draft 
         while (at < rec->n_events && rec->event[at].id <= i)
             at++;
         where = at ? rec->event[at - 1].where : 0;
+        d->quiet = at && rec->event[at - 1].quiet;
         op = t->op[i] & TG_OPCODE;
         d->captured += i < rec->start && i >= rec->outer;
         if (where == TG_FOREIGN) {
@@ -275,6 +284,8 @@ static void draft_up(const tg_tape *t, const tg_recording *rec, reach *r, draft 
         }
         if (i < rec->start || op == TG_LEAF || op == TG_NODE)
             a = constant(d, t->data[i]);
+        else if (op == TG_COPY)
+            a = numbered(r, t->a[i]);
         else if (tg_is_many(op)) {
             uint32_t n = tg_operands(t, i, ids, r->widest);
             for (uint32_t k = 0; k < n; k++)
@@ -397,7 +408,7 @@ static void survey(draft *d, tg_program *size)
         }
         for (uint32_t k = 0; k < m; k++) {
             d->node[ids[k]].last = at;
-            if (n->op != TG_DOT || m % 2 == 0 || k < m - 1)     /* a bias is only added */
+            if (!tg_is_many((int)n->op) || tg_names_operand((int)n->op, k, m))
                 d->node[ids[k]].retained |= (named & (k == 0 ? TG_NAMES_A : TG_NAMES_B)) != 0;
         }
         if (m == 1 && named & TG_NAMES_B)
@@ -438,7 +449,7 @@ static void emit(draft *d, tg_program *p, slots *kept, slots *live)
         tg_instr *s = p->instr + at;
         if (n->op == GONE || fixed(n))
             continue;
-        s->op = n->op;
+        s->op = n->op | (n->quiet && tg_can_refuse((int)n->op) ? TG_QUIET : 0);
         s->where = n->where;
         if (n->op != TG_GUARD) {
             n->kept = n->retained ? kept->n++ : take(kept);

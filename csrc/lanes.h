@@ -8,7 +8,7 @@
 
 #define AT(array, slot) ((array) + (size_t)(slot) * LANES)
 #define EACH for (int l = 0; l < LANES; l++)
-#define WEIGHED(g, partial) ((g) == 0.0 ? 0.0 : (g) * (partial))
+#define WEIGHED(g, partial) ((g) == 0.0 || TG_FLAT(partial) ? 0.0 : (g) * (partial))
 
 /* Forward a partial of 0 passes nothing on either: its adjoint would be 0. */
 #define SLOPE(t, partial) ((partial) == 0.0 ? 0.0 : WEIGHED(t, partial))
@@ -33,8 +33,11 @@ static void NAME(out)(tg_job *j, uint32_t at, uint32_t lanes, const double *a, c
 
 static void NAME(check)(tg_job *j, uint32_t at, const double *a, const double *b, double *y)
 {
+    const tg_instr *s = j->program->instr + at;
     uint32_t refused = 0;
-    EACH if (!isfinite(y[l]) && tg_refusal((int)j->program->instr[at].op, a[l], b[l], y[l])) {
+    if (s->op & TG_QUIET)
+        return;
+    EACH if (!isfinite(y[l]) && tg_refusal(tg_row(s), a[l], b[l], y[l])) {
         refused |= 1u << l;
         if (j->nan_errors)
             y[l] = NAN;
@@ -64,7 +67,7 @@ TG_INLINE void NAME(forward)(tg_job *j, uint32_t from, uint32_t to, int live)
         double *Y = AT(v, live ? s->live_y : s->y);
 #define A AT(v, live ? s->live_a : s->a)
 #define B AT(v, live ? s->live_b : s->b)
-        switch (s->op) {
+        switch (tg_row(s)) {
 #define TG_FEW(NAME_, method, aliases, symbol, refusal, doc, primal, ...)                                              \
     case TG_##NAME_: {                                                                                                 \
         const double *xa = A, *xb = B;                                                                                 \
@@ -110,6 +113,12 @@ TG_INLINE void NAME(forward)(tg_job *j, uint32_t from, uint32_t to, int live)
                 Y[l] = isfinite(top) ? top + log(y) : top;
             }
             break;
+        case TG_WHERE: {
+            const double *c = AT(v, pool[0]), *xa = AT(v, pool[2]), *xb = AT(v, pool[4]);
+            EACH t[l] = c[l] != 0.0 ? xa[l] : xb[l];
+            EACH Y[l] = t[l];
+            break;
+        }
         case TG_GUARD: {
             const double *xa = A, *xb = B;
             uint32_t other = 0;
@@ -139,7 +148,7 @@ TG_CLONES static void NAME(tangents)(tg_job *j, uint32_t from, uint32_t to)
     for (uint32_t k = from; k < to; k++) {
         const tg_instr *s = p->instr + k;
         const uint32_t *pool = p->pool + 2 * (size_t)s->a;
-        switch (s->op) {
+        switch (tg_row(s)) {
 #define TG_FEW(NAME_, method, aliases, symbol, refusal, doc, primal, da, db, ...)                                      \
     case TG_##NAME_: {                                                                                                 \
         const double *xa = AT(v, s->a), *xb = AT(v, s->b), *xy = AT(v, s->y), *ta = AT(d, s->a), *tb = AT(d, s->b);    \
@@ -168,6 +177,11 @@ TG_CLONES static void NAME(tangents)(tg_job *j, uint32_t from, uint32_t to)
             for (uint32_t i = 0; i < s->b; i++)
                 NAME(add_to)(t, AT(d, pool[2 * i]));
             break;
+        case TG_WHERE: {
+            const double *c = AT(v, pool[0]), *ta = AT(d, pool[2]), *tb = AT(d, pool[4]);
+            EACH t[l] = c[l] != 0.0 ? ta[l] : tb[l];
+            break;
+        }
         case TG_LOGSUMEXP:
             EACH t[l] = 0.0;
             for (uint32_t i = 0; i < s->b; i++)
@@ -190,13 +204,13 @@ TG_CLONES static void NAME(reverse)(tg_job *j, uint32_t from, uint32_t to)
         const tg_instr *s = p->instr + k;
         const uint32_t *pool = p->pool + 2 * (size_t)s->a;
         double *G = AT(adj, s->live_y);
-        if (s->op == TG_GUARD)
+        if (tg_row(s) == TG_GUARD)
             continue;
         EACH g[l] = G[l];
         if (LANES == 1 && g[0] == 0.0)
             continue;
         EACH G[l] = 0.0;
-        switch (s->op) {
+        switch (tg_row(s)) {
 #define ROW(NAME_, da, db)                                                                                             \
     case TG_##NAME_: {                                                                                                 \
         const double *xa = AT(v, s->a), *xb = AT(v, s->b), *xy = AT(v, s->y);                                          \
@@ -253,6 +267,18 @@ TG_CLONES static void NAME(reverse)(tg_job *j, uint32_t from, uint32_t to)
                 if (pool[2 * i + 1] >= n_const)
                     NAME(add_to)(AT(adj, pool[2 * i + 1]), g);
             break;
+        case TG_WHERE: {
+            const double *c = AT(v, pool[0]);
+            EACH {
+                ga[l] = c[l] != 0.0 ? g[l] : 0.0;
+                gb[l] = c[l] != 0.0 ? 0.0 : g[l];
+            }
+            if (pool[3] >= n_const)
+                NAME(add_to)(AT(adj, pool[3]), ga);
+            if (pool[5] >= n_const)
+                NAME(add_to)(AT(adj, pool[5]), gb);
+            break;
+        }
         case TG_LOGSUMEXP:
             for (uint32_t i = 0; i < s->b; i++) {
                 const double *x = AT(v, pool[2 * i]), *y = AT(v, s->y);
@@ -277,7 +303,7 @@ TG_CLONES static void NAME(reverse_tangents)(tg_job *j, uint32_t from, uint32_t 
     for (uint32_t k = to; k-- > from;) {
         const tg_instr *s = p->instr + k;
         const uint32_t *pool = p->pool + 2 * (size_t)s->a;
-        if (s->op == TG_GUARD)
+        if (tg_row(s) == TG_GUARD)
             continue;
         EACH {
             g[l] = AT(adj, s->live_y)[l];
@@ -286,7 +312,7 @@ TG_CLONES static void NAME(reverse_tangents)(tg_job *j, uint32_t from, uint32_t 
         }
         if (LANES == 1 && g[0] == 0.0 && h[0] == 0.0)
             continue;
-        switch (s->op) {
+        switch (tg_row(s)) {
 #define PASS(live, x, dx)                                                                                              \
     if ((live) >= n_const) {                                                                                           \
         NAME(add_to)(AT(adj, live), x);                                                                                \
@@ -339,6 +365,18 @@ TG_CLONES static void NAME(reverse_tangents)(tg_job *j, uint32_t from, uint32_t 
             for (uint32_t i = 0; i < s->b; i++)
                 PASS(pool[2 * i + 1], g, h)
             break;
+        case TG_WHERE: {
+            const double *c = AT(v, pool[0]);
+            EACH {
+                ga[l] = c[l] != 0.0 ? g[l] : 0.0;
+                gb[l] = c[l] != 0.0 ? 0.0 : g[l];
+                ha[l] = c[l] != 0.0 ? h[l] : 0.0;
+                hb[l] = c[l] != 0.0 ? 0.0 : h[l];
+            }
+            PASS(pool[3], ga, ha)
+            PASS(pool[5], gb, hb)
+            break;
+        }
         case TG_LOGSUMEXP:
             for (uint32_t i = 0; i < s->b; i++) {
                 EACH {

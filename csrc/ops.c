@@ -91,6 +91,19 @@ TG_MANY_SWEEP(tg_sum_sweep)
         tg_add_adjoint(adj, touched, ids[k], g);
 }
 
+/* ids: c, a, b. */
+double tg_where(const double *data, const uint32_t *ids, uint32_t n)
+{
+    (void)n;
+    return data[ids[data[ids[0]] != 0.0 ? 1 : 2]];
+}
+
+TG_MANY_SWEEP(tg_where_sweep)
+{
+    (void)y, (void)n;
+    tg_add_adjoint(adj, touched, ids[data[ids[0]] != 0.0 ? 1 : 2], g);
+}
+
 /* Shifted by the largest operand: see Blanchard, Higham, Higham, "Accurately computing the log-sum-exp and softmax
    functions", IMA J. Numer. Anal. 41 (2021). */
 double tg_logsumexp(const double *data, const uint32_t *ids, uint32_t n)

@@ -54,6 +54,13 @@ static inline uint32_t tg_flagged_below(const uint8_t *touched, uint32_t end)
     return TG_NONE;
 }
 
+/* Whether a partial is the table's literal 0.0: then nothing is passed on, not even an infinite adjoint. */
+#if defined(__GNUC__)
+#define TG_FLAT(partial) (__builtin_constant_p(partial) && (partial) == 0.0)
+#else
+#define TG_FLAT(partial) 0
+#endif
+
 /* The primal of a row of one or two operands; op is a constant where this is meant to be fast. */
 TG_INLINE double tg_primal(int op, double a, double b)
 {
@@ -65,6 +72,15 @@ TG_INLINE double tg_primal(int op, double a, double b)
 }
 
 enum { TG_REFUSE_NEVER, TG_REFUSE_MATH, TG_REFUSE_POLE, TG_REFUSE_DIVIDE, TG_REFUSE_POWER };
+
+static inline int tg_can_refuse(int op)
+{
+    switch (op) {
+#define TG_FEW(NAME, method, aliases, symbol, refusal, ...) case TG_##NAME: return TG_REFUSE_##refusal != TG_REFUSE_NEVER;
+#include "ops.def"
+    default: return 0;
+    }
+}
 
 /* The code that y = op(a, b) is refused with, by the rules of ops.def. */
 TG_INLINE int tg_refusal(int op, double a, double b, double y)

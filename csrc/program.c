@@ -34,7 +34,7 @@ uint64_t tg_cost(const tg_program *p)
         each[op] = strchr(tg_is_many(op) ? tg_ops[op].da : tg_ops[op].primal, '(') ? 16 : 1;
     for (uint32_t k = 0; k < p->n_instr; k++) {
         const tg_instr *s = p->instr + k;
-        cost += each[s->op] * (tg_is_many((int)s->op) ? s->b : 1);
+        cost += each[tg_row(s)] * (tg_is_many(tg_row(s)) ? s->b : 1);
     }
     return cost;
 }
@@ -70,14 +70,14 @@ static void retain(contents *c, uint32_t kept)
 static int operands_agree(contents *c, const tg_instr *s, int named)
 {
     const uint32_t *pool = c->p->pool + 2 * (size_t)s->a;
-    if (!tg_is_many((int)s->op)) {
+    if (!tg_is_many(tg_row(s))) {
         if (!agree(c, s->a, s->live_a) || !agree(c, s->b, s->live_b))
             return 0;
         if (named & TG_NAMES_A)
             retain(c, s->a);
         if (named & TG_NAMES_B)
             retain(c, s->b);
-        return !tg_is_passive((int)s->op) || s->b < c->p->n_const;
+        return !tg_is_passive(tg_row(s)) || s->b < c->p->n_const;
     }
     if (!s->b || s->a > c->p->n_pool || s->b > c->p->n_pool - s->a || s->live_a || s->live_b)
         return 0;
@@ -85,7 +85,7 @@ static int operands_agree(contents *c, const tg_instr *s, int named)
         uint32_t kept = pool[2 * (size_t)k], live = pool[2 * (size_t)k + 1];
         if (!agree(c, kept, live) || kept == s->y || live == s->live_y)
             return 0;
-        if (named & TG_NAMES_A && (s->op != TG_DOT || s->b % 2 == 0 || k < s->b - 1))
+        if (named & TG_NAMES_A && tg_names_operand(tg_row(s), k, s->b))
             retain(c, kept);
     }
     return 1;
@@ -98,25 +98,26 @@ static int in_order(contents *c)
     for (uint32_t k = 0; k < p->n_instr; k++) {
         const tg_instr *s = p->instr + k;
         int named = 0;
-        if (s->op > TG_GUARD || (s->op < TG_GUARD && !tg_ops[s->op].da[0]))
+        if (tg_row(s) > TG_GUARD || (tg_row(s) < TG_GUARD && !tg_ops[tg_row(s)].da[0]) ||
+            (s->op & TG_QUIET && !tg_can_refuse(tg_row(s))) || (tg_row(s) == TG_WHERE && s->b != 3))
             return 0;
-        if (s->op == TG_GUARD) {
+        if (tg_row(s) == TG_GUARD) {
             if (s->y > 7 || s->live_y < next_guard || s->live_y == TG_NONE)
                 return 0;
             next_guard = s->live_y + 1;
             guards++;
         } else {
-            named = tg_names((int)s->op, c->named);
+            named = tg_names(tg_row(s), c->named);
             if (s->y < c->fixed || s->live_y < c->fixed || s->y >= p->n_kept || s->live_y >= p->n_live ||
                 c->retained[s->y - c->fixed])
                 return 0;
-            if (!tg_is_many((int)s->op) &&
+            if (!tg_is_many(tg_row(s)) &&
                 (s->a == s->y || s->b == s->y || s->live_a == s->live_y || s->live_b == s->live_y))
                 return 0;
         }
         if (!operands_agree(c, s, named))
             return 0;
-        if (s->op != TG_GUARD) {
+        if (tg_row(s) != TG_GUARD) {
             if (c->retained[s->y - c->fixed])           /* by its own operands */
                 return 0;
             c->kept[s->y - c->fixed] = c->live[s->live_y - c->fixed] = c->fixed + k;

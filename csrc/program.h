@@ -22,8 +22,10 @@
 #define TG_WHERE_LINE 20        /* bits of a line number in where */
 #define TG_FOREIGN 0xFFFFFFFFu  /* a where: another thread */
 
+#define TG_QUIET 0x80000000u    /* in the op of an instruction: whatever it gives is not refused */
+
 typedef struct tg_instr {
-    uint32_t op;            /* a row of the table, or TG_GUARD */
+    uint32_t op;            /* a row of the table, TG_QUIET where it is, or TG_GUARD */
     uint32_t y, a, b;       /* kept slots; of many operands: the first in the pool, and their count */
     uint32_t live_y, live_a, live_b;
     uint32_t where;         /* who recorded it: index of the code << 20 | line; 0: unknown */
@@ -48,9 +50,9 @@ typedef struct tg_comparison {
     uint32_t how, outcome, where;   /* how: 0 <, 1 <=, 2 >, 3 >= */
 } tg_comparison;
 
-/* From node id on, until the next event, nodes were recorded there. */
+/* From node id on, until the next event, nodes were recorded there; quiet: by a recorded sweep, which refuses nothing. */
 typedef struct tg_event {
-    uint32_t id, where;
+    uint32_t id, where, quiet;
 } tg_event;
 
 /* What there is to freeze: the nodes from start on that compute out from in, different nodes all. What is older is a
@@ -128,6 +130,14 @@ void tg_finish(tg_job *j);
 /* cdef: end */
 
 #define TG_GUARD TG_OPS
+
+static inline int tg_row(const tg_instr *s) { return (int)(s->op & ~TG_QUIET); }
+
+/* Whether the partials of a many-operand row whose partials name operands name operand k of n. */
+static inline int tg_names_operand(int op, uint32_t k, uint32_t n)
+{
+    return op == TG_DOT ? n % 2 == 0 || k < n - 1 : op != TG_WHERE || k == 0;     /* a bias is only added */
+}
 
 static inline int tg_holds(uint32_t how, double a, double b)
 {

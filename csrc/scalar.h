@@ -1,6 +1,7 @@
 /*  The functions that the rows of ops.def name: pure functions of doubles, in terms of the C library alone.
 
-    Values are what the C library gives for the same name, except tanh. Compiled programs carry a copy of this text.  */
+    Values are what the C library gives for the same name, except tanh. What can be said in terms of rows is in
+    formulas.def. Compiled programs carry a copy of both texts.  */
 #ifndef TG_SCALAR_H
 #define TG_SCALAR_H
 
@@ -26,7 +27,6 @@ static inline double tg_tanh(double a)
 }
 
 static inline double tg_relu(double a) { return a < 0.0 ? 0.0 : a; }
-static inline double tg_sign(double a) { return a > 0.0 ? 1.0 : a < 0.0 ? -1.0 : a == 0.0 ? 0.0 : a; }
 
 static inline double tg_sigmoid(double a)
 {
@@ -35,19 +35,9 @@ static inline double tg_sigmoid(double a)
 }
 
 static inline double tg_softplus(double a) { return (a > 0.0 ? a : a == a ? 0.0 : a) + log1p(exp(-fabs(a))); }
+static inline double tg_weigh(double a, double b) { return a == 0.0 ? 0.0 : a * b; }
 static inline double tg_max(double a, double b) { return a > b || a != a ? a : b; }
 static inline double tg_min(double a, double b) { return a < b || a != a ? a : b; }
-static inline double tg_first(double a, double b) { return a > b ? 1.0 : a == b ? 0.5 : a < b ? 0.0 : a + b; }
-static inline double tg_share(double a, double y) { return y == 0.0 ? 0.0 : a / y; }
-
-/* d(a ** b)/da; 0 for b = 0, also at a = 0. */
-static inline double tg_pow_da(double a, double b)
-{
-    return b == 0.0 ? 0.0 : b == 2.0 ? 2.0 * a : b * pow(a, b - 1.0);
-}
-
-/* d(a ** b)/db; 0 at a = 0, where a ** b does not move with b >= 0. */
-static inline double tg_pow_db(double a, double b, double y) { return a == 0.0 && b >= 0.0 ? 0.0 : y * log(a); }
 
 /* Second partials of a ** b. As with the first, the power alone decides at a = 0. */
 static inline double tg_pow_daa(double a, double b)
@@ -68,5 +58,7 @@ static inline double tg_spin(double a, double b) { return -2.0 * a * b / ((a * a
 static inline double tg_turn(double a, double b) { return (a * a - b * b) / ((a * a + b * b) * (a * a + b * b)); }
 static inline double tg_bend(double p, double q, double y) { return y == 0.0 ? 0.0 : p / y * (q / y) / y; }
 static inline double tg_arc(double a) { return a / ((1.0 - a) * (1.0 + a) * sqrt((1.0 - a) * (1.0 + a))); }
+
+#include "formulas.def"
 
 #endif

@@ -49,15 +49,18 @@ TG_INLINE void step(const tg_tape *t, uint32_t i, double g, double *adj, uint8_t
     case TG_##NAME: {                                                                                                  \
         double a = data[ia], b = data[ib];                                                                             \
         (void)a, (void)b;                                                                                              \
-        tg_add_adjoint(adj, touched, ia, g * (da));                                                                    \
+        if (!TG_FLAT(da))                                                                                              \
+            tg_add_adjoint(adj, touched, ia, g * (da));                                                                \
         break;                                                                                                         \
     }
 #define TG_BINARY(NAME, method, aliases, symbol, refusal, doc, primal, da, db, ...)                                    \
     case TG_##NAME: {                                                                                                  \
         double a = data[ia], b = data[ib], ga = g * (da), gb = g * (db);                                               \
         (void)a, (void)b;                                                                                              \
-        tg_add_adjoint(adj, touched, ia, ga);                                                                          \
-        tg_add_adjoint(adj, touched, ib, gb);                                                                          \
+        if (!TG_FLAT(da))                                                                                              \
+            tg_add_adjoint(adj, touched, ia, ga);                                                                      \
+        if (!TG_FLAT(db))                                                                                              \
+            tg_add_adjoint(adj, touched, ib, gb);                                                                      \
         break;                                                                                                         \
     }
 #define TG_MANY(NAME, method, aliases, symbol, refusal, doc, primal, sweep, da, db)                                    \

@@ -42,6 +42,7 @@ enum {                      /* codes; Python's side of them is tapegrad/_refusal
     TG_OVERFLOW = -7,
     TG_TOO_DEEP = -8,       /* rules that sweep, within rules that sweep, .. */
     TG_ELSEWHERE = -9,      /* a program's output is older than its recording, and no input */
+    TG_RULED = -10,         /* a sweep is to be recorded through a rule */
 };
 
 typedef struct tg_tape {

@@ -32,6 +32,8 @@ def refused(code: int, op: int, a: float, b: float) -> Exception:
         return IndexError("no such node on the tape")
     if code == lib.TG_TOO_DEEP:
         return RecursionError("sweeps within rules are nested too deep")
+    if code == lib.TG_RULED:
+        return RuntimeError("a node with a rule of its own (_backward) is on the way: its derivative cannot be recorded")
     if code == lib.TG_ELSEWHERE:
         return ValueError("f returned a Value that was there before it ran: it has to compute what it returns")
     row = lib.tg_ops[op]

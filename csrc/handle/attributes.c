@@ -166,7 +166,7 @@ static PyObject *get_dict(PyObject *self, void *unused)
     return v->dict;
 }
 
-static int call_rule(void *context, uint32_t id)
+int tg_call_rule(void *context, uint32_t id)
 {
     Value *v = HANDLE(T->owner[id]);
     PyObject *rule = v ? tg_attribute(v, tg_rule_name) : NULL, *result;
@@ -189,7 +189,7 @@ PyObject *tg_backward_from(PyObject *self, PyObject *args, PyObject *kwargs)
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:backward", names, &seed) ||
         (seed && !tg_need_number("seed must be a number", seed, &g)) || !has_node((Value *)self))
         return NULL;
-    code = tg_backward(T, ((Value *)self)->id, g, call_rule, NULL, (uint64_t)PyThread_get_thread_ident());
+    code = tg_backward(T, ((Value *)self)->id, g, tg_call_rule, NULL, (uint64_t)PyThread_get_thread_ident());
     if (code)
         return tg_raise(code, TG_LEAF, 0.0, 0.0);
     Py_RETURN_NONE;

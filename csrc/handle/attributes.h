@@ -10,4 +10,7 @@ extern PyGetSetDef tg_attributes[];
 PyObject *tg_backward_from(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *tg_push_grad_of(PyObject *self, PyObject *unused);
 
+/* Runs the Python rule of a node: a tg_rule. */
+int tg_call_rule(void *context, uint32_t id);
+
 #endif

@@ -26,11 +26,23 @@ typedef struct recording {
     uint32_t code;              /* the index that was asked for last */
     tg_event *event;
     uint32_t n, cap;
+    uint32_t quiet;             /* a sweep is being recorded */
     int grad_off;               /* how deep in no_grad it began: that is none of f's business */
 } recording;
 
 static THREAD_LOCAL recording *current;
 static recording *all;
+
+static THREAD_LOCAL int as_numbers;     /* how many functions are being differentiated in this thread */
+int tg_as_numbers_anywhere;             /* they, and recordings */
+
+int tg_as_numbers_here(void) { return as_numbers || current; }
+
+void tg_note_sweep(int on)
+{
+    if (current)
+        current->quiet = (uint32_t)on;
+}
 
 /* The line that a frame is at; 0: unknown. */
 static uint32_t line_in(PyObject *table, PyFrameObject *frame)
@@ -110,7 +122,7 @@ static int note_where(recording *r, uint32_t where)
 {
     while (r->n && r->event[r->n - 1].id >= T->len)     /* popped since */
         r->n--;
-    if (r->n && r->event[r->n - 1].where == where)
+    if (r->n && r->event[r->n - 1].where == where && r->event[r->n - 1].quiet == r->quiet)
         return 0;
     if (r->n == r->cap) {
         uint32_t cap = r->cap < 64 ? 64 : 2 * r->cap;
@@ -122,7 +134,7 @@ static int note_where(recording *r, uint32_t where)
         r->event = grown;
         r->cap = cap;
     }
-    r->event[r->n++] = (tg_event){T->len, where};
+    r->event[r->n++] = (tg_event){T->len, where, r->quiet};
     return 0;
 }
 
@@ -208,6 +220,7 @@ static PyObject *begin_recording(PyObject *module, PyObject *args)
     r->thread = (uint64_t)PyThread_get_thread_ident();
     r->first = T->len;
     T->recorders++;
+    tg_as_numbers_anywhere++;
     tg_grow(T, 0, 0);
     Py_RETURN_NONE;
 }
@@ -224,6 +237,7 @@ static PyObject *end_recording(PyObject *module, PyObject *unused)
         current = r->outer;
         tg_grad_off_by(r->grad_off);
         T->recorders--;
+        tg_as_numbers_anywhere--;
         tg_grow(T, 0, 0);
         Py_DECREF(r->codes);
         Py_DECREF(r->tables);
@@ -307,9 +321,22 @@ static PyObject *freeze(PyObject *module, PyObject *args)
     return result;
 }
 
+static PyObject *as_numbers_by(PyObject *module, PyObject *step)
+{
+    int by = (int)PyLong_AsLong(step), before = tg_as_numbers_here();
+    (void)module;
+    if (PyErr_Occurred())
+        return NULL;
+    as_numbers += by;
+    tg_as_numbers_anywhere += by;
+    return PyBool_FromLong(before);
+}
+
 PyMethodDef tg_recording_functions[] = {
     {"begin_recording", begin_recording, METH_VARARGS, NULL},
     {"end_recording", end_recording, METH_NOARGS, NULL},
     {"freeze", freeze, METH_VARARGS, NULL},
+    {"as_numbers_by", as_numbers_by, METH_O,
+     "Values answer ==, != and bool as numbers in this thread (1), or no more (-1); whether they did before."},
     {0},
 };

@@ -21,7 +21,15 @@ static inline int tg_note_escape(const char *what) { return T->recorders ? tg_do
 /* Here the next nodes come from. 0, or -1 with an exception. */
 static inline int tg_note_place(void) { return T->recorders ? tg_do_note_place() : 0; }
 
-/* begin_recording, end_recording, freeze. */
+/* The nodes that come next are of a recorded sweep (1), which refuses nothing in a replay either; or not (0). */
+void tg_note_sweep(int on);
+
+/* Whether Values answer as numbers in this thread: a function is being recorded, or differentiated. */
+extern int tg_as_numbers_anywhere;      /* over all threads: mostly 0, and cheaper to ask */
+int tg_as_numbers_here(void);
+static inline int tg_as_numbers(void) { return tg_as_numbers_anywhere ? tg_as_numbers_here() : 0; }
+
+/* begin_recording, end_recording, freeze, as_numbers_by. */
 extern PyMethodDef tg_recording_functions[];
 
 #endif

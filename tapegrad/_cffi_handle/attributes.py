@@ -134,9 +134,14 @@ class Attributes(Handle):
         """Add seed * d(self)/d(v) to v.grad for every v that self depends on; set self.grad to seed."""
         code = _sweep(self, need_number("seed", seed))
         if code == lib.TG_RAISED:
-            raise _raised.pop(threading.get_ident(), None) or _NOT_CALLED()
+            raise raised()
         if code:
             refuse(code)
+
+
+def raised() -> BaseException:
+    """What the rule of a sweep in this thread raised."""
+    return _raised.pop(threading.get_ident(), None) or _NOT_CALLED()
 
 
 @alone
@@ -154,7 +159,7 @@ def write_grads(values: Iterable[Handle], grad: float) -> None:
 
 @alone
 def _sweep(root: Handle, seed: float) -> int:
-    code: int = lib.tg_backward(tape, node(root), seed, lib._call_rule, ffi.NULL, threading.get_ident())
+    code: int = lib.tg_backward(tape, node(root), seed, call_rule, ffi.NULL, threading.get_ident())
     return code
 
 
@@ -170,3 +175,6 @@ def _call_rule(context: Any, i: int) -> int:
     except BaseException as error:  # handed over to backward, which raises it
         _raised[threading.get_ident()] = error
         return lib.TG_RAISED
+
+
+call_rule = lib._call_rule

@@ -5,9 +5,10 @@ Recordings of one thread may lie within each other; the innermost is told. What 
 marked as foreign: what that compared is not known here."""
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from .._core import ffi, lib
@@ -19,7 +20,7 @@ _FOREIGN = lib.TG_FOREIGN
 
 
 class _Recording:
-    """One recording: comparisons (a, b, how, outcome, where), and events (id, where) as tg_event."""
+    """One recording: comparisons (a, b, how, outcome, where), and events (id, where, quiet) as tg_event."""
 
     def __init__(self, escaped: Callable[[str], None], lines: Callable[[Any], Any], outer: _Recording | None) -> None:
         self.escaped, self.lines, self.outer = escaped, lines, outer
@@ -28,7 +29,8 @@ class _Recording:
         self.codes: list[Any] = [None]
         self._tables: list[Any] = [None]  # of each code: the line of each instruction, or None
         self.comparisons: list[tuple[Any, Any, int, int, int]] = []
-        self.events: list[tuple[int, int]] = []
+        self.events: list[tuple[int, int, int]] = []
+        self.quiet = 0  # a sweep is being recorded
         self._index: dict[int, int] = {}  # by identity: the hash of a code object takes as long as it is
 
     def _index_of(self, code: Any) -> int:
@@ -58,12 +60,13 @@ class _Recording:
         """From here on nodes come from there."""
         while self.events and self.events[-1][0] >= tape.len:  # popped since
             self.events.pop()
-        if not self.events or self.events[-1][1] != where:
-            self.events.append((tape.len, where))
+        if not self.events or self.events[-1][1:] != (where, self.quiet):
+            self.events.append((tape.len, where, self.quiet))
 
 
 _everyone: list[_Recording] = []  # recordings under way, of all threads
 _local = threading.local()
+_as_numbers_anywhere = 0  # functions being differentiated, and recordings: mostly 0, and cheaper to ask
 
 
 def _current() -> _Recording | None:
@@ -103,23 +106,55 @@ def note_place() -> None:
         recording.note_where(recording.here())
 
 
+@contextlib.contextmanager
+def sweeping() -> Iterator[None]:
+    """The nodes that come are of a recorded sweep, which refuses nothing in a replay either."""
+    recording = _current()
+    if recording is not None:
+        recording.quiet = 1
+    try:
+        yield
+    finally:
+        if recording is not None:
+            recording.quiet = 0
+
+
+def as_numbers() -> bool:
+    """Whether Values answer as numbers in this thread: a function is being recorded, or differentiated."""
+    return bool(_as_numbers_anywhere) and (getattr(_local, "as_numbers", 0) > 0 or _current() is not None)
+
+
+@alone
+def as_numbers_by(step: int, /) -> bool:
+    """Values answer ==, != and bool as numbers in this thread (1), or no more (-1); whether they did before."""
+    global _as_numbers_anywhere
+    before = as_numbers()
+    _local.as_numbers = getattr(_local, "as_numbers", 0) + step
+    _as_numbers_anywhere += step
+    return before
+
+
 @alone
 def begin_recording(escaped: Callable[[str], None], lines: Callable[[Any], Any]) -> None:
+    global _as_numbers_anywhere
     recording = _Recording(escaped, lines, _current())
     _everyone.append(recording)
     _local.current = recording
     no_grad_by(-recording.grad_off)
     tape.recorders += 1
+    _as_numbers_anywhere += 1
 
 
 @alone
 def end_recording() -> None:
+    global _as_numbers_anywhere
     recording = _current()
     if recording is not None:
         _everyone.remove(recording)
         _local.current = recording.outer
         no_grad_by(recording.grad_off)
         tape.recorders -= 1
+        _as_numbers_anywhere -= 1
 
 
 def _note_outer(recording: _Recording) -> None:

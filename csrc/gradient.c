@@ -1,0 +1,599 @@
+/*  The sweep, recorded: adjoints as nodes of the tape, which can be used, swept, recorded and frozen like any others.
+
+    What a partial is made of is read from the table: its text, once, into steps for a stack. A function of one row's
+    primal becomes that row, a formula of scalar.h what it says; `?:` becomes a choice, so both sides are recorded, and
+    the one that is not chosen passes nothing on. Numbers stay numbers as long as they meet no node.
+
+    Nodes made here refuse nothing: where a slope is infinite the sweep gives infinity, and so do they. A product with an
+    adjoint is a WEIGH, which is 0 where the adjoint is: as in the sweep, an infinite partial turns no 0 into nan.
+    Adjoints are added in the order of the sweep.  */
+#include "gradient.h"
+#include "ops.h"
+
+#include <assert.h>
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- partials, from text to steps ---- */
+
+enum { NUMBER, OPERAND, ROW, CHOICE };
+
+typedef struct {
+    uint8_t what, op;           /* op: of a ROW; of an OPERAND 0 a, 1 b, 2 y */
+    double k;                   /* of a NUMBER */
+} part;
+
+#define MOST_PARTS 2048
+#define DEEPEST 32              /* of the stack */
+
+static part parts[MOST_PARTS];
+static uint16_t first_part[TG_OPS][2], part_count[TG_OPS][2];
+static uint16_t n_parts;        /* 0 until the table was read */
+
+static const struct {
+    const char *name, *text;
+} formulas[] = {
+#define TG_FORMULA1(name, a, text) {#name, #a "=" #text},
+#define TG_FORMULA2(name, a, b, text) {#name, #a #b "=" #text},
+#define TG_FORMULA3(name, a, b, y, text) {#name, #a #b #y "=" #text},
+#include "formulas.def"
+};
+
+/* What is left to read, and what a, b and y of it stand for. */
+typedef struct {
+    const char *at;
+    char stands[3];
+} reader;
+
+static void expression(reader *r);
+
+static int ahead(reader *r, const char *token)
+{
+    size_t n = strlen(token);
+    while (isspace((unsigned char)*r->at))
+        r->at++;
+    if (strncmp(r->at, token, n))
+        return 0;
+    r->at += n;
+    return 1;
+}
+
+static void put(int what, int op, double k) { parts[n_parts++] = (part){(uint8_t)what, (uint8_t)op, k}; }
+
+static int is_unary(int op)
+{
+    switch (op) {
+#define TG_UNARY(NAME, ...) case TG_##NAME: return 1;
+#define TG_PASSIVE(NAME, ...)
+#include "ops.def"
+    default: return 0;
+    }
+}
+
+/* The row whose primal is name(a) or name(a, b), or 0. */
+static int row_of(const char *name, size_t n)
+{
+    for (int op = TG_NODE + 1; op < TG_OPS; op++) {
+        const char *primal = tg_ops[op].primal;
+        if (!tg_is_many(op) && !strncmp(primal, name, n) &&
+            (!strcmp(primal + n, "(a)") || !strcmp(primal + n, "(a, b)")))
+            return op;
+    }
+    return 0;
+}
+
+static void call(reader *r, const char *name, size_t n)
+{
+    int op = row_of(name, n);
+    if (op) {
+        expression(r);
+        while (ahead(r, ","))
+            expression(r);
+        ahead(r, ")");
+        put(ROW, op, 0.0);
+        return;
+    }
+    for (size_t k = 0; k < sizeof formulas / sizeof *formulas; k++)
+        if (strlen(formulas[k].name) == n && !memcmp(formulas[k].name, name, n)) {
+            const char *takes = formulas[k].text, *text = strchr(takes, '=') + 1;
+            reader inner = {text, {0}};
+            for (; *takes != '='; takes++) {            /* its operands are a, b or y of ours */
+                while (isspace((unsigned char)*r->at))
+                    r->at++;
+                inner.stands[*takes == 'a' ? 0 : *takes == 'b' ? 1 : 2] =
+                    r->stands[*r->at == 'a' ? 0 : *r->at == 'b' ? 1 : 2];
+                r->at++;
+                ahead(r, ",");
+            }
+            ahead(r, ")");
+            expression(&inner);
+            return;
+        }
+    assert(!"a partial names a function that is neither a row nor a formula");
+}
+
+static void primary(reader *r)
+{
+    const char *start;
+    char *end;
+    size_t n = 0;
+    if (ahead(r, "(")) {
+        expression(r);
+        ahead(r, ")");
+        return;
+    }
+    start = r->at;
+    if (isdigit((unsigned char)*start)) {
+        put(NUMBER, 0, strtod(start, &end));
+        r->at = end;
+        return;
+    }
+    while (isalnum((unsigned char)start[n]) || start[n] == '_')
+        n++;
+    r->at += n;
+    if (n == 1) {
+        put(OPERAND, r->stands[*start == 'a' ? 0 : *start == 'b' ? 1 : 2], 0.0);
+        return;
+    }
+    if (ahead(r, "(")) {
+        call(r, start, n);
+        return;
+    }
+    assert(!"a partial names something unknown");
+}
+
+static void negated(reader *r)
+{
+    if (ahead(r, "-")) {
+        negated(r);
+        put(ROW, TG_NEG, 0.0);
+    } else
+        primary(r);
+}
+
+static void product(reader *r)
+{
+    negated(r);
+    for (;;) {
+        int op = ahead(r, "*") ? TG_MUL : ahead(r, "/") ? TG_DIV : 0;
+        if (!op)
+            return;
+        negated(r);
+        put(ROW, op, 0.0);
+    }
+}
+
+static void sum(reader *r)
+{
+    product(r);
+    for (;;) {
+        int op = ahead(r, "+") ? TG_ADD : ahead(r, "-") ? TG_SUB : 0;
+        if (!op)
+            return;
+        product(r);
+        put(ROW, op, 0.0);
+    }
+}
+
+static void comparison(reader *r)
+{
+    int op;
+    sum(r);
+    op = ahead(r, "<=") ? TG_LESS_EQUAL : ahead(r, ">=") ? TG_GREATER_EQUAL : ahead(r, "<") ? TG_LESS
+       : ahead(r, ">") ? TG_GREATER : ahead(r, "==") ? TG_EQUAL : ahead(r, "!=") ? TG_NOT_EQUAL : 0;
+    if (op) {
+        sum(r);
+        put(ROW, op, 0.0);
+    }
+}
+
+static void both(reader *r)
+{
+    comparison(r);
+    while (ahead(r, "&&")) {
+        comparison(r);
+        put(ROW, TG_MUL, 0.0);
+    }
+}
+
+static void either(reader *r)
+{
+    both(r);
+    while (ahead(r, "||")) {
+        both(r);
+        put(ROW, TG_MAX, 0.0);
+    }
+}
+
+static void expression(reader *r)
+{
+    either(r);
+    if (ahead(r, "?")) {
+        expression(r);
+        ahead(r, ":");
+        expression(r);
+        put(CHOICE, 0, 0.0);
+    }
+}
+
+static void read_table(void)
+{
+    for (int op = TG_NODE + 1; op < TG_OPS; op++)
+        for (int k = 0; k < 2 && op != TG_WHERE; k++) {
+            reader r = {k ? tg_ops[op].db : tg_ops[op].da, {0, 1, 2}};
+            first_part[op][k] = n_parts;
+            if (*r.at)
+                expression(&r);
+            part_count[op][k] = n_parts - first_part[op][k];
+            assert(n_parts < MOST_PARTS - 256);
+        }
+}
+
+/* ---- the sweep ---- */
+
+enum { NEEDED = 1, MOVES = 2 };     /* marks: a root depends on it; it depends on an x */
+
+/* A number, or the node that holds one. */
+typedef struct {
+    int is_node;
+    uint32_t id;
+    double k;
+} term;
+
+#define KNOWN_SIZE 64u
+
+typedef struct {
+    tg_tape *t;
+    uint32_t first, before;     /* the lowest x; the tape's length before */
+    uint8_t *mark;              /* of id - first */
+    uint32_t *adj;              /* of id - first: the adjoint's id + 1, or 0 */
+    uint32_t *order, len, cap;  /* the needed nodes from first on, downwards */
+    uint32_t *ids, widest;      /* the operands of one of them */
+    int older;                  /* a root depends on nodes before first */
+    struct {
+        double k;
+        uint32_t id;            /* + 1 */
+    } known[KNOWN_SIZE];        /* leaves that hold numbers, by their bits */
+} recorded_sweep;
+
+static int moves(const recorded_sweep *s, uint32_t id) { return id >= s->first && s->mark[id - s->first] & MOVES; }
+
+static uint32_t leaf_of(recorded_sweep *s, double k)
+{
+    uint64_t bits;
+    uint32_t at;
+    memcpy(&bits, &k, sizeof bits);
+    at = (uint32_t)((bits * 0x9E3779B97F4A7C15u) >> 58) % KNOWN_SIZE;
+    if (!s->known[at].id || memcmp(&s->known[at].k, &k, sizeof k)) {
+        s->known[at].k = k;
+        s->known[at].id = tg_push(s->t, TG_LEAF, 0, 0, k) + 1;
+    }
+    return s->known[at].id - 1;
+}
+
+static uint32_t id_of(recorded_sweep *s, term x) { return x.is_node ? x.id : leaf_of(s, x.k); }
+static double value_of(const recorded_sweep *s, term x) { return x.is_node ? s->t->data[x.id] : x.k; }
+static term number(double k) { return (term){.k = k}; }
+static term node(uint32_t id) { return (term){.is_node = 1, .id = id}; }
+static int is_number(term x, double k) { return !x.is_node && x.k == k; }
+
+/* y = op(a, b), which refuses nothing; b is a where op takes one. */
+static term apply(recorded_sweep *s, int op, term a, term b)
+{
+    double y = tg_primal(op, value_of(s, a), value_of(s, b));
+    uint32_t ia, ib;
+    if (!a.is_node && !b.is_node)
+        return number(y);
+    if (op == TG_MUL && (is_number(a, 1.0) || is_number(b, 1.0)))
+        return a.is_node ? a : b;
+    ia = id_of(s, a);
+    ib = id_of(s, b);
+    return node(tg_push(s->t, op, ia, ib, y));
+}
+
+static term many(recorded_sweep *s, int op, const uint32_t *ids, uint32_t n)
+{
+    uint32_t *to = tg_push_many(s->t, op, n), id = s->t->len - 1;
+    memcpy(to, ids, n * sizeof *ids);
+    s->t->data[id] = tg_many_primal(op, s->t->data, to, n);
+    return node(id);
+}
+
+static term choose(recorded_sweep *s, term c, term a, term b)
+{
+    uint32_t ids[3];
+    if (!c.is_node)
+        return c.k != 0.0 ? a : b;
+    ids[0] = c.id;
+    ids[1] = id_of(s, a);
+    ids[2] = id_of(s, b);
+    return many(s, TG_WHERE, ids, 3);
+}
+
+/* Partial k of a row, at what a, b and y stand for. */
+static term partial(recorded_sweep *s, int op, int k, const term named[3])
+{
+    const part *p = parts + first_part[op][k], *end = p + part_count[op][k];
+    term stack[DEEPEST];
+    int n = 0;
+    for (; p < end; p++)
+        switch (p->what) {
+        case NUMBER: stack[n++] = number(p->k); break;
+        case OPERAND: stack[n++] = named[p->op]; break;
+        case CHOICE:
+            n -= 2;
+            stack[n - 1] = choose(s, stack[n - 1], stack[n], stack[n + 1]);
+            break;
+        default:
+            n -= !is_unary(p->op);
+            stack[n - 1] = apply(s, p->op, stack[n - 1], stack[is_unary(p->op) ? n - 1 : n]);
+        }
+    return stack[0];
+}
+
+/* g times a partial: 0 where g is 0. */
+static term weighed(recorded_sweep *s, term g, term partial)
+{
+    if (is_number(partial, 1.0) || is_number(partial, 0.0))
+        return partial.k == 0.0 ? partial : g;
+    if (is_number(partial, -1.0))
+        return apply(s, TG_NEG, g, g);
+    return apply(s, !g.is_node || !partial.is_node ? TG_MUL : TG_WEIGH, g, partial);
+}
+
+/* What an entry of adj stands for: a leaf of ours is a number. */
+static term adjoint(const recorded_sweep *s, uint32_t entry)
+{
+    const uint32_t id = entry - 1;
+    return id >= s->before && s->t->op[id] == TG_LEAF ? number(s->t->data[id]) : node(id);
+}
+
+static void add_to(recorded_sweep *s, uint32_t id, term g)
+{
+    uint32_t *adj = s->adj + (id - s->first);
+    if (!moves(s, id) || is_number(g, 0.0))
+        return;
+    *adj = id_of(s, *adj ? apply(s, TG_ADD, adjoint(s, *adj), g) : g) + 1;
+}
+
+/* What a row of many operands passes on, by the partials that its row names: of operands in pairs the one by the other,
+   a last one without a partner as it is. */
+static void pass_many(recorded_sweep *s, int op, const uint32_t *ids, uint32_t n, term y, term g)
+{
+    const int in_pairs = part_count[op][1] > 0;
+    const uint32_t half = in_pairs ? n / 2 : n;
+    if (in_pairs && n % 2)
+        add_to(s, ids[n - 1], g);
+    for (uint32_t k = 0; k < half; k++) {
+        const term named[] = {node(ids[k]), node(ids[in_pairs ? half + k : k]), y};
+        if (moves(s, ids[k]))
+            add_to(s, ids[k], weighed(s, g, partial(s, op, 0, named)));
+        if (in_pairs && moves(s, ids[half + k]))
+            add_to(s, ids[half + k], weighed(s, g, partial(s, op, 1, named)));
+    }
+}
+
+/* Of rows that the table does not have the partials of: what their sweeps in ops.c do. ids is a copy: the pool moves. */
+static void pass_apart(recorded_sweep *s, uint32_t i, int op, uint32_t *ids, uint32_t n, term g)
+{
+    const uint32_t half = n / 2;
+    const term zero = number(0.0);
+    switch (op) {
+    case TG_WHERE:
+        if (moves(s, ids[1]))
+            add_to(s, ids[1], choose(s, node(ids[0]), g, zero));
+        if (moves(s, ids[2]))
+            add_to(s, ids[2], choose(s, node(ids[0]), zero, g));
+        break;
+    case TG_CROSS_ENTROPY:
+        pass_many(s, TG_LOGSUMEXP, ids, n - 1, many(s, TG_LOGSUMEXP, ids, n - 1), g);
+        if (moves(s, ids[n - 1]))
+            add_to(s, ids[n - 1], apply(s, TG_NEG, g, g));
+        break;
+    case TG_MSE:
+        g = apply(s, TG_MUL, g, number(2.0 / half));
+        for (uint32_t k = 0; k < half; k++)
+            if (moves(s, ids[k]) || moves(s, ids[half + k])) {
+                term d = weighed(s, g, apply(s, TG_SUB, node(ids[k]), node(ids[half + k])));
+                add_to(s, ids[k], d);
+                if (moves(s, ids[half + k]))
+                    add_to(s, ids[half + k], apply(s, TG_NEG, d, d));
+            }
+        break;
+    case TG_HINGE:
+        g = apply(s, TG_DIV, g, number(half));
+        g = apply(s, TG_NEG, g, g);
+        for (uint32_t k = 0; k < half; k++)
+            if (moves(s, ids[k]) || moves(s, ids[half + k])) {
+                const uint32_t pair[] = {ids[k], ids[half + k]};
+                term margin = apply(s, TG_MUL, node(pair[1]), node(pair[0])), inside;
+                margin = apply(s, TG_SUB, number(1.0), margin);
+                inside = choose(s, apply(s, TG_GREATER, margin, zero), g, zero);
+                pass_many(s, TG_DOT, pair, 2, margin, inside);
+            }
+        break;
+    default: pass_many(s, op, ids, n, node(i), g);
+    }
+}
+
+/* ---- which nodes ---- */
+
+/* List what the roots need from s->first on, downwards; older says whether they need anything older. */
+static int reach(recorded_sweep *s, const uint32_t *roots, uint32_t n_roots)
+{
+    const tg_tape *t = s->t;
+    const uint32_t base = s->first >> TG_BLOCK;         /* of the first block */
+    uint32_t top = 0, block;
+    uint8_t *touched;
+    for (uint32_t k = 0; k < n_roots; k++)
+        top = roots[k] >= top ? roots[k] + 1 : top;
+    if (top <= s->first) {
+        s->older = n_roots > 0;
+        return TG_OK;
+    }
+    block = ((top - 1) >> TG_BLOCK) - base + 1;
+    s->mark = tg_zeroed(top - s->first);
+    touched = tg_zeroed(block);
+    if (!s->mark || !touched) {
+        free(touched);
+        return TG_MEMORY;
+    }
+#define NEED(id)                                                                                                       \
+    do {                                                                                                               \
+        if ((id) >= s->first) {                                                                                        \
+            s->mark[(id) - s->first] |= NEEDED;                                                                        \
+            touched[((id) >> TG_BLOCK) - base] = 1;                                                                    \
+        } else                                                                                                         \
+            s->older = 1;                                                                                                \
+    } while (0)
+    for (uint32_t k = 0; k < n_roots; k++)
+        NEED(roots[k]);
+    while ((block = tg_flagged_below(touched, block)) != TG_NONE) {
+        const uint32_t low = (base + block) << TG_BLOCK, first = low > s->first ? low : s->first;
+        const uint64_t end = ((uint64_t)low + (1u << TG_BLOCK)) < top ? (uint64_t)low + (1u << TG_BLOCK) : top;
+        for (uint32_t i = (uint32_t)end; i-- > first;) {
+            const int op = t->op[i] & TG_OPCODE;
+            if (!s->mark[i - s->first])
+                continue;
+            if (s->len == s->cap) {
+                uint32_t cap = s->cap ? 2 * s->cap : 256;
+                uint32_t *grown = tg_realloc(s->order, cap * sizeof *grown);
+                if (!grown) {
+                    free(touched);
+                    return TG_MEMORY;
+                }
+                s->order = grown;
+                s->cap = cap;
+            }
+            s->order[s->len++] = i;
+            if (op == TG_LEAF)
+                continue;
+            if (!tg_is_many(op)) {
+                NEED(t->a[i]);
+                if (t->b[i] != t->a[i] && !tg_is_passive(op))
+                    NEED(t->b[i]);
+                continue;
+            }
+            s->widest = t->b[i] > s->widest ? t->b[i] : s->widest;
+            for (uint32_t k = 0; k < t->b[i]; k++)
+                NEED(t->pool[t->a[i] + k]);
+        }
+    }
+#undef NEED
+    free(touched);
+    return TG_OK;
+}
+
+/* Find out which of them depend on an x, and make room for what is recorded of these. */
+static int survey(recorded_sweep *s, const uint32_t *xs, uint32_t n_xs, uint32_t n_roots)
+{
+    tg_tape *t = s->t;
+    uint64_t nodes = KNOWN_SIZE + (uint64_t)n_xs + 2 * (uint64_t)n_roots, words = 0;
+    for (uint32_t k = 0; s->len && k < n_xs; k++)
+        if (xs[k] <= s->order[0])
+            s->mark[xs[k] - s->first] |= MOVES;
+    for (uint32_t k = s->len; k-- > 0;) {
+        const uint32_t i = s->order[k];
+        const int op = t->op[i] & TG_OPCODE;
+        int moved = 0;
+        if (op == TG_LEAF)
+            continue;
+        if (tg_is_many(op)) {
+            for (uint32_t m = 0; m < t->b[i]; m++)
+                moved |= moves(s, t->pool[t->a[i] + m]);
+            nodes += moved ? 8 * (uint64_t)t->b[i] + 8 : 0;
+            words += moved ? 5 * (uint64_t)t->b[i] + 16 : 0;
+        } else {
+            moved = moves(s, t->a[i]) || (!tg_is_passive(op) && moves(s, t->b[i]));
+            nodes += moved ? 2 * ((uint64_t)part_count[op][0] + part_count[op][1]) + 8 : 0;
+            words += moved ? 4 * ((uint64_t)part_count[op][0] + part_count[op][1]) : 0;
+        }
+        if (moved && tg_has_rule(t, i))
+            return TG_RULED;
+        if (moved)
+            s->mark[i - s->first] |= MOVES;
+    }
+    s->adj = tg_zeroed(s->len ? (s->order[0] - s->first + (size_t)1) * sizeof *s->adj : 1);
+    s->ids = tg_realloc(NULL, s->widest * sizeof *s->ids + 1);
+    return s->adj && s->ids ? tg_grow(t, nodes, words) : TG_MEMORY;
+}
+
+static void sweep(recorded_sweep *s)
+{
+    tg_tape *t = s->t;
+    for (uint32_t k = 0; k < s->len; k++) {
+        const uint32_t i = s->order[k], adj = s->adj[i - s->first];
+        const int op = t->op[i] & TG_OPCODE;
+        term g, named[3];
+        if (!adj || op == TG_LEAF || op == TG_NODE || !moves(s, i))
+            continue;
+        g = adjoint(s, adj);
+        if (tg_is_many(op)) {
+            memcpy(s->ids, t->pool + t->a[i], t->b[i] * sizeof *s->ids);
+            pass_apart(s, i, op, s->ids, t->b[i], g);
+            continue;
+        }
+        named[0] = node(t->a[i]);
+        named[1] = tg_is_passive(op) ? number(t->data[t->b[i]]) : node(t->b[i]);
+        named[2] = node(i);
+        for (int side = 0; side < 2; side++) {
+            const uint32_t operand = side ? t->b[i] : t->a[i];
+            if (part_count[op][side] && moves(s, operand))
+                add_to(s, operand, weighed(s, g, partial(s, op, side, named)));
+        }
+    }
+}
+
+/* The adjoint as a node of its own: the caller may write to it. */
+static uint32_t result(recorded_sweep *s, uint32_t adj)
+{
+    const term g = adj ? adjoint(s, adj) : number(0.0);
+    return g.is_node ? tg_push(s->t, TG_COPY, g.id, g.id, s->t->data[g.id]) : tg_push(s->t, TG_LEAF, 0, 0, g.k);
+}
+
+int tg_record_sweep(tg_tape *t, const uint32_t *roots, const uint32_t *seeds, uint32_t n_roots, const uint32_t *xs,
+                    uint32_t n_xs, uint32_t *out)
+{
+    recorded_sweep s = {.t = t, .first = t->len, .before = t->len};
+    int code = TG_OK;
+    if (!n_parts)
+        read_table();
+    for (uint32_t k = 0; k < n_roots; k++)
+        if (roots[k] >= t->len || (seeds && seeds[k] >= t->len))
+            return TG_BAD_ID;
+    for (uint32_t k = 0; k < n_xs; k++) {
+        if (xs[k] >= t->len)
+            return TG_BAD_ID;
+        s.first = xs[k] < s.first ? xs[k] : s.first;
+    }
+    code = reach(&s, roots, n_roots);
+    if (!code)
+        code = survey(&s, xs, n_xs, n_roots);
+    if (!code) {
+        for (uint32_t k = 0; k < n_roots; k++)
+            if (roots[k] >= s.first)
+                add_to(&s, roots[k], seeds ? node(seeds[k]) : number(1.0));
+        sweep(&s);
+        for (uint32_t k = 0; k < n_xs; k++)
+            out[k] = result(&s, s.len && xs[k] <= s.order[0] ? s.adj[xs[k] - s.first] : 0);
+    }
+    free(s.mark);
+    free(s.adj);
+    free(s.order);
+    free(s.ids);
+    return code;
+}
+
+int tg_depends_on_older(tg_tape *t, const uint32_t *roots, uint32_t n_roots, uint32_t first)
+{
+    recorded_sweep s = {.t = t, .first = first};
+    int code = TG_OK;
+    for (uint32_t k = 0; k < n_roots; k++)
+        if (roots[k] >= t->len)
+            return TG_BAD_ID;
+    code = reach(&s, roots, n_roots);
+    free(s.mark);
+    free(s.order);
+    return code ? code : s.older;
+}

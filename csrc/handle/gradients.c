@@ -1,0 +1,184 @@
+#include "gradients.h"
+
+#include "attributes.h"
+#include "gradient.h"
+#include "held.h"
+#include "operands.h"
+#include "recording.h"
+
+#include <pythread.h>
+#include <stdlib.h>
+
+/* What the three functions take: roots, a seed for each or None, xs. */
+typedef struct {
+    value_list roots, xs;
+    operand_list seeds;
+} arguments;
+
+/* Gather them: 1, or 0 with an exception. Ids are to be read again: reading the later ones may have moved the first. */
+static int gather(arguments *a, const char *function, PyObject *const *args, Py_ssize_t n)
+{
+    if (n != 3)
+        PyErr_Format(PyExc_TypeError, "%s() takes roots, seeds and xs", function);
+    else if (tg_gather_values(&a->roots, args[0]) && (args[1] == Py_None || tg_gather(&a->seeds, args[1]) >= 0) &&
+             tg_gather_values(&a->xs, args[2])) {
+        if (args[1] == Py_None || a->seeds.n == a->roots.n)
+            return 1;
+        PyErr_Format(PyExc_ValueError, "%u Values but %u seeds", a->roots.n, a->seeds.n);
+    }
+    return 0;
+}
+
+static void read_ids(value_list *list)
+{
+    for (uint32_t k = 0; k < list->n; k++)
+        list->id[k] = ((Value *)PyTuple_GetItem(list->tuple, k))->id;
+}
+
+static PyObject *let_go(arguments *a, PyObject *out)
+{
+    tg_release(&a->seeds);
+    Py_XDECREF(tg_let_go(&a->roots, out != NULL));
+    Py_XDECREF(tg_let_go(&a->xs, out != NULL));
+    return out;
+}
+
+static PyObject *module_adjoints(PyObject *module, PyObject *const *args, Py_ssize_t n)
+{
+    arguments a = {0};
+    PyObject *out = NULL;
+    double *x = NULL;
+    (void)module;
+    if (!gather(&a, "adjoints", args, n))
+        return let_go(&a, NULL);
+    if (a.seeds.numbers < a.seeds.n)
+        PyErr_SetString(PyExc_TypeError, "seeds of adjoints are numbers, not 'Value'");
+    else if (!(x = tg_realloc(NULL, (a.xs.n + (size_t)1) * sizeof *x)))
+        PyErr_NoMemory();
+    else {
+        int code;
+        read_ids(&a.roots);
+        read_ids(&a.xs);
+        code = tg_adjoints(T, a.roots.id, a.seeds.number, a.roots.n, a.xs.id, a.xs.n, x, tg_call_rule, NULL,
+                           (uint64_t)PyThread_get_thread_ident());
+        out = code ? tg_raise(code, TG_LEAF, 0.0, 0.0) : PyList_New(a.xs.n);
+        for (uint32_t k = 0; out && k < a.xs.n; k++) {
+            PyObject *item = PyFloat_FromDouble(x[k]);
+            if (!item || PyList_SetItem(out, k, item))
+                Py_CLEAR(out);
+        }
+    }
+    free(x);
+    return let_go(&a, out);
+}
+
+static PyObject *module_record_sweep(PyObject *module, PyObject *const *args, Py_ssize_t n)
+{
+    arguments a = {0};
+    PyObject *out = NULL;
+    uint32_t *ids = NULL;
+    (void)module;
+    if (!gather(&a, "record_sweep", args, n))
+        return let_go(&a, NULL);
+    ids = tg_realloc(NULL, (a.xs.n + (size_t)a.seeds.n + 1) * sizeof *ids);
+    out = ids ? tg_bare_list(a.xs.n) : PyErr_NoMemory();
+    tg_note_sweep(1);
+    if (out && !tg_make_room(a.seeds.n, 0))
+        Py_CLEAR(out);
+    tg_note_sweep(0);
+    if (out) {
+        uint32_t *seeds = args[1] == Py_None ? NULL : ids + a.xs.n;
+        int code;
+        read_ids(&a.roots);
+        read_ids(&a.xs);
+        if (seeds)
+            tg_ids_of(&a.seeds, seeds);
+        code = tg_record_sweep(T, a.roots.id, seeds, a.roots.n, a.xs.id, a.xs.n, ids);
+        if (code) {
+            Py_CLEAR(out);
+            tg_raise(code, TG_LEAF, 0.0, 0.0);
+        }
+        for (uint32_t k = 0; out && k < a.xs.n; k++)
+            own((Value *)PyList_GetItem(out, k), ids[k]);
+        if (out)
+            PyObject_GC_Track(out);
+    }
+    free(ids);
+    return let_go(&a, out);
+}
+
+static PyObject *module_depends_on_older(PyObject *module, PyObject *const *args, Py_ssize_t n)
+{
+    value_list roots = {0}, xs = {0};
+    uint32_t first = T->len;
+    int answer = -1;
+    (void)module;
+    if (n != 2)
+        PyErr_SetString(PyExc_TypeError, "depends_on_older() takes roots and xs");
+    else if (tg_gather_values(&roots, args[0]) && tg_gather_values(&xs, args[1])) {
+        read_ids(&roots);
+        for (uint32_t k = 0; k < xs.n; k++)
+            first = xs.id[k] < first ? xs.id[k] : first;
+        answer = tg_depends_on_older(T, roots.id, roots.n, first);
+        if (answer < 0)
+            tg_raise(answer, TG_LEAF, 0.0, 0.0);
+    }
+    Py_XDECREF(tg_let_go(&roots, 1));
+    Py_XDECREF(tg_let_go(&xs, 1));
+    return answer < 0 ? NULL : PyBool_FromLong(answer);
+}
+
+static PyObject *module_primals(PyObject *module, PyObject *values)
+{
+    value_list list = {0};
+    PyObject *out = NULL;
+    (void)module;
+    if (tg_gather_values(&list, values))
+        out = PyList_New(list.n);
+    for (uint32_t k = 0; out && k < list.n; k++) {
+        PyObject *item = PyFloat_FromDouble(T->data[((Value *)PyTuple_GetItem(list.tuple, k))->id]);
+        if (!item || PyList_SetItem(out, k, item))
+            Py_CLEAR(out);
+    }
+    Py_XDECREF(tg_let_go(&list, 1));
+    return out;
+}
+
+/* Leaves of numbers, and of Values nodes of their own with the same data, that pass everything on. */
+static PyObject *module_copies(PyObject *module, PyObject *iterable)
+{
+    operand_list list = {0};
+    PyObject *copies = NULL;
+    (void)module;
+    if (tg_gather(&list, iterable) >= 0)
+        copies = tg_bare_list(list.n);
+    if (copies && !tg_make_room(list.n, 0))
+        Py_CLEAR(copies);
+    for (uint32_t k = 0; copies && k < list.n; k++) {
+        uint32_t id = is_value(list.item[k]) ? ((Value *)list.item[k])->id : TG_NONE;
+        own((Value *)PyList_GetItem(copies, k), id == TG_NONE ? tg_push(T, TG_LEAF, 0, 0, list.number[k])
+                                                              : tg_push(T, TG_COPY, id, id, T->data[id]));
+    }
+    if (copies)
+        PyObject_GC_Track(copies);
+    tg_release(&list);
+    return copies;
+}
+
+#define FUNCTION(name) (PyCFunction)(void (*)(void))module_##name, METH_FASTCALL
+
+PyMethodDef tg_gradient_functions[] = {
+    {"adjoints", FUNCTION(adjoints),
+     "adjoints($module, roots, seeds, xs, /)\n--\n\n"
+     "d(seeds . roots)/dx for every x, seeds being 1 each where they are None."},
+    {"record_sweep", FUNCTION(record_sweep),
+     "record_sweep($module, roots, seeds, xs, /)\n--\n\nAs `adjoints`, but recorded: a list of Values."},
+    {"depends_on_older", FUNCTION(depends_on_older),
+     "depends_on_older($module, roots, xs, /)\n--\n\nWhether a root depends on what is older than all xs."},
+    {"copies", module_copies, METH_O,
+     "copies($module, items, /)\n--\n\n"
+     "Leaves of numbers, and of Values nodes of their own with the same data, which pass everything on."},
+    {"primals", module_primals, METH_O,
+     "primals($module, values, /)\n--\n\nTheir data; a recording is not told."},
+    {0},
+};
