@@ -365,3 +365,23 @@ def test_a_wide_sum_in_a_row_is_the_same_in_a_batch():
     rows = [[math.sin(k + 10 * r) for k in range(300)] for r in range(LANES + 3)]
     values, grads = program.map().value_and_grad(rows)
     assert values == [program(row) for row in rows] and grads == [program.grad(row) for row in rows]
+
+
+class Emptying:
+    """A number that empties a list when it is read."""
+
+    def __init__(self, held):
+        self.held = held
+
+    def __float__(self):
+        self.held.clear()
+        return 2.0
+
+
+def test_rows_that_go_while_they_are_read_count_as_they_came():
+    rows = []
+    rows += [Emptying(rows), *([3.0] * 99)]
+    assert record(lambda x: x * x, 1.0).map()(rows) == [4.0, *([9.0] * 99)]
+    row = []
+    row += [Emptying(row), 3.0]
+    assert record(lambda xs: xs[0] * xs[1], [1.0, 1.0]).map()([row, [1.0, 5.0]]) == [6.0, 5.0]

@@ -1268,6 +1268,16 @@ def test_a_program_recorded_within_may_use_what_was_there_before():
     assert record(lambda x: x * record(lambda y: y * w, 2.0)(4.0), 5.0, strict=True)(2.0) == 24.0
 
 
+def test_an_argument_that_goes_while_it_is_read_counts_as_it_came():
+    class Emptying:
+        def __float__(self):
+            xs.clear()
+            return 2.0
+
+    xs = [Emptying(), 3.0, 5.0]
+    assert record(lambda xs: xs[0] * xs[1] * xs[2], [1.0, 1.0, 1.0])(xs) == 30.0
+
+
 # ---- the house ----
 
 
