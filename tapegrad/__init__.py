@@ -9,17 +9,19 @@ from .tape import tape
 from .value import Value, affine, dot, leaves, no_grad, softmax, sum, zero_grad
 
 if TYPE_CHECKING:
-    from .derivatives import check_grads, grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp
+    from .check import check_grads
+    from .derivatives import grad, gradient, hessian, hvp, jacobian, jvp, value_and_grad, vjp
     from .program import BranchChanged, Program, load, record
 
 __all__ = [
     "BranchChanged", "Program", "Value", "__version__", "affine", "check_grads", "cross_entropy", "data", "dot", "grad",
-    "grads", "hessian", "hinge", "hvp", "jacobian", "jvp", "leaves", "load", "logsumexp", "mse", "nn", "no_grad",
-    "optim", "record", "set_data", "softmax", "sum", "tape", "value_and_grad", "vjp", "zero_grad",
+    "gradient", "grads", "hessian", "hinge", "hvp", "jacobian", "jvp", "leaves", "load", "logsumexp", "mse", "nn",
+    "no_grad", "optim", "record", "set_data", "softmax", "sum", "tape", "value_and_grad", "vjp", "zero_grad",
 ]  # fmt: skip
 
 # Loaded when they are asked for: a program that records on Values alone starts the sooner.
 _LATER = dict.fromkeys(("BranchChanged", "Program", "load", "record"), "program")
+_LATER["check_grads"] = "check"
 _LATER.update({name: "derivatives" for name in __all__ if name not in globals() and name not in _LATER})
 
 

@@ -1,213 +1,375 @@
-"""Functions of functions, with JAX's names: each records f on first use and keeps a program per shape of arguments."""
+"""Functions of functions, with JAX's names: each call runs f anew, on the tape, and keeps nothing.
+
+Where the arguments are Values already (within another of these functions, within a recording, or by hand) the sweep is
+recorded, and the results are Values: so derivatives compose, to any order."""
 from __future__ import annotations
 
 import functools
-import sys
-import threading
-import warnings
-import weakref
+import types
 from array import array
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Union
 
-from .program import Program, point, record
-from .program.nest import NUMBER, Form, form_of, objects
-from .value import Value
+from .program.nest import NUMBER, Form, form_of, numbers, objects
+from .value import Value, handle
 
-MOST_PROGRAMS = 256  # of one function: the one that was made first goes
-
-
-class _Recorded:
-    """The programs of one function, by the forms of its arguments."""
-
-    def __init__(self, f: Callable[..., Any]) -> None:
-        self._f = f
-        self._programs: dict[tuple[Form, ...], Program] = {}
-        self._lock = threading.Lock()
-
-    def program(self, args: Sequence[Any]) -> Program:
-        forms = tuple(form_of(x, f"argument {k}") for k, x in enumerate(args))
-        program = self._programs.get(forms)
-        if program is None:
-            program = record(self._f, *args, on_branch="record")
-            with self._lock:
-                if len(self._programs) >= MOST_PROGRAMS:
-                    del self._programs[next(iter(self._programs))]
-                self._programs[forms] = program
-        return program
+Argnums = Union[int, Sequence[int]]
+Function = Callable[..., Any]
 
 
-_known: weakref.WeakKeyDictionary[Any, _Recorded] = weakref.WeakKeyDictionary()
+def gradient(y: Value, xs: Any) -> Any:
+    """The derivatives of y as Values: the sweep is recorded, so they can be used, differentiated again, and recorded
+    into a program. In PyTorch, `autograd.grad(y, xs, create_graph=True)`.
+
+    Args:
+        y: a Value.
+        xs: a Value, or a nest of them: leaves, or what y was computed from. By what y does not depend on it is 0.
+
+    Returns:
+        Shaped like xs. No grad changes.
+
+    Raises:
+        TypeError: y or an element of xs is no Value.
+        RuntimeError: a node on the way has a rule of its own, set as `_backward`, which does not say its slope.
+    """
+    if not isinstance(y, Value):
+        raise TypeError(f"y must be a Value, not {type(y).__name__!r}")
+    form = form_of(xs, "xs")
+    return form.build(iter(handle.record_sweep((y,), None, form.elements(xs))), objects)
 
 
-def _recorded(f: Callable[..., Any]) -> _Recorded:
-    """The programs of f, kept as long as f is; a program refers to f, so what is kept is held by f's own copy."""
+# ---- one call of f ----
+
+
+class _Run:
+    """A call of f, with Values in the places of the arguments that are differentiated by.
+
+    Attributes:
+        forms: of these arguments.
+        made: their elements, as Values of our own.
+        nested: whether results are Values, too.
+        out, outputs: the form of what f returned, and its elements, Values and numbers.
+        aux: what f returned besides.
+    """
+
+    __slots__ = ("aux", "forms", "made", "nested", "out", "outputs")
+
+    def __init__(
+        self, fun: Function, at: Sequence[int], args: Sequence[Any], kwargs: dict[str, Any], has_aux: bool = False
+    ) -> None:
+        given, elements = list(args), []
+        self.forms = [form_of(args[k], f"argument {k}") for k in at]
+        for k, form in zip(at, self.forms):
+            elements += form.elements(args[k])
+        self.made = handle.copies(elements)
+        parts = iter(self.made)
+        for k, form in zip(at, self.forms):
+            given[k] = form.build(parts, objects)
+        self.nested = any(isinstance(x, Value) for x in elements)
+        self._take(*_called(fun, given, kwargs), has_aux)
+
+    @classmethod
+    def of_plain(cls, made: list[Value], form: Form, result: Any, within: bool, has_aux: bool) -> _Run:
+        """A call that was made with leaves in this form."""
+        run = cls.__new__(cls)
+        run.forms, run.made, run.nested = [form], made, False
+        run._take(result, within, has_aux)
+        return run
+
+    def _take(self, result: Any, within: bool, has_aux: bool) -> None:
+        """Take f's result; within: another function of functions, or a recording, is under way."""
+        self.aux = None
+        if has_aux:
+            if not isinstance(result, tuple) or len(result) != 2:
+                raise TypeError(f"with has_aux, f has to return a pair, not {type(result).__name__!r}")
+            result, self.aux = result
+        if result is None:
+            raise TypeError("f returned None: it has to return a Value, or a nest of them")
+        self.out = NUMBER if isinstance(result, Value) else form_of(result, "what f returned")
+        self.outputs = self.out.elements(result)
+        if within and not self.nested:  # f may close over what is differentiated by there
+            self.nested = handle.depends_on_older([y for y in self.outputs if isinstance(y, Value)], self.made)
+
+    def one(self, what: str) -> Any:
+        """The one output."""
+        if self.out is not NUMBER:
+            raise TypeError(f"{what} is of a function that returns one Value; this one returns {self.out}")
+        return self.outputs[0]
+
+    def sweep(self, ys: Sequence[Any], seeds: Sequence[Any] | None = None, xs: Sequence[Value] | None = None) -> Any:
+        """The derivatives of the sum of ys, weighed by seeds, by xs or all that was made: floats, or Values where
+        nested."""
+        how = handle.record_sweep if self.nested else handle.adjoints
+        return how(*_dependent(ys, seeds), self.made if xs is None else xs)
+
+    def recorded_sweep(self, ys: Sequence[Any], seeds: Sequence[Any] | None = None) -> list[Value]:
+        """As `sweep`, but Values in any case."""
+        return handle.record_sweep(*_dependent(ys, seeds), self.made)
+
+    def shaped(self, form: Form, items: Sequence[Any]) -> Any:
+        """What `sweep` gives, as a nest."""
+        return form.build(iter(items), objects) if self.nested else form.shaped(array("d", items))
+
+    def value(self) -> Any:
+        """What f returned, as it is given back: Values where nested, else numbers."""
+        if self.nested:
+            return self.out.build(iter(self.outputs), objects)
+        numbers = iter(handle.primals([y for y in self.outputs if isinstance(y, Value)]))
+        return self.shaped(self.out, [next(numbers) if isinstance(y, Value) else y for y in self.outputs])
+
+    def parts(self, items: Sequence[Any]) -> list[Any]:
+        """What there is one of for every element, shaped like each argument."""
+        if len(self.forms) == 1:
+            return [self.shaped(self.forms[0], items)]
+        found, first = [], 0
+        for form in self.forms:
+            found.append(self.shaped(form, items[first : first + form.size]))
+            first += form.size
+        return found
+
+    def blocks(self, out: Form, rows: Sequence[Sequence[Any]]) -> list[Any]:
+        """For each argument, its part of every row, in a place shaped like out."""
+        shaped = [self.parts(row) for row in rows]
+        if out is NUMBER:
+            return shaped[0]
+        stack = _stacked if self.nested else numbers
+        return [out.build(iter([row[k] for row in shaped]), stack) for k in range(len(self.forms))]
+
+
+def _called(fun: Function, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, bool]:
+    """What f returns, Values answering as numbers; and whether they did before."""
+    within = handle.as_numbers_by(1)
     try:
-        found = _known.get(f)
-        if found is None:
-            reference = weakref.ref(f)
-            found = _known[f] = _Recorded(lambda *args: reference()(*args))  # type: ignore[misc]
-    except TypeError:  # neither hashed nor referred to weakly
-        found = _Recorded(f)
-    return found
+        return fun(*args, **kwargs), within
+    finally:
+        handle.as_numbers_by(-1)
 
 
-def _transformed(f: Callable[..., Any], method: str, argnums: Any) -> Callable[..., Any]:
-    programs = _Recorded(f)
-
-    def transformed(*args: Any) -> Any:
-        return getattr(programs.program(args), method)(*args, argnums=argnums)
-
-    functools.update_wrapper(transformed, f, assigned=("__module__", "__name__", "__qualname__"), updated=())
-    transformed.__doc__ = f"{method} of {getattr(f, '__name__', repr(f))} by argument {argnums}."
-    return transformed
+def _doubles(x: Any) -> Any:
+    """The elements of a float64 array with dimensions; None for anything else."""
+    return x.ravel().tolist() if getattr(getattr(x, "dtype", None), "char", "") == "d" and x.shape else None
 
 
-def grad(fun: Callable[..., Any], argnums: Any = 0) -> Callable[..., Any]:
+def _dependent(ys: Sequence[Any], seeds: Sequence[Any] | None) -> tuple[Sequence[Value], Sequence[Any] | None]:
+    """Without the numbers among ys, which depend on nothing."""
+    if all(isinstance(y, Value) for y in ys):
+        return ys, seeds
+    kept = [k for k, y in enumerate(ys) if isinstance(y, Value)]
+    return [ys[k] for k in kept], None if seeds is None else [seeds[k] for k in kept]
+
+
+def _stacked(items: list[Any], shape: tuple[int, ...]) -> Any:
+    """An object array, of items that may be arrays themselves."""
+    inner = getattr(items[0], "shape", ()) if items else ()
+    return objects([x for item in items for x in item.ravel().tolist()] if inner else items, shape + inner)
+
+
+def _positions(argnums: Argnums, n: int) -> list[int]:
+    """The arguments to differentiate by, of n."""
+    named = argnums if isinstance(argnums, (tuple, list)) else (argnums,)
+    for k in named:
+        if not isinstance(k, int):
+            raise TypeError(f"argnums must be an integer or a tuple of them, not {k!r}")
+        if not -n <= k < n:
+            raise TypeError(f"argnums {k}: f was called with {n} positional arguments")
+    return [k % n for k in named]
+
+
+# ---- functions of functions ----
+
+
+class _Derivative:
+    """A function that runs f and differentiates what it did. It can be pickled and copied where f can."""
+
+    what = ""
+
+    def __init__(self, fun: Function, argnums: Argnums = 0, has_aux: bool = False) -> None:
+        self._fun, self._argnums, self._has_aux = fun, argnums, has_aux
+        functools.update_wrapper(self, fun, assigned=("__module__", "__name__", "__qualname__"), updated=())
+        self.__doc__ = f"The {self.what} of {getattr(fun, '__name__', repr(fun))} by argument {argnums}."
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._fun, self._argnums, self._has_aux)
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        return self if instance is None else types.MethodType(self, instance)
+
+    def __repr__(self) -> str:
+        return f"<{self.what} of {self._fun!r} by argument {self._argnums}>"
+
+    def _run(self, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[_Run, list[int]]:
+        """A call of f, and which of its distinct arguments each of argnums is."""
+        at = _positions(self._argnums, len(args))
+        distinct = list(dict.fromkeys(at))
+        return _Run(self._fun, distinct, args, kwargs, self._has_aux), [distinct.index(k) for k in at]
+
+    def _picked(self, found: list[Any], of: list[int]) -> Any:
+        """One part, or a tuple where argnums is one."""
+        return tuple(found[k] for k in of) if isinstance(self._argnums, (tuple, list)) else found[0]
+
+
+class _ValueAndGrad(_Derivative):
+    what = "value and gradient"
+
+    def _swept(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, _Run | None]:
+        """What f returned, the gradient, and the call, where it was not of one plain list or array alone: that goes a
+        way of its own, where nothing of a small call is needless."""
+        k, run, of = self._argnums, None, [0]
+        if type(k) is int and 0 <= k < len(args):
+            x = args[k]
+            made = handle.plain_leaves(x if type(x) is list else _doubles(x))
+            if made is not None:
+                given = made[:] if type(x) is list else objects(made, x.shape)
+                result, within = _called(self._fun, (*args[:k], given, *args[k + 1 :]), kwargs)
+                if type(result) is Value and not within:
+                    found = handle.adjoints((result,), None, made)
+                    return result, found if type(x) is list else numbers(found, x.shape), None
+                run = _Run.of_plain(made, form_of(x, "it"), result, within, self._has_aux)
+        if run is None:
+            run, of = self._run(args, kwargs)
+        return run.outputs[0], self._picked(run.parts(run.sweep((run.one("a gradient"),))), of), run
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        y, found, run = self._swept(args, kwargs)
+        if run is None:
+            return handle.primals((y,))[0], found
+        return ((run.value(), run.aux), found) if self._has_aux else (run.value(), found)
+
+
+class _Grad(_ValueAndGrad):
+    what = "gradient"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        _, found, run = self._swept(args, kwargs)
+        return found if run is None or not self._has_aux else (found, run.aux)
+
+
+class _Jacobian(_Derivative):
+    what = "Jacobian"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        run, of = self._run(args, kwargs)
+        found = self._picked(run.blocks(run.out, [run.sweep((y,)) for y in run.outputs]), of)
+        return (found, run.aux) if self._has_aux else found
+
+
+class _Hessian(_Derivative):
+    what = "Hessian"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        run, of = self._run(args, kwargs)
+        rows = [run.sweep((g,)) for g in run.recorded_sweep((run.one("a Hessian"),))]
+        blocks, first = [], 0
+        for form in run.forms:
+            blocks.append(self._picked(run.blocks(form, rows[first : first + form.size]), of))
+            first += form.size
+        return self._picked(blocks, of)
+
+
+class _Hvp(_Derivative):
+    what = "Hessian times a vector"
+
+    def __call__(self, x: Any, v: Any, *rest: Any, **kwargs: Any) -> Any:
+        run, _ = self._run((x, *rest), kwargs)
+        gradient, direction = run.recorded_sweep((run.one("a Hessian"),)), _like(v, run.forms[0], "v")
+        run.nested = run.nested or any(isinstance(x, Value) for x in direction)
+        return run.parts(run.sweep(gradient, direction))[0]
+
+
+def _like(x: Any, form: Form, what: str) -> list[Any]:
+    """The elements of a nest that has to have a form, Values or numbers."""
+    came = form_of(x, what)
+    if any(isinstance(item, Value) for item in came.elements(x)):
+        if came.size != form.size:
+            raise ValueError(f"{what} is {came}, not {form}")
+        return came.elements(x)
+    flat = array("d")
+    form.read(x, what, flat)
+    return flat.tolist()
+
+
+def grad(fun: Function, argnums: Argnums = 0, has_aux: bool = False) -> Callable[..., Any]:
     """The function that gives the gradient of fun.
 
     Args:
-        fun: a function of Values that returns one Value; what it closes over is constant.
-        argnums: which argument to differentiate by, or a tuple of them.
+        fun: a function that returns one Value, or a number, whose gradient is 0. Each call of the result calls it once:
+            with Values in the places of argnums, and with all other arguments as they are.
+        argnums: which positional argument to differentiate by, or a tuple of them.
+        has_aux: fun returns a pair, of which the first is differentiated.
 
     Returns:
-        A function of numbers, lists and arrays; a gradient is shaped like its argument.
+        A function of numbers, lists, tuples and arrays, nested, or of Values. It gives a gradient shaped like the
+        argument, a tuple of those for a tuple of argnums; with has_aux a pair of it and what fun returned besides.
+        Where it gets Values, or is called within another function of functions or a recording on whose Values fun's
+        result depends, the gradient is of Values.
     """
-    return _transformed(fun, "grad", argnums)
+    return _Grad(fun, argnums, has_aux)
 
 
-def value_and_grad(fun: Callable[..., Any], argnums: Any = 0) -> Callable[..., Any]:
-    """The function that gives the pair of fun's value and gradient; see `grad`."""
-    return _transformed(fun, "value_and_grad", argnums)
+def value_and_grad(fun: Function, argnums: Argnums = 0, has_aux: bool = False) -> Callable[..., Any]:
+    """The function that gives the pair of fun's value and gradient, or ((value, aux), gradient); see `grad`."""
+    return _ValueAndGrad(fun, argnums, has_aux)
 
 
-def jacobian(fun: Callable[..., Any], argnums: Any = 0) -> Callable[..., Any]:
-    """The function that gives the Jacobian of fun, shaped as `Program.jacobian` says."""
-    return _transformed(fun, "jacobian", argnums)
+def jacobian(fun: Function, argnums: Argnums = 0, has_aux: bool = False) -> Callable[..., Any]:
+    """The function that gives the Jacobian of fun, a sweep for each output, shaped as `Program.jacobian` says; see
+    `grad`."""
+    return _Jacobian(fun, argnums, has_aux)
 
 
-def hessian(fun: Callable[..., Any], argnums: int = 0) -> Callable[..., Any]:
-    """The function that gives the Hessian of fun, which returns one Value."""
-    return _transformed(fun, "hessian", argnums)
+def hessian(fun: Function, argnums: Argnums = 0) -> Callable[..., Any]:
+    """The function that gives the Hessian of fun, which returns one Value; see `grad`.
+
+    Returns:
+        A function whose result is shaped like the argument, in every place a row shaped like it; for a tuple of argnums
+        a tuple of tuples of such blocks, as in JAX.
+    """
+    return _Hessian(fun, argnums)
 
 
-def jvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
+def hvp(fun: Function, argnums: int = 0) -> Callable[..., Any]:
+    """The function of (x, v, *rest) that gives the Hessian of fun(x, *rest) by argument argnums, times v: a sweep over
+    the recorded sweep.
+
+    Returns:
+        A function whose result is shaped like the argument.
+    """
+    if not isinstance(argnums, int):
+        raise TypeError(f"argnums must be one integer for a Hessian times a vector, not {argnums!r}")
+    return _Hvp(fun, argnums)
+
+
+def vjp(fun: Function, *primals: Any) -> tuple[Any, Callable[..., tuple[Any, ...]]]:
+    """The value of fun at primals, and a function from a cotangent, shaped like it, to the tuple of v^T J, one for each
+    argument. fun is called once; what it did is kept as long as that function is."""
+    run = _Run(fun, range(len(primals)), primals, {})
+
+    def pull(cotangent: Any) -> tuple[Any, ...]:
+        seeds = _like(cotangent, run.out, "the cotangent")
+        if any(isinstance(seed, Value) for seed in seeds):
+            found = run.recorded_sweep(run.outputs, seeds)
+            ends = iter(found)
+            return tuple(form.build(ends, objects) for form in run.forms)
+        return tuple(run.parts(run.sweep(run.outputs, seeds)))
+
+    return run.value(), pull
+
+
+def jvp(fun: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
     """The value of fun at primals, and its Jacobian times tangents.
 
-    Args:
-        primals, tangents: as many as fun has arguments, tangents shaped like them.
-    """
-    return _recorded(fun).program(primals).jvp(primals, tangents)
-
-
-def vjp(fun: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
-    """The value of fun at primals, and a function from a cotangent to the tuple of gradients, one an argument."""
-    return _recorded(fun).program(primals).vjp(*primals)
-
-
-def hvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> Any:
-    """The derivative of fun's gradient by its first argument, along tangents: its Hessian times a vector.
+    Of several outputs it is a sweep over the recorded sweep: J^T u is linear in u, and its derivative along the
+    tangents is J times them.
 
     Args:
         primals, tangents: as many as fun has arguments, tangents shaped like them.
-
-    Returns:
-        Shaped like the first argument.
     """
-    recorded = _recorded(fun).program(primals)._recorded
-    recorded.check_scalar("a Hessian")
-    flat, tangent = recorded.flat(primals), recorded.flat_tangent(tangents)
-    by = recorded.chosen_one(0)
-    return by.shaped(point.tangent_over_reverse(recorded, flat, tangent, array("d", (1.0,))))
-
-
-# ---- a check ----
-
-_STEP = sys.float_info.epsilon ** (1 / 3)  # balances truncation, h^2, against rounding, epsilon / h
-
-
-def _swept(f: Callable[..., Any], forms: Sequence[Form], flat: array[float]) -> list[tuple[float, array[float]]]:
-    """Value and gradient of every output, recorded and swept on the tape."""
-    leaves = [Value(x) for x in flat]
-    elements = iter(leaves)
-    result = f(*(form.build(elements, objects) for form in forms))
-    found = []
-    for y in form_of(result, "what f returned").elements(result):
-        for v in leaves:
-            v.grad = 0.0
-        y.backward()
-        found.append((y.data, array("d", (v.grad for v in leaves))))
-    return found
-
-
-def _names(forms: Sequence[Form]) -> list[str]:
-    names = []
-    for k, form in enumerate(forms):
-        names += [f"argument {k}"] if form is NUMBER else [f"argument {k}, element {i}" for i in range(form.size)]
-    return names
-
-
-def check_grads(f: Callable[..., Any], *args: Any, order: int = 2, tolerance: float = 1e-5) -> None:
-    """Check f's derivatives against central differences.
-
-    The gradient is taken twice, by a sweep of the tape, which calls f's own `_backward` rules, and by a program; of
-    order 2, the program's Hessian is checked against differences of its gradient as well. Of an f that goes past the
-    tape, with rules or nodes of its own, the sweep alone is checked: a program does not see that.
-
-    Args:
-        f: a function of Values that returns Values.
-        args: where to check.
-        order: 1 or 2.
-        tolerance: the largest |derivative - difference| / max(1, |derivative|, |difference|) that passes.
-
-    Raises:
-        AssertionError: names the input that is farthest off, both numbers, and by how much they differ.
-    """
-    if order not in (1, 2):
-        raise ValueError(f"order must be 1 or 2, not {order!r}")
-    with warnings.catch_warnings(record=True) as escapes:
-        warnings.simplefilter("always")
-        recorded = record(f, *args, on_branch="record")._recorded
-    flat, names = recorded.flat(args), _names(recorded.forms)
-    swept = _swept(f, recorded.forms, flat)
-    n_out = len(swept)
-
-    def moved(i: int, by: float) -> array[float]:
-        there = flat[:]
-        there[i] += by
-        return there
-
-    def compare(what: str, found: Callable[[int], list[float]], at: Callable[[array[float]], Sequence[float]]) -> None:
-        worst = (0.0, "")
-        for i, name in enumerate(names):
-            h = _STEP * max(1.0, abs(flat[i]))
-            up, down = moved(i, h), moved(i, -h)
-            quotients = [(a - b) / (up[i] - down[i]) for a, b in zip(at(up), at(down))]
-            for k, (derivative, quotient) in enumerate(zip(found(i), quotients)):
-                off = abs(derivative - quotient) / max(1.0, abs(derivative), abs(quotient))
-                if not off <= worst[0]:
-                    worst = (off, f"{what} {k} by {name}: {derivative!r}, central difference {quotient!r}")
-        if not worst[0] <= tolerance:
-            raise AssertionError(f"{worst[1]}: off by {worst[0]:.3g}")
-
-    def data(there: array[float]) -> list[float]:
-        return [y for y, _ in _swept(f, recorded.forms, there)]
-
-    compare("the sweep's derivative of output", lambda i: [grad[i] for _, grad in swept], data)
-    if escapes:
-        return
-    rows = [point.reverse(recorded, flat, array("d", (float(i == k) for i in range(n_out))))[1] for k in range(n_out)]
-    compare("the program's derivative of output", lambda i: [row[i] for row in rows], data)
-    if order == 2:
-        for k in range(n_out):
-            seed = array("d", (float(i == k) for i in range(n_out)))
-
-            def second(i: int, seed: array[float] = seed) -> list[float]:
-                unit = array("d", bytes(8 * len(flat)))
-                unit[i] = 1.0
-                return list(point.tangent_over_reverse(recorded, flat, unit, seed))
-
-            def first(there: array[float], seed: array[float] = seed) -> Sequence[float]:
-                return point.reverse(recorded, there, seed)[1]
-
-            compare(f"output {k}, the derivative of its gradient's element", second, first)
+    if len(primals) != len(tangents):
+        raise TypeError(f"there are {len(primals)} primals, but {len(tangents)} tangents")
+    run = _Run(fun, range(len(primals)), primals, {})
+    along = [t for k, (x, form) in enumerate(zip(tangents, run.forms)) for t in _like(x, form, f"tangent {k}")]
+    run.nested = run.nested or any(isinstance(t, Value) for t in along)
+    if run.out is NUMBER and not run.nested:  # also where a rule of f's own is on the way
+        return run.value(), sum(g * t for g, t in zip(run.sweep(run.outputs), along))
+    u = handle.leaves([0.0] * len(run.outputs))
+    return run.value(), run.shaped(run.out, run.sweep(run.recorded_sweep(run.outputs, u), along, u))

@@ -15,7 +15,7 @@ from tapegrad._core import lib
 import tapegrad
 
 ROOT = pathlib.Path(tapegrad.__file__).parent.parent
-ORDER = "handle operands recording held operations attributes value many bulk".split()
+ORDER = "handle operands recording held operations attributes value many bulk gradients".split()
 MEMBERS = ["data", "grad", "operands", "_op", "_prev", "_backward", "_push_grad", "backward"]
 MEMBERS += [name for name in UNARY if hasattr(math, name) or name in ("relu", "sigmoid", "softplus")]
 
@@ -42,7 +42,10 @@ def test_both_handles_offer_the_same_names(both):
     assert second - first <= set(ORDER)  # its files
 
 
-@pytest.mark.parametrize("name", ["dot", "sum", "affine", "softmax", "leaves", "zero_grad"])
+FUNCTIONS = ["dot", "sum", "affine", "softmax", "leaves", "zero_grad", "adjoints", "record_sweep", "copies"]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_function_has_one_signature_and_one_documentation(both, name):
     first, second = (getattr(module, name) for module in both)
     assert parameters(first) == parameters(second)

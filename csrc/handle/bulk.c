@@ -150,6 +150,38 @@ out:
     return leaves;
 }
 
+static int floats_alone(PyObject *list, Py_ssize_t n)
+{
+    if (PyList_Size(list) != n)
+        return 0;
+    for (Py_ssize_t k = 0; k < n; k++)
+        if (!PyFloat_CheckExact(PyList_GetItem(list, k)))
+            return 0;
+    return 1;
+}
+
+static PyObject *module_plain_leaves(PyObject *module, PyObject *numbers)
+{
+    const Py_ssize_t n = PyList_CheckExact(numbers) ? PyList_Size(numbers) : -1;
+    PyObject *leaves;
+    (void)module;
+    if (n < 0 || n >= (Py_ssize_t)TG_NONE || !floats_alone(numbers, n))
+        Py_RETURN_NONE;
+    leaves = tg_bare_list((uint32_t)n);
+    if (leaves && !tg_make_room((uint64_t)n, 0))
+        Py_CLEAR(leaves);
+    if (leaves && !floats_alone(numbers, n)) {          /* making room may have run Python code */
+        PyErr_SetString(PyExc_RuntimeError, "the list changed while it was read");
+        Py_CLEAR(leaves);
+    }
+    for (Py_ssize_t k = 0; leaves && k < n; k++)
+        own((Value *)PyList_GetItem(leaves, k),
+            tg_push(T, TG_LEAF, 0, 0, PyFloat_AsDouble(PyList_GetItem(numbers, k))));
+    if (leaves)
+        PyObject_GC_Track(leaves);
+    return leaves;
+}
+
 PyMethodDef tg_bulk_functions[] = {
     {"data", module_data, METH_O, NULL},
     {"grads", module_grads, METH_O, NULL},
@@ -158,6 +190,8 @@ PyMethodDef tg_bulk_functions[] = {
     {"adam", module_adam, METH_VARARGS, NULL},
     {"leaves", module_leaves, METH_O,
      "leaves($module, numbers, /)\n--\n\nA list of new leaves, one for every number of an iterable."},
+    {"plain_leaves", module_plain_leaves, METH_O,
+     "plain_leaves($module, numbers, /)\n--\n\nAs `leaves`, of a list of floats alone; None of anything else."},
     {"zero_grad", module_zero_grad, METH_O,
      "zero_grad($module, values, /)\n--\n\nSet the grad of every Value of an iterable to 0.0."},
     {0},

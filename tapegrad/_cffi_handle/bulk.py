@@ -33,6 +33,13 @@ def leaves(numbers: Iterable[float], /) -> list[Handle]:
     return _new_leaves(data)
 
 
+def plain_leaves(numbers: Any, /) -> list[Handle] | None:
+    """As `leaves`, of a list of floats alone; None of anything else."""
+    if type(numbers) is not list or any(type(x) is not float for x in numbers):
+        return None
+    return _new_leaves(numbers[:])
+
+
 def zero_grad(values: Iterable[Handle], /) -> None:
     """Set the grad of every Value of an iterable to 0.0."""
     write_grads(only_values(values), 0.0)

@@ -111,6 +111,7 @@ class _Indexed(Form):
 
 
 _PLAIN = {float, int}
+_ELEMENTS = {float, int, Value}
 
 
 class Array(_Indexed):
@@ -144,7 +145,7 @@ class Array(_Indexed):
         return numpy.array(flat[at : at + self.size], dtype=numpy.float64).reshape(self.shape)
 
     def build(self, elements: Iterator[T], stack: Callable[[list[T], tuple[int, ...]], object]) -> object:
-        return stack([next(elements) for _ in range(self.size)], self.shape)
+        return stack(list(itertools.islice(elements, self.size)), self.shape)
 
 
 class Series(_Indexed):
@@ -174,6 +175,8 @@ class Series(_Indexed):
         return f"a {self.kind.__name__} of {len(self.parts)}"
 
     def elements(self, x: Any) -> list[Any]:
+        if self._plain and set(map(type, x)) <= _ELEMENTS:
+            return list(x)
         return [element for part, item in zip(self.parts, x) for element in part.elements(item)]
 
     def shaped(self, flat: array[float], at: int = 0) -> Shaped:
@@ -186,6 +189,8 @@ class Series(_Indexed):
         return self.kind(found)
 
     def build(self, elements: Iterator[T], stack: Callable[[list[T], tuple[int, ...]], object]) -> Any:
+        if self._plain:
+            return self.kind(itertools.islice(elements, self.size))
         return self.kind([part.build(elements, stack) for part in self.parts])
 
 
@@ -204,7 +209,7 @@ def form_of(x: object, what: str) -> Form:
         return Array(tuple(x.shape))
     if isinstance(x, (list, tuple)):
         kind, items = tuple if isinstance(x, tuple) else list, tuple(x)
-        if set(map(type, items)) <= _PLAIN:
+        if set(map(type, items)) <= _ELEMENTS:
             return series_of_numbers(kind, len(items))
         return Series(kind, tuple(form_of(item, f"{what}[{k}]") for k, item in enumerate(items)))
     x = _element(x)

@@ -1,0 +1,101 @@
+"""A public check: derivatives of a function against central differences, so that users test their own."""
+from __future__ import annotations
+
+import sys
+import warnings
+from array import array
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .program import point
+from .program.nest import NUMBER, Form, form_of, objects
+from .program.recorded import Recorded
+from .value import handle
+
+_STEP = sys.float_info.epsilon ** (1 / 3)  # balances truncation, h^2, against rounding, epsilon / h
+
+
+def _swept(f: Callable[..., Any], forms: Sequence[Form], flat: array[float]) -> list[tuple[float, array[float]]]:
+    """Value and gradient of every output, recorded and swept on the tape."""
+    leaves = handle.leaves(flat)
+    elements = iter(leaves)
+    handle.as_numbers_by(1)
+    try:
+        result = f(*(form.build(elements, objects) for form in forms))
+    finally:
+        handle.as_numbers_by(-1)
+    outputs = form_of(result, "what f returned").elements(result)
+    return [(handle.primals((y,))[0], array("d", handle.adjoints((y,), None, leaves))) for y in outputs]
+
+
+def _names(forms: Sequence[Form]) -> list[str]:
+    names = []
+    for k, form in enumerate(forms):
+        names += [f"argument {k}"] if form is NUMBER else [f"argument {k}, element {i}" for i in range(form.size)]
+    return names
+
+
+def check_grads(f: Callable[..., Any], *args: Any, order: int = 2, tolerance: float = 1e-5) -> None:
+    """Check f's derivatives against central differences.
+
+    The gradient is taken twice, by a sweep of the tape, which calls f's own `_backward` rules, and by a program; of
+    order 2, the program's Hessian is checked against differences of its gradient as well. Of an f that goes past the
+    tape, with rules or nodes of its own, the sweep alone is checked: a program does not see that.
+
+    Args:
+        f: a function of Values that returns Values.
+        args: where to check.
+        order: 1 or 2.
+        tolerance: the largest |derivative - difference| / max(1, |derivative|, |difference|) that passes.
+
+    Raises:
+        AssertionError: names the input that is farthest off, both numbers, and by how much they differ.
+    """
+    if order not in (1, 2):
+        raise ValueError(f"order must be 1 or 2, not {order!r}")
+    with warnings.catch_warnings(record=True) as escapes:
+        warnings.simplefilter("always")
+        recorded = Recorded.of(f, args, on_branch="record")
+    flat, names = recorded.flat(args), _names(recorded.forms)
+    swept = _swept(f, recorded.forms, flat)
+    n_out = len(swept)
+
+    def moved(i: int, by: float) -> array[float]:
+        there = flat[:]
+        there[i] += by
+        return there
+
+    def compare(what: str, found: Callable[[int], list[float]], at: Callable[[array[float]], Sequence[float]]) -> None:
+        worst = (0.0, "")
+        for i, name in enumerate(names):
+            h = _STEP * max(1.0, abs(flat[i]))
+            up, down = moved(i, h), moved(i, -h)
+            quotients = [(a - b) / (up[i] - down[i]) for a, b in zip(at(up), at(down))]
+            for k, (derivative, quotient) in enumerate(zip(found(i), quotients)):
+                off = abs(derivative - quotient) / max(1.0, abs(derivative), abs(quotient))
+                if not off <= worst[0]:
+                    worst = (off, f"{what} {k} by {name}: {derivative!r}, central difference {quotient!r}")
+        if not worst[0] <= tolerance:
+            raise AssertionError(f"{worst[1]}: off by {worst[0]:.3g}")
+
+    def data(there: array[float]) -> list[float]:
+        return [y for y, _ in _swept(f, recorded.forms, there)]
+
+    compare("the sweep's derivative of output", lambda i: [grad[i] for _, grad in swept], data)
+    if escapes:
+        return
+    rows = [point.reverse(recorded, flat, array("d", (float(i == k) for i in range(n_out))))[1] for k in range(n_out)]
+    compare("the program's derivative of output", lambda i: [row[i] for row in rows], data)
+    if order == 2:
+        for k in range(n_out):
+            seed = array("d", (float(i == k) for i in range(n_out)))
+
+            def second(i: int, seed: array[float] = seed) -> list[float]:
+                unit = array("d", bytes(8 * len(flat)))
+                unit[i] = 1.0
+                return list(point.tangent_over_reverse(recorded, flat, unit, seed))
+
+            def first(there: array[float], seed: array[float] = seed) -> Sequence[float]:
+                return point.reverse(recorded, there, seed)[1]
+
+            compare(f"output {k}, the derivative of its gradient's element", second, first)
