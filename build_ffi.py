@@ -27,7 +27,7 @@ HANDLES = ("c", "cffi") if C_HANDLE else ("cffi",)
 CORE = [f"csrc/{name}.c" for name in "tape ops sweep gradient optim freeze program replay".split()]
 HANDLE = sorted(f"csrc/handle/{path.name}" for path in (CSRC / "handle").glob("*.c"))
 SOURCES = CORE + (HANDLE if C_HANDLE else [])
-DEPENDS = ["csrc/formulas.def", "csrc/ops.def", *sorted(path.relative_to(ROOT).as_posix() for path in CSRC.rglob("*.h"))]
+DEPENDS = sorted(p.relative_to(ROOT).as_posix() for kind in ("*.def", "*.h") for p in CSRC.rglob(kind))
 
 HEADERS = ("tape.h", "gradient.h", "program.h")
 

@@ -205,8 +205,9 @@ void tg_pop(tg_tape *t)
     uint32_t n = t->len;
     while (n > 0 && !t->owner[n - 1])
         n--;
-    for (uint32_t i = n; t->rules && i < t->len; i++)
-        tg_set_rule(t, i, 0);
+    if (t->rules)
+        for (uint32_t i = n; i < t->len; i++)
+            tg_set_rule(t, i, 0);
     t->len = n;
     trim_pool(t);
     if (n == 0)

@@ -53,7 +53,6 @@ typedef struct tg_tape {
     uint32_t *a, *b;
     double *data, *grad;
     void **owner;
-    uint8_t *rule;              /* a bit a node: a Python rule stands in for the slope; NULL before the first */
     uint32_t *pool, pool_len, pool_cap;
     uint32_t last_many;         /* the newest many-operand node */
     double *adj;                /* all zero between sweeps; adj_cap entries */
@@ -65,6 +64,7 @@ typedef struct tg_tape {
     struct tg_sweep *sweep;     /* the innermost sweep that is calling a rule */
     uint64_t reclaims;
     double reclaim_seconds;
+    uint8_t *rule;              /* a bit a node: a Python rule stands in for the slope; NULL before the first */
 } tg_tape;
 
 /* A row as text; da is empty where no program has it, db where there is no second operand to differentiate. */

@@ -13,5 +13,6 @@ from .value import Value
 __all__ = [
     "Value", "adam", "adjoints", "affine", "as_numbers_by", "begin_recording", "clear_grads", "collect", "copies",
     "data", "depends_on_older", "dot", "end_recording", "freeze", "grads", "leaves", "many", "nbytes", "no_grad_by",
-    "plain_leaves", "primals", "record_sweep", "reset", "set_data", "sgd", "size", "softmax", "stats", "sum", "zero_grad",
+    "plain_leaves", "primals", "record_sweep", "reset", "set_data", "sgd", "size", "softmax", "stats", "sum",
+    "zero_grad",
 ]  # fmt: skip
