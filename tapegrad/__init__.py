@@ -21,17 +21,19 @@ from .value import (
 )
 
 if TYPE_CHECKING:
+    from . import linalg
     from .derivatives import check_grads, grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp
     from .program import BranchChanged, Program, load, record
 
 __all__ = [
     "BranchChanged", "Program", "Value", "__version__", "affine", "check_grads", "cross_entropy", "data", "dot", "grad",
-    "grads", "hessian", "hinge", "hvp", "jacobian", "jvp", "leaves", "load", "logsumexp", "mse", "nn", "no_grad",
-    "optim", "record", "set_data", "softmax", "sum", "tape", "value_and_grad", "vjp", "zero_grad",
+    "grads", "hessian", "hinge", "hvp", "jacobian", "jvp", "leaves", "linalg", "load", "logsumexp", "mse", "nn",
+    "no_grad", "optim", "record", "set_data", "softmax", "sum", "tape", "value_and_grad", "vjp", "zero_grad",
 ]  # fmt: skip
 
 # Loaded when they are asked for: a program that records on Values alone starts the sooner.
 _LATER = dict.fromkeys(("BranchChanged", "Program", "load", "record"), "program")
+_LATER["linalg"] = "linalg"  # the module itself
 _LATER.update({name: "derivatives" for name in __all__ if name not in globals() and name not in _LATER})
 
 
@@ -40,7 +42,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    found = getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)
+    module = importlib.import_module(f".{_LATER[name]}", __name__)
+    found = module if _LATER[name] == name else getattr(module, name)
     globals()[name] = found
     return found
 
