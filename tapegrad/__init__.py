@@ -3,7 +3,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import nn, optim
 from ._version import __version__
-from .bulk import data, grads, set_data
+from .bulk import data, grads, set_data, set_grads, zero_grad
 from .tape import tape
 from .value import (
     Value,
@@ -17,7 +17,6 @@ from .value import (
     no_grad,
     softmax,
     sum,
-    zero_grad,
 )
 
 if TYPE_CHECKING:
@@ -28,7 +27,8 @@ if TYPE_CHECKING:
 __all__ = [
     "BranchChanged", "Program", "Value", "__version__", "affine", "check_grads", "cross_entropy", "data", "dot", "grad",
     "grads", "hessian", "hinge", "hvp", "jacobian", "jvp", "leaves", "linalg", "load", "logsumexp", "mse", "nn",
-    "no_grad", "optim", "record", "set_data", "softmax", "sum", "tape", "value_and_grad", "vjp", "zero_grad",
+    "no_grad", "optim", "record", "set_data", "set_grads", "softmax", "sum", "tape", "value_and_grad", "vjp",
+    "zero_grad",
 ]  # fmt: skip
 
 # Loaded when they are asked for: a program that records on Values alone starts the sooner.

@@ -840,19 +840,32 @@ def grads(values: Iterable[Value]) -> list[float]:
 
 
 @_alone
-def _write_all(values: tuple[Value, ...], numbers: list[float]) -> None:
-    for i, x in zip([_node(v) for v in values], numbers):
-        _tape.data[i] = x
+def _write_all(values: tuple[Value, ...], numbers: list[float], grads: bool) -> None:
+    ids = [_node(v) for v in values]
+    thread = threading.get_ident()
+    for i, x in zip(ids, numbers):
+        if grads:
+            lib.tg_write_grad(_tape, i, thread, x)
+        else:
+            _tape.data[i] = x
+
+
+def _write_numbers(values: Iterable[Value], numbers: Iterable[Any], grads: bool) -> None:
+    new, items = _gathered(numbers), _only_values(values)
+    if any(isinstance(x, Value) for x in new):
+        raise TypeError(f"{'grads' if grads else 'data'} are numbers, not 'Value'")
+    if len(new) != len(items):
+        raise ValueError(f"{len(items)} Values but {len(new)} numbers")
+    _write_all(items, new, grads)
 
 
 def set_data(values: Iterable[Value], numbers: Iterable[Any]) -> None:
-    new, items = _gathered(numbers), _only_values(values)
     _note_escape("set_data() was called: a replay does not see it")
-    if any(isinstance(x, Value) for x in new):
-        raise TypeError("data are numbers, not 'Value'")
-    if len(new) != len(items):
-        raise ValueError(f"{len(items)} Values but {len(new)} numbers")
-    _write_all(items, new)
+    _write_numbers(values, numbers, False)
+
+
+def set_grads(values: Iterable[Value], numbers: Iterable[Any]) -> None:
+    _write_numbers(values, numbers, True)
 
 
 def _state(bytes_: Any, n: int) -> Any:
@@ -877,6 +890,11 @@ def sgd(values: Iterable[Value], *rule: Any) -> None:
 def adam(values: Iterable[Value], *rule: Any) -> None:
     _note_escape("an optimizer wrote .data: a replay does not see it")
     _step(_only_values(values), lib.tg_adam, ffi.new("tg_adam_rule *", rule[:-3]), rule[-3:])
+
+
+def rmsprop(values: Iterable[Value], *rule: Any) -> None:
+    _note_escape("an optimizer wrote .data: a replay does not see it")
+    _step(_only_values(values), lib.tg_rmsprop, ffi.new("tg_rmsprop_rule *", rule[:-3]), rule[-3:])
 
 
 @_alone
