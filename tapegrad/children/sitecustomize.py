@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec, PathFinder
-from importlib.util import module_from_spec
 from types import ModuleType
 
 _here = os.path.dirname(os.path.abspath(__file__))
@@ -37,5 +36,7 @@ sys.meta_path.insert(0, Served)
 # Python imports one module of this name: the one that it would have imported.
 _spec = PathFinder.find_spec("sitecustomize", sys.path)
 if _spec and _spec.loader:
+    from importlib.util import module_from_spec  # not at the top: every interpreter would wait for it
+
     sys.modules["sitecustomize"] = module_from_spec(_spec)
     _spec.loader.exec_module(sys.modules["sitecustomize"])
