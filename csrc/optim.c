@@ -1,4 +1,4 @@
-/*  One optimizer step over many leaves, by the rules of PyTorch (torch.optim.SGD, Adam, AdamW).
+/*  One optimizer step over many leaves, by the rules of PyTorch (torch.optim.SGD, Adam, AdamW, RMSprop).
 
     State is kept by the caller, a double per leaf; it is all zero before the first step.  */
 #include "ops.h"
@@ -34,5 +34,26 @@ void tg_adam(tg_tape *t, const uint32_t *ids, uint32_t n, const tg_adam_settings
         if (top)
             second = top[k] = tg_max(top[k], v[k]);
         *p -= size * (m[k] / (sqrt(second) / root + r->eps));
+    }
+}
+
+/* Tieleman, Hinton, "Lecture 6.5: rmsprop" (2012); centered: Graves, "Generating sequences with recurrent neural
+   networks" (2013). */
+void tg_rmsprop(tg_tape *t, const uint32_t *ids, uint32_t n, const tg_rmsprop_settings *r, double *square, double *mean,
+                double *buffer)
+{
+    for (uint32_t k = 0; k < n; k++) {
+        double *p = &t->data[ids[k]], g = r->maximize ? -t->grad[ids[k]] : t->grad[ids[k]], spread;
+        if (r->weight_decay != 0.0)
+            g += r->weight_decay * *p;
+        spread = square[k] = r->alpha * square[k] + (1.0 - r->alpha) * g * g;
+        if (mean) {
+            mean[k] += (g - mean[k]) * (1.0 - r->alpha);
+            spread -= mean[k] * mean[k];
+        }
+        g /= sqrt(spread) + r->eps;
+        if (buffer)
+            g = buffer[k] = r->momentum * buffer[k] + g;
+        *p -= r->lr * g;
     }
 }

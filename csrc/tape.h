@@ -126,7 +126,8 @@ int tg_set_rule(tg_tape *t, uint32_t id, int on);
 double tg_read_grad(const tg_tape *t, uint32_t id, uint64_t thread);
 void tg_write_grad(tg_tape *t, uint32_t id, uint64_t thread, double grad);
 
-/* One optimizer step over leaves; see optim.c. buffer is NULL without momentum, top without amsgrad. */
+/* One optimizer step over leaves; see optim.c. buffer is NULL without momentum, top without amsgrad, mean where the
+   rule is not centered. */
 typedef struct tg_sgd_settings {
     double lr, momentum, dampening, weight_decay;
     int nesterov, maximize, first;
@@ -135,8 +136,14 @@ typedef struct tg_adam_settings {
     double lr, beta1, beta2, eps, weight_decay, step;
     int decoupled, maximize;
 } tg_adam_settings;
+typedef struct tg_rmsprop_settings {
+    double lr, alpha, eps, weight_decay, momentum;
+    int centered, maximize;
+} tg_rmsprop_settings;
 void tg_sgd(tg_tape *t, const uint32_t *ids, uint32_t n, const tg_sgd_settings *r, double *buffer);
 void tg_adam(tg_tape *t, const uint32_t *ids, uint32_t n, const tg_adam_settings *r, double *m, double *v, double *top);
+void tg_rmsprop(tg_tape *t, const uint32_t *ids, uint32_t n, const tg_rmsprop_settings *r, double *square, double *mean,
+                double *buffer);
 
 /* For tests: the n-th next allocation fails, once; 0: none does. */
 void tg_fail_allocation(uint64_t n);

@@ -3,25 +3,28 @@ from typing import TYPE_CHECKING, Any
 
 from . import nn, optim
 from ._version import __version__
-from .bulk import data, grads, set_data
+from .bulk import data, grads, set_data, set_grads, zero_grad
 from .losses import cross_entropy, hinge, logsumexp, mse
 from .tape import tape
-from .value import Value, affine, dot, leaves, no_grad, softmax, sum, zero_grad
+from .value import Value, affine, dot, leaves, no_grad, softmax, sum
 
 if TYPE_CHECKING:
+    from . import linalg
     from .check import check_grads
     from .derivatives import grad, gradient, hessian, hvp, jacobian, jvp, value_and_grad, vjp
     from .program import BranchChanged, Program, load, record
 
 __all__ = [
     "BranchChanged", "Program", "Value", "__version__", "affine", "check_grads", "cross_entropy", "data", "dot", "grad",
-    "gradient", "grads", "hessian", "hinge", "hvp", "jacobian", "jvp", "leaves", "load", "logsumexp", "mse", "nn",
-    "no_grad", "optim", "record", "set_data", "softmax", "sum", "tape", "value_and_grad", "vjp", "zero_grad",
+    "gradient", "grads", "hessian", "hinge", "hvp", "jacobian", "jvp", "leaves", "linalg", "load", "logsumexp", "mse",
+    "nn", "no_grad", "optim", "record", "set_data", "set_grads", "softmax", "sum", "tape", "value_and_grad", "vjp",
+    "zero_grad",
 ]  # fmt: skip
 
 # Loaded when they are asked for: a program that records on Values alone starts the sooner.
 _LATER = dict.fromkeys(("BranchChanged", "Program", "load", "record"), "program")
 _LATER["check_grads"] = "check"
+_LATER["linalg"] = "linalg"  # the module itself
 _LATER.update({name: "derivatives" for name in __all__ if name not in globals() and name not in _LATER})
 
 
@@ -30,7 +33,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    found = getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)
+    module = importlib.import_module(f".{_LATER[name]}", __name__)
+    found = module if _LATER[name] == name else getattr(module, name)
     globals()[name] = found
     return found
 

@@ -3,79 +3,33 @@
 from __future__ import annotations
 
 import builtins
-import importlib
 import io
 import os
 import sys
 from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import BuiltinImporter, ModuleSpec, PathFinder, SourceFileLoader, SourcelessFileLoader
-from importlib.util import spec_from_loader
+from importlib.machinery import BuiltinImporter, SourceFileLoader, SourcelessFileLoader
 from types import CodeType, ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 import tapegrad
+from tapegrad.serving import serve
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
-
-_SERVED = ("engine", "nn", "tensor")
-
-
-class Micrograd(MetaPathFinder, Loader):
-    """Finds micrograd and its submodules in tapegrad, ahead of any that is installed."""
-
-    def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        package, _, rest = name.partition(".")
-        if package == "micrograd" and (not rest or rest in _SERVED):
-            return spec_from_loader(name, self, origin=tapegrad.__file__, is_package=not rest)
-        if name == "multiprocessing.util":
-            return _spec_of_multiprocessing_util(path)
-        return None
-
-    def create_module(self, spec: ModuleSpec) -> None:
-        """Leave it to the import system."""
-
-    def exec_module(self, module: ModuleType) -> None:
-        package, _, rest = module.__name__.partition(".")
-        if rest:
-            # The import system takes what it finds here; the very module, so that it has one set of globals.
-            sys.modules[module.__name__] = importlib.import_module(f"tapegrad.{rest}")
-            return
-        vars(module).update(__file__=tapegrad.__file__, __version__=tapegrad.__version__, Value=tapegrad.Value)
-        for rest in _SERVED:
-            importlib.import_module(f"{package}.{rest}")
-
-
-def _spec_of_multiprocessing_util(path: Any) -> ModuleSpec | None:
-    """Have children that start a new interpreter start it under `run`, where micrograd is served too."""
-    spec = PathFinder.find_spec("multiprocessing.util", path)
-    if spec is None or spec.loader is None:
-        return spec
-    execute = spec.loader.exec_module
-
-    def exec_module(module: Any) -> None:
-        execute(module)
-        flags = module._args_from_interpreter_flags
-        module._args_from_interpreter_flags = lambda: [*flags(), "-m", "tapegrad", "run"]
-
-    setattr(spec.loader, "exec_module", exec_module)  # noqa: B010  (mypy refuses to assign to a method)
-    return spec
-
 
 class CannotRun(Exception):
     """There is no such program."""
 
 
 def run(kind: str, program: str, args: Sequence[str]) -> None:
-    """Run a program as `python` would, with micrograd served from tapegrad.
+    """Run a program as `python` would, with micrograd served from tapegrad, also to the interpreters it starts.
 
     Args:
         kind: "-m" for a module, "-c" for a string of code, "" for a file, a directory, a zip file or "-".
         program: which one.
         args: what the program finds in `sys.argv[1:]`.
     """
-    sys.meta_path.insert(0, Micrograd())
+    serve(sys.path if _safe_path() else sys.path[1:])
     sys.argv = [kind or program, *args]
     try:
         code, names = _load(kind, program)
@@ -146,11 +100,14 @@ def _compile(source: str | bytes, filename: str) -> CodeType:
 
 def _set_path(entry: str, always: bool = False) -> None:
     """Put an entry where `python -m` put the working directory, if it did (-I and -P say no)."""
-    safe = getattr(sys.flags, "safe_path", False) or sys.flags.isolated
-    if not safe:
+    if not _safe_path():
         sys.path[0] = entry
     elif always:
         sys.path.insert(0, entry)
+
+
+def _safe_path() -> bool:
+    return bool(getattr(sys.flags, "safe_path", False) or sys.flags.isolated)
 
 
 def _hide_own_frames(error: BaseException) -> None:

@@ -2,13 +2,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .value import Value, handle
 
+if TYPE_CHECKING:
+    from .nn import Module
 
-def _flat(values: Any) -> Any:
-    """The elements of a NumPy array in order; anything else as it is."""
+
+def flat(values: Any) -> Any:
+    """The elements of a NumPy array in order, the parameters of a module; anything else as it is."""
+    if hasattr(values, "parameters"):
+        return values.parameters()
     return values.ravel().tolist() if hasattr(values, "ravel") else values
 
 
@@ -21,41 +26,68 @@ def _shaped(numbers: list[float], values: Any) -> Any:
     return numpy.array(numbers, dtype=numpy.float64).reshape(values.shape)
 
 
-def data(values: Iterable[Value]) -> Any:
+def data(values: Iterable[Value] | Module) -> Any:
     """The data of Values.
 
     Args:
-        values: an iterable of n Values, or a NumPy object array of them.
+        values: an iterable of n Values, a NumPy object array of them, or a module.
 
     Returns:
         A list of n floats, or a float64 array of the same shape.
     """
-    return _shaped(handle.data(_flat(values)), values)
+    return _shaped(handle.data(flat(values)), values)
 
 
-def grads(values: Iterable[Value]) -> Any:
+def grads(values: Iterable[Value] | Module) -> Any:
     """The grads of Values.
 
     Args:
-        values: an iterable of n Values, or a NumPy object array of them.
+        values: an iterable of n Values, a NumPy object array of them, or a module.
 
     Returns:
         A list of n floats, or a float64 array of the same shape.
     """
-    return _shaped(handle.grads(_flat(values)), values)
+    return _shaped(handle.grads(flat(values)), values)
 
 
-def set_data(values: Iterable[Value], numbers: Iterable[float]) -> None:
+def set_data(values: Iterable[Value] | Module, numbers: Iterable[float]) -> None:
     """Write the data of Values.
 
     Args:
-        values: an iterable of n Values, or a NumPy object array of them.
+        values: an iterable of n Values, a NumPy object array of them, or a module.
         numbers: an iterable of n numbers, or a NumPy array; arrays must have the same shape.
 
     Raises:
         ValueError: there are more or fewer numbers than Values, or the shapes differ; nothing was written.
     """
+    _same_shape(values, numbers)
+    handle.set_data(flat(values), flat(numbers))
+
+
+def set_grads(values: Iterable[Value] | Module, grads: Iterable[float]) -> None:
+    """Write the grads of Values: those of a program, for an optimizer to step by.
+
+    Args:
+        values: an iterable of n Values, a NumPy object array of them, or a module.
+        grads: an iterable of n numbers, or a NumPy array; arrays must have the same shape.
+
+    Raises:
+        ValueError: there are more or fewer numbers than Values, or the shapes differ; nothing was written.
+    """
+    _same_shape(values, grads)
+    handle.set_grads(flat(values), flat(grads))
+
+
+def zero_grad(values: Iterable[Value] | Module) -> None:
+    """Set the grad of every Value to 0.0.
+
+    Args:
+        values: an iterable of Values, a NumPy object array of them, or a module.
+    """
+    handle.zero_grad(flat(values))
+
+
+def _same_shape(values: Any, numbers: Any) -> None:
     here, there = getattr(values, "shape", None), getattr(numbers, "shape", None)
     if here is not None and there is not None and here != there:
         raise ValueError(f"Values of shape {here} but numbers of shape {there}")
-    handle.set_data(_flat(values), _flat(numbers))

@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import random
-from collections.abc import Iterable, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from typing import Any
 
-from .value import Value, affine, dot, zero_grad
+from .value import Value, affine, dot, handle, zero_grad
 
-__all__ = ["MLP", "Layer", "Module", "Neuron"]
+__all__ = ["MLP", "Layer", "Module", "Neuron", "Value", "random"]  # what micrograd.nn has, for `import *`
+
+# What a layer and a neuron may do in one call; a program may have put something else into the classes since.
+_OPERATORS = operator.attrgetter("__add__", "__radd__", "__mul__", "__rmul__")
+_OWN_OPERATORS = _OPERATORS(Value)
+_FUSED = {name: getattr(Value, name) for name in ("relu", "tanh", "sigmoid", "softplus")}
+
+
+def _plain() -> bool:
+    """Whether no class of Values can have operators of a program's own."""
+    return not Value.__subclasses__() and _OPERATORS(Value) == _OWN_OPERATORS
+
+
+def _own(values: Iterable[Any]) -> bool:
+    """Whether the class of one of them has operators of its own, which are to be called then."""
+    return any(issubclass(kind, Value) and _OPERATORS(kind) != _OWN_OPERATORS for kind in {*map(type, values)})
+
+
+@functools.cache
+def _activations() -> set[str]:
+    """The methods of the unary rows."""
+    from .tape import tape
+
+    return {name for row in tape.operations if row.kind == "unary" for name in (row.method, *row.aliases)}
 
 
 class Module:
@@ -21,7 +46,75 @@ class Module:
 
     def zero_grad(self) -> None:
         """Set the grad of every parameter to 0."""
-        zero_grad(self.parameters())
+        parameters = list(self.parameters())
+        try:
+            zero_grad(parameters)
+        except TypeError:  # one only looks like a Value
+            for p in parameters:
+                p.grad = 0.0
+
+    def _named(self) -> Iterator[tuple[str, Any]]:
+        """The names and Values, or lists of them, that a state has; those of modules inside have dots, as PyTorch's."""
+        for name, x in vars(self).items():
+            if isinstance(x, Module):
+                yield from ((f"{name}.{rest}", values) for rest, values in x._named())
+            elif isinstance(x, (list, tuple)) and any(isinstance(item, Module) for item in x):
+                for k, item in enumerate(x):
+                    if isinstance(item, Module):
+                        yield from ((f"{name}.{k}.{rest}", values) for rest, values in item._named())
+            elif any(isinstance(v, Value) for v in _flat(x)):
+                yield name, x
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the data of the parameters, as numbers and nested lists that JSON and pickle can hold.
+
+        Names are PyTorch's: `layers.0.weight`, one row a neuron, and `layers.0.bias`; in a module of one's own,
+        those of the attributes that hold Values, lists of them, and modules.
+        """
+        return {name: _numbers(values) for name, values in self._named()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Write what `state_dict` gave into the parameters.
+
+        Args:
+            state: numbers, nested lists, or arrays and tensors; that of a PyTorch model of the same names will do.
+
+        Raises:
+            ValueError: a name is missing or unknown, or a shape is another; nothing has changed.
+        """
+        named = dict(self._named())
+        missing, unknown = sorted(named.keys() - state.keys()), sorted(state.keys() - named.keys())
+        if missing or unknown:
+            raise ValueError(f"the state and the module differ: missing {missing}, unknown {unknown}")
+        pairs = [pair for name, values in named.items() for pair in _paired(name, values, state[name])]
+        handle.set_data([v for v, _ in pairs], [number for _, number in pairs])
+
+
+def _flat(x: Any) -> Iterator[Any]:
+    if hasattr(x, "tolist"):
+        x = x.tolist()
+    return chain.from_iterable(map(_flat, x)) if isinstance(x, (list, tuple)) else iter((x,))
+
+
+def _numbers(x: Any) -> Any:
+    if hasattr(x, "tolist"):
+        x = x.tolist()
+    return [_numbers(item) for item in x] if isinstance(x, (list, tuple)) else x.data if isinstance(x, Value) else x
+
+
+def _paired(name: str, values: Any, numbers: Any) -> Iterator[tuple[Any, Any]]:
+    if hasattr(values, "tolist"):
+        values = values.tolist()
+    if hasattr(numbers, "tolist"):
+        numbers = numbers.tolist()
+    if not isinstance(values, (list, tuple)):
+        if isinstance(numbers, (list, tuple)):
+            raise ValueError(f"{name}: {len(numbers)} numbers for one Value")
+        return iter(((values, numbers),))
+    if not isinstance(numbers, (list, tuple)) or len(values) != len(numbers):
+        count = len(numbers) if isinstance(numbers, (list, tuple)) else "one number"
+        raise ValueError(f"{name}: {count} in the state for {len(values)} in the module")
+    return chain.from_iterable(_paired(name, v, number) for v, number in zip(values, numbers))
 
 
 class Neuron(Module):
@@ -29,37 +122,61 @@ class Neuron(Module):
 
     Args:
         nin: number of inputs.
-        nonlin: whether relu follows the affine map.
+        nonlin: whether an activation follows the affine map.
+        activation: which; the name of any method of Value that is a unary operation.
+
+    Raises:
+        ValueError: there is no such activation.
     """
 
     w: list[Value]
     b: Value
     nonlin: bool
+    activation: str = "relu"  # of the class: for neurons that were made without `__init__`, too
 
-    def __init__(self, nin: int, nonlin: bool = True) -> None:
+    def __init__(self, nin: int, nonlin: bool = True, activation: str = "relu") -> None:
+        if isinstance(nonlin, str):
+            raise ValueError(f"nonlin is True or False, not {nonlin!r}: activation={nonlin!r}")
+        if activation != "relu" and activation not in _activations():
+            raise ValueError(f"activation must name a unary operation, as 'relu' or 'tanh' do, not {activation!r}")
         self.w = [Value(random.uniform(-1, 1)) for _ in range(nin)]
         self.b = Value(0.0)
         self.nonlin = nonlin
+        if activation != "relu":
+            self.activation = activation
 
     def __call__(self, x: Iterable[Value | float]) -> Value:
-        """Return relu(w . x + b), or w . x + b where `nonlin` is false.
+        """Return activation(w . x + b), or w . x + b where `nonlin` is false.
 
         Args:
-            x: inputs; the longer of `x` and `w` is cut to the length of the other.
+            x: inputs, one a weight; of an iterator, as many are taken.
+
+        Raises:
+            ValueError: there are more or fewer inputs than weights.
         """
-        xs = list(islice(x, len(self.w)))
-        act = dot(self.w[: len(xs)], xs, self.b)
-        return act.relu() if self.nonlin else act
+        w = self.w
+        xs = x if isinstance(x, (list, tuple)) else list(x if hasattr(x, "__len__") else islice(x, len(w)))
+        if len(xs) != len(w):
+            raise ValueError(f"a neuron of {len(w)} weights takes {len(w)} inputs, not {len(xs)}")
+        if not _plain() and _own((*w, *xs, self.b)):
+            act: Value = sum((wi * xi for wi, xi in zip(w, xs)), self.b)
+        else:
+            act = dot(w, xs, self.b)
+        return getattr(act, self.activation)() if self.nonlin else act
 
     def parameters(self) -> list[Value]:
         """Return the weights, then the bias."""
         return [*self.w, self.b]
 
+    def _named(self) -> Iterator[tuple[str, Any]]:
+        yield from (("weight", self.w), ("bias", self.b))
+
     def __repr__(self) -> str:
-        return f"{'ReLU' if self.nonlin else 'Linear'}Neuron({len(self.w)})"
+        name = {"relu": "ReLU"}.get(self.activation, self.activation.capitalize()) if self.nonlin else "Linear"
+        return f"{name}Neuron({len(self.w)})"
 
 
-_OWN_CALL = Neuron.__call__  # what a layer may do in its place; a subclass or a patch may want something else
+_OWN_CALL = Neuron.__call__
 
 
 class Layer(Module):
@@ -68,12 +185,12 @@ class Layer(Module):
     Args:
         nin: number of inputs.
         nout: number of neurons.
-        nonlin: whether relu follows; the default is a neuron's.
+        kwargs: nonlin and activation; the defaults are a neuron's.
     """
 
     neurons: list[Neuron]
 
-    def __init__(self, nin: int, nout: int, **kwargs: bool) -> None:
+    def __init__(self, nin: int, nout: int, **kwargs: Any) -> None:
         self.neurons = [Neuron(nin, **kwargs) for _ in range(nout)]
 
     def __call__(self, x: Iterable[Value | float]) -> Any:
@@ -85,15 +202,27 @@ class Layer(Module):
         return out[0] if len(out) == 1 else out
 
     def _at_once(self, x: Iterable[Value | float]) -> list[Value] | None:
-        """What the neurons give, in one call; None where they differ in width or activation, or the inputs do."""
-        W, nonlin = [neuron.w for neuron in self.neurons], {neuron.nonlin for neuron in self.neurons}
-        if not isinstance(x, (list, tuple)) or {*map(len, W)} != {len(x)} or len(nonlin) != 1:
+        """What the neurons give, in one call; None where they differ, or the inputs or operators are not plain."""
+        kinds = {(n.nonlin and n.activation, len(n.w)) for n in self.neurons}
+        if not isinstance(x, (list, tuple)) or len(kinds) != 1:
             return None
-        return affine(W, [neuron.b for neuron in self.neurons], x, "relu" if nonlin.pop() else None)
+        activation, nin = kinds.pop()
+        W, b = [n.w for n in self.neurons], [n.b for n in self.neurons]
+        if len(x) != nin or (not _plain() and _own(chain(x, b, *W))):
+            return None
+        if not activation:
+            return affine(W, b, x)
+        if getattr(Value, activation) is _FUSED.get(activation):
+            return affine(W, b, x, activation)
+        return [getattr(v, activation)() for v in affine(W, b, x)]
 
     def parameters(self) -> list[Value]:
         """Return the parameters neuron by neuron."""
         return [p for neuron in self.neurons for p in neuron.parameters()]
+
+    def _named(self) -> Iterator[tuple[str, Any]]:
+        yield "weight", [neuron.w for neuron in self.neurons]
+        yield "bias", [neuron.b for neuron in self.neurons]
 
     def __repr__(self) -> str:
         return f"Layer of [{', '.join(map(str, self.neurons))}]"
@@ -105,13 +234,14 @@ class MLP(Module):
     Args:
         nin: number of inputs.
         nouts: number of neurons, layer by layer.
+        kwargs: activation, of all layers but the last; the default is a neuron's.
     """
 
     layers: list[Layer]
 
-    def __init__(self, nin: int, nouts: Sequence[int]) -> None:
+    def __init__(self, nin: int, nouts: Sequence[int], **kwargs: Any) -> None:
         sizes = zip([nin, *nouts], nouts)
-        self.layers = [Layer(m, n, nonlin=i < len(nouts)) for i, (m, n) in enumerate(sizes, 1)]
+        self.layers = [Layer(m, n, nonlin=i < len(nouts), **kwargs) for i, (m, n) in enumerate(sizes, 1)]
 
     def __call__(self, x: Iterable[Value | float]) -> Any:
         """Return what the last layer makes of `x`."""

@@ -10,7 +10,7 @@ from ._core import ffi, lib
 
 if TYPE_CHECKING:
     from . import _c_handle as handle
-    from ._c_handle import Value, affine, dot, leaves, softmax, sum, zero_grad
+    from ._c_handle import Value, affine, dot, leaves, softmax, sum
 else:
 
     def _picked():
@@ -30,10 +30,10 @@ else:
         return module
 
     handle = _picked()
-    Value, leaves, zero_grad = handle.Value, handle.leaves, handle.zero_grad
+    Value, leaves = handle.Value, handle.leaves
     affine, dot, softmax, sum = handle.affine, handle.dot, handle.softmax, handle.sum
 
-__all__ = ["WITHIN", "Value", "affine", "dot", "handle", "leaves", "no_grad", "softmax", "sum", "zero_grad"]
+__all__ = ["WITHIN", "Value", "affine", "dot", "handle", "leaves", "no_grad", "softmax", "sum"]
 
 # The functions of these files stand for operations: the line that calls them is what a recording wants to know.
 WITHIN = tuple(os.path.join(os.path.dirname(__file__), name) for name in ("losses.py", "_cffi_handle" + os.sep))

@@ -76,10 +76,11 @@ def as_python(python, cli):
 
 
 @pytest.fixture
-def impostor(write):
-    """A micrograd next to the program, which must not be the one that is imported."""
-    write("micrograd/__init__.py", "raise SystemExit('the wrong micrograd')")
-    write("micrograd/engine.py", "")
+def impostor(write, tmp_path, monkeypatch):
+    """A micrograd that is installed, which must not be the one that is imported."""
+    write("installed/micrograd/__init__.py", "raise SystemExit('the wrong micrograd')")
+    write("installed/micrograd/engine.py", "")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "installed"))
 
 
 WHAT_MAIN_IS = """
@@ -166,6 +167,73 @@ def test_a_module_program_is_served_too(cli, write, impostor):
 def test_tests_under_pytest_are_served(cli, write, impostor):
     write("test_it.py", "import micrograd.nn, tapegrad\ndef test(): assert micrograd.nn is tapegrad.nn")
     assert "1 passed" in cli("run", "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_it.py").stdout
+
+
+# A micrograd of the program's own
+
+
+@pytest.fixture
+def own(write):
+    """A function that writes a micrograd of the program's own into a folder."""
+
+    def own(folder="."):
+        write(f"{folder}/micrograd/__init__.py", "from .engine import Value\nfrom .nn import MLP\nmine = True")
+        write(f"{folder}/micrograd/engine.py", "raise SystemExit('the wrong engine')")
+        write(f"{folder}/micrograd/nn.py", "from .engine import Value\nclass MLP: mine = True")
+        write(f"{folder}/micrograd/layers.py", "from micrograd.engine import Value\nclass Linear: mine = True")
+
+    return own
+
+
+USES_OWN = """
+    import sys
+    import tapegrad
+    import micrograd.nn
+    from micrograd import MLP, Value, engine, mine
+    from micrograd.layers import Linear, Value as V
+    print(Value is V is tapegrad.Value, engine is tapegrad.engine, MLP.mine, Linear.mine, micrograd.nn.MLP is MLP)
+"""
+ALL_ITS_OWN = "True True True True True\n"
+
+
+@pytest.mark.parametrize("arguments", [["sub/prog.py"], ["sub"], ["-m", "prog"], ["-c", "import prog"]], ids=str)
+def test_of_a_micrograd_beside_the_program_the_engine_alone_is_served(cli, write, own, arguments):
+    where = "sub" if arguments[0].startswith("sub") else "."
+    own(where)
+    write(f"{where}/prog.py", USES_OWN)
+    write(f"{where}/__main__.py", USES_OWN)
+    assert cli("run", *arguments).stdout == ALL_ITS_OWN
+
+
+def test_it_may_be_a_package_without_an_init(cli, write):
+    write("micrograd/engine.py", "raise SystemExit('the wrong engine')")
+    write("micrograd/adam.py", "from micrograd.engine import Value")
+    program = write("prog.py", "from micrograd.adam import Value\nimport tapegrad\nprint(Value is tapegrad.Value)")
+    assert cli("run", program).stdout == "True\n"
+
+
+def test_it_may_lie_where_the_program_says(cli, write, own, impostor):
+    own("lib")
+    program = write("sub/prog.py", "import sys; sys.path.append('lib')\n" + textwrap.dedent(USES_OWN))
+    assert cli("run", program).stdout == ALL_ITS_OWN
+
+
+def test_it_comes_before_one_that_is_installed(cli, write, own, impostor):
+    own()
+    assert cli("run", write("prog.py", USES_OWN)).stdout == ALL_ITS_OWN
+
+
+def test_a_folder_that_just_has_the_name_is_no_package(cli, write):
+    write("micrograd/README", "a clone")
+    write("micrograd/micrograd/engine.py", "")
+    program = write("prog.py", "from micrograd.nn import MLP\nimport tapegrad\nprint(MLP is tapegrad.nn.MLP)")
+    assert cli("run", program).stdout == "True\n"
+
+
+def test_what_a_package_of_its_own_lacks_is_not_found(cli, write, own):
+    own()
+    program = write("prog.py", "import micrograd.tensor")
+    assert "ModuleNotFoundError: No module named 'micrograd.tensor'" in cli("run", program, code=1).stderr
 
 
 # The program sees what plain python shows it
@@ -365,6 +433,44 @@ def test_multiprocessing_children_are_served(cli, write, impostor, method):
         """,
     )
     assert cli("run", program).stdout == "True 6.0\n"
+
+
+WHICH = "import sys, tapegrad, micrograd.engine as e; print(e is tapegrad.engine, any('child' in p for p in sys.path))"
+
+
+@pytest.mark.parametrize("command", [["-c", WHICH], ["which.py"], ["-m", "which"]], ids=["-c", "file", "-m"])
+def test_interpreters_that_a_program_starts_are_served(cli, write, impostor, command):
+    write("which.py", WHICH)
+    program = write("prog.py", f"import subprocess, sys; subprocess.run([sys.executable, *{command}], check=True)")
+    assert cli("run", program).stdout == "True False\n"
+
+
+def test_so_are_those_that_these_start(cli, write, impostor):
+    write("which.py", WHICH)
+    write("child.py", "import subprocess, sys; subprocess.run([sys.executable, 'which.py'], check=True)")
+    program = write("prog.py", "import subprocess, sys; subprocess.run([sys.executable, 'child.py'], check=True)")
+    assert cli("run", program).stdout == "True False\n"
+
+
+def test_their_own_micrograd_is_their_own(cli, write, own, impostor):
+    own("sub")
+    write("sub/child.py", USES_OWN)
+    program = write("prog.py", "import subprocess, sys; subprocess.run([sys.executable, 'sub/child.py'], check=True)")
+    assert cli("run", program).stdout == ALL_ITS_OWN
+
+
+def test_a_sitecustomize_that_there_was_runs_in_them(cli, write, tmp_path):
+    write("site/sitecustomize.py", "import sys; sys.customized = __name__")
+    write("child.py", "import sys, sitecustomize; print(sys.customized, sitecustomize.__file__)")
+    program = write("prog.py", "import subprocess, sys; subprocess.run([sys.executable, 'child.py'], check=True)")
+    out = cli("run", program, PYTHONPATH=str(tmp_path / "site")).stdout
+    assert out == f"sitecustomize {tmp_path / 'site' / 'sitecustomize.py'}\n"
+
+
+def test_interpreters_without_tapegrad_find_no_micrograd(cli, write):
+    write("child.py", "import sys; sys.modules['tapegrad'] = None; import micrograd")
+    program = write("prog.py", "import subprocess, sys; subprocess.run([sys.executable, 'child.py'], check=False)")
+    assert "ModuleNotFoundError: No module named 'micrograd'" in cli("run", program).stderr
 
 
 # micrograd's own programs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import json
 import pickle
 import random
 
@@ -101,18 +102,17 @@ def test_numbers_and_values_may_be_mixed():
     assert neuron([1, Value(1.0), True]).data == 9.0
 
 
-def test_inputs_that_no_weight_reads_are_ignored():
+@pytest.mark.parametrize("x", [[], [1.0], [1.0, 2.0, 3.0], (1.0,), iter([1.0]), {1.0: "a"}])
+def test_a_wrong_number_of_inputs_is_refused(x):
+    count = len(x) if hasattr(x, "__len__") else 1
+    with pytest.raises(ValueError, match=f"2 weights takes 2 inputs, not {count}"):
+        Neuron(2)(x)
+
+
+def test_of_an_iterator_as_many_are_taken_as_there_are_weights():
     neuron = Neuron(1, nonlin=False)
     neuron.w[0].data = 2.0
-    assert neuron([3.0, "never read"]).data == 6.0
     assert neuron(itertools.count(3)).data == 6.0
-
-
-def test_weights_that_get_no_input_count_as_absent():
-    neuron = Neuron(3, nonlin=False)
-    neuron.w[0].data, neuron.b.data = 2.0, 0.5
-    assert neuron([3.0]).data == 6.5
-    assert neuron([]).data == 0.5
 
 
 def test_an_input_that_is_no_number_is_a_type_error():
@@ -235,5 +235,205 @@ def test_a_training_loop_learns_and_stays_flat(seeded, settle):
     assert len(tape) <= before
 
 
+def test_zero_grad_takes_what_only_looks_like_a_value():
+    class Weight:
+        grad = 3.0
+
+    class Line(Module):
+        def parameters(self):
+            yield from (a, b)
+
+    a, b = Value(1.0), Weight()
+    a.grad = 3.0
+    Line().zero_grad()
+    assert (a.grad, b.grad) == (0.0, 0.0)
+
+
 def test_the_module_offers_micrograds_names():
-    assert {"Module", "Neuron", "Layer", "MLP", "Value", "random"} <= set(vars(nn))
+    assert {"Module", "Neuron", "Layer", "MLP", "Value", "random"} == set(nn.__all__)
+
+
+# activations
+
+
+@pytest.mark.parametrize(
+    "name", [n for row in tape.operations if row.kind == "unary" for n in (row.method, *row.aliases)]
+)
+def test_any_unary_operation_is_an_activation(name):
+    layer = Layer(2, 3, activation=name)
+    for k, neuron in enumerate(layer.neurons):
+        neuron.w[0].data, neuron.w[1].data, neuron.b.data = 0.25, -0.5, 0.125 * k + 0.25
+    x = [1.0, 0.5]
+    assert [v.data for v in layer(x)] == [getattr(Value(0.125 * k + 0.25), name)().data for k in range(3)]
+    assert [v.data for v in layer(x)] == [neuron(x).data for neuron in layer.neurons]
+
+
+def test_all_layers_but_the_last_have_the_activation():
+    model = MLP(2, [3, 1], activation="tanh")
+    assert repr(model) == (
+        "MLP of [Layer of [TanhNeuron(2), TanhNeuron(2), TanhNeuron(2)], Layer of [LinearNeuron(3)]]"
+    )
+    assert {v._op for v in model.layers[0]([1.0, 2.0])} == {"tanh"}
+
+
+def test_an_activation_changes_no_weights(seeded):
+    expected = weights(MLP(2, [3, 1]))
+    random.seed(1337)
+    assert weights(MLP(2, [3, 1], activation="sigmoid")) == expected
+
+
+@pytest.mark.parametrize("name", ["tahn", "max", "backward", "", None, 3, "ReLU"])
+def test_an_unknown_activation_is_refused(name):
+    for make in (lambda: Neuron(2, activation=name), lambda: MLP(2, [2, 1], activation=name)):
+        with pytest.raises(ValueError, match=repr(name)):
+            make()
+
+
+def test_an_activation_in_place_of_nonlin_is_refused():
+    with pytest.raises(ValueError, match="activation='tanh'"):
+        Neuron(2, "tanh")
+
+
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_copies_keep_the_activation(clone):
+    assert repr(clone(Layer(1, 1, activation="sin"))) == "Layer of [SinNeuron(1)]"
+
+
+# operators of a program's own
+
+
+def leaky(v):
+    return v if v.data > 0 else v * 0.125
+
+
+def test_an_activation_that_was_patched_is_called(monkeypatch):
+    model = MLP(1, [2, 1])
+    for neuron, weight in zip((*model.layers[0].neurons, *model.layers[1].neurons), (1.0, -1.0, 1.0)):
+        for w in neuron.w:
+            w.data = weight
+    monkeypatch.setattr(Value, "relu", leaky)
+    assert [v.data for v in model.layers[0]([2.0])] == [2.0, -0.25]
+    assert model([2.0]).data == 1.75
+
+
+@pytest.mark.parametrize("method", ["__mul__", "__add__"])
+def test_an_operator_that_was_patched_is_called(monkeypatch, method):
+    own, calls = getattr(Value, method), []
+
+    def counted(self, other):
+        calls.append(1)
+        return own(self, other)
+
+    layer = Layer(2, 3)
+    expected = [v.data for v in layer([1.0, -2.0])]
+    monkeypatch.setattr(Value, method, counted)
+    assert [v.data for v in layer([1.0, -2.0])] == expected
+    assert len(calls) == 6
+
+
+class Counted(Value):
+    calls = 0
+
+    def __mul__(self, other):
+        Counted.calls += 1
+        return Value.__mul__(self, other)
+
+    def __rmul__(self, other):
+        Counted.calls += 1
+        return Value.__mul__(self, other)
+
+
+class Quiet(Value):
+    pass
+
+
+@pytest.mark.parametrize("where", ["weight", "input"])
+def test_operators_of_a_subclass_are_called(where):
+    layer, x = Layer(2, 2), [Value(1.0), Value(-2.0)]
+    expected = [v.data for v in layer(x)]
+    if where == "weight":
+        layer.neurons[1].w = [Counted(w.data) for w in layer.neurons[1].w]
+    else:
+        x = [1.0, Counted(-2.0)]
+        layer.neurons[0].w[1] = layer.neurons[0].w[1].data
+    before = Counted.calls
+    assert [v.data for v in layer(x)] == expected
+    assert Counted.calls - before == 2
+    before = Counted.calls
+    assert [neuron(x).data for neuron in layer.neurons] == expected
+    assert Counted.calls > before
+
+
+def test_a_subclass_without_operators_of_its_own_is_as_quick():
+    layer = Layer(2, 2)
+    layer.neurons[0].w = [Quiet(w.data) for w in layer.neurons[0].w]
+    assert layer([1.0, 2.0])[0].operands[0]._op == "dot"
+
+
+# states
+
+
+def test_a_state_has_the_names_and_shapes_of_pytorch():
+    """
+    layers = torch.nn.ModuleList([torch.nn.Linear(2, 3), torch.nn.Linear(3, 1)])
+    model = torch.nn.Module(); model.layers = layers
+    {name: tuple(x.shape) for name, x in model.state_dict().items()}
+    """
+    state = MLP(2, [3, 1]).state_dict()
+    shapes = {name: (len(x), len(x[0])) if isinstance(x[0], list) else (len(x),) for name, x in state.items()}
+    assert shapes == {
+        "layers.0.weight": (3, 2), "layers.0.bias": (3,), "layers.1.weight": (1, 3), "layers.1.bias": (1,),
+    }  # fmt: skip
+    assert list(Neuron(2).state_dict()) == ["weight", "bias"]
+
+
+@pytest.mark.parametrize("through", [lambda state: state, lambda state: json.loads(json.dumps(state))])
+def test_a_state_makes_another_model_the_same(through):
+    model, twin = MLP(2, [3, 1]), MLP(2, [3, 1])
+    twin.load_state_dict(through(model.state_dict()))
+    assert weights(twin) == weights(model)
+    assert twin.state_dict() == model.state_dict()
+
+
+def test_a_state_may_be_of_arrays(np):
+    model, twin = MLP(2, [3, 1]), MLP(2, [3, 1])
+    twin.load_state_dict({name: np.array(x) for name, x in model.state_dict().items()})
+    assert weights(twin) == weights(model)
+
+
+class Mixed(Module):
+    def __init__(self):
+        self.name, self.scale = "mixed", Value(2.0)
+        self.table = [[Value(1.0), Value(2.0)], [Value(3.0), Value(4.0)]]
+        self.inner = Neuron(1)
+        self.rest = [Layer(1, 1), "no module"]
+
+
+def test_a_module_of_ones_own_has_the_names_of_its_attributes():
+    model, twin = Mixed(), Mixed()
+    state = model.state_dict()
+    assert list(state) == ["scale", "table", "inner.weight", "inner.bias", "rest.0.weight", "rest.0.bias"]
+    assert (state["scale"], state["table"]) == (2.0, [[1.0, 2.0], [3.0, 4.0]])
+    model.table[1][0].data = 7.0
+    twin.load_state_dict(model.state_dict())
+    assert twin.state_dict() == model.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda s: s.pop("layers.1.bias"), ValueError, r"missing \['layers.1.bias'\]"),
+        (lambda s: s.update(more=[1.0]), ValueError, r"unknown \['more'\]"),
+        (lambda s: s["layers.1.weight"][0].pop(), ValueError, r"layers.1.weight: 2 in the state for 3"),
+        (lambda s: s.update({"layers.1.bias": 1.0}), ValueError, "layers.1.bias: one number in the state for 1"),
+        (lambda s: s.update({"layers.1.bias": [[1.0]]}), ValueError, "layers.1.bias: 1 numbers for one Value"),
+        (lambda s: s.update({"layers.1.bias": ["x"]}), TypeError, "str"),
+    ],
+)
+def test_a_state_that_does_not_fit_changes_nothing(change, error, message):
+    model, state = MLP(2, [3, 1]), MLP(2, [3, 1]).state_dict()
+    before = model.state_dict()
+    change(state)
+    with pytest.raises(error, match=message):
+        model.load_state_dict(state)
+    assert model.state_dict() == before

@@ -14,9 +14,9 @@ import pytest
 
 import tapegrad
 from tapegrad import Value, nn, optim, tape
-from tapegrad.optim import SGD, Adam, AdamW
+from tapegrad.optim import SGD, Adam, AdamW, RMSprop
 
-OPTIMIZERS = [SGD, Adam, AdamW]
+OPTIMIZERS = [SGD, Adam, AdamW, RMSprop]
 START = (0.7, -1.3, 2.0, 0.0, 1e3)
 
 
@@ -78,7 +78,30 @@ class PlainAdamW(PlainAdam):
         super().__init__(lr, betas, eps, weight_decay, amsgrad, maximize)
 
 
-PLAIN = {SGD: PlainSGD, Adam: PlainAdam, AdamW: PlainAdamW}
+class PlainRMSprop:
+    """torch.optim.RMSprop, as its documentation writes it, for one number."""
+
+    def __init__(self, lr=1e-2, alpha=0.99, eps=1e-8, weight_decay=0, momentum=0, centered=False, maximize=False):
+        self.lr, self.alpha, self.eps, self.weight_decay = lr, alpha, eps, weight_decay
+        self.momentum, self.centered, self.maximize = momentum, centered, maximize
+        self.v = self.m = self.b = 0.0
+
+    def step(self, p, g):
+        if self.maximize:
+            g = -g
+        if self.weight_decay:
+            g = g + self.weight_decay * p
+        v = self.v = self.alpha * self.v + (1 - self.alpha) * g**2
+        if self.centered:
+            self.m = self.alpha * self.m + (1 - self.alpha) * g
+            v = v - self.m**2
+        g = g / (math.sqrt(v) + self.eps)
+        if self.momentum:
+            g = self.b = self.momentum * self.b + g
+        return p - self.lr * g
+
+
+PLAIN = {SGD: PlainSGD, Adam: PlainAdam, AdamW: PlainAdamW, RMSprop: PlainRMSprop}
 
 
 def grid(kind, **choices):
@@ -98,6 +121,9 @@ CASES = [
     *grid(AdamW, betas=[(0.0, 0.0), (0.5, 0.9)], eps=[1e-3], weight_decay=[0.5], amsgrad=[True]),
     (SGD, {"lr": 0.0, "momentum": 0.9}),
     (Adam, {"lr": 0.0}),
+    (RMSprop, {}),
+    *grid(RMSprop, lr=[0.1], weight_decay=[0, 0.05], momentum=[0, 0.9], centered=[False, True], maximize=[False, True]),
+    *grid(RMSprop, alpha=[0.5, 0.9], eps=[1e-3], momentum=[0, 0.5], centered=[False, True]),
 ]
 
 
@@ -297,6 +323,8 @@ SAVED = [
     (Adam, {"lr": 0.1, "betas": (0.8, 0.9), "eps": 1e-6}),
     (Adam, {"lr": 0.1, "amsgrad": True, "maximize": True}),
     (AdamW, {"lr": 0.1, "weight_decay": 0.1}),
+    (RMSprop, {"lr": 0.1, "alpha": 0.9}),
+    (RMSprop, {"lr": 0.1, "momentum": 0.9, "centered": True}),
 ]
 THROUGH = {
     "json": lambda state: json.loads(json.dumps(state)),
@@ -405,7 +433,9 @@ def test_refused_parameters_are_refused_by_what_they_are(kind, params, error, me
         (SGD, {"momentum": -0.1}, "momentum"),
         (SGD, {"nesterov": True}, "nesterov"),
         (SGD, {"nesterov": True, "momentum": 0.9, "dampening": 0.1}, "nesterov"),
-        *((kind, {"eps": -1e-8}, "eps") for kind in (Adam, AdamW)),
+        *((kind, {"eps": -1e-8}, "eps") for kind in (Adam, AdamW, RMSprop)),
+        (RMSprop, {"alpha": -0.1}, "alpha"),
+        (RMSprop, {"momentum": -0.1}, "momentum"),
         *((kind, {"betas": (1.0, 0.9)}, "beta") for kind in (Adam, AdamW)),
         *((kind, {"betas": (0.9, -0.1)}, "beta") for kind in (Adam, AdamW)),
         *((kind, {"betas": (0.9,)}, "beta") for kind in (Adam, AdamW)),
@@ -419,6 +449,25 @@ def test_an_option_out_of_its_range_is_refused_by_name(kind, options, message):
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)
+@pytest.mark.parametrize("value", ["a", None, [0.1], 1j])
+def test_an_option_that_is_no_number_is_refused_by_name(kind, value):
+    for option in ("lr", "weight_decay", "momentum" if kind in (SGD, RMSprop) else "eps"):
+        with pytest.raises(TypeError, match=f"{option} must be a number, not '{type(value).__name__}'"):
+            kind([Value(1.0)], **{option: value})
+    with pytest.raises(TypeError, match="dampening must be a number, not 'str'"):
+        SGD([Value(1.0)], dampening="a")
+    with pytest.raises(ValueError, match=r"betas must be two numbers, not 0\.9"):
+        Adam([Value(1.0)], betas=0.9)
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_a_module_has_its_parameters_optimized(kind):
+    model = nn.MLP(2, [2, 1])
+    assert all(p is q for p, q in zip(kind(model).params, model.parameters()))
+    assert len(kind(model).params) == 9
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_an_option_that_there_is_not_is_refused(kind):
     with pytest.raises(TypeError, match="speed"):
         kind([Value(1.0)], speed=1.0)
@@ -427,7 +476,8 @@ def test_an_option_that_there_is_not_is_refused(kind):
 @pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_maximize_is_taken_by_name_only(kind):
     with pytest.raises(TypeError):
-        kind([Value(1.0)], *([0.1, 0, 0, 0, False] if kind is SGD else [0.1, (0.9, 0.99), 1e-8, 0, False]), True)
+        first = {SGD: [0.1, 0, 0, 0, False], RMSprop: [0.1, 0.9, 1e-8, 0, 0, False]}
+        kind([Value(1.0)], *first.get(kind, [0.1, (0.9, 0.99), 1e-8, 0, False]), True)
 
 
 def broken(state, change):
@@ -463,7 +513,7 @@ def test_a_refused_state_changes_nothing(change, error):
 @pytest.mark.parametrize("kind", OPTIMIZERS)
 @pytest.mark.parametrize("lr", ["fast", None, 1j])
 def test_a_step_with_an_option_that_is_no_number_changes_nothing(kind, lr):
-    options = {"momentum": 0.9, "dampening": 0.5} if kind is SGD else {}
+    options = {"momentum": 0.9, "dampening": 0.5} if kind is SGD else {"centered": True} if kind is RMSprop else {}
     params, twins = tapegrad.leaves(START), tapegrad.leaves(START)
     optimizer, twin = kind(params, **options), kind(twins, **options)
     optimizer.lr = lr
@@ -524,6 +574,7 @@ def test_the_repr_names_the_options(kind):
         (Adam, {"lr": 0.05}),
         (Adam, {"lr": 0.05, "amsgrad": True}),
         (AdamW, {"lr": 0.05}),
+        (RMSprop, {"lr": 0.005}),
     ],
     ids=name,
 )

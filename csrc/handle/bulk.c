@@ -39,29 +39,45 @@ static PyObject *module_grads(PyObject *module, PyObject *values)
     return tg_note_escape("grads() was called: a replay does not see it") ? NULL : floats(values, 1);
 }
 
-static PyObject *module_set_data(PyObject *module, PyObject *args)
+/* Write the numbers of an iterable to the data or the grads of as many Values. */
+static PyObject *write_all(PyObject *values, PyObject *numbers, int grads)
 {
-    PyObject *values, *numbers;
     operand_list list = {0};
     value_list to = {0};
-    int64_t count;
+    int64_t count = tg_gather(&list, numbers);
     int good = 0;
-    (void)module;
-    if (!PyArg_ParseTuple(args, "OO", &values, &numbers) ||
-        tg_note_escape("set_data() was called: a replay does not see it"))
-        return NULL;
-    count = tg_gather(&list, numbers);
     if (count >= 0 && list.numbers < list.n)
-        PyErr_SetString(PyExc_TypeError, "data are numbers, not 'Value'");
+        PyErr_Format(PyExc_TypeError, "%s are numbers, not 'Value'", grads ? "grads" : "data");
     else if (count >= 0 && tg_gather_values(&to, values)) {
         good = to.n == count;
         if (!good)
             PyErr_Format(PyExc_ValueError, "%u Values but %lld numbers", to.n, (long long)count);
-        for (uint32_t k = 0; good && k < to.n; k++)
-            T->data[to.id[k]] = list.number[k];
+        for (uint32_t k = 0; good && k < to.n; k++) {
+            if (grads)
+                tg_write_grad(T, to.id[k], tg_thread(), list.number[k]);
+            else
+                T->data[to.id[k]] = list.number[k];
+        }
     }
     tg_release(&list);
     return tg_let_go(&to, good);
+}
+
+static PyObject *module_set_data(PyObject *module, PyObject *args)
+{
+    PyObject *values, *numbers;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "OO", &values, &numbers) ||
+        tg_note_escape("set_data() was called: a replay does not see it"))
+        return NULL;
+    return write_all(values, numbers, 0);
+}
+
+static PyObject *module_set_grads(PyObject *module, PyObject *args)
+{
+    PyObject *values, *numbers;
+    (void)module;
+    return PyArg_ParseTuple(args, "OO", &values, &numbers) ? write_all(values, numbers, 1) : NULL;
 }
 
 static PyObject *module_zero_grad(PyObject *module, PyObject *values)
@@ -127,6 +143,26 @@ static PyObject *module_adam(PyObject *module, PyObject *args)
     return tg_let_go(&list, good);
 }
 
+static PyObject *module_rmsprop(PyObject *module, PyObject *args)
+{
+    PyObject *values, *squares, *means, *buffers;
+    value_list list;
+    tg_rmsprop_settings r;
+    double *square, *mean, *buffer;
+    int good;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "OdddddppO!OO", &values, &r.lr, &r.alpha, &r.eps, &r.weight_decay, &r.momentum,
+                          &r.centered, &r.maximize, &PyByteArray_Type, &squares, &means, &buffers))
+        return NULL;
+    if (tg_note_escape("an optimizer wrote .data: a replay does not see it"))
+        return NULL;
+    good = tg_gather_values(&list, values) && state_of(squares, list.n, &square) && state_of(means, list.n, &mean) &&
+           state_of(buffers, list.n, &buffer);
+    if (good)
+        tg_rmsprop(T, list.id, list.n, &r, square, mean, buffer);
+    return tg_let_go(&list, good);
+}
+
 static PyObject *module_leaves(PyObject *module, PyObject *iterable)
 {
     operand_list list = {0};
@@ -186,8 +222,10 @@ PyMethodDef tg_bulk_functions[] = {
     {"data", module_data, METH_O, NULL},
     {"grads", module_grads, METH_O, NULL},
     {"set_data", module_set_data, METH_VARARGS, NULL},
+    {"set_grads", module_set_grads, METH_VARARGS, NULL},
     {"sgd", module_sgd, METH_VARARGS, NULL},
     {"adam", module_adam, METH_VARARGS, NULL},
+    {"rmsprop", module_rmsprop, METH_VARARGS, NULL},
     {"leaves", module_leaves, METH_O,
      "leaves($module, numbers, /)\n--\n\nA list of new leaves, one for every number of an iterable."},
     {"plain_leaves", module_plain_leaves, METH_O,

@@ -65,19 +65,31 @@ def grads(values: Iterable[Handle]) -> list[float]:
 
 
 @alone
-def _write_all(values: tuple[Handle, ...], numbers: list[float]) -> None:
-    for i, x in zip([node(v) for v in values], numbers):
-        tape.data[i] = x
+def _write_all(values: tuple[Handle, ...], numbers: list[float], grads: bool) -> None:
+    ids, thread = [node(v) for v in values], threading.get_ident()
+    for i, x in zip(ids, numbers):
+        if grads:
+            lib.tg_write_grad(tape, i, thread, x)
+        else:
+            tape.data[i] = x
+
+
+def _write_numbers(values: Iterable[Handle], numbers: Iterable[Any], grads: bool) -> None:
+    new, items = gathered(numbers), only_values(values)
+    if any(isinstance(x, Handle) for x in new):
+        raise TypeError(f"{'grads' if grads else 'data'} are numbers, not 'Value'")
+    if len(new) != len(items):
+        raise ValueError(f"{len(items)} Values but {len(new)} numbers")
+    _write_all(items, new, grads)
 
 
 def set_data(values: Iterable[Handle], numbers: Iterable[Any]) -> None:
-    new, items = gathered(numbers), only_values(values)
     note_escape("set_data() was called: a replay does not see it")
-    if any(isinstance(x, Handle) for x in new):
-        raise TypeError("data are numbers, not 'Value'")
-    if len(new) != len(items):
-        raise ValueError(f"{len(items)} Values but {len(new)} numbers")
-    _write_all(items, new)
+    _write_numbers(values, numbers, False)
+
+
+def set_grads(values: Iterable[Handle], numbers: Iterable[Any]) -> None:
+    _write_numbers(values, numbers, True)
 
 
 def _state(bytes_: Any, n: int) -> Any:
@@ -102,3 +114,8 @@ def sgd(values: Iterable[Handle], *settings: Any) -> None:
 def adam(values: Iterable[Handle], *settings: Any) -> None:
     note_escape("an optimizer wrote .data: a replay does not see it")
     _step(only_values(values), lib.tg_adam, ffi.new("tg_adam_settings *", settings[:-3]), settings[-3:])
+
+
+def rmsprop(values: Iterable[Handle], *settings: Any) -> None:
+    note_escape("an optimizer wrote .data: a replay does not see it")
+    _step(only_values(values), lib.tg_rmsprop, ffi.new("tg_rmsprop_settings *", settings[:-3]), settings[-3:])

@@ -1,33 +1,45 @@
-"""Optimizers with PyTorch's names, defaults and update rules; a step over all parameters is one call."""
+"""The optimizers, with PyTorch's names, defaults and update rules; a step over all parameters is one call."""
 from __future__ import annotations
 
 import array
+import math
 from collections.abc import Iterable
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from .value import Value, handle, zero_grad
+from .._refusals import as_number
+from ..bulk import flat
+from ..value import Value, handle, zero_grad
+
+if TYPE_CHECKING:
+    from ..nn import Module
 
 
-def _invalid(name: str, value: object) -> NoReturn:
-    raise ValueError(f"{name} is out of its range: {value!r}")
+def _check(name: str, value: Any, low: float = 0.0, end: float = math.inf) -> None:
+    if as_number(value) is NotImplemented:
+        raise TypeError(f"{name} must be a number, not {type(value).__name__!r}")
+    if not low <= value <= end or value == end < math.inf:
+        raise ValueError(f"{name} is out of its range: {value!r}")
 
 
 class Optimizer:
     """What the optimizers share: parameters, hyperparameters that may be assigned at any time, and their state.
 
     Args:
-        params: an iterable of Values, each of them once.
+        params: an iterable of Values, each of them once, or a module.
 
     Raises:
-        TypeError: an element is no Value.
+        TypeError: an element is no Value, or a hyperparameter no number.
         ValueError: there are no parameters, one comes twice, or a hyperparameter is out of its range.
     """
 
     _hyper: tuple[str, ...] = ()
     _slots: tuple[str, ...] = ()  # state, a double per parameter each
 
-    def __init__(self, params: Iterable[Value], **hyper: Any) -> None:
-        self.params = list(params)
+    lr: float
+    initial_lr: float | None = None  # that the first learning rate scheduler found
+
+    def __init__(self, params: Iterable[Value] | Module, **hyper: Any) -> None:
+        self.params = list(flat(params))
         for v in self.params:
             if not isinstance(v, Value):
                 raise TypeError(f"an optimizer takes Values, not {type(v).__name__!r}")
@@ -39,12 +51,17 @@ class Optimizer:
         self._state: dict[str, bytearray] = {}
         for name in self._hyper:
             setattr(self, name, hyper[name])
-        for name in ("lr", "weight_decay", "eps", "momentum"):
-            if name in hyper and not hyper[name] >= 0:
-                _invalid(name, hyper[name])
-        betas = hyper.get("betas", (0, 0))
-        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-            _invalid("betas", betas)
+        for name in ("lr", "weight_decay", "eps", "momentum", "alpha"):
+            if name in hyper:
+                _check(name, hyper[name])
+        if "dampening" in hyper:
+            _check("dampening", hyper["dampening"], -math.inf)
+        if "betas" in hyper:
+            betas = hyper["betas"]
+            if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+                raise ValueError(f"betas must be two numbers, not {betas!r}")
+            for beta in betas:
+                _check("a beta", beta, end=1.0)
 
     def zero_grad(self) -> None:
         """Set the grad of every parameter to 0.0."""
@@ -57,6 +74,8 @@ class Optimizer:
     def state_dict(self) -> dict[str, Any]:
         """All that `load_state_dict` needs, as plain numbers and lists (JSON and pickle can hold it)."""
         state: dict[str, Any] = {name: getattr(self, name) for name in self._hyper}
+        if self.initial_lr is not None:
+            state["initial_lr"] = self.initial_lr
         state["steps"] = self.steps
         for name, slot in self._state.items():
             state[name] = memoryview(slot).cast("d").tolist()
@@ -80,6 +99,7 @@ class Optimizer:
         for name, value in hyper.items():
             setattr(self, name, tuple(value) if isinstance(value, list) else value)
         self.steps, self._state = steps, slots
+        self.initial_lr = state.get("initial_lr", self.initial_lr)
 
     def __repr__(self) -> str:
         hyper = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._hyper)
@@ -90,7 +110,7 @@ class SGD(Optimizer):
     """Stochastic gradient descent with momentum (torch.optim.SGD).
 
     Args:
-        params: an iterable of Values, each of them once.
+        params: an iterable of Values, each of them once, or a module.
         lr: learning rate. momentum, dampening, weight_decay, nesterov: as in PyTorch.
         maximize: ascend instead.
     """
@@ -106,7 +126,7 @@ class SGD(Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Value],
+        params: Iterable[Value] | Module,
         lr: float = 1e-3,
         momentum: float = 0,
         dampening: float = 0,
@@ -139,7 +159,7 @@ class Adam(Optimizer):
     """Adam (torch.optim.Adam): Kingma, Ba, "Adam: a method for stochastic optimization", 2015.
 
     Args:
-        params: an iterable of Values, each of them once.
+        params: an iterable of Values, each of them once, or a module.
         lr: learning rate. betas, eps, weight_decay, amsgrad: as in PyTorch.
         maximize: ascend instead.
     """
@@ -156,7 +176,7 @@ class Adam(Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Value],
+        params: Iterable[Value] | Module,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
@@ -186,7 +206,7 @@ class AdamW(Adam):
     """Adam with decoupled weight decay (torch.optim.AdamW): Loshchilov, Hutter, 2019.
 
     Args:
-        params: an iterable of Values, each of them once.
+        params: an iterable of Values, each of them once, or a module.
         lr: learning rate. betas, eps, weight_decay, amsgrad: as in PyTorch.
         maximize: ascend instead.
     """
@@ -195,7 +215,7 @@ class AdamW(Adam):
 
     def __init__(
         self,
-        params: Iterable[Value],
+        params: Iterable[Value] | Module,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
@@ -205,3 +225,50 @@ class AdamW(Adam):
         maximize: bool = False,
     ) -> None:
         super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize)
+
+
+class RMSprop(Optimizer):
+    """RMSprop (torch.optim.RMSprop): Tieleman, Hinton, "Lecture 6.5: rmsprop", 2012.
+
+    Args:
+        params: an iterable of Values, each of them once, or a module.
+        lr: learning rate. alpha, eps, weight_decay, momentum, centered: as in PyTorch.
+        maximize: ascend instead.
+    """
+
+    _hyper = ("lr", "alpha", "eps", "weight_decay", "momentum", "centered", "maximize")
+    _slots = ("square_avg", "grad_avg", "momentum_buffer")
+    alpha: float
+    eps: float
+    weight_decay: float
+    momentum: float
+    centered: bool
+    maximize: bool
+
+    def __init__(
+        self,
+        params: Iterable[Value] | Module,
+        lr: float = 1e-2,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        momentum: float = 0,
+        centered: bool = False,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(
+            params, lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum, centered=centered,
+            maximize=maximize,
+        )  # fmt: skip
+
+    def step(self) -> None:
+        """Move every parameter by its grad."""
+        used = (True, self.centered, self.momentum)
+        state = {name: self._slot(name) for name, on in zip(self._slots, used) if on}
+        handle.rmsprop(
+            self.params, self.lr, self.alpha, self.eps, self.weight_decay, self.momentum, self.centered, self.maximize,
+            *(state.get(name) for name in self._slots),
+        )  # fmt: skip
+        self._state.update(state)
+        self.steps += 1
