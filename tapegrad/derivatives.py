@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import types
+from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Callable, Sequence
 from typing import Any, Union
@@ -178,7 +179,7 @@ def _positions(argnums: Argnums, n: int) -> list[int]:
 # ---- functions of functions ----
 
 
-class _Derivative:
+class _Derivative(ABC):
     """A function that runs f and differentiates what it did. It can be pickled and copied where f can."""
 
     what = ""
@@ -187,6 +188,9 @@ class _Derivative:
         self._fun, self._argnums, self._has_aux = fun, argnums, has_aux
         functools.update_wrapper(self, fun, assigned=("__module__", "__name__", "__qualname__"), updated=())
         self.__doc__ = f"The {self.what} of {getattr(fun, '__name__', repr(fun))} by argument {argnums}."
+
+    @abstractmethod
+    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._fun, self._argnums, self._has_aux)

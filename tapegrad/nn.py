@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any
 
-from .value import Value, affine, dot, handle, zero_grad
+from .bulk import zero_grad
+from .value import Value, affine, dot, handle
 
 __all__ = ["MLP", "Layer", "Module", "Neuron", "Value", "random"]  # what micrograd.nn has, for `import *`
 

@@ -174,7 +174,7 @@ def _call_rule(context: Any, i: int) -> int:
         return 0
     except BaseException as error:  # handed over to backward, which raises it
         _raised[threading.get_ident()] = error
-        return lib.TG_RAISED
+        return int(lib.TG_RAISED)
 
 
 call_rule = lib._call_rule

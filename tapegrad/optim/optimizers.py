@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from .._refusals import as_number
-from ..bulk import flat
-from ..value import Value, handle, zero_grad
+from ..bulk import flat, zero_grad
+from ..value import Value, handle
 
 if TYPE_CHECKING:
     from ..nn import Module
