@@ -110,7 +110,8 @@ def _forget(h: Handle) -> None:
     i = h._id
     _set(h, "_id", -1)
     if i < len(handles) and (live(i) is None or live(i) is h):
-        disown(i)
+        handles[i] = None
+        tape.owner[i] = ffi.NULL
         _dead = True
 
 

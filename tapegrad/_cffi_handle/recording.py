@@ -33,24 +33,28 @@ class _Recording:
         self.quiet = 0  # a sweep is being recorded
         self._index: dict[int, int] = {}  # by identity: the hash of a code object takes as long as it is
 
-    def _index_of(self, code: Any) -> int:
-        """The index of a code object; 0 for one that stands for an operation, whose caller counts."""
-        index = self._index.get(id(code))
-        if index is None:
-            table = self.lines(code)
-            index = self._index[id(code)] = 0 if table is False else len(self.codes)
-            if index:
-                self.codes.append(code)
-                self._tables.append(table and memoryview(table).cast("I"))
+    def _enter(self, code: Any) -> int:
+        """The index of a new code object; 0 for one that stands for an operation, whose caller counts."""
+        table = self.lines(code)
+        index = self._index[id(code)] = 0 if table is False else len(self.codes)
+        if index:
+            self.codes.append(code)
+            self._tables.append(table and memoryview(table).cast("I"))
         return index
 
     def here(self) -> int:
         """The line that runs now: index of its code << TG_WHERE_LINE | line, 0: unknown."""
         frame: Any = sys._getframe(1)
-        while not (index := self._index_of(frame.f_code)):
-            frame = frame.f_back
-            if frame is None:
-                return 0
+        index: Any = 0
+        while not index:
+            code = frame.f_code
+            index = self._index.get(id(code))
+            if index is None:
+                index = self._enter(code)
+            if not index:
+                frame = frame.f_back
+                if frame is None:
+                    return 0
         table = self._tables[index]
         line = frame.f_lineno if table is None else table[frame.f_lasti // 2]
         known = index < (1 << (32 - _LINE_BITS)) - 1 and 0 <= line < 1 << _LINE_BITS
