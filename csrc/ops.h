@@ -85,24 +85,24 @@ static inline int tg_can_refuse(int op)
 /* The code that y = op(a, b) is refused with, by the rules of ops.def. */
 TG_INLINE int tg_refusal(int op, double a, double b, double y)
 {
-    int rule;
+    int how;
     switch (op) {
-#define TG_FEW(NAME, method, aliases, symbol, refusal, ...) case TG_##NAME: rule = TG_REFUSE_##refusal; break;
+#define TG_FEW(NAME, method, aliases, symbol, refusal, ...) case TG_##NAME: how = TG_REFUSE_##refusal; break;
 #include "ops.def"
-    default: rule = TG_REFUSE_NEVER;
+    default: how = TG_REFUSE_NEVER;
     }
-    if (rule == TG_REFUSE_NEVER || isfinite(y))
+    if (how == TG_REFUSE_NEVER || isfinite(y))
         return TG_OK;
-    if (rule == TG_REFUSE_DIVIDE)
+    if (how == TG_REFUSE_DIVIDE)
         return b == 0.0 ? TG_ZERO_DIVISION : TG_OK;
-    if (rule == TG_REFUSE_POWER) {
+    if (how == TG_REFUSE_POWER) {
         if (!isfinite(a) || !isfinite(b))
             return TG_OK;
         return a == 0.0 ? TG_ZERO_DIVISION : isnan(y) ? TG_DOMAIN : TG_OVERFLOW;
     }
     if (isnan(a) || (isinf(a) && isinf(y)))
         return TG_OK;
-    return isnan(y) || rule == TG_REFUSE_POLE ? TG_DOMAIN : TG_OVERFLOW;
+    return isnan(y) || how == TG_REFUSE_POLE ? TG_DOMAIN : TG_OVERFLOW;
 }
 
 #endif

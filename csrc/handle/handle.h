@@ -9,7 +9,7 @@
         operations  an operation recorded: number slots, methods of the rows, comparisons
         attributes  data, grad, _op, operands, _backward; the sweep from a Value
         value       construction; the type
-        many, bulk, gradients   the functions beside the type
+        many, bulk, gradients, layout   the functions beside the type
         module      makes the module tapegrad._c_handle
 
     The GIL is the tape's lock: nothing here releases it, but for rules. Whatever runs Python code (reading a number, an

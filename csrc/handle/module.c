@@ -2,6 +2,7 @@
 #include "bulk.h"
 #include "gradients.h"
 #include "held.h"
+#include "layout.h"
 #include "many.h"
 #include "recording.h"
 #include "value.h"
@@ -79,7 +80,7 @@ static PyMethodDef tape_functions[] = {
 
 static int fill_module(void)
 {
-    PyMethodDef *functions[] = {tg_many_functions, tg_bulk_functions, tg_gradient_functions, tg_recording_functions, tape_functions};
+    PyMethodDef *functions[] = {tg_many_functions, tg_bulk_functions, tg_gradient_functions, tg_layout_functions, tg_recording_functions, tape_functions};
     PyObject *refusals = PyImport_ImportModule("tapegrad._refusals"), *module;
     if (!refusals)
         return -1;

@@ -7,7 +7,6 @@
 #include "recording.h"
 
 #include "operands.h"
-#include "program.h"
 
 #include <pythread.h>
 #include <stdlib.h>
@@ -117,12 +116,12 @@ static int64_t here(recording *r)
     return (int64_t)k << TG_WHERE_LINE | line;
 }
 
-/* From here on nodes come from there. */
-static int note_where(recording *r, uint32_t where)
+/* From node id on nodes come from there. */
+static int note_from(recording *r, uint32_t id, uint32_t where, uint32_t quiet)
 {
-    while (r->n && r->event[r->n - 1].id >= T->len)     /* popped since */
+    while (r->n && r->event[r->n - 1].id >= id)         /* popped since */
         r->n--;
-    if (r->n && r->event[r->n - 1].where == where && r->event[r->n - 1].quiet == r->quiet)
+    if (r->n && r->event[r->n - 1].where == where && r->event[r->n - 1].quiet == quiet)
         return 0;
     if (r->n == r->cap) {
         uint32_t cap = r->cap < 64 ? 64 : 2 * r->cap;
@@ -134,9 +133,11 @@ static int note_where(recording *r, uint32_t where)
         r->event = grown;
         r->cap = cap;
     }
-    r->event[r->n++] = (tg_event){T->len, where, r->quiet};
+    r->event[r->n++] = (tg_event){id, where, quiet};
     return 0;
 }
+
+static int note_where(recording *r, uint32_t where) { return note_from(r, T->len, where, r->quiet); }
 
 int tg_do_note_place(void)
 {
@@ -182,6 +183,54 @@ int tg_do_note_escape(const char *what)
     current = r;
     Py_XDECREF(result);
     return result ? 0 : -1;
+}
+
+/* A line of a program's as one of the recording's; or -1 with an exception. */
+static int64_t where_here(recording *r, PyObject *codes, uint32_t where)
+{
+    const uint32_t line = where & ((1u << TG_WHERE_LINE) - 1);
+    PyObject *code = PyList_GetItem(codes, where >> TG_WHERE_LINE);
+    Py_ssize_t n = PyList_Size(r->codes), k;
+    if (!code)
+        return -1;
+    for (k = 0; k < n && PyList_GetItem(r->codes, k) != code; k++)
+        ;
+    if (k == n && (PyList_Append(r->tables, Py_None) || PyList_Append(r->codes, code)))
+        return -1;
+    return k < (1 << (32 - TG_WHERE_LINE)) - 1 ? (int64_t)k << TG_WHERE_LINE | line : 0;
+}
+
+int tg_note_layout(const tg_program *p, PyObject *codes, const uint32_t *of, const uint32_t *a, const uint32_t *b)
+{
+    recording *r = current;
+    uint32_t last = 0;
+    int64_t where = 0;
+    for (uint32_t k = 0; r && k < p->n_instr; k++) {
+        const tg_instr *s = p->instr + k;
+        PyObject *x, *y, *entry;
+        int failed;
+        if (s->where != last) {
+            last = s->where;
+            where = last ? where_here(r, codes, last) : 0;
+            if (where < 0)
+                return -1;
+        }
+        if (tg_row(s) != TG_GUARD) {
+            if (note_from(r, of[k], (uint32_t)where, (s->op & TG_QUIET) != 0))
+                return -1;
+            continue;
+        }
+        x = tg_handle_of(a[k]);
+        y = x ? tg_handle_of(b[k]) : NULL;
+        entry = y ? Py_BuildValue("OOiiI", x, y, (int)(s->y >> 1), (int)(s->y & 1), (unsigned int)where) : NULL;
+        failed = !entry || PyList_Append(r->comparisons, entry);
+        Py_XDECREF(x);
+        Py_XDECREF(y);
+        Py_XDECREF(entry);
+        if (failed)
+            return -1;
+    }
+    return 0;
 }
 
 static PyObject *begin_recording(PyObject *module, PyObject *args)

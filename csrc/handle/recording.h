@@ -4,6 +4,7 @@
 #define TG_RECORDING_H
 
 #include "handle.h"
+#include "program.h"
 
 int tg_do_note_comparison(PyObject *a, PyObject *b, int how, int outcome);
 int tg_do_note_escape(const char *what);
@@ -23,6 +24,10 @@ static inline int tg_note_place(void) { return T->recorders ? tg_do_note_place()
 
 /* The nodes that come next are of a recorded sweep (1), which refuses nothing in a replay either; or not (0). */
 void tg_note_sweep(int on);
+
+/* A program was laid out on the tape, as tg_lay_out gives it; codes are what its lines are of. 0, or -1 with an
+   exception. */
+int tg_note_layout(const tg_program *p, PyObject *codes, const uint32_t *of, const uint32_t *a, const uint32_t *b);
 
 /* Whether Values answer as numbers in this thread: a function is being recorded, or differentiated. */
 extern int tg_as_numbers_anywhere;      /* over all threads: mostly 0, and cheaper to ask */

@@ -62,10 +62,24 @@ class _Recording:
 
     def note_where(self, where: int) -> None:
         """From here on nodes come from there."""
-        while self.events and self.events[-1][0] >= tape.len:  # popped since
+        self.note_from(tape.len, where, self.quiet)
+
+    def note_from(self, i: int, where: int, quiet: int) -> None:
+        """From node i on nodes come from there."""
+        while self.events and self.events[-1][0] >= i:  # popped since
             self.events.pop()
-        if not self.events or self.events[-1][1:] != (where, self.quiet):
-            self.events.append((tape.len, where, self.quiet))
+        if not self.events or self.events[-1][1:] != (where, quiet):
+            self.events.append((i, where, quiet))
+
+    def where_here(self, codes: list[Any], where: int) -> int:
+        """A line of a program's as one of the recording's."""
+        code, line = codes[where >> _LINE_BITS], where & ((1 << _LINE_BITS) - 1)
+        index = self._index.get(id(code))
+        if index is None:
+            index = self._index[id(code)] = len(self.codes)
+            self.codes.append(code)
+            self._tables.append(None)
+        return index << _LINE_BITS | line if index < (1 << (32 - _LINE_BITS)) - 1 else 0
 
 
 _everyone: list[_Recording] = []  # recordings under way, of all threads
@@ -108,6 +122,19 @@ def note_place() -> None:
         if grad_off():
             note_escape("no_grad was on: what is computed is a constant of the program")
         recording.note_where(recording.here())
+
+
+def note_layout(p: Any, codes: list[Any], of: Any, compared: list[tuple[Handle, Handle] | None]) -> None:
+    """A program was laid out on the tape, as tg_lay_out gives it; codes are what its lines are of."""
+    recording = _current() if tape.recorders else None
+    for k in range(p.n_instr if recording is not None else 0):
+        assert recording is not None
+        s, pair = p.instr[k], compared[k]
+        where = recording.where_here(codes, s.where) if s.where else 0
+        if pair is None:
+            recording.note_from(of[k], where, int(bool(s.op & lib.TG_QUIET)))
+        else:
+            recording.comparisons.append((*pair, s.y >> 1, s.y & 1, where))
 
 
 @contextlib.contextmanager

@@ -243,7 +243,7 @@ def number(x: object, what: str) -> float:
     """What `Number.read` appends."""
     x = _element(x)
     if isinstance(x, Value):
-        raise TypeError(f"{what} is a Value; a program takes numbers: use v.data")
+        raise TypeError(f"{what} is a Value; this takes numbers: v.data, or tapegrad.hvp of the program and the like")
     if isinstance(x, (list, tuple)) or is_array(x):
         _differs(x, NUMBER, what)
     k = as_number(x)

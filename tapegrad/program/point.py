@@ -7,25 +7,31 @@ from collections.abc import Callable
 
 from .._core import ffi, lib
 from .recorded import Place, Recorded
-from .replay import Feed, Job, zeros
+from .replay import Feed, Job, Trace, zeros
 
 MOST = 1 << 22  # numbers that one replay of many rows writes
 
 
-def run(recorded: Recorded, flat: array[float], job: Job) -> None:
-    """Carry out a job over the path that these inputs take; it may start again, so nothing that it writes is summed."""
+def run(recorded: Recorded, flat: array[float], job: Job) -> Trace:
+    """Carry out a job over the path that these inputs take, which is returned; it may start again, so nothing that it
+    writes is summed."""
     k = 0
     job.c.nan_errors = recorded.on_error == "nan"
     while True:
         path = recorded.paths[k]
         path.run(job)
         if not job.c.failures:
-            return
+            return path
         at = job.first_failure()
         guard = recorded.guard(k, at)
         if guard is None:
             raise path.error(at, job, None)
         k = recorded.other_path(k, guard, flat)
+
+
+def path(recorded: Recorded, flat: array[float]) -> Trace:
+    """The path that these inputs take."""
+    return run(recorded, flat, Job([Feed(0, len(flat), flat)], 0, 1))
 
 
 def value(recorded: Recorded, flat: array[float]) -> array[float]:

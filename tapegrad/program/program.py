@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, overload
 
 from .._core import lib
-from ..value import Value
-from . import file, point
+from ..value import Value, handle
+from . import file, layout, point
 from .batch import Axes, Batch
-from .nest import NUMBER, Form, Nest, Shaped, numbers
-from .recorded import Argnums, Recorded, Several, decoded, gathered
+from .nest import NUMBER, Form, Nest, Shaped, numbers, objects
+from .recorded import Argnums, Place, Recorded, Several, decoded, gathered
 from .replay import BranchChanged
 from .trace import Function
 
@@ -137,7 +137,9 @@ class Program:
         return Batch(self._recorded, in_axes, reduce, threads)
 
     def __call__(self, *args: Nest) -> Shaped:
-        """The value, as f on numbers gives it.
+        """The value, as f on numbers gives it; where an argument holds Values, as f on Values gives it: what the
+        program does is recorded on the tape, at most once a call, so that it can be differentiated there and be part of
+        another program.
 
         Raises:
             TypeError, ValueError: an argument is not as it was recorded.
@@ -145,7 +147,17 @@ class Program:
             ValueError, ZeroDivisionError, OverflowError: as on Values.
         """
         recorded = self._recorded
-        return recorded.out.shaped(point.value(recorded, recorded.flat(args)))
+        flat = self._flat(args)
+        return layout.value(recorded, args) if flat is None else recorded.out.shaped(point.value(recorded, flat))
+
+    def _flat(self, args: Sequence[Nest]) -> array[float] | None:
+        """All inputs, or None where there are Values among them."""
+        try:
+            return self._recorded.flat(args)
+        except TypeError:
+            if layout.has_values(args):
+                return None
+            raise
 
     @overload
     def value_and_grad(self, *args: Nest, argnums: int = 0) -> tuple[float, Shaped]: ...
@@ -168,7 +180,9 @@ class Program:
         """
         recorded = self._recorded
         recorded.check_scalar("a gradient")
-        places, flat = recorded.chosen(argnums), recorded.flat(args)
+        places, flat = recorded.chosen(argnums), self._flat(args)
+        if flat is None:
+            return self._value_and_grad_of_values(args, places, argnums)
         try:
             sweep = self._idle.pop()
         except IndexError:
@@ -178,6 +192,15 @@ class Program:
             return sweep.out[0], gathered(argnums, [place.shaped(sweep.grad) for place in places])
         finally:
             self._idle.append(sweep)
+
+    def _value_and_grad_of_values(
+        self, args: Sequence[Nest], places: list[Place], argnums: Argnums
+    ) -> tuple[Value, Any]:
+        at = layout.inputs(self._recorded, args)
+        (y,) = layout.outputs(self._recorded, at)
+        gradient = handle.record_sweep((y,), None, at)
+        parts = [p.form.build(iter(gradient[p.first : p.first + p.form.size]), objects) for p in places]
+        return y, gathered(argnums, parts)
 
     @overload
     def grad(self, *args: Nest, argnums: int = 0) -> Shaped: ...

@@ -63,6 +63,11 @@ def _lines(code: CodeType) -> bytes | bool | None:
     return lines.tobytes()
 
 
+def _named(code: CodeType | tuple[str, str] | None) -> tuple[str, str]:
+    """File and name of what lines are of: code, what a program laid out here had, or nothing known."""
+    return code if isinstance(code, tuple) else ("", "") if code is None else (code.co_filename, code.co_name)
+
+
 def _outputs(result: Nest) -> tuple[Form, list[Value]]:
     form = NUMBER if isinstance(result, Value) else form_of(result, "what f returned")
     values = form.elements(result)
@@ -103,4 +108,4 @@ def trace(
         handle.end_recording()
         start = made = args = elements = result = values = None  # a traceback that is kept keeps this frame
     program = ffi.gc(ffi.cast("tg_program *", address), lib.tg_free_program, ffi.cast("tg_program *", address).bytes)
-    return Trace(program, [("", "") if c is None else (c.co_filename, c.co_name) for c in codes], seconds), form
+    return Trace(program, list(map(_named, codes)), seconds), form

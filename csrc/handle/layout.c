@@ -1,0 +1,61 @@
+#include "layout.h"
+
+#include "held.h"
+#include "lay_out.h"
+#include "operands.h"
+#include "recording.h"
+
+#include <stdlib.h>
+
+/* Fill a list that was there before the nodes, which nothing holds yet. 1, or 0 with an exception. */
+static int fill(PyObject *list, const uint32_t *ids, uint32_t n)
+{
+    for (uint32_t k = 0; k < n; k++) {
+        PyObject *v = tg_handle_of(ids[k]);
+        if (!v || PyList_SetItem(list, k, v))
+            return 0;
+    }
+    return 1;
+}
+
+/* lay_out(address, codes, inputs): the outputs of a program at Values. */
+static PyObject *lay_out(PyObject *module, PyObject *args)
+{
+    unsigned long long address;
+    const tg_program *p;
+    PyObject *codes, *values, *out = NULL;
+    value_list in = {0};
+    uint32_t *of = NULL;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "KO!O", &address, &PyList_Type, &codes, &values))
+        return NULL;
+    p = (const tg_program *)(uintptr_t)address;
+    if (tg_gather_values(&in, values) && tg_make_room((uint64_t)p->n_const + p->n_instr, p->n_pool)) {
+        const size_t n = p->n_instr;
+        of = in.n == p->n_in ? tg_realloc(NULL, (3 * n + p->n_out + 1) * sizeof *of) : NULL;
+        if (in.n != p->n_in)
+            PyErr_Format(PyExc_ValueError, "%u Values for %u inputs", in.n, p->n_in);
+        else if (!of)
+            PyErr_NoMemory();
+        else if ((out = PyList_New(p->n_out)) != NULL) {
+            int code;
+            for (uint32_t k = 0; k < in.n; k++)         /* making room may have moved them */
+                in.id[k] = ((Value *)PyTuple_GetItem(in.tuple, k))->id;
+            code = tg_lay_out(T, p, in.id, of, of + n, of + 2 * n, of + 3 * n);
+            if (code)
+                tg_raise(code, TG_LEAF, 0.0, 0.0);
+            if (code || !fill(out, of + 3 * n, p->n_out) ||
+                (T->recorders && tg_note_layout(p, codes, of, of + n, of + 2 * n)))
+                Py_CLEAR(out);
+        }
+    }
+    free(of);
+    Py_XDECREF(tg_let_go(&in, 1));
+    return out;
+}
+
+PyMethodDef tg_layout_functions[] = {
+    {"lay_out", lay_out, METH_VARARGS,
+     "lay_out(address, codes, inputs): record what a program of the core does at Values; its outputs."},
+    {0},
+};

@@ -1,0 +1,10 @@
+/*  A program laid out on the tape, for Values.  */
+#ifndef TG_HANDLE_LAYOUT_H
+#define TG_HANDLE_LAYOUT_H
+
+#include "handle.h"
+
+/* lay_out. */
+extern PyMethodDef tg_layout_functions[];
+
+#endif

@@ -1,0 +1,61 @@
+/*  A program laid out on the tape, as if the function that it was recorded from had run there.
+
+    Slots are shared one after the other, so which node a slot stands for changes as the instructions go by. Constants
+    become leaves.  */
+#include "lay_out.h"
+#include "ops.h"
+
+#include <stdlib.h>
+
+/* The tape has the operands of a dot as xs, then ys, then a bias. */
+static uint32_t place(int op, uint32_t k, uint32_t n)
+{
+    const uint32_t half = n / 2;
+    return op != TG_DOT || k == 2 * half ? k : k % 2 ? half + k / 2 : k / 2;
+}
+
+int tg_lay_out(tg_tape *t, const tg_program *p, const uint32_t *in, uint32_t *of, uint32_t *a, uint32_t *b,
+               uint32_t *out)
+{
+    uint32_t *id;                   /* of each live slot now */
+    uint64_t words = 0;
+    int code;
+    for (uint32_t k = 0; k < p->n_in; k++)
+        if (in[k] >= t->len)
+            return TG_BAD_ID;
+    for (uint32_t k = 0; k < p->n_instr; k++)
+        words += tg_is_many(tg_row(p->instr + k)) ? p->instr[k].b + (uint64_t)1 : 0;
+    code = tg_grow(t, (uint64_t)p->n_const + p->n_instr, words);
+    id = code ? NULL : tg_realloc(NULL, (p->n_live + (size_t)1) * sizeof *id);
+    if (!id)
+        return code ? code : TG_MEMORY;
+    for (uint32_t k = 0; k < p->n_const; k++)
+        id[k] = tg_push(t, TG_LEAF, 0, 0, p->constant[k]);
+    for (uint32_t k = 0; k < p->n_in; k++)
+        id[p->n_const + k] = in[k];
+    for (uint32_t k = 0; k < p->n_instr; k++) {
+        const tg_instr *s = p->instr + k;
+        const int op = tg_row(s);
+        of[k] = TG_NONE;
+        if (op == TG_GUARD) {
+            a[k] = id[s->live_a];
+            b[k] = id[s->live_b];
+            continue;
+        }
+        if (tg_is_many(op)) {
+            uint32_t *to = tg_push_many(t, op, s->b);
+            of[k] = t->len - 1;
+            for (uint32_t m = 0; m < s->b; m++)
+                to[place(op, m, s->b)] = id[p->pool[2 * (size_t)(s->a + m) + 1]];
+            t->data[of[k]] = tg_many_primal(op, t->data, to, s->b);
+        } else {
+            const uint32_t x = id[s->live_a], y = id[s->live_b];
+            of[k] = tg_push(t, op, x, y, tg_primal(op, t->data[x], t->data[y]));
+        }
+        id[s->live_y] = of[k];
+    }
+    for (uint32_t k = 0; k < p->n_out; k++)
+        out[k] = id[p->out[2 * (size_t)k + 1]];
+    free(id);
+    return TG_OK;
+}

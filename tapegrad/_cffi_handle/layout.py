@@ -1,0 +1,38 @@
+"""A program laid out on the tape, for Values."""
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from .._core import ffi, lib
+from .handle import Handle, alone, handles, joined, live, new, node, refuse, tape
+from .held import room
+from .operands import only_values
+from .recording import note_layout
+
+
+@alone
+def _lay_out(p: Any, codes: list[Any], inputs: tuple[Handle, ...]) -> list[Handle]:
+    n, holds = p.n_instr, joined(inputs)
+    room(p.n_const + n, p.n_pool)
+    of, a, b = (ffi.new("uint32_t[]", n) for _ in range(3))
+    out = ffi.new("uint32_t[]", p.n_out)
+    code = lib.tg_lay_out(tape, p, [node(v) for v in inputs], of, a, b, out)
+    if code:
+        refuse(code)
+
+    def of_node(i: int) -> Handle:
+        h = live(i) if i < len(handles) else None
+        return new(i, holds) if h is None else h  # type: ignore[no-any-return]
+
+    found = [of_node(i) for i in out]
+    note_layout(p, codes, of, [(of_node(a[k]), of_node(b[k])) if of[k] == lib.TG_NONE else None for k in range(n)])
+    return found
+
+
+def lay_out(address: int, codes: list[Any], inputs: Iterable[Handle]) -> list[Handle]:
+    """Record what a program of the core does at Values: its outputs."""
+    p, values = ffi.cast("tg_program *", address), only_values(inputs)
+    if len(values) != p.n_in:
+        raise ValueError(f"{len(values)} Values for {p.n_in} inputs")
+    return _lay_out(p, codes, values)

@@ -1,0 +1,50 @@
+"""A recorded function at Values: laid out on the tape, as if the lines of f stood there.
+
+The data of the Values choose the path. What guards it is a guard of the recording under way, too."""
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from typing import Any
+
+from .._core import ffi
+from ..value import Value, handle
+from . import point
+from .nest import Nest, form_of, objects
+from .recorded import Recorded
+
+
+def has_values(args: Sequence[Nest]) -> bool:
+    """Whether there is a Value among the elements of the arguments, which are nests."""
+    try:
+        return any(isinstance(v, Value) for x in args for v in form_of(x, "").elements(x))
+    except TypeError:
+        return False
+
+
+def inputs(recorded: Recorded, args: Sequence[Nest]) -> list[Value]:
+    """All inputs as Values, arguments and params; numbers among them are leaves.
+
+    Raises:
+        TypeError, ValueError: an argument is not as it was recorded.
+    """
+    recorded.check_count(args)
+    items: list[Any] = []
+    for k, (x, form) in enumerate(zip(args, recorded.forms)):
+        came = form_of(x, f"argument {k}")
+        if came.size != form.size or (came.shape is not None and came.shape != form.shape):
+            raise ValueError(f"argument {k} is {came}, but was recorded as {form}")
+        items += came.elements(x)
+    items += recorded.params
+    return [x if isinstance(x, Value) else Value(x) for x in items]
+
+
+def outputs(recorded: Recorded, at: Sequence[Value]) -> list[Value]:
+    """What f gives at these inputs, on the tape."""
+    path = point.path(recorded, array("d", handle.primals(at)))
+    return handle.lay_out(int(ffi.cast("uintptr_t", path.core)), path.codes, at)
+
+
+def value(recorded: Recorded, args: Sequence[Nest]) -> Any:
+    """As f returns it, of Values."""
+    return recorded.out.build(iter(outputs(recorded, inputs(recorded, args))), objects)
