@@ -23,7 +23,7 @@ def _lay_out(p: Any, codes: list[Any], inputs: tuple[Handle, ...]) -> list[Handl
 
     def of_node(i: int) -> Handle:
         h = live(i) if i < len(handles) else None
-        return new(i, holds) if h is None else h  # type: ignore[no-any-return]
+        return new(i, holds) if h is None else h
 
     found = [of_node(i) for i in out]
     note_layout(p, codes, of, [(of_node(a[k]), of_node(b[k])) if of[k] == lib.TG_NONE else None for k in range(n)])

@@ -165,7 +165,7 @@ class Program:
     def value_and_grad(self, *args: Nest, argnums: Literal["params"]) -> tuple[float, list[float]]: ...
     @overload
     def value_and_grad(self, *args: Nest, argnums: Several) -> tuple[float, tuple[Shaped, ...]]: ...
-    def value_and_grad(self, *args: Nest, argnums: Argnums = 0) -> tuple[float, Shaped]:
+    def value_and_grad(self, *args: Nest, argnums: Argnums = 0) -> tuple[Any, Shaped]:
         """The value and its gradient.
 
         Args:
@@ -173,7 +173,8 @@ class Program:
             argnums: which argument to differentiate by; a tuple of them, or "params".
 
         Returns:
-            A float, and a gradient shaped like the argument, or a tuple of those.
+            A float, and a gradient shaped like the argument, or a tuple of those; of Values where an argument holds
+            them, as in a call.
 
         Raises:
             TypeError: f returns more than one Value.
