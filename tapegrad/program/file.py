@@ -252,7 +252,7 @@ def _contents(reader: _Reader) -> Contents:
         if k == 0 and (parent, stop) == (0, 0):
             pass
         elif at is None or (parent, at) in children:
-            raise ValueError(f"path {k} does not go on where another stops")
+            raise ValueError(f"path {k} does not branch off where an earlier one stops")
         else:
             children[parent, at] = k
         paths.append(path)
