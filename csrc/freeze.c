@@ -198,9 +198,16 @@ static int reach_down(const tg_tape *t, const tg_recording *rec, reach *r)
         NEED(rec->out[k]);
     }
     for (uint32_t k = 0; k < rec->n_compared; k++) {
-        NEED(rec->compared[k].a);
+        if (rec->compared[k].a != TG_NONE)
+            NEED(rec->compared[k].a);
         if (rec->compared[k].b != TG_NONE)
             NEED(rec->compared[k].b);
+    }
+    for (uint32_t i = rec->start, at = 0; i < t->len; i++) {
+        while (at < rec->n_events && rec->event[at].id <= i)
+            at++;
+        if (tg_can_refuse(t->op[i] & TG_OPCODE) && !(at && (rec->event[at - 1].quiet || rec->event[at - 1].where == TG_FOREIGN)))
+            NEED(i);
     }
     for (uint32_t i = r->top; !code && i-- > 0;) {
         uint32_t n;
@@ -260,11 +267,11 @@ static void draft_up(const tg_tape *t, const tg_recording *rec, reach *r, draft 
         int op;
         for (; next < rec->n_compared; next++) {        /* as soon as their operands are there, and in order */
             const tg_comparison *c = rec->compared + next;
-            uint32_t after = (c->b != TG_NONE && c->b > c->a ? c->b : c->a) + 1;
-            position = after > position ? after : position;
+            uint32_t after = c->a == TG_NONE || (c->b != TG_NONE && c->b > c->a) ? c->b : c->a;
+            position = after + 1 > position ? after + 1 : position;
             if (position > i)
                 break;
-            a = numbered(r, c->a);
+            a = c->a == TG_NONE ? constant(d, c->k) : numbered(r, c->a);
             b = c->b == TG_NONE ? constant(d, c->k) : numbered(r, c->b);
             if (!is_constant(d, a) || !is_constant(d, b))
                 d->node[d->len++] = (node){.op = TG_GUARD, .a = a, .b = b, .where = c->where,
@@ -314,14 +321,21 @@ static uint32_t operands_of(const draft *d, uint32_t i, const uint32_t **ids, ui
     return n->b;
 }
 
-/* Count uses; what nobody uses goes. */
+/* Whether f could have seen this node refused: what is divided by a number that is not 0 cannot be. */
+static int can_refuse(const draft *d, const node *n)
+{
+    return n->op < TG_OPS && tg_can_refuse((int)n->op) && !n->quiet &&
+           !(n->op == TG_DIV && is_constant(d, n->b) && d->value[n->b] != 0.0);
+}
+
+/* Count uses; what nobody uses goes, if it refuses nothing. */
 static void drop_unused(draft *d)
 {
     for (uint32_t i = d->len; i-- > 0;) {
         node *n = d->node + i;
         const uint32_t *ids;
         uint32_t pair[2], m;
-        if (!n->uses && !n->is_out && n->op != TG_GUARD && n->op != INPUT) {
+        if (!n->uses && !n->is_out && n->op != TG_GUARD && n->op != INPUT && !can_refuse(d, n)) {
             n->op = GONE;
             continue;
         }
@@ -472,6 +486,8 @@ static void emit(draft *d, tg_program *p, slots *kept, slots *live)
         }
         for (uint32_t k = 0; k < m; k++)
             release(d, ids[k], at, kept, live);
+        if (!n->uses && n->op != TG_GUARD)
+            release(d, i, at, kept, live);
         at++;
     }
     p->n_kept = kept->n;
@@ -527,7 +543,7 @@ tg_program *tg_freeze(const tg_tape *t, const tg_recording *rec, int64_t *code)
     *code = known(t, rec->in, rec->n_in) && known(t, rec->out, rec->n_out) ? TG_OK : TG_BAD_ID;
     for (uint32_t k = 0; k < rec->n_compared; k++) {
         const tg_comparison *c = rec->compared + k;
-        if (c->a >= t->len || (c->b >= t->len && c->b != TG_NONE))
+        if ((c->a >= t->len && (c->a != TG_NONE || c->b == TG_NONE)) || (c->b >= t->len && c->b != TG_NONE))
             *code = TG_BAD_ID;
     }
     if (*code)

@@ -121,8 +121,19 @@ TG_INLINE void NAME(forward)(tg_job *j, uint32_t from, uint32_t to, int live)
         }
         case TG_GUARD: {
             const double *xa = A, *xb = B;
+            const int refuses = (int)(s->y >> 1) - TG_REFUSES;
             uint32_t other = 0;
-            EACH other |= (uint32_t)(tg_holds(s->y >> 1, xa[l], xb[l]) != (int)(s->y & 1)) << l;
+            switch (s->y >> 1) {
+#define HOW(how, sign) case how: EACH other |= (uint32_t)(xa[l] sign xb[l]) << l; break;
+            TG_COMPARISONS(HOW)
+#undef HOW
+            default: EACH {
+                double a = xa[l], b = xb[l];
+                other |= (uint32_t)(tg_refusal(refuses, a, b, tg_primal(refuses, a, b)) != TG_OK) << l;
+            }
+            }
+            if (s->y & 1)
+                other = ~other;
             if (other & j->alive) {
                 NAME(out)(j, k, other, xa, xb, xa);
                 if (!j->alive)

@@ -95,14 +95,9 @@ TG_INLINE int tg_refusal(int op, double a, double b, double y)
         return TG_OK;
     if (how == TG_REFUSE_DIVIDE)
         return b == 0.0 ? TG_ZERO_DIVISION : TG_OK;
-    if (how == TG_REFUSE_POWER) {
-        if (!isfinite(a) || !isfinite(b))
-            return TG_OK;
-        return a == 0.0 ? TG_ZERO_DIVISION : isnan(y) ? TG_DOMAIN : TG_OVERFLOW;
-    }
-    if (isnan(a) || (isinf(a) && isinf(y)))
-        return TG_OK;
-    return isnan(y) || how == TG_REFUSE_POLE ? TG_DOMAIN : TG_OVERFLOW;
+    if (how == TG_REFUSE_POWER)
+        return !tg_refuses_power(a, b, y) ? TG_OK : a == 0.0 ? TG_ZERO_DIVISION : isnan(y) ? TG_DOMAIN : TG_OVERFLOW;
+    return !tg_refuses_math(a, y) ? TG_OK : isnan(y) || how == TG_REFUSE_POLE ? TG_DOMAIN : TG_OVERFLOW;
 }
 
 #endif

@@ -29,7 +29,7 @@ typedef struct tg_instr {
     uint32_t y, a, b;       /* kept slots; of many operands: the first in the pool, and their count */
     uint32_t live_y, live_a, live_b;
     uint32_t where;         /* who recorded it: index of the code << 20 | line; 0: unknown */
-} tg_instr;                 /* of a guard, y is the comparison << 1 | its outcome and live_y its number */
+} tg_instr;                 /* of a guard, y is how << 1 | its outcome and live_y its number */
 
 typedef struct tg_program {
     uint32_t n_const, n_in, n_out, n_instr, n_pool, n_kept, n_live, n_guards;
@@ -43,20 +43,22 @@ typedef struct tg_program {
     uint64_t bytes;         /* of the allocation */
 } tg_program;
 
-/* A comparison that was made while recording: its operands, b = TG_NONE for the number k, and how it went. */
+/* A question that was asked while recording: its operands, one of them TG_NONE for the number k, and how it went: a
+   comparison, or whether an operation that can refuse refuses, which is noted where it did. */
 typedef struct tg_comparison {
     uint32_t a, b;
     double k;
-    uint32_t how, outcome, where;   /* how: 0 <, 1 <=, 2 >, 3 >= */
+    uint32_t how, outcome, where;   /* how: 0 <, 1 <=, 2 >, 3 >=, 4 ==, 5 !=, TG_REFUSES + the row */
 } tg_comparison;
+#define TG_REFUSES 6
 
 /* From node id on, until the next event, nodes were recorded there; quiet: by a recorded sweep, which refuses nothing. */
 typedef struct tg_event {
     uint32_t id, where, quiet;
 } tg_event;
 
-/* What there is to freeze: the nodes from start on that compute out from in, different nodes all. What is older is a
-   constant, and counted as captured where it is not older than node outer; TG_NONE: no recording is around this one. */
+/* What there is to freeze: the nodes from start on that compute out from in, different nodes all; and what can refuse
+   on the way, whoever uses it, but for nodes of quiet events and of other threads. What is older is a constant, and counted as captured where it is not older than node outer; TG_NONE: no recording is around this one. */
 typedef struct tg_recording {
     uint32_t start, outer, n_in, n_out, n_compared, n_events;
     const uint32_t *in, *out;
@@ -139,9 +141,7 @@ static inline int tg_names_operand(int op, uint32_t k, uint32_t n)
     return op == TG_DOT ? n % 2 == 0 || k < n - 1 : op != TG_WHERE || k == 0;     /* a bias is only added */
 }
 
-static inline int tg_holds(uint32_t how, double a, double b)
-{
-    return how == 0 ? a < b : how == 1 ? a <= b : how == 2 ? a > b : a >= b;
-}
+/* X(how, sign) for each comparison. */
+#define TG_COMPARISONS(X) X(0, <) X(1, <=) X(2, >) X(3, >=) X(4, ==) X(5, !=)
 
 #endif

@@ -39,6 +39,13 @@ static inline double tg_weigh(double a, double b) { return a == 0.0 ? 0.0 : a * 
 static inline double tg_max(double a, double b) { return a > b || a != a ? a : b; }
 static inline double tg_min(double a, double b) { return a < b || a != a ? a : b; }
 
+/* Whether y = op(a, b) is refused: for the words MATH and POLE, and for POWER, of ops.def. */
+static inline int tg_refuses_math(double a, double y) { return !isfinite(y) && !isnan(a) && !(isinf(a) && isinf(y)); }
+static inline int tg_refuses_power(double a, double b, double y)
+{
+    return !isfinite(y) && isfinite(a) && isfinite(b);
+}
+
 /* Second partials of a ** b. As with the first, the power alone decides at a = 0. */
 static inline double tg_pow_daa(double a, double b)
 {

@@ -200,18 +200,26 @@ static void trim_pool(tg_tape *t)
     }
 }
 
+void tg_take_back(tg_tape *t, uint32_t len)
+{
+    if (len > t->len)
+        return;
+    for (uint32_t i = len; t->rules && i < t->len; i++)
+        tg_set_rule(t, i, 0);
+    t->len = len;
+    trim_pool(t);
+    if (len == 0)
+        t->rules = 0;
+}
+
 void tg_pop(tg_tape *t)
 {
     uint32_t n = t->len;
+    if (t->recorders)
+        return;
     while (n > 0 && !t->owner[n - 1])
         n--;
-    if (t->rules)
-        for (uint32_t i = n; i < t->len; i++)
-            tg_set_rule(t, i, 0);
-    t->len = n;
-    trim_pool(t);
-    if (n == 0)
-        t->rules = 0;
+    tg_take_back(t, n);
 }
 
 uint32_t tg_owners(const tg_tape *t)

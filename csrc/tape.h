@@ -15,7 +15,8 @@
     A many-operand node keeps its operand ids in the pool, 4 bytes each, after one word with the id of the many-operand
     node before it; pool order is id order.
 
-    Lifetime: a node goes when it is last and has no owner (tg_pop), or when no live handle depends on it (tg_slide).
+    Lifetime: a node goes when it is last and has no owner (tg_pop), or when no live handle depends on it (tg_slide);
+    none while a program is being recorded.
     Ids change only in tg_slide and tg_forget, which the binding calls when no sweep is under way. The arrays move
     when the tape grows: no pointer into them is kept across a call that records.
 
@@ -60,7 +61,7 @@ typedef struct tg_tape {
     uint64_t adj_cap;
     int adj_busy;
     int rules;                  /* a node may have a rule */
-    uint32_t recorders;         /* programs being recorded: every record takes the slow path, ids stay */
+    uint32_t recorders;         /* programs being recorded: every record takes the slow path, nodes and ids stay */
     struct tg_sweep *sweep;     /* the innermost sweep that is calling a rule */
     uint64_t reclaims;
     double reclaim_seconds;
@@ -94,8 +95,10 @@ double tg_evaluate(int op, double a, double b, int *refusal);
 int tg_grow(tg_tape *t, uint64_t nodes, uint64_t words);
 /* The operands of a node, as differentiated: ids into out (n of them at most); returns how many there are. */
 uint32_t tg_operands(const tg_tape *t, uint32_t id, uint32_t *out, uint32_t n);
-/* Drop ownerless nodes from the end. */
+/* Drop ownerless nodes from the end; none while a program is being recorded, which may need them. */
 void tg_pop(tg_tape *t);
+/* Drop the nodes from id len on, if there are any; nobody owns them. */
+void tg_take_back(tg_tape *t, uint32_t len);
 uint32_t tg_owners(const tg_tape *t);
 uint64_t tg_bytes(const tg_tape *t);
 void tg_clear_grads(tg_tape *t);

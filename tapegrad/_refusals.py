@@ -22,6 +22,12 @@ def as_number(x: Any) -> Any:
     return float(x)
 
 
+def call(op: int, a: float, b: float) -> str:
+    """An operation of numbers as it is written."""
+    symbol, kind = ffi.string(lib.tg_ops[op].symbol).decode(), ffi.string(lib.tg_ops[op].kind)
+    return f"{symbol}({a!r})" if kind == b"unary" else f"{a!r} {symbol} {b!r}"
+
+
 def refused(code: int, op: int, a: float, b: float) -> Exception:
     """The exception for a code that the core gave for `op` of `a` and `b`."""
     if code == lib.TG_MEMORY:
@@ -36,11 +42,9 @@ def refused(code: int, op: int, a: float, b: float) -> Exception:
         return RuntimeError("a node on the way has a rule of its own (_backward): its derivative cannot be recorded")
     if code == lib.TG_ELSEWHERE:
         return ValueError("f returned a Value that was there before it ran: it has to compute what it returns")
-    row = lib.tg_ops[op]
-    symbol, kind = ffi.string(row.symbol).decode(), ffi.string(row.kind)
-    call = f"{symbol}({a!r})" if kind == b"unary" else f"{a!r} {symbol} {b!r}"
+    what, symbol = call(op, a, b), ffi.string(lib.tg_ops[op].symbol)
     if code == lib.TG_ZERO_DIVISION:
-        return ZeroDivisionError(f"{call}: " + ("division by zero" if symbol == "/" else "0.0 to a negative power"))
+        return ZeroDivisionError(f"{what}: " + ("division by zero" if symbol == b"/" else "0.0 to a negative power"))
     if code == lib.TG_OVERFLOW:
-        return OverflowError(f"{call}: result too large for a float")
-    return ValueError(f"{call}: " + ("the result is complex" if symbol == "**" else "math domain error"))
+        return OverflowError(f"{what}: result too large for a float")
+    return ValueError(f"{what}: " + ("the result is complex" if symbol == b"**" else "math domain error"))

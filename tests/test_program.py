@@ -6,6 +6,7 @@ import ast
 import fractions
 import gc
 import math
+import pickle
 import os
 import pathlib
 import re
@@ -418,7 +419,8 @@ def test_a_changed_branch_names_line_operands_and_outcome():
     e = caught.value
     assert (e.filename, e.lineno) == (f.__code__.co_filename, f.__code__.co_firstlineno + 1)
     assert (e.operands, e.outcome, e.row) == ((2.0, 5.0), False, None)
-    assert str(e) == f"{line_of(f, 1)}: 2.0 > 5.0 is False, was True when recorded"
+    assert str(e).startswith(f"{line_of(f, 1)}: 2.0 > 5.0 is False, was True when recorded: record(..")
+    assert "on_branch='record'" in str(e) and str(pickle.loads(pickle.dumps(e))) == str(e)
 
 
 def test_every_replay_looks_at_the_guards():
@@ -535,19 +537,62 @@ def test_the_branch_that_was_changed_may_return_another_value_of_the_same_shape_
     assert program.stats["paths"] == 1
 
 
-def test_paths_are_bounded():
+def test_paths_that_are_kept_are_bounded_and_calls_that_are_right_are_not():
     def f(x):
         k = 0
         while x > k:
             k += 1
-        return x * k
+        return x * x * k
 
     program = record(f, 0.5, on_branch="record")
-    assert [program(k + 0.5) for k in range(64)] == [(k + 0.5) * (k + 1) for k in range(64)]
-    with pytest.raises(RuntimeError, match="64 paths"):
-        program(70.5)
-    assert program.stats["paths"] == 64
-    assert program(0.5) == 0.5
+    xs = [k + 0.5 for k in range(80)]
+    expected = [x * x * math.ceil(x) for x in xs]
+    assert [program(x) for x in xs[:64]] == expected[:64]
+    with pytest.warns(RuntimeWarning) as caught:
+        assert program(70.5) == 70.5 * 70.5 * 71
+        assert program.value_and_grad(70.5) == (70.5 * 70.5 * 71, 2 * 70.5 * 71)
+    (warning,) = caught
+    assert warning.filename == __file__
+    for text in ("64", "max_paths", f"{line_of(f, 2)} branches most, 63 times", "tapegrad.where"):
+        assert text in str(warning.message)
+    assert (program.stats["paths"], program.stats["unkept"]) == (64, 2)
+    assert program(0.5) == 0.25
+
+
+@pytest.mark.parametrize("reduce", [None, "sum"])
+def test_rows_beyond_max_paths_are_right(reduce):
+    def f(x):
+        k = 0
+        while x > k:
+            k += 1
+        return x * x * k
+
+    program = record(f, 0.5, on_branch="record", max_paths=3)
+    xs = [k % 9 + 0.5 for k in range(50)]
+    grads = [2 * x * math.ceil(x) for x in xs]
+    values = [x * x * math.ceil(x) for x in xs]
+    with pytest.warns(RuntimeWarning, match="max_paths"):
+        value, grad = program.map(reduce=reduce).value_and_grad(xs)
+    assert grad == grads and value == (values if reduce is None else sum(values))
+    assert (program.stats["paths"], program.stats["unkept"]) == (3, 6)
+
+
+def test_an_f_that_raises_beyond_max_paths_raises():
+    def f(x):
+        if x < 0:
+            raise KeyError("negative")
+        return x * 2 if x > 1 else x
+
+    program = record(f, 0.5, on_branch="record", max_paths=1)
+    with pytest.warns(RuntimeWarning, match="max_paths"), pytest.raises(KeyError, match="negative"):
+        program(-1.0)
+    assert program(2.0) == 4.0
+
+
+@pytest.mark.parametrize("max_paths", [0, -1, 1.5, "64"])
+def test_max_paths_is_checked(max_paths):
+    with pytest.raises(ValueError, match="max_paths must be a positive integer"):
+        record(lambda x: x, 1.0, max_paths=max_paths)
 
 
 def test_f_that_raises_on_another_path_leaves_the_program_as_it_was():
@@ -788,7 +833,7 @@ def test_values_that_die_while_recording_leave_the_lines_right():
     def f(x):
         for _ in range(5):
             y = x * 2
-            y = y.exp()
+            y = y.tanh()
             del y
         z = x.sin()
         w = z.cos()
@@ -1040,13 +1085,23 @@ def test_on_error_nan_lets_a_refusal_pass_as_nan(name):
     assert math.isnan(program(x)[0]) and program(x)[1] == 2 * x
 
 
-def test_what_is_dead_refuses_nothing():
+def test_what_is_dead_refuses_in_a_replay_too():
     def f(x):
         (x - 5).exp().log()
         x.log()
         return x * 2
 
-    assert record(f, 1.0)(-1.0) == -2.0
+    with pytest.raises(ValueError, match=r"log\(-1.0\): math domain error, recorded at"):
+        record(f, 1.0)(-1.0)
+    assert record(f, 1.0, on_error="nan")(-1.0) == -2.0
+
+
+def test_what_is_dead_and_refuses_nothing_goes():
+    def f(x, y):
+        tapegrad.softmax([x, y]), x / 4, (x * y).tanh(), tapegrad.logsumexp([x, y])
+        return x * y
+
+    assert record(f, 1.0, 2.0).stats["instructions"] == 1
 
 
 # ---- scipy ----

@@ -366,7 +366,7 @@ def test_something_else_is_refused(data, tmp_path):
         tapegrad.load(tmp_path / "x")
 
 
-@pytest.mark.parametrize(("at", "number"), [(8, 2), (12, GUARD + 1)])
+@pytest.mark.parametrize(("at", "number"), [(8, 3), (12, GUARD + 1)])
 def test_a_file_of_a_newer_version_says_so(small_data, at, number):
     with pytest.raises(ValueError, match="of a newer tapegrad: format"):
         decode(patched(small_data, at, "I", number))
@@ -391,7 +391,7 @@ BODY = [
     (PARAMS, "I", 0, "."),
     (PATHS, "I", 0, "0 paths"),
     (PATHS, "I", 2, "ends too early"),
-    (PATHS, "I", 65, "65 paths"),
+    (PATHS, "I", 65, "ends too early"),
     (PATHS, "I", HUGE, "paths"),
     (SMALL_FORMS, "B", 4, "4 is no kind of form"),
     (SMALL_FORMS + 1, "I", HUGE, "ends too early"),
@@ -559,7 +559,7 @@ def test_paths_that_do_not_branch_off_each_other_are_refused(branching):
     known = [struct.unpack_from("<2I", data, k) for k in at]
     hostile = [(1, 1, 0), (1, 2, 0), (2, 3, 0), (1, HUGE, 0), (1, 0, 77), (2, *known[1]), (1, 0, HUGE)]
     for path, parent, guard in hostile:
-        with pytest.raises(ValueError, match=f"path {path} does not branch off a guard of its own"):
+        with pytest.raises(ValueError, match=f"path {path} does not branch off"):
             decode(patched(data, at[path], "2I", parent, guard))
 
 

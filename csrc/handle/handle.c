@@ -55,6 +55,8 @@ void tg_discard(Value *gone)
 void tg_pop_dead(void)
 {
     Value *gone = NULL;
+    if (T->recorders)
+        return;
     for (tg_pop(T); T->len && TG_LEFT(T->owner[T->len - 1]); tg_pop(T)) {
         Value *v = HANDLE(T->owner[T->len - 1]);
         T->owner[T->len - 1] = NULL;
@@ -110,7 +112,7 @@ void tg_handle_dies(PyObject *self)
         PyObject_ClearWeakRefs(self);
     if (v->id < T->len && T->owner[v->id] == v) {
         T->owner[v->id] = NULL;
-        if (v->id == T->len - 1)
+        if (v->id == T->len - 1 && !T->recorders)
             tg_pop_dead();
         else if (v->dict || Py_TYPE((PyObject *)v) != tg_value_type) {
             T->owner[v->id] = (void *)((uintptr_t)v | 1);

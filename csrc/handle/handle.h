@@ -92,7 +92,8 @@ PyObject *tg_handle_of(uint32_t id);
 /* tp_dealloc. */
 void tg_handle_dies(PyObject *self);
 
-/* Drop ownerless nodes from the end, and what dead handles left with them. Runs Python code. */
+/* Drop ownerless nodes from the end, and what dead handles left with them; none while a program is being recorded. Runs
+   Python code. */
 void tg_pop_dead(void);
 
 /* Free memory that was left with nodes now gone, and what it refers to. Runs Python code. */

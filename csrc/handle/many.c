@@ -2,6 +2,7 @@
 
 #include "held.h"
 #include "operands.h"
+#include "recording.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -67,7 +68,7 @@ static PyObject *record_plain(int op, PyObject *xs, PyObject *ys, PyObject *last
 {
     Py_ssize_t n = plain_size(xs), m = ys ? plain_size(ys) : 0;
     uint64_t total = (uint64_t)n + (uint64_t)m + (last != NULL), leaves;
-    uint32_t *ids, most;
+    uint32_t *ids, before, most;
     Value *v;
     if (n < 1 || m < 0 || total >= TG_NONE || tg_grad_off())
         return NULL;
@@ -78,6 +79,7 @@ static PyObject *record_plain(int op, PyObject *xs, PyObject *ys, PyObject *last
     if (!v)
         return NULL;
     ids = T->pool + T->pool_len + 1;    /* where tg_push_many will have them */
+    before = T->len;
     most = T->len + (uint32_t)leaves;
     if (plain_ids(xs, n, ids, most) && (!ys || plain_ids(ys, m, ids + n, most)) &&
         (!last || plain_id(last, ids + n + m, most))) {
@@ -85,7 +87,7 @@ static PyObject *record_plain(int op, PyObject *xs, PyObject *ys, PyObject *last
         T->data[T->len - 1] = tg_many_primal(op, T->data, ids, (uint32_t)total);
         return own(v, T->len - 1);
     }
-    tg_pop(T);
+    tg_take_back(T, before);
     Py_DECREF((PyObject *)v);
     return NULL;
 }
@@ -100,11 +102,12 @@ static PyObject *record_list(int op, const operand_list *list)
     if (tg_make_room((uint64_t)list->numbers + 1, (uint64_t)list->n + 1))
         v = tg_new_handle();
     if (v && list->n) {
+        uint32_t before = T->len;
         tg_ids_of(list, ids);
         tg_record_many(T, op, ids, list->n);
         if (tg_grad_off()) {
             double y = T->data[T->len - 1];
-            tg_pop(T);
+            tg_take_back(T, before);
             tg_push(T, TG_LEAF, 0, 0, y);
         }
         own(v, T->len - 1);
@@ -171,19 +174,19 @@ static PyObject *module_many(PyObject *module, PyObject *const *args, Py_ssize_t
     return node;
 }
 
-/* Give the m nodes with these ids, the last that were recorded among them, to the handles of a bare list. */
-static PyObject *own_all(PyObject *outputs, uint32_t *ids, uint32_t m)
+/* Give the m nodes with these ids to the handles of a bare list; all from before on were recorded for them. */
+static PyObject *own_all(PyObject *outputs, uint32_t *ids, uint32_t m, uint32_t before)
 {
     if (tg_grad_off()) {                    /* only their data stays */
         double *data = tg_realloc(NULL, (m + (size_t)1) * sizeof *data);
         if (!data) {
-            tg_pop(T);
+            tg_take_back(T, before);
             Py_DECREF(outputs);
             return PyErr_NoMemory();
         }
         for (uint32_t i = 0; i < m; i++)
             data[i] = T->data[ids[i]];
-        tg_pop(T);
+        tg_take_back(T, before);
         for (uint32_t i = 0; i < m; i++)
             ids[i] = tg_push(T, TG_LEAF, 0, 0, data[i]);
         free(data);
@@ -212,7 +215,7 @@ static PyObject *affine_plain(PyObject *W, PyObject *b, PyObject *x, int op)
 {
     Py_ssize_t m = PyList_CheckExact(W) ? PyList_Size(W) : -1, n = PyList_CheckExact(x) ? PyList_Size(x) : -1;
     int biased = b != Py_None;
-    uint32_t width = (uint32_t)(2 * n + biased), *ids;
+    uint32_t width = (uint32_t)(2 * n + biased), *ids, before = TG_NONE;
     PyObject *outputs;
     if (m < 1 || n < 1 || m >= (1 << 24) || n >= (1 << 24) ||
         (biased && (!PyList_CheckExact(b) || PyList_Size(b) != m)))
@@ -223,6 +226,7 @@ static PyObject *affine_plain(PyObject *W, PyObject *b, PyObject *x, int op)
     ids = tg_realloc(NULL, (size_t)n * sizeof *ids);
     if (!ids || !tg_make_room((uint64_t)n + 2 * (uint64_t)m, (uint64_t)m * (width + (uint64_t)1)))
         goto failed;
+    before = T->len;
     if (PyList_Size(W) != m || PyList_Size(x) != n || (biased && PyList_Size(b) != m))
         goto failed;
     for (Py_ssize_t k = 0; k < n; k++)
@@ -243,7 +247,7 @@ static PyObject *affine_plain(PyObject *W, PyObject *b, PyObject *x, int op)
 failed:
     free(ids);
     Py_DECREF(outputs);
-    tg_pop(T);
+    tg_take_back(T, before);
     return NULL;
 }
 
@@ -252,7 +256,7 @@ static PyObject *module_affine(PyObject *module, PyObject *const *args, Py_ssize
     static const char *const names[] = {"W", "b", "x", "activation", NULL};
     PyObject *given[4] = {NULL, NULL, NULL, Py_None}, *W, *b, *x, *rows = NULL, *outputs = NULL;
     operand_list list = {0};
-    uint32_t *ids = NULL, *out, m, width;
+    uint32_t *ids = NULL, *out, m, width, before;
     int64_t n;
     int op;
     (void)module;
@@ -300,6 +304,7 @@ static PyObject *module_affine(PyObject *module, PyObject *const *args, Py_ssize
         Py_CLEAR(outputs);
         goto out;
     }
+    before = T->len;
     tg_ids_of(&list, ids);
     out = ids + list.n + width;
     for (uint32_t i = 0; i < m; i++) {
@@ -311,7 +316,7 @@ static PyObject *module_affine(PyObject *module, PyObject *const *args, Py_ssize
         T->data[dot] = tg_dot(T->data, operands, width);
         out[i] = op ? tg_push(T, op, dot, dot, tg_primal(op, T->data[dot], 0.0)) : dot;
     }
-    outputs = own_all(outputs, out, m);
+    outputs = own_all(outputs, out, m, before);
 out:
     Py_DECREF(rows);
     tg_release(&list);
@@ -323,7 +328,7 @@ static PyObject *module_softmax(PyObject *module, PyObject *xs)
 {
     operand_list list = {0};
     PyObject *outputs = NULL;
-    uint32_t *ids = NULL, total;
+    uint32_t *ids = NULL, total, before;
     (void)module;
     if (tg_gather(&list, xs) < 0)
         goto out;
@@ -339,10 +344,13 @@ static PyObject *module_softmax(PyObject *module, PyObject *xs)
     outputs = tg_bare_list(list.n);
     if (!outputs)
         goto out;
-    if (!tg_make_room(list.numbers + 2 * (uint64_t)list.n + 1, (uint64_t)list.n + 1)) {
+    tg_note_sweep(1);                   /* no exp of what is below 0 is refused: those that f drops may go */
+    if (!tg_make_room(list.numbers + 2 * (uint64_t)list.n + 1, (uint64_t)list.n + 1))
         Py_CLEAR(outputs);
+    tg_note_sweep(0);
+    if (!outputs)
         goto out;
-    }
+    before = T->len;
     tg_ids_of(&list, ids);
     total = (uint32_t)tg_record_many(T, TG_LOGSUMEXP, ids, list.n);
     for (uint32_t k = 0; k < list.n; k++) {
@@ -350,7 +358,7 @@ static PyObject *module_softmax(PyObject *module, PyObject *xs)
         uint32_t difference = tg_push(T, TG_SUB, ids[k], total, below);
         ids[k] = tg_push(T, TG_EXP, difference, difference, exp(below));
     }
-    outputs = own_all(outputs, ids, list.n);
+    outputs = own_all(outputs, ids, list.n, before);
 out:
     tg_release(&list);
     free(ids);

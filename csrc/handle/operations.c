@@ -1,9 +1,18 @@
 #include "operations.h"
 
 #include "held.h"
+#include "program.h"
 #include "recording.h"
 
 static inline int room(uint32_t nodes) { return T->len + (uint64_t)nodes <= T->room || tg_make_room(nodes, 0); }
+
+/* An operation of these nodes, one TG_NONE for its number, was refused: a replay has to ask the same again. */
+static PyObject *refuse(int code, int op, uint32_t a, uint32_t b, double da, double db)
+{
+    if (tg_note_question(a, b, a == TG_NONE ? da : db, TG_REFUSES + (uint32_t)op, 1))
+        return NULL;
+    return tg_raise(code, op, da, db);
+}
 
 /* Record y = op(a, b), the last of them a new leaf where k is given. There is room. */
 TG_INLINE PyObject *record(int op, uint32_t a, uint32_t b, const double *k, int k_first, int k_written_int)
@@ -12,7 +21,7 @@ TG_INLINE PyObject *record(int op, uint32_t a, uint32_t b, const double *k, int 
     int code = tg_refusal(op, da, db, y);
     Value *v;
     if (code)
-        return tg_raise(code, op, da, db);
+        return refuse(code, op, k && k_first ? TG_NONE : a, k && !k_first ? TG_NONE : b, da, db);
     v = tg_new_handle();
     if (!v)
         return NULL;
@@ -90,18 +99,49 @@ PyObject *tg_power(PyObject *x, PyObject *y, PyObject *modulus)
     return Py_NotImplemented;
 }
 
+/* Ask a Value for its data, other is a Value or the number b: True, False, or NULL with an exception. */
+static PyObject *ask(PyObject *self, PyObject *other, double b, uint32_t how)
+{
+    const Value *v = (const Value *)self, *w = is_value(other) ? (const Value *)other : NULL;
+    double a;
+    int outcome = 0;
+    if (!has_node(v) || (w && !has_node(w)))
+        return NULL;
+    a = T->data[v->id];
+    b = w ? T->data[w->id] : b;
+    switch (how) {
+#define HOW(how, sign) case how: outcome = a sign b; break;
+    TG_COMPARISONS(HOW)
+#undef HOW
+    }
+    if (tg_note_question(v->id, w ? w->id : TG_NONE, w ? 0.0 : b, how, outcome))
+        return NULL;
+    return PyBool_FromLong(outcome);
+}
+
+/* Whether an object is the number b exactly: 1, 0, or -1 with an exception. Where it is not, no float equals it. */
+static int exactly(PyObject *o, double b)
+{
+    PyObject *rounded = PyFloat_CheckExact(o) ? NULL : PyFloat_FromDouble(b);
+    int same = rounded ? PyObject_RichCompareBool(rounded, o, Py_EQ) : PyErr_Occurred() ? -1 : 1;
+    Py_XDECREF(rounded);
+    return same;
+}
+
 PyObject *tg_compare(PyObject *self, PyObject *other, int how)
 {
-    double a, b;
-    int status = 1, truth;
-    if (how == Py_EQ || how == Py_NE)
-        status = 0;
-    else if (!is_value(other))
-        status = tg_number(other, &b);
-    else if (has_node((Value *)other))
-        b = T->data[((Value *)other)->id];
-    else
-        status = -1;
+    static const uint8_t code[] = {[Py_LT] = 0, [Py_LE] = 1, [Py_GT] = 2, [Py_GE] = 3, [Py_EQ] = 4, [Py_NE] = 5};
+    const int equality = how == Py_EQ || how == Py_NE;
+    double b = 0.0;
+    int status = equality && !tg_as_numbers() ? 0 : is_value(other) ? 1 : tg_number(other, &b);
+    if (status == 1 && equality && !is_value(other)) {
+        int exact = exactly(other, b);
+        if (exact <= 0)
+            return exact < 0 ? NULL : PyBool_FromLong(how == Py_NE);
+    } else if (status < 0 && equality && PyErr_ExceptionMatches(PyExc_OverflowError)) {
+        PyErr_Clear();                  /* an integer beyond all floats */
+        return PyBool_FromLong(how == Py_NE);
+    }
     if (status < 0)
         return NULL;
     if (status == 0) {
@@ -109,11 +149,17 @@ PyObject *tg_compare(PyObject *self, PyObject *other, int how)
         Py_INCREF(answer);
         return answer;
     }
-    if (!has_node((Value *)self))
-        return NULL;
-    a = T->data[((Value *)self)->id];
-    truth = how == Py_LT ? a < b : how == Py_LE ? a <= b : how == Py_GT ? a > b : a >= b;
-    if (tg_note_comparison(self, other, how, truth))
-        return NULL;
-    return PyBool_FromLong(truth);
+    return ask(self, other, b, code[how]);
+}
+
+int tg_truth(PyObject *self)
+{
+    PyObject *answer;
+    int truth;
+    if (!tg_as_numbers())
+        return 1;
+    answer = ask(self, Py_None, 0.0, 5);
+    truth = answer == Py_True;
+    Py_XDECREF(answer);
+    return answer ? truth : -1;
 }

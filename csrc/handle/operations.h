@@ -15,7 +15,10 @@ PyObject *tg_negative(PyObject *self);
 PyObject *tg_absolute(PyObject *self);
 PyObject *tg_power(PyObject *x, PyObject *y, PyObject *modulus);
 
-/* tp_richcompare: Values are equal to themselves alone, and ordered by their data. */
+/* tp_richcompare: Values are ordered by their data, and equal to themselves alone, or as numbers where tg_as_numbers()
+   says so. */
 PyObject *tg_compare(PyObject *self, PyObject *other, int how);
+/* nb_bool: a Value is true, or as its number is. */
+int tg_truth(PyObject *self);
 
 #endif

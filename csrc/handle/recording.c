@@ -1,9 +1,9 @@
-/*  What a program needs to know of its recording beyond the tape: which comparisons were made, which line recorded
-    which nodes, and what went past the tape.
+/*  What a program needs to know of its recording beyond the tape: what f asked of its numbers (comparisons, and what
+    was refused), which line recorded which nodes, and what went past the tape.
 
     Recordings of one thread may lie within each other; the innermost is told. What another thread records meanwhile is
     marked as foreign: what that compared is not known here. While there is one anywhere, the tape has no room, so that
-    every record takes the slow path, and keeps its ids.  */
+    every record takes the slow path, and keeps its nodes and their ids: what is dead may have been asked something.  */
 #include "recording.h"
 
 #include "operands.h"
@@ -20,11 +20,11 @@ typedef struct recording {
     PyObject *tables;           /* of each code: the line of each instruction, or None */
     PyObject *skipped;          /* code objects whose caller's line counts */
     PyObject *lines;            /* called with a code object: its table, or False for one that is skipped */
-    PyObject *comparisons;      /* (a, b, how, outcome, where) */
     PyObject *escaped;          /* called with what went past the tape: warns or raises */
     uint32_t code;              /* the index that was asked for last */
+    tg_comparison *asked;
     tg_event *event;
-    uint32_t n, cap;
+    uint32_t n_asked, asked_cap, n, cap;
     uint32_t quiet;             /* a sweep is being recorded */
     int grad_off;               /* how deep in no_grad it began: that is none of f's business */
 } recording;
@@ -116,6 +116,24 @@ static int64_t here(recording *r)
     return (int64_t)k << TG_WHERE_LINE | line;
 }
 
+/* Room for one more element of an array, n of them being in use: 0, or -1 with an exception. */
+static int grow(void *array, uint32_t n, uint32_t *cap, size_t size)
+{
+    uint32_t more = *cap < 64 ? 64 : 2 * *cap;
+    void *old, *grown;
+    if (n < *cap)
+        return 0;
+    memcpy(&old, array, sizeof old);
+    grown = more > *cap ? tg_realloc(old, more * size) : NULL;
+    if (!grown) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    memcpy(array, &grown, sizeof grown);
+    *cap = more;
+    return 0;
+}
+
 /* From node id on nodes come from there. */
 static int note_from(recording *r, uint32_t id, uint32_t where, uint32_t quiet)
 {
@@ -123,16 +141,8 @@ static int note_from(recording *r, uint32_t id, uint32_t where, uint32_t quiet)
         r->n--;
     if (r->n && r->event[r->n - 1].where == where && r->event[r->n - 1].quiet == quiet)
         return 0;
-    if (r->n == r->cap) {
-        uint32_t cap = r->cap < 64 ? 64 : 2 * r->cap;
-        tg_event *grown = cap > r->cap ? tg_realloc(r->event, cap * sizeof *grown) : NULL;
-        if (!grown) {
-            PyErr_NoMemory();
-            return -1;
-        }
-        r->event = grown;
-        r->cap = cap;
-    }
+    if (grow(&r->event, r->n, &r->cap, sizeof *r->event))
+        return -1;
     r->event[r->n++] = (tg_event){id, where, quiet};
     return 0;
 }
@@ -157,19 +167,16 @@ int tg_do_note_place(void)
     return note_where(r, (uint32_t)where);
 }
 
-int tg_do_note_comparison(PyObject *a, PyObject *b, int how, int outcome)
+int tg_do_note_question(uint32_t a, uint32_t b, double k, uint32_t how, int outcome)
 {
     recording *r = current;
     int64_t where = r ? here(r) : 0;
-    PyObject *entry;
-    int code;
     if (!r)
         return 0;
-    how = how == Py_LT ? 0 : how == Py_LE ? 1 : how == Py_GT ? 2 : 3;
-    entry = where < 0 ? NULL : Py_BuildValue("OOiiI", a, b, how, outcome, (unsigned int)where);
-    code = entry ? PyList_Append(r->comparisons, entry) : -1;
-    Py_XDECREF(entry);
-    return code;
+    if (where < 0 || grow(&r->asked, r->n_asked, &r->asked_cap, sizeof *r->asked))
+        return -1;
+    r->asked[r->n_asked++] = (tg_comparison){a, b, k, how, (uint32_t)outcome, (uint32_t)where};
+    return 0;
 }
 
 int tg_do_note_escape(const char *what)
@@ -207,8 +214,6 @@ int tg_note_layout(const tg_program *p, PyObject *codes, const uint32_t *of, con
     int64_t where = 0;
     for (uint32_t k = 0; r && k < p->n_instr; k++) {
         const tg_instr *s = p->instr + k;
-        PyObject *x, *y, *entry;
-        int failed;
         if (s->where != last) {
             last = s->where;
             where = last ? where_here(r, codes, last) : 0;
@@ -218,17 +223,10 @@ int tg_note_layout(const tg_program *p, PyObject *codes, const uint32_t *of, con
         if (tg_row(s) != TG_GUARD) {
             if (note_from(r, of[k], (uint32_t)where, (s->op & TG_QUIET) != 0))
                 return -1;
-            continue;
-        }
-        x = tg_handle_of(a[k]);
-        y = x ? tg_handle_of(b[k]) : NULL;
-        entry = y ? Py_BuildValue("OOiiI", x, y, (int)(s->y >> 1), (int)(s->y & 1), (unsigned int)where) : NULL;
-        failed = !entry || PyList_Append(r->comparisons, entry);
-        Py_XDECREF(x);
-        Py_XDECREF(y);
-        Py_XDECREF(entry);
-        if (failed)
+        } else if (grow(&r->asked, r->n_asked, &r->asked_cap, sizeof *r->asked))
             return -1;
+        else
+            r->asked[r->n_asked++] = (tg_comparison){a[k], b[k], 0.0, s->y >> 1, s->y & 1, (uint32_t)where};
     }
     return 0;
 }
@@ -246,13 +244,11 @@ static PyObject *begin_recording(PyObject *module, PyObject *args)
     r->codes = PyList_New(0);
     r->tables = PyList_New(0);
     r->skipped = PyList_New(0);
-    r->comparisons = PyList_New(0);
-    if (!r->codes || !r->tables || !r->skipped || !r->comparisons || PyList_Append(r->codes, Py_None) ||
+    if (!r->codes || !r->tables || !r->skipped || PyList_Append(r->codes, Py_None) ||
         PyList_Append(r->tables, Py_None)) {
         Py_XDECREF(r->codes);
         Py_XDECREF(r->tables);
         Py_XDECREF(r->skipped);
-        Py_XDECREF(r->comparisons);
         free(r);
         return NULL;
     }
@@ -292,35 +288,13 @@ static PyObject *end_recording(PyObject *module, PyObject *unused)
         Py_DECREF(r->tables);
         Py_DECREF(r->skipped);
         Py_DECREF(r->lines);
-        Py_DECREF(r->comparisons);
         Py_DECREF(r->escaped);
+        free(r->asked);
         free(r->event);
         free(r);
+        tg_pop_dead();                  /* what the recording kept */
     }
     Py_RETURN_NONE;
-}
-
-/* The comparisons as the core takes them, or NULL with an exception. */
-static tg_comparison *compared(const recording *r, Py_ssize_t n)
-{
-    tg_comparison *all = tg_realloc(NULL, ((size_t)n + 1) * sizeof *all);
-    if (!all)
-        return (tg_comparison *)PyErr_NoMemory();
-    for (Py_ssize_t k = 0; k < n; k++) {
-        PyObject *entry = PyList_GetItem(r->comparisons, k), *b = PyTuple_GetItem(entry, 1);
-        tg_comparison *c = all + k;
-        *c = (tg_comparison){.a = ((Value *)PyTuple_GetItem(entry, 0))->id, .b = TG_NONE};
-        c->how = (uint32_t)PyLong_AsUnsignedLong(PyTuple_GetItem(entry, 2));
-        c->outcome = (uint32_t)PyLong_AsUnsignedLong(PyTuple_GetItem(entry, 3));
-        c->where = (uint32_t)PyLong_AsUnsignedLong(PyTuple_GetItem(entry, 4));
-        if (is_value(b))
-            c->b = ((Value *)b)->id;
-        else if (!tg_need_number("a comparison is with a number", b, &c->k)) {
-            free(all);
-            return NULL;
-        }
-    }
-    return all;
 }
 
 #define FOREIGN "another thread computed a part of it: what that thread compared is no guard"
@@ -341,20 +315,16 @@ static PyObject *freeze(PyObject *module, PyObject *args)
     PyObject *start, *inputs, *outputs, *result = NULL;
     value_list in = {0}, out = {0};
     recording *r = current;
-    tg_comparison *guards = NULL;
     tg_program *p = NULL;
     int64_t code = TG_OK;
-    Py_ssize_t n;
     (void)module;
     if (!r || !PyArg_ParseTuple(args, "O!OO", tg_value_type, &start, &inputs, &outputs))
         return NULL;
-    n = PyList_Size(r->comparisons);
-    if (n < (Py_ssize_t)TG_NONE && tg_gather_values(&in, inputs) && tg_gather_values(&out, outputs) &&
-        (guards = compared(r, n)) != NULL) {
+    if (tg_gather_values(&in, inputs) && tg_gather_values(&out, outputs)) {
         const tg_recording rec = {
             .start = ((Value *)start)->id, .outer = r->outer ? r->outer->first : TG_NONE,
             .in = in.id, .n_in = in.n, .out = out.id, .n_out = out.n,
-            .compared = guards, .n_compared = (uint32_t)n, .event = r->event, .n_events = r->n,
+            .compared = r->asked, .n_compared = r->n_asked, .event = r->event, .n_events = r->n,
         };
         p = tg_freeze(T, &rec, &code);
         if (p && !(p->foreign && tg_note_escape(FOREIGN)) && !(p->captured && note_outer(r)))
@@ -364,7 +334,6 @@ static PyObject *freeze(PyObject *module, PyObject *args)
         if (!result)
             tg_free_program(p);
     }
-    free(guards);
     Py_XDECREF(tg_let_go(&in, 1));
     Py_XDECREF(tg_let_go(&out, 1));
     return result;

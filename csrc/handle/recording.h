@@ -6,14 +6,15 @@
 #include "handle.h"
 #include "program.h"
 
-int tg_do_note_comparison(PyObject *a, PyObject *b, int how, int outcome);
+int tg_do_note_question(uint32_t a, uint32_t b, double k, uint32_t how, int outcome);
 int tg_do_note_escape(const char *what);
 int tg_do_note_place(void);
 
-/* A comparison was made, how as in Py_LT. 0, or -1 with an exception. */
-static inline int tg_note_comparison(PyObject *a, PyObject *b, int how, int outcome)
+/* A question was asked of two nodes, one of them TG_NONE for the number k; see tg_comparison. 0, or -1 with an
+   exception. */
+static inline int tg_note_question(uint32_t a, uint32_t b, double k, uint32_t how, int outcome)
 {
-    return T->recorders ? tg_do_note_comparison(a, b, how, outcome) : 0;
+    return T->recorders ? tg_do_note_question(a, b, k, how, outcome) : 0;
 }
 
 /* Something happens that a replay cannot see. 0, or -1 with an exception. */
@@ -22,7 +23,7 @@ static inline int tg_note_escape(const char *what) { return T->recorders ? tg_do
 /* Here the next nodes come from. 0, or -1 with an exception. */
 static inline int tg_note_place(void) { return T->recorders ? tg_do_note_place() : 0; }
 
-/* The nodes that come next are of a recorded sweep (1), which refuses nothing in a replay either; or not (0). */
+/* The nodes that come next refuse nothing, in a replay neither, as those of a recorded sweep (1); or they may (0). */
 void tg_note_sweep(int on);
 
 /* A program was laid out on the tape, as tg_lay_out gives it; codes are what its lines are of. 0, or -1 with an

@@ -114,6 +114,7 @@ static PyType_Slot value_slots[] = {
     {Py_nb_negative, tg_negative},
     {Py_nb_positive, value_positive},
     {Py_nb_absolute, tg_absolute},
+    {Py_nb_bool, tg_truth},
     {0, NULL},
 };
 

@@ -89,8 +89,10 @@ def disown(i: int) -> None:
 
 
 def trim() -> None:
-    """Drop what nobody owns from the end."""
+    """Drop what nobody owns from the end; nothing while a program is being recorded."""
     global _dead
+    if tape.recorders:
+        return
     _dead = False
     n = len(handles)
     while n > 0 and live(n - 1) is None:

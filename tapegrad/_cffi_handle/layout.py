@@ -26,7 +26,7 @@ def _lay_out(p: Any, codes: list[Any], inputs: tuple[Handle, ...]) -> list[Handl
         return new(i, holds) if h is None else h
 
     found = [of_node(i) for i in out]
-    note_layout(p, codes, of, [(of_node(a[k]), of_node(b[k])) if of[k] == lib.TG_NONE else None for k in range(n)])
+    note_layout(p, codes, of, a, b)
     return found
 
 

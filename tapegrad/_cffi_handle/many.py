@@ -9,12 +9,14 @@ from .handle import ROWS, Handle, alone, grad_off, joined, new, node, refuse, ta
 from .held import room
 from .operands import gathered
 from .operations import as_leaf, leaf
+from .recording import sweeping
 
 _DOT, _SUM, _LOGSUMEXP, _SUB, _EXP = (ROWS[name] for name in ("DOT", "SUM", "LOGSUMEXP", "SUB", "EXP"))
 
 
-def _ids(xs: list[Any], nodes: int, words: int) -> list[int]:
-    """The ids of operands, numbers becoming leaves, with room for what is computed from them."""
+def _ids(xs: list[Any], nodes: int, words: int) -> tuple[list[int], int]:
+    """The ids of operands, numbers becoming leaves, with room for what is computed from them; and how long the tape was
+    before."""
     room(len(xs) + nodes, words)
     for x in xs:
         if isinstance(x, Handle):
@@ -22,7 +24,8 @@ def _ids(xs: list[Any], nodes: int, words: int) -> list[int]:
     code = lib.tg_grow(tape, len(xs) + nodes, words)
     if code:
         refuse(code)
-    return [x._id if isinstance(x, Handle) else lib.tg_leaf(tape, x) for x in xs]
+    before: int = tape.len
+    return [x._id if isinstance(x, Handle) else lib.tg_leaf(tape, x) for x in xs], before
 
 
 def _values(xs: Iterable[Any]) -> list[Handle]:
@@ -34,9 +37,9 @@ def _many(op: int, xs: list[Any]) -> Handle:
     if not xs:
         room(1)
         return leaf(0.0)
-    ids = _ids(xs, 1, len(xs) + 1)
+    ids, before = _ids(xs, 1, len(xs) + 1)
     i = lib.tg_record_many(tape, op, ids, len(ids))
-    return as_leaf(i) if grad_off() else new(i, joined(_values(xs)))
+    return as_leaf(before) if grad_off() else new(i, joined(_values(xs)))
 
 
 def many(op: int, xs: Iterable[Any], ys: Iterable[Any] = (), /) -> Handle:
@@ -75,11 +78,11 @@ def sum(xs: Iterable[Any], /) -> Handle:
     return _many(_SUM, gathered(xs))
 
 
-def _all_new(ids: list[int], holds: Any) -> list[Handle]:
-    """Handles for nodes, the newest among them; in no_grad leaves instead."""
+def _all_new(ids: list[int], before: int, holds: Any) -> list[Handle]:
+    """Handles for nodes; in no_grad leaves instead, and all nodes from before on go."""
     if grad_off():
         data = [tape.data[i] for i in ids]
-        lib.tg_pop(tape)
+        lib.tg_take_back(tape, before)
         return [leaf(x) for x in data]
     return [new(i, holds) for i in ids]
 
@@ -100,13 +103,13 @@ def _activation(name: Any) -> int:
 def _affine(x: list[Any], rows: list[list[Any]], b: list[Any], activation: int) -> list[Handle]:
     n, m = len(x), len(rows)
     flat = [*x, *(w for row in rows for w in row), *b]
-    ids = _ids(flat, 2 * m, m * (2 * n + 2))
+    ids, before = _ids(flat, 2 * m, m * (2 * n + 2))
     outputs = []
     for i in range(m):
         operands = ids[n * (i + 1) : n * (i + 2)] + ids[:n] + (ids[n * (m + 1) + i :][:1] if b else [])
         y = lib.tg_record_many(tape, _DOT, operands, len(operands))
         outputs.append(lib.tg_record(tape, activation, y, y) if activation else y)
-    return _all_new(outputs, joined(_values(flat)))
+    return _all_new(outputs, before, joined(_values(flat)))
 
 
 def affine(W: Iterable[Iterable[Any]], b: Any, x: Iterable[Any], activation: Any = None) -> list[Handle]:
@@ -140,10 +143,11 @@ def affine(W: Iterable[Iterable[Any]], b: Any, x: Iterable[Any], activation: Any
 
 @alone
 def _softmax(xs: list[Any]) -> list[Handle]:
-    ids = _ids(xs, 2 * len(xs) + 1, len(xs) + 1)
+    with sweeping():  # no exp of what is below 0 is refused: those that f drops may go
+        ids, before = _ids(xs, 2 * len(xs) + 1, len(xs) + 1)
     total = lib.tg_record_many(tape, _LOGSUMEXP, ids, len(ids))
     below = [lib.tg_record(tape, _SUB, i, total) for i in ids]
-    return _all_new([lib.tg_record(tape, _EXP, i, i) for i in below], joined(_values(xs)))
+    return _all_new([lib.tg_record(tape, _EXP, i, i) for i in below], before, joined(_values(xs)))
 
 
 def softmax(xs: Iterable[Any], /) -> list[Handle]:

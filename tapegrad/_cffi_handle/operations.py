@@ -9,20 +9,22 @@ from .._core import ffi, lib
 from . import handle
 from .handle import ROWS, Handle, alone, grad_off, joined, new, node, number, refuse, tape
 from .held import room
-from .recording import note_comparison
+from .recording import as_numbers, note_question
 
 _POW, _POWK = ROWS["POW"], ROWS["POWK"]
-_COMPARISONS = (operator.lt, operator.le, operator.gt, operator.ge)
+_LT, _LE, _GT, _GE, _EQ, _NE = range(lib.TG_REFUSES)
+_COMPARISONS = (operator.lt, operator.le, operator.gt, operator.ge, operator.eq, operator.ne)
 
 
 @alone
 def _two(op: int, x: Handle, y: Handle) -> Handle:
     room(1)
+    before = tape.len
     i = lib.tg_record(tape, op, node(x), node(y))
     if i < 0:
-        refuse(i, op, tape.data[x._id], tape.data[y._id])
+        _refuse(i, op, x, y)
     if handle.off_anywhere and grad_off():
-        return as_leaf(i)
+        return as_leaf(before)
     if x._special or y._special or x._holds is not y._holds:
         return new(i, joined((x, y)))
     return new(i, x._holds)
@@ -31,19 +33,26 @@ def _two(op: int, x: Handle, y: Handle) -> Handle:
 @alone
 def _with_number(op: int, x: Handle, k: float, first: bool, written_int: bool) -> Handle:
     room(2)
+    before = tape.len
     i = lib.tg_record_number(tape, op, node(x), k, first, written_int)
     if i < 0:
-        a = tape.data[x._id]
-        refuse(i, op, *((k, a) if first else (a, k)))
+        _refuse(i, op, *((k, x) if first else (x, k)))
     if handle.off_anywhere and grad_off():
-        return as_leaf(i)
+        return as_leaf(before)
     return new(i, x if x._special else x._holds)
 
 
-def as_leaf(i: int) -> Handle:
-    """Undo the newest node, keep its data."""
-    data = tape.data[i]
-    lib.tg_pop(tape)
+def _refuse(code: int, op: int, a: Handle | float, b: Handle | float) -> None:
+    """Raise what a code stands for; where the operation was refused, a replay has to ask the same again."""
+    if tape.recorders and code in _REFUSED:
+        note_question(a, b, lib.TG_REFUSES + op, True)
+    refuse(code, op, *(tape.data[x._id] if isinstance(x, Handle) else x for x in (a, b)))
+
+
+def as_leaf(before: int) -> Handle:
+    """Undo the nodes from before on, and keep the data of the newest."""
+    data = tape.data[tape.len - 1]
+    lib.tg_take_back(tape, before)
     return leaf(data)
 
 
@@ -55,6 +64,9 @@ def leaf(data: float) -> Handle:
     return new(i, None)
 
 
+_REFUSED = (lib.TG_ZERO_DIVISION, lib.TG_DOMAIN, lib.TG_OVERFLOW)
+
+
 @alone
 def _compared(how: int, v: Handle, other: Any) -> bool:
     """Whether a Value compares so with a Value or a float."""
@@ -62,7 +74,7 @@ def _compared(how: int, v: Handle, other: Any) -> bool:
         tape.data[node(v)], tape.data[node(other)] if isinstance(other, Handle) else other
     )
     if tape.recorders:
-        note_comparison(v, other, how, outcome)
+        note_question(v, other, how, outcome)
     return outcome
 
 
@@ -99,16 +111,42 @@ class Operations(Handle):
         return k if k is NotImplemented else _compared(how, self, other if k is None else k)
 
     def __lt__(self, other: Any) -> bool:
-        return self._compare(0, other)
+        return self._compare(_LT, other)
 
     def __le__(self, other: Any) -> bool:
-        return self._compare(1, other)
+        return self._compare(_LE, other)
 
     def __gt__(self, other: Any) -> bool:
-        return self._compare(2, other)
+        return self._compare(_GT, other)
 
     def __ge__(self, other: Any) -> bool:
-        return self._compare(3, other)
+        return self._compare(_GE, other)
+
+    __hash__ = Handle.__hash__
+
+    def __eq__(self, other: Any) -> bool:
+        if not as_numbers():
+            return True if self is other else NotImplemented
+        return _equal(self, other, _EQ)
+
+    def __ne__(self, other: Any) -> bool:
+        return _equal(self, other, _NE) if as_numbers() else NotImplemented
+
+    def __bool__(self) -> bool:
+        return not as_numbers() or _compared(_NE, self, 0.0)
+
+
+def _equal(v: Handle, other: Any, how: int) -> bool:
+    """Whether a Value is equal to another or a number, or is not."""
+    if isinstance(other, Handle):
+        return _compared(how, v, other)
+    try:
+        k: Any = number(other)
+    except OverflowError:  # an integer beyond all floats
+        return how == _NE
+    if k is NotImplemented:
+        return k  # type: ignore[no-any-return]
+    return _compared(how, v, k) if k == other else how == _NE  # no float equals what is no float exactly
 
 
 def _no_power(a: Any, b: Any) -> NoReturn:

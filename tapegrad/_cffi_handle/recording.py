@@ -1,8 +1,8 @@
-"""What a program needs to know of its recording beyond the tape: notes of comparisons, of places, of what goes past the
-tape. csrc/handle/recording.c is its twin.
+"""What a program needs to know of its recording beyond the tape: notes of what f asked of its numbers (comparisons, and
+what was refused), of places, of what goes past the tape. csrc/handle/recording.c is its twin.
 
 Recordings of one thread may lie within each other; the innermost is told. What another thread records meanwhile is
-marked as foreign: what that compared is not known here."""
+marked as foreign: what that compared is not known here. While there is one anywhere, nodes and their ids stay."""
 from __future__ import annotations
 
 import contextlib
@@ -20,7 +20,7 @@ _FOREIGN = lib.TG_FOREIGN
 
 
 class _Recording:
-    """One recording: comparisons (a, b, how, outcome, where), and events (id, where, quiet) as tg_event."""
+    """One recording: what was asked, as tg_comparison, and events (id, where, quiet), as tg_event."""
 
     def __init__(self, escaped: Callable[[str], None], lines: Callable[[Any], Any], outer: _Recording | None) -> None:
         self.escaped, self.lines, self.outer = escaped, lines, outer
@@ -28,7 +28,7 @@ class _Recording:
         self.thread, self.first = threading.get_ident(), tape.len
         self.codes: list[Any] = [None]
         self._tables: list[Any] = [None]  # of each code: the line of each instruction, or None
-        self.comparisons: list[tuple[Any, Any, int, int, int]] = []
+        self.asked: list[tuple[int, int, float, int, int, int]] = []
         self.events: list[tuple[int, int, int]] = []
         self.quiet = 0  # a sweep is being recorded
         self._index: dict[int, int] = {}  # by identity: the hash of a code object takes as long as it is
@@ -103,11 +103,14 @@ def note_escape(what: str) -> None:
             _local.current = recording
 
 
-def note_comparison(a: Handle, b: Handle | float, how: int, outcome: bool) -> None:
-    """A comparison was made, how from 0: less, less or equal, greater, greater or equal."""
+def note_question(a: Handle | float, b: Handle | float, how: int, outcome: bool) -> None:
+    """A question was asked of a Value and another or a number; see tg_comparison."""
     recording = _current() if tape.recorders else None
     if recording is not None:
-        recording.comparisons.append((a, b, how, int(outcome), recording.here()))
+        ids = [node(x) if isinstance(x, Handle) else lib.TG_NONE for x in (a, b)]
+        number = a if isinstance(b, Handle) else b
+        k = 0.0 if isinstance(number, Handle) else number
+        recording.asked.append((ids[0], ids[1], k, how, int(outcome), recording.here()))
 
 
 def note_place() -> None:
@@ -124,22 +127,22 @@ def note_place() -> None:
         recording.note_where(recording.here())
 
 
-def note_layout(p: Any, codes: list[Any], of: Any, compared: list[tuple[Handle, Handle] | None]) -> None:
+def note_layout(p: Any, codes: list[Any], of: Any, a: Any, b: Any) -> None:
     """A program was laid out on the tape, as tg_lay_out gives it; codes are what its lines are of."""
     recording = _current() if tape.recorders else None
     for k in range(p.n_instr if recording is not None else 0):
         assert recording is not None
-        s, pair = p.instr[k], compared[k]
+        s = p.instr[k]
         where = recording.where_here(codes, s.where) if s.where else 0
-        if pair is None:
+        if of[k] != lib.TG_NONE:
             recording.note_from(of[k], where, int(bool(s.op & lib.TG_QUIET)))
         else:
-            recording.comparisons.append((*pair, s.y >> 1, s.y & 1, where))
+            recording.asked.append((a[k], b[k], 0.0, s.y >> 1, s.y & 1, where))
 
 
 @contextlib.contextmanager
 def sweeping() -> Iterator[None]:
-    """The nodes that come are of a recorded sweep, which refuses nothing in a replay either."""
+    """The nodes that come refuse nothing, in a replay neither, as those of a recorded sweep."""
     recording = _current()
     if recording is not None:
         recording.quiet = 1
@@ -204,13 +207,7 @@ def freeze(start: Handle, inputs: Iterable[Handle], outputs: Iterable[Handle]) -
     assert recording is not None
     into = ffi.new("uint32_t[]", [node(v) for v in only_values(inputs)])
     out = ffi.new("uint32_t[]", [node(v) for v in only_values(outputs)])
-    compared = ffi.new("tg_comparison[]", len(recording.comparisons))
-    for c, (a, b, how, outcome, where) in zip(compared, recording.comparisons):
-        c.a, c.how, c.outcome, c.where = node(a), how, outcome, where
-        if isinstance(b, Handle):
-            c.b = node(b)
-        else:
-            c.b, c.k = lib.TG_NONE, b
+    compared = ffi.new("tg_comparison[]", recording.asked)
     events, outer, code = ffi.new("tg_event[]", recording.events), recording.outer, ffi.new("int64_t *")
     made = {
         "start": node(start), "outer": lib.TG_NONE if outer is None else outer.first,

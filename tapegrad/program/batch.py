@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Union, overload
 from .._core import ffi, lib
 from .nest import NUMBER, Form, Nest, Shaped, floats
 from .recorded import Argnums, Place, Recorded, Several, gathered
-from .replay import Buffer, CData, Feed, Job, Trace, pointer, zeros
+from .replay import REFUSALS, Buffer, CData, Feed, Job, Trace, pointer, zeros
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +23,6 @@ Axes = Union[int, None, tuple[Union[int, None], ...], list[Union[int, None]]]
 
 CHUNKS = 16  # at most, in which sums are made: they depend on the number of rows alone, so the bits do, too
 CHUNK_ROWS = 256  # at least
-REFUSALS = (ValueError, ZeroDivisionError, OverflowError)
 WORTH_THREADS = 1 << 23  # additions, some 2 ms of them, below which threads cost more than they give
 
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}  # by process, which fork copies without its threads, and size
@@ -108,6 +107,16 @@ class Swept(NamedTuple):
     arguments: list[_Argument]
 
 
+class _Group(NamedTuple):
+    """Rows, None being all, and the path that they take next: its number, -1 where it is not kept, and itself; origin:
+    the path where they stopped, and its instruction."""
+
+    number: int
+    path: Trace
+    rows: array[int] | None
+    origin: tuple[int, int]
+
+
 class Rows:
     """A recorded function over the rows of a batch, on flat arrays.
 
@@ -174,11 +183,11 @@ class Rows:
         totals = [zeros(stride * rows if stride else width) for stride, width in zip(strides, widths)]
         seed = array("d", (1.0 / rows if mean and rows else 1.0,)) if wanted else None
         failed = ffi.new("uint32_t[]", max(1, rows))
-        pending: dict[int, array[int] | None] = {0: None} if rows else {}  # None: all rows
+        pending = [_Group(0, recorded.paths[0], None, (0, 0))] if rows else []
         while pending:
-            k = min(pending)
-            chosen = pending.pop(k)
-            path = recorded.paths[k]
+            group = min(pending, key=lambda group: (group.number < 0, group.number))
+            pending = [other for other in pending if other is not group]
+            _, path, chosen, _ = group
             count = rows if chosen is None else len(chosen)
 
             def job(start: int, stop: int, chosen: array[int] | None = chosen) -> tuple[Job, list[array[float]]]:
@@ -204,7 +213,7 @@ class Rows:
                     if not stride:
                         lib.tg_accumulate(pointer(total), pointer(buffer), len(total))
             if failures:
-                self._sort(arguments, k, rows, failed, pending)
+                pending.extend(self._sort(arguments, group, rows, failed))
         if mean:
             totals[0] = array("d", (x / rows if rows else float("nan") for x in totals[0]))
         return totals
@@ -237,35 +246,47 @@ class Rows:
                 if not future.cancel():
                     future.exception()          # what it writes to is ours
 
-    def _sort(
-        self, arguments: list[_Argument], k: int, rows: int, failed: CData, pending: dict[int, array[int] | None]
-    ) -> None:
-        """Send the rows that left path k to other paths, or raise for the first."""
-        recorded, path = self.recorded, self.recorded.paths[k]
-        left = [row for row, at in enumerate(ffi.unpack(failed, rows)) if at]
-        groups: dict[int, array[int]] = {}
-        for row in left:
-            at, failed[row] = failed[row] - 1, 0
-            guard = recorded.guard(k, at)
-            if guard is None:
-                raise self._error(arguments, path, row, at)
-            groups.setdefault(guard, array("q")).append(row)
-        for guard, group in groups.items():
-            flat = array("d")
-            for a in arguments:
-                flat.extend(a.row(group[0]))
-            try:
-                pending[recorded.other_path(k, guard, flat)] = group
-            except REFUSALS as error:  # f was recorded there, and something refused
-                if type(error) not in REFUSALS:
-                    raise
-                raise type(error)(f"{error} in row {group[0]}") from error
+    def _sort(self, arguments: list[_Argument], group: _Group, rows: int, failed: CData) -> list[_Group]:
+        """Send the rows that left a path to other paths, or raise for the first that finds none."""
+        recorded, (number, path, chosen, origin) = self.recorded, group
+        stopped = {row: at - 1 for row, at in enumerate(ffi.unpack(failed, rows)) if at}
+        groups: dict[tuple[int, int], array[int]] = {}
+        lost: list[int] = []
+        for row, at in stopped.items():
+            failed[row] = 0
+            groups.setdefault(origin if number < 0 else (number, at), array("q")).append(row)
+            if not recorded.leads_on(number, at) or (chosen is not None and number < 0 and row == chosen[0]):
+                lost.append(row)
+        if lost:
+            branched = sum(path.is_guard(stopped[row]) for row in lost)
+            raise path.error(
+                stopped[lost[0]], self._stopped(arguments, path, lost[0]), lost[0], branched, recorded.way_on
+            )
+        return [self._group(arguments, stop, those) for stop, those in groups.items()]
 
-    def _error(self, arguments: list[_Argument], path: Trace, row: int, at: int) -> Exception:
+    def _group(self, arguments: list[_Argument], stop: tuple[int, int], rows: array[int]) -> _Group:
+        """Rows that stopped there, with the path that the first of them goes on with."""
+        recorded, (k, at), first = self.recorded, stop, rows[0]
+        flat = array("d")
+        for a in arguments:
+            flat.extend(a.row(first))
+        try:
+            return _Group(*recorded.other_path(k, at, flat), rows, stop)
+        except REFUSALS as error:  # f was recorded there, and something refused
+            path = recorded.paths[k]
+            job = self._stopped(arguments, path, first)
+            if path.refused_alike(at, job, error):
+                raise path.error(at, job, first) from None
+            if type(error) not in REFUSALS:
+                raise
+            raise type(error)(f"{error} in row {first}") from error
+
+    def _stopped(self, arguments: list[_Argument], path: Trace, row: int) -> Job:
+        """The replay of a row that stops on this path."""
         job = Job([a.feed() for a in arguments], row, row + 1)
         job.fail_into(ffi.new("uint32_t[]", row + 1))
         path.run(job)
-        return path.error(at, job, row)
+        return job
 
 
 class Batch:

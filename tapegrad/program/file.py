@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 from .._core import ffi, lib
 from .nest import NUMBER, Array, Form, Series
-from .replay import GUARD, CData, Trace
+from .replay import CAN_REFUSE, GUARD, QUIET, CData, Trace
 
 MAGIC = b"\x89TGP\r\n\x1a\n"
-VERSION = 1
-MOST_PATHS = 64
+VERSION = 2
+OLDEST = 1
 DEEPEST = 100  # nests within nests in a form
 _COUNTS = ("n_const", "n_instr", "n_pool", "n_kept", "n_live", "n_guards")
 _STATS = ("recorded", "reached", "folded", "shared", "fused")
@@ -31,7 +31,7 @@ class Contents(NamedTuple):
     out: Form
     params: list[float]
     paths: list[Trace]
-    children: dict[tuple[int, int], int]  # (path, number of its guard): the path that goes the other way
+    children: dict[tuple[int, int], int]  # (path, instruction at which it stops): the path that goes on
     on_branch: str
     on_error: str
 
@@ -127,8 +127,9 @@ def replace(path: str | bytes | os.PathLike[Any], data: bytes) -> None:
 class _Reader:
     """Takes a file apart from its start; nothing is made before the bytes for it are known to be there."""
 
-    def __init__(self, data: memoryview, guard: int) -> None:
+    def __init__(self, data: memoryview, version: int, guard: int) -> None:
         self._data, self._at, self._guard = data, 0, guard
+        self.version = version
 
     def left(self) -> int:
         return len(self._data) - self._at
@@ -188,10 +189,10 @@ class _Reader:
 
     def _opcode(self, op: int) -> int:
         """Rows keep their numbers; what comes after them does not."""
-        return op if op < self._guard else GUARD if op == self._guard else lib.TG_NONE
+        return op if op & ~QUIET < self._guard else GUARD if op == self._guard else lib.TG_NONE
 
     def path(self, n_in: int, n_out: int) -> tuple[Trace, tuple[int, int]]:
-        parent, guard = self.unpack("2I")
+        parent, stop = self.unpack("2I")
         counts = dict(zip(_COUNTS + _STATS, self.unpack(f"{len(_COUNTS + _STATS)}I")))
         n_codes = self.u32()
         n_const, n_instr, n_pool = counts["n_const"], counts["n_instr"], counts["n_pool"]
@@ -216,19 +217,23 @@ class _Reader:
             raise MemoryError
         if code:
             raise ValueError("its instructions do not fit together")
-        return Trace(p, [(self.text(), self.text()) for _ in range(n_codes)], 0.0), (parent, guard)
+        return Trace(p, [(self.text(), self.text()) for _ in range(n_codes)], 0.0), (parent, stop)
 
 
-def _guards(path: Trace) -> set[int]:
-    """The numbers of a path's guards."""
+def _stops(path: Trace, version: int) -> dict[int, int]:
+    """The instructions at which a path may stop, by what a file has for them; in version 1, the numbers of guards."""
     words = array("I", ffi.buffer(path.core.instr, 32 * path.core.n_instr)[:])
-    return {number for op, number in zip(words[0::8], words[4::8]) if op == GUARD}
+    if version > 1:
+        return {k: k for k, op in enumerate(words[0::8]) if op == GUARD or (op < GUARD and CAN_REFUSE[op])}
+    if any(op == GUARD and asked > 7 for op, asked in zip(words[0::8], words[1::8])):
+        raise ValueError("a guard is of a kind that its version does not have")
+    return {number: k for k, (op, number) in enumerate(zip(words[0::8], words[4::8])) if op == GUARD}
 
 
 def _contents(reader: _Reader) -> Contents:
     on_branch, on_error = reader.choice(ON_BRANCH, "on_branch"), reader.choice(ON_ERROR, "on_error")
     n_args, n_params, n_paths = reader.unpack("3I")
-    if not 0 < n_paths <= MOST_PATHS:
+    if not 0 < n_paths <= reader.left():
         raise ValueError(f"it has {n_paths} paths")
     if 8 * n_params + n_args > reader.left():
         raise ValueError("it ends too early")
@@ -239,19 +244,19 @@ def _contents(reader: _Reader) -> Contents:
     if not n_out or 8 * n_out > reader.left() or n_in >> 32:
         raise ValueError(f"it has {n_in} inputs and {n_out} outputs")
     paths: list[Trace] = []
-    guards: list[set[int]] = []
+    stops: list[dict[int, int]] = []
     children: dict[tuple[int, int], int] = {}
     for k in range(n_paths):
-        path, parent = reader.path(n_in, n_out)
-        if k == 0:
-            known = parent == (0, 0)
+        path, (parent, stop) = reader.path(n_in, n_out)
+        at = stops[parent].get(stop) if parent < k else None
+        if k == 0 and (parent, stop) == (0, 0):
+            pass
+        elif at is None or (parent, at) in children:
+            raise ValueError(f"path {k} does not branch off where an earlier one stops")
         else:
-            known = parent not in children and parent[0] < k and parent[1] in guards[parent[0]]
-            children[parent] = k
-        if not known:
-            raise ValueError(f"path {k} does not branch off a guard of its own")
+            children[parent, at] = k
         paths.append(path)
-        guards.append(_guards(path) if n_paths > 1 else set())
+        stops.append(_stops(path, reader.version))
     if reader.left():
         raise ValueError(f"{reader.left()} bytes are left over")
     return Contents(forms, out, params, paths, children, on_branch, on_error)
@@ -269,15 +274,15 @@ def decode(data: bytes) -> Contents:
     if len(view) < len(MAGIC) + 12:
         raise ValueError("a damaged tapegrad program: it ends too early")
     version, operations = struct.unpack_from("<2I", view, len(MAGIC))
-    if version != VERSION or operations > GUARD:
+    if not OLDEST <= version <= VERSION or operations > GUARD:
         age = "a newer" if (version, operations) > (VERSION, GUARD) else "another"
         raise ValueError(
             f"a tapegrad program of {age} tapegrad: format {version} with {operations} operations, "
-            f"this one reads format {VERSION} with {GUARD}"
+            f"this one reads format {OLDEST} to {VERSION} with {GUARD}"
         )
     if binascii.crc32(view[:-4]) != struct.unpack("<I", view[-4:])[0]:
         raise ValueError("a damaged tapegrad program: its checksum is wrong")
-    reader = _Reader(view[:-4], operations)
+    reader = _Reader(view[:-4], version, operations)
     reader.take(len(MAGIC) + 8)
     try:
         return _contents(reader)

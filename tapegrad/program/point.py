@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from .._core import ffi, lib
 from .recorded import Place, Recorded
-from .replay import Feed, Job, Trace, zeros
+from .replay import REFUSALS, Feed, Job, Trace, zeros
 
 MOST = 1 << 22  # numbers that one replay of many rows writes
 
@@ -15,18 +15,21 @@ MOST = 1 << 22  # numbers that one replay of many rows writes
 def run(recorded: Recorded, flat: array[float], job: Job) -> Trace:
     """Carry out a job over the path that these inputs take, which is returned; it may start again, so nothing that it
     writes is summed."""
-    k = 0
+    k, path = 0, recorded.paths[0]
     job.c.nan_errors = recorded.on_error == "nan"
     while True:
-        path = recorded.paths[k]
         path.run(job)
         if not job.c.failures:
             return path
         at = job.first_failure()
-        guard = recorded.guard(k, at)
-        if guard is None:
-            raise path.error(at, job, None)
-        k = recorded.other_path(k, guard, flat)
+        if k < 0 or not recorded.leads_on(k, at):
+            raise path.error(at, job, None, way_on=recorded.way_on)
+        try:
+            k, path = recorded.other_path(k, at, flat)
+        except REFUSALS as error:
+            if path.refused_alike(at, job, error):  # f has no except for it
+                raise path.error(at, job, None) from None
+            raise
 
 
 def path(recorded: Recorded, flat: array[float]) -> Trace:

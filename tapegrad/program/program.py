@@ -12,7 +12,7 @@ from ..value import Value, handle
 from . import file, layout, point
 from .batch import Axes, Batch
 from .nest import NUMBER, Form, Nest, Shaped, numbers, objects
-from .recorded import Argnums, Place, Recorded, Several, decoded, gathered
+from .recorded import MAX_PATHS, Argnums, Place, Recorded, Several, decoded, gathered
 from .replay import BranchChanged
 from .trace import Function
 
@@ -46,7 +46,8 @@ class Program:
             recorded: nodes that f made; needed: those that its results need, inputs included; then how many are left
             after_folding constants, after_sharing common subexpressions, after_fusing sums of products into dots;
             instructions, guards, constants, inputs, outputs; slots: for values and derivatives; live_slots: for values
-            alone; bytes; lanes: rows that a batch takes side by side; paths; seconds: of freezing.
+            alone; bytes; lanes: rows that a batch takes side by side; paths; unkept: how often one was recorded beyond
+            max_paths; seconds: of freezing.
         """
         paths = self._recorded.paths
         p = paths[0].core
@@ -56,7 +57,7 @@ class Program:
             "after_sharing": folded - p.shared, "after_fusing": folded - p.shared - p.fused,
             "instructions": p.n_instr, "guards": p.n_guards, "constants": p.n_const, "inputs": p.n_in,
             "outputs": p.n_out, "slots": p.n_kept, "live_slots": p.n_live, "bytes": p.bytes,
-            "lanes": lib.tg_lanes, "paths": len(paths), "seconds": paths[0].seconds,
+            "lanes": lib.tg_lanes, "paths": len(paths), "unkept": self._recorded.unkept, "seconds": paths[0].seconds,
         }  # fmt: skip
 
     def __str__(self) -> str:
@@ -290,21 +291,23 @@ def _matrix(out: Form, by: Form, entries: array[float]) -> Shaped:
 
 def record(
     f: Function, *examples: Nest, params: Iterable[Value] = (), on_branch: str = "raise", on_error: str = "raise",
-    strict: bool = False,
+    strict: bool = False, max_paths: int = MAX_PATHS,
 ) -> Program:  # fmt: skip
     """Run f once on Values and freeze what it did as a program.
 
     Args:
         f: returns a Value, or a list, tuple or array of them, or a nest of those. It may branch on comparisons of its
-            Values: each is kept as a guard.
+            Values, `==` and truth among them, and on operations that refuse: each is kept as a guard.
         examples: the arguments: numbers become Values, lists lists of Values, NumPy arrays object arrays of Values.
         params: Values that f closes over and that are inputs, too: every replay reads their data, and argnums="params"
             differentiates by them. Other Values that f closes over are constants, with the data that they have when
             the path is recorded.
         on_branch: "raise": a replay that would take another branch raises BranchChanged; "record": f is recorded there
-            as well, a program for each path, at most 64.
-        on_error: "raise": what raises on Values raises in a replay; "nan": it gives nan.
-        strict: raise where f reads `.data`, sets `_backward` or goes past the tape otherwise, instead of warning.
+            as well, a program for each path. Where an operation is refused, f may have an except for it: it is asked.
+        on_error: "raise": what raises on Values raises in a replay; "nan": it gives nan, and no except of f's counts.
+        strict: raise where f reads `.data`, sets `_backward` or goes past the tape otherwise, instead of warning, once
+            a line.
+        max_paths: how many paths are kept. Beyond, f is recorded anew for every call that takes another.
 
     Returns:
         A Program.
@@ -312,7 +315,7 @@ def record(
     Raises:
         TypeError, ValueError: f returned something else than Values that it computed.
     """
-    return Program(Recorded.of(f, examples, params, on_branch, on_error, strict))
+    return Program(Recorded.of(f, examples, params, on_branch, on_error, strict, max_paths))
 
 
 def load(path: str | bytes | os.PathLike[Any]) -> Program:

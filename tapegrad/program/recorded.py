@@ -5,14 +5,17 @@ import copy
 import itertools
 import threading
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple, TypeVar, Union, cast
 
 from ..value import Value, handle
-from .file import MOST_PATHS, ON_BRANCH, ON_ERROR, Contents, decode, encode
+from .file import ON_BRANCH, ON_ERROR, Contents, decode, encode
 from .nest import NUMBER, Form, Nest, Shaped, form_of, number, series_of_numbers
 from .replay import Trace
-from .trace import Function, trace
+from .trace import Escapes, Function, caller, trace, warn
+
+MAX_PATHS = 64  # that are kept, if nobody says otherwise
 
 Several = Union[tuple[int, ...], list[int]]
 Argnums = Union[int, Several, Literal["params"]]
@@ -33,44 +36,50 @@ class Place(NamedTuple):
 class Recorded:
     """A function that was recorded, and that is recorded further where a replay leaves the paths that are known.
 
-    Paths form a tree: each but the first goes the other way at a guard of an earlier one. A path, once known, does not
-    change; the list of them grows, by whichever thread needs a new one first.
+    Paths form a tree: each but the first goes on where an earlier one stops: at a guard the other way, or where an
+    operation is refused and f has an except for that. A path, once known, does not change; the list of them grows, by
+    whichever thread needs a new one first, up to max_paths.
 
     Attributes:
         f: the function; None: paths that are not known stay so.
         forms, out: of the arguments and of the result.
         params: Values that are inputs besides the arguments, or numbers.
         paths: the traces, the first one first.
-        on_branch, on_error, strict: as `record` has them.
+        on_branch, on_error, max_paths: as `record` has them.
+        unkept: how often a path was recorded that was not kept.
         places, param_place: of the arguments and of the params.
         n_in, n_out: how many inputs there are, params included, and outputs.
     """
 
     def __init__(
         self, f: Function | None, forms: Sequence[Form], out: Form, params: list[Value] | list[float],
-        paths: list[Trace], children: dict[tuple[int, int], int], on_branch: str, on_error: str, strict: bool = False,
+        paths: list[Trace], children: dict[tuple[int, int], int], on_branch: str, on_error: str,
+        escapes: Escapes | None = None, max_paths: int = MAX_PATHS,
     ) -> None:  # fmt: skip
         self.f, self.forms, self.out, self.params, self.paths = f, tuple(forms), out, params, paths
-        self.on_branch, self.on_error, self.strict = on_branch, on_error, strict
+        self.on_branch, self.on_error, self.max_paths, self.unkept = on_branch, on_error, max_paths, 0
+        self._escapes = escapes or Escapes(False)
         ends = list(itertools.accumulate((form.size for form in forms), initial=0))
         self.places = [Place(form, first) for form, first in zip(forms, ends)]
         self.param_place = Place(series_of_numbers(list, len(params)), ends[-1])
         self.n_in, self.n_out = ends[-1] + len(params), out.size
         self._n_params = len(params)
         self._readers = [(form.read, f"argument {k}") for k, form in enumerate(forms)]
-        self._children = children  # (path, number of its guard): the path that goes the other way
+        self._children = children  # (path, instruction at which it stops): the path that goes on
         self._lock = threading.RLock()  # f may call its own program
 
     @classmethod
     def of(
         cls, f: Function, examples: Sequence[Nest], params: Iterable[Value] = (), on_branch: str = "raise",
-        on_error: str = "raise", strict: bool = False,
+        on_error: str = "raise", strict: bool = False, max_paths: int = MAX_PATHS,
     ) -> Recorded:  # fmt: skip
         """What `record` makes a program of."""
         if on_branch not in ON_BRANCH:
             raise ValueError(f"on_branch must be 'raise' or 'record', not {on_branch!r}")
         if on_error not in ON_ERROR:
             raise ValueError(f"on_error must be 'raise' or 'nan', not {on_error!r}")
+        if not isinstance(max_paths, int) or max_paths < 1:
+            raise ValueError(f"max_paths must be a positive integer, not {max_paths!r}")
         inputs = list(params)
         for v in inputs:
             if not isinstance(v, Value):
@@ -81,8 +90,9 @@ class Recorded:
         flat = array("d")
         for k, (x, form) in enumerate(zip(examples, forms)):
             flat.extend(v.data if isinstance(v, Value) else number(v, f"example {k}") for v in form.elements(x))
-        path, out = trace(f, forms, flat, inputs, strict)
-        return cls(f, forms, out, inputs, [path], {}, on_branch, on_error, strict)
+        escapes = Escapes(strict)
+        path, out = trace(f, forms, flat, inputs, escapes)
+        return cls(f, forms, out, inputs, [path], {}, on_branch, on_error, escapes, max_paths)
 
     def __repr__(self) -> str:
         core = self.paths[0].core
@@ -94,7 +104,7 @@ class Recorded:
         with self._lock:
             return Recorded(
                 f, self.forms, self.out, params, list(self.paths), dict(self._children), self.on_branch,
-                self.on_error, self.strict,
+                self.on_error, self._escapes, self.max_paths,
             )  # fmt: skip
 
     def with_params(self, params: list[Value] | list[float]) -> Recorded:
@@ -174,30 +184,59 @@ class Recorded:
             raise ValueError(f"argnums {k}: the program takes {len(self.places)} arguments")
         return self.places[k]
 
-    # ---- the way on at a guard ----
+    # ---- the way on where a path stops ----
 
-    def guard(self, k: int, at: int) -> int | None:
-        """The number of the guard at this instruction of path k, where another path takes over or can be recorded."""
-        guard = self.paths[k].guard(at)
-        can_record = self.on_branch == "record" and self.f is not None
-        return guard if guard is not None and (can_record or (k, guard) in self._children) else None
+    def leads_on(self, k: int, at: int) -> bool:
+        """Whether another path is known, or can be recorded, for what stops at this instruction of path k."""
+        return (k, at) in self._children or (self.on_branch == "record" and self.f is not None)
 
-    def other_path(self, k: int, guard: int, flat: array[float]) -> int:
-        """The path that goes the other way at a guard of path k, recorded at these inputs where it is new."""
+    @property
+    def way_on(self) -> str:
+        """What helps where there is none."""
+        if self.on_branch == "record":
+            return "f is not there to record this path: it is in no file"
+        return "record(.., on_branch='record') keeps a program for each path"
+
+    def other_path(self, k: int, at: int, flat: array[float]) -> tuple[int, Trace]:
+        """The path that goes on where path k stops at this instruction, recorded at these inputs where it is new.
+
+        Returns:
+            Its number and itself; -1 where there are max_paths already: then it is not kept.
+
+        Raises:
+            Exception: f raised it.
+        """
         with self._lock:
-            known = self._children.get((k, guard))
+            known = self._children.get((k, at))
             if known is not None:
-                return known
-            if len(self.paths) >= MOST_PATHS:
-                raise RuntimeError(f"f has taken more than {MOST_PATHS} paths: too many to keep a program for each")
+                return known, self.paths[known]
             assert self.f is not None
+            keep = len(self.paths) < self.max_paths
+            if not keep:
+                self._count_unkept()
             params = cast("list[Value]", self.params)  # as long as there is f
-            path, out = trace(self.f, self.forms, flat[: self.param_place.first], params, self.strict)
+            path, out = trace(self.f, self.forms, flat[: self.param_place.first], params, self._escapes)
             if out != self.out:
                 raise ValueError(f"f returned {self.out}, on another path {out}")
+            if not keep:
+                return -1, path
             self.paths.append(path)
-            self._children[k, guard] = len(self.paths) - 1
-            return len(self.paths) - 1
+            self._children[k, at] = len(self.paths) - 1
+            return len(self.paths) - 1, path
+
+    def _count_unkept(self) -> None:
+        self.unkept += 1
+        if self.unkept > 1:
+            return
+        lines = Counter(self.paths[k].place(self.paths[k].core.instr[at].where) for k, at in self._children)
+        most = ""
+        for (filename, line), times in lines.most_common(1):
+            most = f" {filename}:{line} branches most, {times} times: tapegrad.where there is one path instead of two."
+        warn(
+            caller(),
+            f"f takes more paths than the {self.max_paths} that max_paths keeps: from here on each call that takes "
+            f"another records f anew.{most}",
+        )
 
 
 def gathered(argnums: Argnums, parts: list[T]) -> T | tuple[T, ...]:

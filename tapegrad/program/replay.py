@@ -17,39 +17,57 @@ CData = Any  # what is C's: cffi has no types
 Buffer = Union["array[float]", "array[int]", "NDArray[float64]"]
 
 SLICE = 1 << 22  # additions, in all lanes, that a call into C takes before Python looks for signals: 1 to 50 ms
-COMPARISONS = ("<", "<=", ">", ">=")
+COMPARISONS = ("<", "<=", ">", ">=", "==", "!=")
+REFUSES = lib.TG_REFUSES
+REFUSALS = (ValueError, ZeroDivisionError, OverflowError)
 GUARD = lib.tg_op_count
 _LINE_BITS = lib.TG_WHERE_LINE
 _OPERATIONS = [ffi.string(lib.tg_ops[op].method).decode() for op in range(lib.tg_op_count)]
 _SYMBOLS = [ffi.string(lib.tg_ops[op].symbol).decode() for op in range(lib.tg_op_count)]
 _KINDS = [ffi.string(lib.tg_ops[op].kind).decode() for op in range(lib.tg_op_count)]
+CAN_REFUSE = [ffi.string(lib.tg_ops[op].refusal) != b"NEVER" for op in range(lib.tg_op_count)]
+QUIET = lib.TG_QUIET
+
+
+def _asked(how: int, a: str, b: str) -> str:
+    """The question of a guard: a comparison, or whether an operation refuses."""
+    if how < REFUSES:
+        return f"{a} {COMPARISONS[how]} {b}"
+    return f"{_operation(how - REFUSES, a, b)} refuses"
+
+
+def _operation(op: int, a: str, b: str) -> str:
+    return f"{_SYMBOLS[op]}({a})" if _KINDS[op] == "unary" else f"{a} {_SYMBOLS[op]} {b}"
 
 
 class BranchChanged(RuntimeError):
     """A replay would take another branch than the recording did.
 
     Attributes:
-        filename, lineno: the comparison, as far as it is known.
-        operands: the two numbers now.
-        outcome: what the comparison gives now; it was the opposite when recorded.
+        filename, lineno: the comparison or the operation, as far as it is known.
+        operands: the two numbers now; of an operation of one operand twice the same.
+        outcome: what the comparison gives now, or whether the operation refuses; it was the opposite when recorded.
         row: the row of the batch, or None.
+        rows: how many rows of the batch leave the paths that are known.
     """
 
     __module__ = "tapegrad"
 
     def __init__(
-        self, filename: str, lineno: int, operands: tuple[float, float], how: str, outcome: bool, row: int | None
-    ) -> None:
-        super().__init__(filename, lineno, operands, how, outcome, row)
+        self, filename: str, lineno: int, operands: tuple[float, float], asked: str, outcome: bool, row: int | None,
+        rows: int = 1, way_on: str = "",
+    ) -> None:  # fmt: skip
+        super().__init__(filename, lineno, operands, asked, outcome, row, rows, way_on)
         self.filename, self.lineno, self.operands, self.outcome, self.row = filename, lineno, operands, outcome, row
-        self._how = how
+        self.rows = rows
+        self._asked, self._way_on = asked, way_on
 
     def __str__(self) -> str:
-        a, b = self.operands
         row = "" if self.row is None else f" in row {self.row}"
+        others = f" ({self.rows} rows leave the paths that are known)" if self.rows > 1 else ""
         return (
-            f"{self.filename}:{self.lineno}: {a!r} {self._how} {b!r} is {self.outcome}{row}, "
-            f"was {not self.outcome} when recorded"
+            f"{self.filename}:{self.lineno}: {self._asked} is {self.outcome}{row}, was {not self.outcome} when "
+            f"recorded{others}" + (f": {self._way_on}" if self._way_on else "")
         )
 
 
@@ -83,21 +101,29 @@ class Trace:
         finally:
             lib.tg_finish(c)
 
-    def guard(self, at: int) -> int | None:
-        """The number of the guard that the instruction is, or None."""
-        s = self.core.instr[at]
-        return s.live_y if s.op == GUARD else None
+    def is_guard(self, at: int) -> bool:
+        """Whether the instruction is a guard; else it is one that can refuse."""
+        return bool(self.core.instr[at].op == GUARD)
 
-    def error(self, at: int, job: Job, row: int | None) -> Exception:
-        """The exception for the instruction that did not do as recorded."""
+    def refusal(self, at: int, job: Job) -> Exception:
+        """What a Value raises where the instruction was refused."""
+        s, code = self.core.instr[at], ffi.new("int *")
+        lib.tg_evaluate(s.op, job.c.fail_a, job.c.fail_b, code)
+        return _refusals.refused(code[0], s.op, job.c.fail_a, job.c.fail_b)
+
+    def refused_alike(self, at: int, job: Job, error: Exception) -> bool:
+        """Whether an error that f raised is that the instruction was refused."""
+        return not self.is_guard(at) and repr(error) == repr(self.refusal(at, job))
+
+    def error(self, at: int, job: Job, row: int | None, rows: int = 1, way_on: str = "") -> Exception:
+        """The exception for the instruction that did not do as recorded, in so many rows; way_on says what helps."""
         s = self.core.instr[at]
         filename, line = self.place(s.where)
-        a, b = job.c.fail_a, job.c.fail_b
-        if s.op == GUARD:
-            return BranchChanged(filename, line, (a, b), COMPARISONS[s.y >> 1], not s.y & 1, row)
-        code = ffi.new("int *")
-        lib.tg_evaluate(s.op, a, b, code)
-        error = _refusals.refused(code[0], s.op, a, b)
+        if self.is_guard(at):
+            a, b = job.c.fail_a, job.c.fail_b
+            asked = _asked(s.y >> 1, repr(a), repr(b))
+            return BranchChanged(filename, line, (a, b), asked, not s.y & 1, row, rows, way_on)
+        error = self.refusal(at, job)
         in_row = "" if row is None else f" in row {row}"
         return type(error)(f"{error}{in_row}, recorded at {filename}:{line}")
 
@@ -115,17 +141,15 @@ class Trace:
         for k in range(p.n_instr):
             s = p.instr[k]
             if s.op == GUARD:
-                a, b = name(s.a), name(s.b)
-                text = f"guard {guards}: {a} {COMPARISONS[s.y >> 1]} {b} is {bool(s.y & 1)}"
+                text = f"guard {guards}: {_asked(s.y >> 1, name(s.a), name(s.b))} is {bool(s.y & 1)}"
                 guards += 1
             else:
-                if _KINDS[s.op] == "many":
+                op = s.op & ~QUIET
+                if _KINDS[op] == "many":
                     operands = [name(p.pool[2 * i]) for i in range(s.a, s.a + s.b)]
-                    text = f"{_OPERATIONS[s.op]}({', '.join(operands)})"
-                elif _KINDS[s.op] == "unary":
-                    text = f"{_SYMBOLS[s.op]}({name(s.a)})"
+                    text = f"{_OPERATIONS[op]}({', '.join(operands)})"
                 else:
-                    text = f"{name(s.a)} {_SYMBOLS[s.op]} {name(s.b)}"
+                    text = _operation(op, name(s.a), name(s.b))
                 results[s.y] = f"%{k}"
                 text = f"%{k} = {text}"
             filename, line = self.place(s.where)

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from itertools import groupby
 
 from .._core import ffi, lib
-from .replay import COMPARISONS, GUARD, CData
+from .replay import COMPARISONS, GUARD, QUIET, REFUSES, CData
 
 CHUNK = 120  # operands; more take gcc longer for each, fewer keep less in registers
 UNROLLED = 64  # operands; an instruction that has more becomes a loop over a table
@@ -102,6 +102,10 @@ _PLAIN = {"1.0", "-1.0", "a", "b", "y"}  # partials that are finite where y is
 _SMOOTH = {"MAX", "MIN", "ABS", "TANH", "RELU", "SIGMOID", "SOFTPLUS", "SIN", "COS"}  # rows all of whose partials are
 _LINEAR = {"ADD", "SUB", "MUL", "NEG", "DOT", "SUM"}  # rows whose result is not finite where an operand is not
 _CHECKED = {*_SMOOTH, "DOT", "LOGSUMEXP"}  # besides rows that refuse results, and those with a, b or y for a partial
+_REFUSALS = {  # whether the primal that is put in is refused
+    "MATH": "tg_refuses_math(a, %s)", "POLE": "tg_refuses_math(a, %s)", "POWER": "tg_refuses_power(a, b, %s)",
+    "DIVIDE": "(double)(b == 0.0 && !isfinite(%s))",
+}  # fmt: skip
 _OPERAND = re.compile(r"\b[aby]\b")
 
 
@@ -112,10 +116,10 @@ class _Row:
         def text(name: str) -> str:
             return ffi.string(getattr(row, name)).decode()  # type: ignore[no-any-return]
 
-        self.name, self.kind, self.primal = text("name"), text("kind"), text("primal")
+        self.name, self.kind, self.primal, self.refusal = text("name"), text("kind"), text("primal"), text("refusal")
         self.partials = [part for part in (text("da"), text("db")) if part]
         self.checked = (
-            text("refusal") != "NEVER" or self.name in _CHECKED or not {"a", "b", "y"}.isdisjoint(self.partials)
+            self.refusal != "NEVER" or self.name in _CHECKED or not {"a", "b", "y"}.isdisjoint(self.partials)
         )
 
 
@@ -128,7 +132,7 @@ class _Instruction:
     def __init__(self, p: CData, k: int) -> None:
         s = p.instr[k]
         self.k, self.guard, self.y, self.live_y = k, s.op == GUARD, s.y, s.live_y
-        self.row = _ROWS[0] if self.guard else _ROWS[s.op]
+        self.row = _ROWS[0] if self.guard else _ROWS[s.op & ~QUIET]
         if self.row.kind == "many":
             pairs = ffi.unpack(p.pool + 2 * s.a, 2 * s.b)
             self.operands = list(zip(pairs[::2], pairs[1::2]))
@@ -204,8 +208,7 @@ class _Writer:
         for s in self.chunk(k):
             names = [local.get(slot, f"V({slot})") for slot, _ in s.operands]
             if s.guard:
-                how = self.p.instr[s.k].y
-                yield f"fail |= (mask)({names[0]} {COMPARISONS[how >> 1]} {names[1]}){' == 0' if how & 1 else ' != 0'};"
+                yield self._guard(self.p.instr[s.k].y, dict(zip("ab", names)))
                 continue
             y = local[s.y] = f"y{s.k}"
             if s.row.kind == "many":
@@ -216,6 +219,15 @@ class _Writer:
                 yield f"sum += {y} - {y};"
             if s.stored:
                 yield f"V({s.y}) = {y};"
+
+    def _guard(self, asked: int, operands: dict[str, str]) -> str:
+        how, outcome = asked >> 1, asked & 1
+        if how < REFUSES:
+            answer = f"{operands['a']} {COMPARISONS[how]} {operands['b']}"
+        else:
+            row = _ROWS[how - REFUSES]
+            answer = f"{self.expression(f'{row.name}_refuses', _REFUSALS[row.refusal] % row.primal, operands)} != 0.0"
+        return f"fail |= (mask)({answer}) {'==' if outcome else '!='} 0;"
 
     def _sum(self, s: _Instruction, y: str, names: list[str]) -> Iterator[str]:
         """A row of many operands, whose steps are those of lanes.h."""

@@ -19,7 +19,7 @@ Function = Callable[..., Nest]  # of Values, which it returns, too
 LONG_CODE = 1 << 12  # bytes
 
 
-def _caller() -> FrameType:
+def caller() -> FrameType:
     """The frame of the innermost code outside this package."""
     frame = sys._getframe(1)
     package = __name__.split(".")[0]
@@ -28,20 +28,30 @@ def _caller() -> FrameType:
     return frame
 
 
-def _escaped(strict: bool) -> Callable[[str], None]:
-    """What is called when something goes past the tape."""
+def warn(frame: FrameType, message: str) -> None:
+    """A RuntimeWarning of the line that a frame is at."""
+    warnings.warn_explicit(
+        message, RuntimeWarning, frame.f_code.co_filename, frame.f_lineno,
+        registry=frame.f_globals.setdefault("__warningregistry__", {}),
+    )  # fmt: skip
 
-    def escaped(what: str) -> None:
-        frame = _caller()
+
+class Escapes:
+    """What is called when something goes past the tape: raises where it is strict, else warns once a line."""
+
+    def __init__(self, strict: bool) -> None:
+        self._strict = strict
+        self._warned: set[tuple[str, int]] = set()
+
+    def __call__(self, what: str) -> None:
+        frame = caller()
+        where = frame.f_code.co_filename, frame.f_lineno
         message = f"while recording, {what}"
-        if strict:
-            raise RuntimeError(f"{message} ({frame.f_code.co_filename}:{frame.f_lineno})")
-        warnings.warn_explicit(
-            message, RuntimeWarning, frame.f_code.co_filename, frame.f_lineno,
-            registry=frame.f_globals.setdefault("__warningregistry__", {}),
-        )  # fmt: skip
-
-    return escaped
+        if self._strict:
+            raise RuntimeError(f"{message} ({where[0]}:{where[1]})")
+        if where not in self._warned:
+            self._warned.add(where)
+            warn(frame, message)
 
 
 def _lines(code: CodeType) -> bytes | bool | None:
@@ -80,7 +90,7 @@ def _outputs(result: Nest) -> tuple[Form, list[Value]]:
 
 
 def trace(
-    f: Function, forms: Sequence[Form], numbers: Iterable[float], params: Sequence[Value], strict: bool
+    f: Function, forms: Sequence[Form], numbers: Iterable[float], params: Sequence[Value], escapes: Escapes
 ) -> tuple[Trace, Form]:
     """Run f once on Values made of these numbers, and freeze what it did.
 
@@ -90,7 +100,7 @@ def trace(
     Raises:
         TypeError, ValueError: f returned something else than Values that it computed.
     """
-    handle.begin_recording(_escaped(strict), _lines)
+    handle.begin_recording(escapes, _lines)
     start: Any = None
     made = args = elements = result = values = start
     try:
