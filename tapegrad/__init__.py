@@ -2,11 +2,12 @@
 from typing import TYPE_CHECKING, Any
 
 from . import nn, optim
+from ._no_grad import no_grad
 from ._version import __version__
 from .bulk import data, grads, set_data
 from .losses import cross_entropy, hinge, logsumexp, mse
 from .tape import tape
-from .value import Value, affine, dot, leaves, no_grad, softmax, sum, zero_grad
+from .value import Value, affine, dot, leaves, softmax, sum, zero_grad
 
 if TYPE_CHECKING:
     from .derivatives import check_grads, grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp

@@ -131,12 +131,14 @@ int tg_do_note_place(void)
     recording *r = current;
     const uint64_t thread = (uint64_t)PyThread_get_thread_ident();
     int64_t where;
+    int off;
     for (recording *other = all; other; other = other->next)
         if (other->thread != thread && note_where(other, TG_FOREIGN))
             return -1;
     if (!r)
         return 0;
-    if (tg_grad_off() && tg_note_escape("no_grad was on: what is computed is a constant of the program"))
+    off = tg_grad_off();
+    if (off < 0 || (off && tg_note_escape("no_grad was on: what is computed is a constant of the program")))
         return -1;
     where = here(r);
     if (where < 0)
@@ -187,7 +189,7 @@ static PyObject *begin_recording(PyObject *module, PyObject *args)
     r->skipped = PyList_New(0);
     r->comparisons = PyList_New(0);
     if (!r->codes || !r->tables || !r->skipped || !r->comparisons || PyList_Append(r->codes, Py_None) ||
-        PyList_Append(r->tables, Py_None)) {
+        PyList_Append(r->tables, Py_None) || (r->grad_off = tg_grad_off()) < 0 || tg_grad_off_by(-r->grad_off)) {
         Py_XDECREF(r->codes);
         Py_XDECREF(r->tables);
         Py_XDECREF(r->skipped);
@@ -199,8 +201,6 @@ static PyObject *begin_recording(PyObject *module, PyObject *args)
     r->escaped = escaped;
     Py_INCREF(lines);
     r->lines = lines;
-    r->grad_off = tg_grad_off();
-    tg_grad_off_by(-r->grad_off);
     r->outer = current;
     current = r;
     r->next = all;
@@ -215,6 +215,7 @@ static PyObject *begin_recording(PyObject *module, PyObject *args)
 static PyObject *end_recording(PyObject *module, PyObject *unused)
 {
     recording *r = current;
+    int failed = 0;
     (void)module, (void)unused;
     if (r) {
         recording **link = &all;
@@ -222,7 +223,7 @@ static PyObject *end_recording(PyObject *module, PyObject *unused)
             link = &(*link)->next;
         *link = r->next;
         current = r->outer;
-        tg_grad_off_by(r->grad_off);
+        failed = tg_grad_off_by(r->grad_off);
         T->recorders--;
         tg_grow(T, 0, 0);
         Py_DECREF(r->codes);
@@ -234,6 +235,8 @@ static PyObject *end_recording(PyObject *module, PyObject *unused)
         free(r->event);
         free(r);
     }
+    if (failed)
+        return NULL;
     Py_RETURN_NONE;
 }
 
