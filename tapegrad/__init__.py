@@ -2,11 +2,12 @@
 from typing import TYPE_CHECKING, Any
 
 from . import nn, optim
+from ._no_grad import no_grad
 from ._version import __version__
 from .bulk import data, grads, set_data, set_grads, zero_grad
 from .losses import cross_entropy, hinge, logsumexp, mse
 from .tape import tape
-from .value import Value, affine, dot, leaves, no_grad, softmax, sum
+from .value import Value, affine, dot, leaves, softmax, sum
 
 if TYPE_CHECKING:
     from . import linalg

@@ -1,7 +1,6 @@
 """`Value`: picks the handle, and attaches what needs no speed."""
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -33,21 +32,10 @@ else:
     Value, leaves = handle.Value, handle.leaves
     affine, dot, softmax, sum = handle.affine, handle.dot, handle.softmax, handle.sum
 
-__all__ = ["WITHIN", "Value", "affine", "dot", "handle", "leaves", "no_grad", "softmax", "sum"]
+__all__ = ["WITHIN", "Value", "affine", "dot", "handle", "leaves", "softmax", "sum"]
 
 # The functions of these files stand for operations: the line that calls them is what a recording wants to know.
 WITHIN = tuple(os.path.join(os.path.dirname(__file__), name) for name in ("losses.py", "_cffi_handle" + os.sep))
-
-
-class no_grad(contextlib.ContextDecorator):
-    """Operations inside give leaves: `with no_grad(): ...`, or `@no_grad()` on a function. It counts for its thread."""
-
-    def __enter__(self) -> no_grad:
-        handle.no_grad_by(1)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        handle.no_grad_by(-1)
 
 
 def _repr(self: Value) -> str:

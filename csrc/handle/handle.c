@@ -225,13 +225,64 @@ int tg_arguments(const char *function, const char *const *names, Py_ssize_t requ
 
 uint64_t tg_thread(void) { return T->sweep ? (uint64_t)PyThread_get_thread_ident() : 0; }
 
-static THREAD_LOCAL int grad_off;
+/* ---- no_grad ---- */
+
+/*  A context variable holds how deep its context is in no_grad: None, or a capsule whose pointer is the depth. A task
+    starts with a copy of its maker's context and so in no_grad if that is; hence the capsules that live are counted, not
+    who entered and left.  */
+#define DEPTH "tapegrad.no_grad"
+
 int tg_grad_off_anywhere;
 
-int tg_grad_off_here(void) { return grad_off; }
+static PyObject *get_depth, *set_depth;         /* the variable's methods */
 
-void tg_grad_off_by(int step)
+static void depth_dies(PyObject *unused)
 {
-    grad_off += step;
-    tg_grad_off_anywhere += step;
+    (void)unused;
+    tg_grad_off_anywhere--;
+}
+
+int tg_grad_off_here(void)
+{
+    PyObject *depth = PyObject_CallFunctionObjArgs(get_depth, NULL);
+    int deep = !depth ? -1 : depth == Py_None ? 0 : (int)(intptr_t)PyCapsule_GetPointer(depth, DEPTH);
+    Py_XDECREF(depth);
+    return deep;
+}
+
+int tg_grad_off_by(int step)
+{
+    int deep = tg_grad_off();
+    PyObject *depth, *token;
+    if (deep < 0 || !step)
+        return deep < 0 ? -1 : 0;
+    if (deep + step > 0) {
+        depth = PyCapsule_New((void *)(intptr_t)(deep + step), DEPTH, depth_dies);
+        tg_grad_off_anywhere += depth != NULL;
+    } else {
+        depth = Py_None;
+        Py_INCREF(depth);
+    }
+    token = depth ? PyObject_CallFunctionObjArgs(set_depth, depth, NULL) : NULL;
+    Py_XDECREF(depth);
+    Py_XDECREF(token);
+    return token ? 0 : -1;
+}
+
+int tg_make_no_grad(void)
+{
+    PyObject *module = PyImport_ImportModule("contextvars"), *type, *args, *kwargs, *variable = NULL;
+    type = module ? PyObject_GetAttrString(module, "ContextVar") : NULL;
+    args = Py_BuildValue("(s)", DEPTH);
+    kwargs = Py_BuildValue("{sO}", "default", Py_None);
+    if (type && args && kwargs)
+        variable = PyObject_Call(type, args, kwargs);
+    get_depth = variable ? PyObject_GetAttrString(variable, "get") : NULL;
+    set_depth = variable ? PyObject_GetAttrString(variable, "set") : NULL;
+    Py_XDECREF(module);
+    Py_XDECREF(type);
+    Py_XDECREF(args);
+    Py_XDECREF(kwargs);
+    Py_XDECREF(variable);
+    return get_depth && set_depth ? 0 : -1;
 }

@@ -134,12 +134,15 @@ int tg_arguments(const char *function, const char *const *names, Py_ssize_t requ
 /* This thread's id while a sweep is running a rule, else 0. */
 uint64_t tg_thread(void);
 
-/* How deep this thread is in no_grad. */
-extern int tg_grad_off_anywhere;        /* over all threads: mostly 0, and cheaper to ask */
+/* How deep in no_grad this context is, a task's or a thread's; -1 with an exception. Runs no Python code. */
+extern int tg_grad_off_anywhere;        /* contexts that are in it: mostly 0, and cheaper to ask */
 int tg_grad_off_here(void);
 static inline int tg_grad_off(void) { return tg_grad_off_anywhere ? tg_grad_off_here() : 0; }
 
-/* Enter no_grad so many times, or leave it. */
-void tg_grad_off_by(int step);
+/* Enter no_grad so many times, or leave it. 0, or -1 with an exception. */
+int tg_grad_off_by(int step);
+
+/* Make the context variable that says so. 0, or -1 with an exception. */
+int tg_make_no_grad(void);
 
 #endif

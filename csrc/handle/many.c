@@ -70,7 +70,7 @@ static PyObject *record_plain(int op, PyObject *xs, PyObject *ys, PyObject *last
     uint64_t total = (uint64_t)n + (uint64_t)m + (last != NULL), leaves;
     uint32_t *ids, before, most;
     Value *v;
-    if (n < 1 || m < 0 || total >= TG_NONE || tg_grad_off())
+    if (n < 1 || m < 0 || total >= TG_NONE || tg_grad_off())      /* or with an exception */
         return NULL;
     leaves = (uint64_t)plain_leaves(xs) + (uint64_t)(ys ? plain_leaves(ys) : 0) + (last != NULL);
     if (!tg_make_room(leaves + 1, total + 1))
@@ -96,16 +96,17 @@ static PyObject *record_plain(int op, PyObject *xs, PyObject *ys, PyObject *last
 static PyObject *record_list(int op, const operand_list *list)
 {
     uint32_t *ids = tg_realloc(NULL, (list->n + (size_t)1) * sizeof *ids);
+    int off = tg_grad_off();
     Value *v = NULL;
     if (!ids)
         return PyErr_NoMemory();
-    if (tg_make_room((uint64_t)list->numbers + 1, (uint64_t)list->n + 1))
+    if (off >= 0 && tg_make_room((uint64_t)list->numbers + 1, (uint64_t)list->n + 1))
         v = tg_new_handle();
     if (v && list->n) {
         uint32_t before = T->len;
         tg_ids_of(list, ids);
         tg_record_many(T, op, ids, list->n);
-        if (tg_grad_off()) {
+        if (off) {
             double y = T->data[T->len - 1];
             tg_take_back(T, before);
             tg_push(T, TG_LEAF, 0, 0, y);
@@ -177,7 +178,13 @@ static PyObject *module_many(PyObject *module, PyObject *const *args, Py_ssize_t
 /* Give the m nodes with these ids to the handles of a bare list; all from before on were recorded for them. */
 static PyObject *own_all(PyObject *outputs, uint32_t *ids, uint32_t m, uint32_t before)
 {
-    if (tg_grad_off()) {                    /* only their data stays */
+    int off = tg_grad_off();
+    if (off < 0) {
+        tg_pop(T);
+        Py_DECREF(outputs);
+        return NULL;
+    }
+    if (off) {                              /* only their data stays */
         double *data = tg_realloc(NULL, (m + (size_t)1) * sizeof *data);
         if (!data) {
             tg_take_back(T, before);

@@ -13,9 +13,8 @@ static PyObject *module_no_grad(PyObject *module, PyObject *step)
 {
     int by = (int)PyLong_AsLong(step);
     (void)module;
-    if (PyErr_Occurred())
+    if (PyErr_Occurred() || tg_grad_off_by(by))
         return NULL;
-    tg_grad_off_by(by);
     Py_RETURN_NONE;
 }
 
@@ -68,7 +67,7 @@ static PyObject *module_stats(PyObject *module, PyObject *unused)
 }
 
 static PyMethodDef tape_functions[] = {
-    {"no_grad_by", module_no_grad, METH_O, "Enter (1) or leave (-1) no_grad in this thread."},
+    {"no_grad_by", module_no_grad, METH_O, "Enter (1) or leave (-1) no_grad in this context."},
     {"size", module_size, METH_NOARGS, NULL},
     {"nbytes", module_bytes, METH_NOARGS, NULL},
     {"collect", module_collect, METH_NOARGS, NULL},
@@ -90,7 +89,7 @@ static int fill_module(void)
     tg_rule_name = PyUnicode_InternFromString("_backward");
     tg_op_name = PyUnicode_InternFromString("_op");
     module = PyImport_AddModule("tapegrad._c_handle");      /* borrowed */
-    if (!tg_as_number || !tg_refused || !tg_rule_name || !tg_op_name || !module)
+    if (!tg_as_number || !tg_refused || !tg_rule_name || !tg_op_name || !module || tg_make_no_grad())
         return -1;
     for (size_t k = 0; k < sizeof functions / sizeof *functions; k++)
         if (PyModule_AddFunctions(module, functions[k]))

@@ -18,14 +18,16 @@ static PyObject *refuse(int code, int op, uint32_t a, uint32_t b, double da, dou
 TG_INLINE PyObject *record(int op, uint32_t a, uint32_t b, const double *k, int k_first, int k_written_int)
 {
     double da = k && k_first ? *k : T->data[a], db = k && !k_first ? *k : T->data[b], y = tg_primal(op, da, db);
-    int code = tg_refusal(op, da, db, y);
+    int code = tg_refusal(op, da, db, y), off = tg_grad_off();
     Value *v;
+    if (off < 0)
+        return NULL;
     if (code)
         return refuse(code, op, k && k_first ? TG_NONE : a, k && !k_first ? TG_NONE : b, da, db);
     v = tg_new_handle();
     if (!v)
         return NULL;
-    if (tg_grad_off())
+    if (off)
         return own(v, tg_push(T, TG_LEAF, 0, 0, y));
     if (k) {
         uint32_t leaf = tg_push(T, TG_LEAF, (uint32_t)k_written_int, 0, *k);

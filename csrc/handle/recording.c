@@ -154,12 +154,14 @@ int tg_do_note_place(void)
     recording *r = current;
     const uint64_t thread = (uint64_t)PyThread_get_thread_ident();
     int64_t where;
+    int off;
     for (recording *other = all; other; other = other->next)
         if (other->thread != thread && note_where(other, TG_FOREIGN))
             return -1;
     if (!r)
         return 0;
-    if (tg_grad_off() && tg_note_escape("no_grad was on: what is computed is a constant of the program"))
+    off = tg_grad_off();
+    if (off < 0 || (off && tg_note_escape("no_grad was on: what is computed is a constant of the program")))
         return -1;
     where = here(r);
     if (where < 0)
@@ -245,7 +247,7 @@ static PyObject *begin_recording(PyObject *module, PyObject *args)
     r->tables = PyList_New(0);
     r->skipped = PyList_New(0);
     if (!r->codes || !r->tables || !r->skipped || PyList_Append(r->codes, Py_None) ||
-        PyList_Append(r->tables, Py_None)) {
+        PyList_Append(r->tables, Py_None) || (r->grad_off = tg_grad_off()) < 0 || tg_grad_off_by(-r->grad_off)) {
         Py_XDECREF(r->codes);
         Py_XDECREF(r->tables);
         Py_XDECREF(r->skipped);
@@ -256,8 +258,6 @@ static PyObject *begin_recording(PyObject *module, PyObject *args)
     r->escaped = escaped;
     Py_INCREF(lines);
     r->lines = lines;
-    r->grad_off = tg_grad_off();
-    tg_grad_off_by(-r->grad_off);
     r->outer = current;
     current = r;
     r->next = all;
@@ -273,6 +273,7 @@ static PyObject *begin_recording(PyObject *module, PyObject *args)
 static PyObject *end_recording(PyObject *module, PyObject *unused)
 {
     recording *r = current;
+    int failed = 0;
     (void)module, (void)unused;
     if (r) {
         recording **link = &all;
@@ -280,7 +281,7 @@ static PyObject *end_recording(PyObject *module, PyObject *unused)
             link = &(*link)->next;
         *link = r->next;
         current = r->outer;
-        tg_grad_off_by(r->grad_off);
+        failed = tg_grad_off_by(r->grad_off);
         T->recorders--;
         tg_as_numbers_anywhere--;
         tg_grow(T, 0, 0);
@@ -294,6 +295,8 @@ static PyObject *end_recording(PyObject *module, PyObject *unused)
         free(r);
         tg_pop_dead();                  /* what the recording kept */
     }
+    if (failed)
+        return NULL;
     Py_RETURN_NONE;
 }
 

@@ -32,7 +32,7 @@ static int value_init(PyObject *self, PyObject *args, PyObject *kwargs)
     PyObject *data, *children = NULL, *op = NULL, *label = NULL;
     operand_list list = {0};
     double number;
-    int done = -1;
+    int done = -1, off = 0;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OOO:Value", names, &data, &children, &op, &label))
         return -1;
     if (!tg_need_number("data must be a number", data, &number) || (children && tg_gather(&list, children) < 0))
@@ -45,11 +45,11 @@ static int value_init(PyObject *self, PyObject *args, PyObject *kwargs)
             goto out;
         }
     if (set_unless_empty(v, tg_op_name, op) || set_unless_empty(v, label_name, label) ||
-        !tg_make_room(1, (uint64_t)list.n + 1))
+        !tg_make_room(1, (uint64_t)list.n + 1) || (off = tg_grad_off()) < 0)
         goto out;
     if (v->id < T->len && T->owner[v->id] == v)         /* __init__ again: another node, the old one is its users' */
         T->owner[v->id] = NULL;
-    if (!list.n || tg_grad_off())
+    if (!list.n || off)
         tg_push(T, TG_LEAF, 0, 0, number);
     else {
         tg_ids_of(&list, tg_push_many(T, TG_NODE, list.n));

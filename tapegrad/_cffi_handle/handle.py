@@ -13,6 +13,7 @@ is computed from it (`_holds`); where it may have been used already when the att
 to `pins` as well. All that is ordinary Python references, so a rule that closes over its own Value is collected."""
 from __future__ import annotations
 
+import contextvars
 import functools
 import platform
 import threading
@@ -267,18 +268,34 @@ def need_number(what: str, x: Any) -> float:
 
 # ---- no_grad ----
 
-_off = threading.local()
-off_anywhere = 0  # over all threads: mostly 0, and cheaper to ask
+# How deep a context is in it. A task starts with a copy of its maker's context and so in no_grad if that is; hence
+# those that live are known here, not who entered and left.
+off_anywhere: set[int] = set()  # mostly empty, and cheaper to ask
+
+
+class _Depth:
+    """What the context variable holds; where it holds None, the depth is 0."""
+
+    __slots__ = ("deep",)
+
+    def __init__(self, deep: int) -> None:
+        self.deep = deep
+        off_anywhere.add(id(self))
+
+    def __del__(self, alive: set[int] = off_anywhere) -> None:
+        alive.discard(id(self))
+
+
+_off: contextvars.ContextVar[_Depth | None] = contextvars.ContextVar("tapegrad.no_grad", default=None)
 
 
 def grad_off() -> int:
-    """How deep this thread is in no_grad."""
-    return getattr(_off, "depth", 0) if off_anywhere else 0
+    """How deep in no_grad this context is, a task's or a thread's."""
+    depth = _off.get() if off_anywhere else None
+    return 0 if depth is None else depth.deep
 
 
-@alone
 def no_grad_by(step: int) -> None:
-    """Enter (1) or leave (-1) no_grad in this thread."""
-    global off_anywhere
-    _off.depth = getattr(_off, "depth", 0) + step
-    off_anywhere += step
+    """Enter (1) or leave (-1) no_grad in this context."""
+    deep = grad_off() + step
+    _off.set(_Depth(deep) if deep > 0 else None)

@@ -1,0 +1,220 @@
+"""no_grad is a context of the task, not of the thread or the program."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+import sys
+import threading
+
+import pytest
+
+from tapegrad import Value, no_grad, record
+from tapegrad.value import handle
+
+
+def recorded():
+    """Whether an operation leaves history here."""
+    return (Value(2.0) * 3).operands != ()
+
+
+def alternating(first, second):
+    """Run two coroutines that hand over to each other at every `await asyncio.sleep(0)`."""
+
+    async def both():
+        return await asyncio.gather(first(), second())
+
+    return asyncio.run(both())
+
+
+def test_tasks_do_not_switch_it_for_each_other():
+    async def inside():
+        with no_grad():
+            seen = []
+            for _ in range(3):
+                seen.append(recorded())
+                await asyncio.sleep(0)
+        return [*seen, recorded()]
+
+    async def outside():
+        seen = []
+        for _ in range(4):
+            seen.append(recorded())
+            await asyncio.sleep(0)
+        return seen
+
+    assert alternating(inside, outside) == [[False, False, False, True], [True] * 4]
+    assert recorded()
+
+
+def test_tasks_that_overlap_leave_in_any_order():
+    async def stays(steps):
+        with no_grad():
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            last = recorded()
+        return last, recorded()
+
+    assert alternating(lambda: stays(1), lambda: stays(3)) == [(False, True)] * 2
+    assert alternating(lambda: stays(3), lambda: stays(1)) == [(False, True)] * 2
+
+
+def test_one_no_grad_serves_several_tasks_at_once():
+    off = no_grad()
+
+    async def stays(steps):
+        with off:
+            for _ in range(steps):
+                await asyncio.sleep(0)
+        return recorded()
+
+    assert alternating(lambda: stays(1), lambda: stays(3)) == [True, True]
+    assert recorded()
+
+
+def test_a_task_made_inside_stays_inside_and_alone():
+    """It has a copy of its maker's context, whether anybody else is in no_grad or not."""
+
+    async def late():
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return recorded()
+
+    async def maker():
+        with no_grad():
+            task = asyncio.create_task(late())
+        before = recorded()
+        return before, await task, recorded()
+
+    assert asyncio.run(maker()) == (True, False, True)
+
+
+def test_a_context_that_was_copied_inside_is_inside():
+    with no_grad():
+        context = contextvars.copy_context()
+    assert recorded() and not context.run(recorded) and recorded()
+
+
+def test_a_thread_starts_outside():
+    seen = []
+    with no_grad():
+        thread = threading.Thread(target=lambda: seen.append(recorded()))
+        thread.start()
+        thread.join()
+        assert not recorded()
+    assert seen == [not getattr(sys.flags, "thread_inherit_context", 0)]  # of Python 3.14, off by default
+
+
+def test_it_is_a_decorator_of_a_coroutine():
+    @no_grad()
+    async def inside():
+        await asyncio.sleep(0)
+        return recorded()
+
+    async def outside():
+        seen = [recorded()]
+        await asyncio.sleep(0)
+        return [*seen, recorded()]
+
+    assert alternating(inside, outside) == [False, [True, True]]
+    assert inside.__name__ == "inside"
+
+
+def test_it_is_a_decorator_of_a_generator_that_its_caller_does_not_see():
+    @no_grad()
+    def steps():
+        try:
+            got = yield recorded()
+            yield got, recorded()
+        except KeyError:
+            yield "caught", recorded()
+        finally:
+            ended.append(recorded())
+
+    ended = []
+    g = steps()
+    assert next(g) is False and recorded()
+    assert g.send("sent") == ("sent", False) and recorded()
+    assert g.throw(KeyError("k")) == ("caught", False) and recorded()
+    g.close()
+    assert ended == [False] and recorded()
+    assert list(steps()) == [False, (None, False)]
+
+
+def test_it_is_a_decorator_of_an_asynchronous_generator():
+    @no_grad()
+    async def steps():
+        for _ in range(2):
+            await asyncio.sleep(0)
+            yield recorded()
+
+    async def use():
+        return [(inner, recorded()) async for inner in steps()]
+
+    assert asyncio.run(use()) == [(False, True)] * 2
+
+
+def test_a_generator_with_a_block_of_its_own_is_its_callers_context():
+    def steps():
+        with no_grad():
+            yield
+
+    g = steps()
+    next(g)
+    assert not recorded()
+    next(g, None)
+    assert recorded()
+
+
+def test_leaving_what_was_not_entered_does_nothing():
+    no_grad().__exit__(None, None, None)
+    assert recorded()
+    with no_grad():
+        assert not recorded()
+    assert recorded()
+
+
+def test_a_recording_sets_it_aside_and_puts_it_back():
+    def f(x):
+        assert recorded()
+        with no_grad():
+            inner = recorded()
+        return x * 3 if not inner else x
+
+    with no_grad(), no_grad():
+        with pytest.warns(RuntimeWarning, match="no_grad was on"):
+            assert record(f, 1.0)(2.0) == 6.0
+        assert not recorded()
+    assert recorded()
+
+
+def test_recordings_of_tasks_are_theirs():
+    async def records():
+        program = record(lambda x: x * x, 1.0, strict=True)
+        await asyncio.sleep(0)
+        return program(3.0), recorded()
+
+    async def inside():
+        with no_grad():
+            result = await records()
+        return result
+
+    assert alternating(records, inside) == [(9.0, True), (9.0, False)]
+
+
+def test_nothing_is_left_of_contexts_that_are_gone():
+    """What an operation asks first is whether any context is in it."""
+    if not hasattr(handle, "__path__"):
+        pytest.skip("the C handle keeps the count to itself")
+    from tapegrad._cffi_handle.handle import off_anywhere
+
+    async def stays():
+        with no_grad():
+            await asyncio.sleep(0)
+
+    alternating(stays, stays)
+    with no_grad():
+        assert len(off_anywhere) >= 1
+    gc.collect()
+    assert not off_anywhere
