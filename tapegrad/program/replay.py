@@ -19,6 +19,7 @@ Buffer = Union["array[float]", "array[int]", "NDArray[float64]"]
 SLICE = 1 << 22  # additions, in all lanes, that a call into C takes before Python looks for signals: 1 to 50 ms
 COMPARISONS = ("<", "<=", ">", ">=")
 GUARD = lib.tg_op_count
+QUIET = lib.TG_QUIET
 _LINE_BITS = lib.TG_WHERE_LINE
 _OPERATIONS = [ffi.string(lib.tg_ops[op].method).decode() for op in range(lib.tg_op_count)]
 _SYMBOLS = [ffi.string(lib.tg_ops[op].symbol).decode() for op in range(lib.tg_op_count)]
@@ -114,18 +115,19 @@ class Trace:
         lines, guards = [f"{p.n_in} inputs, {p.n_const} constants, {p.n_instr} instructions"], 0
         for k in range(p.n_instr):
             s = p.instr[k]
-            if s.op == GUARD:
+            op = s.op & ~QUIET
+            if op == GUARD:
                 a, b = name(s.a), name(s.b)
                 text = f"guard {guards}: {a} {COMPARISONS[s.y >> 1]} {b} is {bool(s.y & 1)}"
                 guards += 1
             else:
-                if _KINDS[s.op] == "many":
+                if _KINDS[op] == "many":
                     operands = [name(p.pool[2 * i]) for i in range(s.a, s.a + s.b)]
-                    text = f"{_OPERATIONS[s.op]}({', '.join(operands)})"
-                elif _KINDS[s.op] == "unary":
-                    text = f"{_SYMBOLS[s.op]}({name(s.a)})"
+                    text = f"{_OPERATIONS[op]}({', '.join(operands)})"
+                elif _KINDS[op] == "unary":
+                    text = f"{_SYMBOLS[op]}({name(s.a)})"
                 else:
-                    text = f"{name(s.a)} {_SYMBOLS[s.op]} {name(s.b)}"
+                    text = f"{name(s.a)} {_SYMBOLS[op]} {name(s.b)}"
                 results[s.y] = f"%{k}"
                 text = f"%{k} = {text}"
             filename, line = self.place(s.where)
