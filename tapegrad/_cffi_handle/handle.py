@@ -274,8 +274,10 @@ def grad_off() -> int:
 
 
 @alone
-def no_grad_by(step: int) -> None:
-    """Enter (1) or leave (-1) no_grad in this thread."""
+def no_grad_by(step: int) -> int:
+    """Enter (1) or leave (-1) no_grad in this thread; how deep in it the thread was."""
     global off_anywhere
-    _off.depth = getattr(_off, "depth", 0) + step
+    before = grad_off()
+    _off.depth = before + step
     off_anywhere += step
+    return before
