@@ -1,8 +1,9 @@
 /*  The sweep, recorded: adjoints as nodes of the tape, which can be used, swept, recorded and frozen like any others.
 
     What a partial is made of is read from the table: its text, once, into steps for a stack. A function of one row's
-    primal becomes that row, a formula of scalar.h what it says; `?:` becomes a choice, so both sides are recorded, and
-    the one that is not chosen passes nothing on. Numbers stay numbers as long as they meet no node.
+    primal becomes that row, a formula of formulas.def what it says; `?:` becomes a choice, so both sides are recorded,
+    and the one that is not chosen passes nothing on. Numbers stay numbers as long as they meet no node. A text that is
+    not understood becomes nan, which no test of a row takes for its slope.
 
     Nodes made here refuse nothing: where a slope is infinite the sweep gives infinity, and so do they. A product with an
     adjoint is a WEIGH, which is 0 where the adjoint is: as in the sweep, an infinite partial turns no 0 into nan.
@@ -10,8 +11,8 @@
 #include "gradient.h"
 #include "ops.h"
 
-#include <assert.h>
 #include <ctype.h>
+#include <locale.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,9 +28,10 @@ typedef struct {
 #define MOST_PARTS 2048
 #define DEEPEST 32              /* of the stack */
 
-static part parts[MOST_PARTS];
+static part parts[MOST_PARTS];      /* the first is nan: that of a text that was not understood */
 static uint16_t first_part[TG_OPS][2], part_count[TG_OPS][2];
-static uint16_t n_parts;        /* 0 until the table was read */
+static uint16_t n_parts;            /* 0 until the table was read */
+static int misread;
 
 static const struct {
     const char *name, *text;
@@ -47,6 +49,7 @@ typedef struct {
 } reader;
 
 static void expression(reader *r);
+static void whole(reader *r);
 
 static int ahead(reader *r, const char *token)
 {
@@ -59,7 +62,22 @@ static int ahead(reader *r, const char *token)
     return 1;
 }
 
-static void put(int what, int op, double k) { parts[n_parts++] = (part){(uint8_t)what, (uint8_t)op, k}; }
+static void expect(reader *r, const char *token) { misread |= !ahead(r, token); }
+
+static void put(int what, int op, double k)
+{
+    if (n_parts < MOST_PARTS)
+        parts[n_parts++] = (part){(uint8_t)what, (uint8_t)op, k};
+    else
+        misread = 1;
+}
+
+/* The place of a, b or y in stands. */
+static int place(char letter)
+{
+    misread |= letter != 'a' && letter != 'b' && letter != 'y';
+    return letter == 'a' ? 0 : letter == 'b' ? 1 : 2;
+}
 
 static int is_unary(int op)
 {
@@ -90,7 +108,7 @@ static void call(reader *r, const char *name, size_t n)
         expression(r);
         while (ahead(r, ","))
             expression(r);
-        ahead(r, ")");
+        expect(r, ")");
         put(ROW, op, 0.0);
         return;
     }
@@ -101,46 +119,60 @@ static void call(reader *r, const char *name, size_t n)
             for (; *takes != '='; takes++) {            /* its operands are a, b or y of ours */
                 while (isspace((unsigned char)*r->at))
                     r->at++;
-                inner.stands[*takes == 'a' ? 0 : *takes == 'b' ? 1 : 2] =
-                    r->stands[*r->at == 'a' ? 0 : *r->at == 'b' ? 1 : 2];
-                r->at++;
-                ahead(r, ",");
+                inner.stands[place(*takes)] = r->stands[place(*r->at)];
+                r->at += *r->at != 0;
+                if (takes[1] != '=')
+                    expect(r, ",");
             }
-            ahead(r, ")");
-            expression(&inner);
+            expect(r, ")");
+            whole(&inner);
             return;
         }
-    assert(!"a partial names a function that is neither a row nor a formula");
+    misread = 1;
+}
+
+/* Digits with a point, which strtod takes as the locale writes it. */
+static double digits(reader *r)
+{
+    const char *point = localeconv()->decimal_point;
+    char text[64];
+    size_t n = 0;
+    for (; isdigit((unsigned char)*r->at) || *r->at == '.'; r->at++) {
+        size_t more = *r->at == '.' ? strlen(point) : 1;
+        if (n + more >= sizeof text) {
+            misread = 1;
+            return 0.0;
+        }
+        memcpy(text + n, *r->at == '.' ? point : r->at, more);
+        n += more;
+    }
+    text[n] = 0;
+    return strtod(text, NULL);
 }
 
 static void primary(reader *r)
 {
     const char *start;
-    char *end;
     size_t n = 0;
     if (ahead(r, "(")) {
         expression(r);
-        ahead(r, ")");
+        expect(r, ")");
         return;
     }
     start = r->at;
     if (isdigit((unsigned char)*start)) {
-        put(NUMBER, 0, strtod(start, &end));
-        r->at = end;
+        put(NUMBER, 0, digits(r));
         return;
     }
     while (isalnum((unsigned char)start[n]) || start[n] == '_')
         n++;
     r->at += n;
-    if (n == 1) {
-        put(OPERAND, r->stands[*start == 'a' ? 0 : *start == 'b' ? 1 : 2], 0.0);
-        return;
-    }
-    if (ahead(r, "(")) {
+    if (n == 1)
+        put(OPERAND, r->stands[place(*start)], 0.0);
+    else if (ahead(r, "("))
         call(r, start, n);
-        return;
-    }
-    assert(!"a partial names something unknown");
+    else
+        misread = 1;
 }
 
 static void negated(reader *r)
@@ -211,22 +243,45 @@ static void expression(reader *r)
     either(r);
     if (ahead(r, "?")) {
         expression(r);
-        ahead(r, ":");
+        expect(r, ":");
         expression(r);
         put(CHOICE, 0, 0.0);
     }
 }
 
+static void whole(reader *r)
+{
+    expression(r);
+    misread |= *r->at != 0;
+}
+
+/* Whether steps leave one result, and the stack holds what they need on the way. */
+static int fit(const part *p, const part *end)
+{
+    int n = 0;
+    for (; p < end; p++) {
+        n += p->what == CHOICE ? -2 : p->what == ROW ? -!is_unary(p->op) : 1;
+        if (n < 1 || n > DEEPEST)
+            return 0;
+    }
+    return n == 1;
+}
+
 static void read_table(void)
 {
+    put(NUMBER, 0, NAN);
     for (int op = TG_NODE + 1; op < TG_OPS; op++)
         for (int k = 0; k < 2 && op != TG_WHERE; k++) {
             reader r = {k ? tg_ops[op].db : tg_ops[op].da, {0, 1, 2}};
-            first_part[op][k] = n_parts;
-            if (*r.at)
-                expression(&r);
-            part_count[op][k] = n_parts - first_part[op][k];
-            assert(n_parts < MOST_PARTS - 256);
+            const uint16_t first = n_parts;
+            misread = 0;
+            if (!*r.at)
+                continue;
+            whole(&r);
+            if (misread || !fit(parts + first, parts + n_parts))
+                n_parts = first;
+            first_part[op][k] = n_parts > first ? first : 0;
+            part_count[op][k] = n_parts > first ? n_parts - first : 1;
         }
 }
 

@@ -5,6 +5,7 @@ recorded, and the results are Values: so derivatives compose, to any order."""
 from __future__ import annotations
 
 import functools
+import operator
 import types
 from abc import ABC, abstractmethod
 from array import array
@@ -66,8 +67,9 @@ class _Run:
         parts = iter(self.made)
         for k, form in zip(at, self.forms):
             given[k] = form.build(parts, objects)
-        self.nested = any(isinstance(x, Value) for x in elements)
-        self._take(*_called(fun, given, kwargs), has_aux)
+        result, within, off = _called(fun, given, kwargs)
+        self.nested = not off and any(isinstance(x, Value) for x in elements)
+        self._take(result, within, has_aux)
 
     @classmethod
     def of_plain(cls, made: list[Value], form: Form, result: Any, within: bool, has_aux: bool) -> _Run:
@@ -137,13 +139,19 @@ class _Run:
         return [out.build(iter([row[k] for row in shaped]), stack) for k in range(len(self.forms))]
 
 
-def _called(fun: Function, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, bool]:
-    """What f returns, Values answering as numbers; and whether they did before."""
+def _called(fun: Function, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, bool, int]:
+    """What f returns, Values answering as numbers; whether another function of functions, or a recording, is under way
+    that is to see the derivative; and how deep in no_grad the caller is, which is none of f's business."""
+    off = handle.no_grad_by(0)
+    if off:
+        handle.no_grad_by(-off)
     within = handle.as_numbers_by(1)
     try:
-        return fun(*args, **kwargs), within
+        return fun(*args, **kwargs), within and not off, off
     finally:
         handle.as_numbers_by(-1)
+        if off:
+            handle.no_grad_by(off)
 
 
 def _doubles(x: Any) -> Any:
@@ -167,10 +175,12 @@ def _stacked(items: list[Any], shape: tuple[int, ...]) -> Any:
 
 def _positions(argnums: Argnums, n: int) -> list[int]:
     """The arguments to differentiate by, of n."""
-    named = argnums if isinstance(argnums, (tuple, list)) else (argnums,)
-    for k in named:
-        if not isinstance(k, int):
+    named = []
+    for k in argnums if isinstance(argnums, (tuple, list)) else (argnums,):
+        if not hasattr(k, "__index__"):
             raise TypeError(f"argnums must be an integer or a tuple of them, not {k!r}")
+        named.append(operator.index(k))
+    for k in named:
         if not -n <= k < n:
             raise TypeError(f"argnums {k}: f was called with {n} positional arguments")
     return [k % n for k in named]
@@ -224,8 +234,8 @@ class _ValueAndGrad(_Derivative):
             made = handle.plain_leaves(x if type(x) is list else _doubles(x))
             if made is not None:
                 given = made[:] if type(x) is list else objects(made, x.shape)
-                result, within = _called(self._fun, (*args[:k], given, *args[k + 1 :]), kwargs)
-                if type(result) is Value and not within:
+                result, within, _ = _called(self._fun, (*args[:k], given, *args[k + 1 :]), kwargs)
+                if type(result) is Value and not within and not self._has_aux:
                     found = handle.adjoints((result,), None, made)
                     return result, found if type(x) is list else numbers(found, x.shape), None
                 run = _Run.of_plain(made, form_of(x, "it"), result, within, self._has_aux)
@@ -284,7 +294,7 @@ def _like(x: Any, form: Form, what: str) -> list[Any]:
     """The elements of a nest that has to have a form, Values or numbers."""
     came = form_of(x, what)
     if any(isinstance(item, Value) for item in came.elements(x)):
-        if came.size != form.size:
+        if came != form and (came.shape != form.shape or form.shape is None):
             raise ValueError(f"{what} is {came}, not {form}")
         return came.elements(x)
     flat = array("d")
@@ -305,7 +315,7 @@ def grad(fun: Function, argnums: Argnums = 0, has_aux: bool = False) -> Callable
         A function of numbers, lists, tuples and arrays, nested, or of Values. It gives a gradient shaped like the
         argument, a tuple of those for a tuple of argnums; with has_aux a pair of it and what fun returned besides.
         Where it gets Values, or is called within another function of functions or a recording on whose Values fun's
-        result depends, the gradient is of Values.
+        result depends, the gradient is of Values; in `no_grad` it is of numbers, for what is around.
     """
     return _Grad(fun, argnums, has_aux)
 
@@ -374,6 +384,6 @@ def jvp(fun: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple
     along = [t for k, (x, form) in enumerate(zip(tangents, run.forms)) for t in _like(x, form, f"tangent {k}")]
     run.nested = run.nested or any(isinstance(t, Value) for t in along)
     if run.out is NUMBER and not run.nested:  # also where a rule of f's own is on the way
-        return run.value(), sum(g * t for g, t in zip(run.sweep(run.outputs), along))
+        return run.value(), sum((g * t for g, t in zip(run.sweep(run.outputs), along) if t), 0.0)
     u = handle.leaves([0.0] * len(run.outputs))
     return run.value(), run.shaped(run.out, run.sweep(run.recorded_sweep(run.outputs, u), along, u))

@@ -35,7 +35,8 @@ else:
 __all__ = ["WITHIN", "Value", "affine", "dot", "handle", "leaves", "softmax", "sum"]
 
 # The functions of these files stand for operations: the line that calls them is what a recording wants to know.
-WITHIN = tuple(os.path.join(os.path.dirname(__file__), name) for name in ("losses.py", "_cffi_handle" + os.sep))
+_FILES = ("losses.py", "derivatives.py", "linalg.py", "program" + os.sep, "_cffi_handle" + os.sep)
+WITHIN = tuple(os.path.join(os.path.dirname(__file__), name) for name in _FILES)
 
 
 def _repr(self: Value) -> str:

@@ -117,6 +117,19 @@ def test_a_row_treats_what_is_not_finite_as_the_interpreter_does(name):
     same_for(*both, *((a, b) for a in SPECIAL for b in SPECIAL))
 
 
+@pytest.mark.parametrize("name", [*(name for name, _ in ROWS), "logsumexp", "hinge", "mse"])
+def test_the_derivative_of_a_row_has_the_interpreters_bits(name):
+    """A recorded sweep has rows that f does not: comparisons, choices, products with adjoints, what refuses nothing."""
+    if name in dict(ROWS):
+        f = lambda a, b: apply(name, *(a, b)[: dict(ROWS)[name]]) * b  # noqa: E731: as the others
+    elif name == "logsumexp":
+        f = lambda a, b: tapegrad.logsumexp([a, b]) * b  # noqa: E731
+    else:
+        f = lambda a, b: getattr(tapegrad, name)([a, b], [b, 0.5]) * b  # noqa: E731
+    both = twins(tapegrad.grad(f, argnums=(0, 1)), 0.3, 0.7, on_error="nan")
+    same_for(*both, (0.3, 0.7), (0.9, -0.2), (0.5, 0.5), *((a, b) for a in SPECIAL for b in SPECIAL[::2]))
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 40, 300])
 def test_rows_of_many_operands_unrolled_and_as_loops(n):
     """Operands that are made before, inputs, constants, and the same twice."""

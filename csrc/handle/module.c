@@ -11,11 +11,11 @@ int tg_make_c_handle(void);
 
 static PyObject *module_no_grad(PyObject *module, PyObject *step)
 {
-    int by = (int)PyLong_AsLong(step);
+    const int by = (int)PyLong_AsLong(step), before = tg_grad_off();
     (void)module;
     if (PyErr_Occurred() || tg_grad_off_by(by))
         return NULL;
-    Py_RETURN_NONE;
+    return PyLong_FromLong(before);
 }
 
 static PyObject *module_size(PyObject *module, PyObject *unused)
@@ -67,7 +67,8 @@ static PyObject *module_stats(PyObject *module, PyObject *unused)
 }
 
 static PyMethodDef tape_functions[] = {
-    {"no_grad_by", module_no_grad, METH_O, "Enter (1) or leave (-1) no_grad in this context."},
+    {"no_grad_by", module_no_grad, METH_O,
+     "Enter (1) or leave (-1) no_grad in this context; how deep it was in it before."},
     {"size", module_size, METH_NOARGS, NULL},
     {"nbytes", module_bytes, METH_NOARGS, NULL},
     {"collect", module_collect, METH_NOARGS, NULL},

@@ -295,7 +295,8 @@ def grad_off() -> int:
     return 0 if depth is None else depth.deep
 
 
-def no_grad_by(step: int) -> None:
-    """Enter (1) or leave (-1) no_grad in this context."""
-    deep = grad_off() + step
-    _off.set(_Depth(deep) if deep > 0 else None)
+def no_grad_by(step: int) -> int:
+    """Enter (1) or leave (-1) no_grad in this context; how deep it was in it before."""
+    before = grad_off()
+    _off.set(_Depth(before + step) if before + step > 0 else None)
+    return before

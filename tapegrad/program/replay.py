@@ -21,12 +21,12 @@ COMPARISONS = ("<", "<=", ">", ">=", "==", "!=")
 REFUSES = lib.TG_REFUSES
 REFUSALS = (ValueError, ZeroDivisionError, OverflowError)
 GUARD = lib.tg_op_count
+QUIET = lib.TG_QUIET
 _LINE_BITS = lib.TG_WHERE_LINE
 _OPERATIONS = [ffi.string(lib.tg_ops[op].method).decode() for op in range(lib.tg_op_count)]
 _SYMBOLS = [ffi.string(lib.tg_ops[op].symbol).decode() for op in range(lib.tg_op_count)]
 _KINDS = [ffi.string(lib.tg_ops[op].kind).decode() for op in range(lib.tg_op_count)]
 CAN_REFUSE = [ffi.string(lib.tg_ops[op].refusal) != b"NEVER" for op in range(lib.tg_op_count)]
-QUIET = lib.TG_QUIET
 
 
 def _asked(how: int, a: str, b: str) -> str:

@@ -60,6 +60,7 @@ static inline int wide_any(wide_mask m)
 #define mask long long
 #define ANY(m) ((m) != 0)
 #define WEIGHED(g, partial) ((g) == 0.0 ? 0.0 : (g) * (partial))
+#define CHOSEN(c, a, b) ((c) != 0.0 ? (a) : (b))
 #include __FILE__
 #undef LANES
 #undef STEP
@@ -68,6 +69,7 @@ static inline int wide_any(wide_mask m)
 #undef mask
 #undef ANY
 #undef WEIGHED
+#undef CHOSEN
 #define LANES %(lanes)d
 #define STEP SIDE
 #define NAME(x) wide_##x
@@ -75,6 +77,7 @@ static inline int wide_any(wide_mask m)
 #define mask wide_mask
 #define ANY(m) wide_any(m)
 #define WEIGHED(g, partial) ((vec)((mask)((g) * (partial)) & (mask)((g) != 0.0)))
+#define CHOSEN(c, a, b) ((vec)(((mask)(a) & (mask)((c) != 0.0)) | ((mask)(b) & ~(mask)((c) != 0.0))))
 #include __FILE__
 #else
 """
@@ -184,7 +187,7 @@ class _Writer:
 
     def expression(self, name: str, text: str, operands: dict[str, str]) -> str:
         """A text of the table with a, b and y put in, by way of a helper where it is more than arithmetic."""
-        if not re.search(r"\w\(|\?", text):
+        if not re.search(r"\w\(|[?<>=]", text):
             filled = _OPERAND.sub(lambda m: operands[m[0]], text)
             return filled if filled in operands.values() else f"({filled})"
         names = sorted(set(_OPERAND.findall(text)))
@@ -241,6 +244,8 @@ class _Writer:
             ):
                 yield from [self._loop(kept, 1, text % "V(*i)")] if s.as_loop else (text % x for x in names)
             yield f"vec {y} = {top} + {self.expression('LOG', 'log(a)', {'a': total})};"
+        elif s.row.name == "WHERE":
+            yield f"vec {y} = CHOSEN({', '.join(names)});"
         elif s.row.name == "DOT":
             n = len(kept) - len(kept) % 2
             yield f"vec {y} = {names[-1] if n < len(kept) else '{0}'};"
@@ -261,6 +266,10 @@ class _Writer:
             for x, w in zip(s.operands[: len(s.operands) - 1 : 2], s.operands[1::2]):
                 yield x[1], "%g * V(%s)", w[0]
                 yield w[1], "%g * V(%s)", x[0]
+        elif s.row.name == "WHERE":
+            (chooser, _), (_, a), (_, b) = s.operands
+            yield a, "CHOSEN(V(%s), %g, (vec){0})", chooser
+            yield b, "CHOSEN(V(%s), (vec){0}, %g)", chooser
         elif s.row.kind == "many":
             text = s.row.partials[0]
             partial = self.expression(f"{s.row.name}_da", text, {"a": "V(%s)", "y": f"V({s.y})"})
@@ -270,7 +279,7 @@ class _Writer:
             values = {"a": f"V({s.operands[0][0]})", "b": f"V({s.operands[-1][0]})", "y": f"V({s.y})"}
             for which, text, (_, live) in zip("ab", s.row.partials, s.operands):
                 partial = self.expression(f"{s.row.name}_d{which}", text, values)
-                finite = text in _PLAIN or s.row.name in _SMOOTH
+                finite = (text in _PLAIN and s.row.name != "WEIGH") or s.row.name in _SMOOTH
                 yield live, "%g" if text == "1.0" else f"%g * {partial}" if finite else f"WEIGHED(%g, {partial})", 0
 
     def reverse(self, k: int) -> Iterator[str]:
