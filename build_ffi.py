@@ -24,7 +24,10 @@ C_HANDLE = platform.python_implementation() == "CPython" and not sysconfig.get_c
 
 HANDLES = ("c", "cffi") if C_HANDLE else ("cffi",)
 
-CORE = ["csrc/tape.c", "csrc/ops.c", "csrc/sweep.c", "csrc/optim.c", "csrc/freeze.c", "csrc/program.c", "csrc/replay.c"]
+CORE = [
+    "csrc/tape.c", "csrc/ops.c", "csrc/sweep.c", "csrc/optim.c", "csrc/copy.c", "csrc/freeze.c", "csrc/program.c",
+    "csrc/replay.c",
+]  # fmt: skip
 HANDLE = sorted(f"csrc/handle/{path.name}" for path in (CSRC / "handle").glob("*.c"))
 SOURCES = CORE + (HANDLE if C_HANDLE else [])
 DEPENDS = ["csrc/ops.def", *sorted(path.relative_to(ROOT).as_posix() for path in CSRC.rglob("*.h"))]

@@ -15,7 +15,7 @@ from tapegrad._core import lib
 import tapegrad
 
 ROOT = pathlib.Path(tapegrad.__file__).parent.parent
-ORDER = "handle operands recording held operations attributes value many bulk".split()
+ORDER = "handle operands recording held operations attributes value many bulk copies".split()
 MEMBERS = ["data", "grad", "operands", "_op", "_prev", "_backward", "_push_grad", "backward"]
 MEMBERS += [name for name in UNARY if hasattr(math, name) or name in ("relu", "sigmoid", "softplus")]
 

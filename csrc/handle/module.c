@@ -1,5 +1,6 @@
 /*  The module tapegrad._c_handle: the type, the functions beside it, and the tape as a whole.  */
 #include "bulk.h"
+#include "copies.h"
 #include "held.h"
 #include "many.h"
 #include "recording.h"
@@ -77,7 +78,8 @@ static PyMethodDef tape_functions[] = {
 
 static int fill_module(void)
 {
-    PyMethodDef *functions[] = {tg_many_functions, tg_bulk_functions, tg_recording_functions, tape_functions};
+    PyMethodDef *functions[] = {tg_many_functions, tg_bulk_functions, tg_copies_functions, tg_recording_functions,
+                                tape_functions};
     PyObject *refusals = PyImport_ImportModule("tapegrad._refusals"), *module;
     if (!refusals)
         return -1;
