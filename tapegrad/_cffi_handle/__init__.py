@@ -12,6 +12,6 @@ from .value import Value
 
 __all__ = [
     "Value", "adam", "affine", "begin_recording", "clear_grads", "collect", "copies", "data", "dot", "end_recording",
-    "freeze", "grads", "history", "leaves", "many", "nbytes", "no_grad_by", "reset", "set_data", "sgd", "size", "softmax", "stats", "sum",
-    "zero_grad",
+    "freeze", "grads", "history", "leaves", "many", "nbytes", "no_grad_by", "reset", "set_data", "sgd", "size",
+    "softmax", "stats", "sum", "zero_grad",
 ]  # fmt: skip

@@ -43,7 +43,7 @@ def history(value: Handle, memo: dict[int, Any]) -> list[Handle]:
 
 def _twin(v: Handle) -> Handle:
     """A handle without a node, of the class of v and with its attributes."""
-    if v._rule is not None and v.operands:  # type: ignore[attr-defined]  # v is a Value
+    if v._rule is not None and v.operands:
         raise TypeError(
             "a Value whose _backward was set cannot be copied: its rule is about the operands that it was written for; "
             "use v.data"
@@ -70,7 +70,7 @@ def _copy_nodes(values: tuple[Handle, ...], copies: list[Handle]) -> None:
             own(w, i)
             _set(w, "_holds", v._holds)
             if special:
-                _set(w, "_holds", joined(w.operands))  # type: ignore[attr-defined]
+                _set(w, "_holds", joined(w.operands))
 
 
 def copies(values: Iterable[Handle], known: Iterable[Handle | None]) -> tuple[list[Handle], list[Handle]]:
