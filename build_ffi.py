@@ -24,7 +24,7 @@ C_HANDLE = platform.python_implementation() == "CPython" and not sysconfig.get_c
 
 HANDLES = ("c", "cffi") if C_HANDLE else ("cffi",)
 
-CORE = [f"csrc/{name}.c" for name in "tape ops sweep gradient optim freeze program lay_out replay".split()]
+CORE = [f"csrc/{name}.c" for name in "tape ops sweep gradient optim copy freeze program lay_out replay".split()]
 HANDLE = sorted(f"csrc/handle/{path.name}" for path in (CSRC / "handle").glob("*.c"))
 SOURCES = CORE + (HANDLE if C_HANDLE else [])
 DEPENDS = sorted(p.relative_to(ROOT).as_posix() for kind in ("*.def", "*.h") for p in CSRC.rglob(kind))

@@ -165,8 +165,7 @@ void tg_set_reclaim_point(tg_tape *t)
     set_room(t);
 }
 
-/* The recorded operands, passive ones included: where they are, and how many. pair is room for two. */
-static uint32_t *recorded(const tg_tape *t, uint32_t id, uint32_t *pair, uint32_t *n)
+uint32_t *tg_recorded(const tg_tape *t, uint32_t id, uint32_t *pair, uint32_t *n)
 {
     switch (t->op[id] & TG_OPCODE) {
     case TG_LEAF: *n = 0; return pair;
@@ -184,7 +183,7 @@ uint32_t tg_operands(const tg_tape *t, uint32_t id, uint32_t *out, uint32_t n)
     const uint32_t *ids;
     if (id >= t->len)
         return 0;
-    ids = recorded(t, id, pair, &count);
+    ids = tg_recorded(t, id, pair, &count);
     if (tg_is_passive(t->op[id] & TG_OPCODE))
         count = 1;
     for (uint32_t k = 0; k < count && k < n; k++)
@@ -292,7 +291,7 @@ void tg_mark_operands(tg_tape *t, uint32_t (*seen)(void *, uint32_t), void *cont
                 if (top > i && top >= end)
                     end = top + 1;
             }
-            ids = recorded(t, i, pair, &n);
+            ids = tg_recorded(t, i, pair, &n);
             while (n-- > 0)
                 t->op[ids[n]] |= TG_MARK;
         }

@@ -148,6 +148,11 @@ void tg_adam(tg_tape *t, const uint32_t *ids, uint32_t n, const tg_adam_settings
 void tg_rmsprop(tg_tape *t, const uint32_t *ids, uint32_t n, const tg_rmsprop_settings *r, double *square, double *mean,
                 double *buffer);
 
+/* Copy nodes, ascending, with their data and grads, at the end of the tape: into[k] becomes the id of the copy of ids[k],
+   unless it is that of a node to be taken for the copy, and TG_NONE otherwise. Operands outside of ids are shared; a
+   rule is not copied. */
+int tg_copy(tg_tape *t, const uint32_t *ids, uint32_t *into, uint32_t n);
+
 /* For tests: the n-th next allocation fails, once; 0: none does. */
 void tg_fail_allocation(uint64_t n);
 /* cdef: end */
@@ -213,6 +218,9 @@ static inline uint32_t *tg_push_many(tg_tape *t, int op, uint32_t n)
     t->last_many = tg_push(t, op, start, n, 0.0);
     return t->pool + start;
 }
+
+/* The recorded operands, passive ones included: where they are, and how many. pair is room for two. */
+uint32_t *tg_recorded(const tg_tape *t, uint32_t id, uint32_t *pair, uint32_t *n);
 
 /* realloc and calloc, unless tg_fail_allocation said otherwise. Freed with free. */
 void *tg_realloc(void *old, size_t bytes);

@@ -63,7 +63,7 @@ class _Run:
         self.forms = [form_of(args[k], f"argument {k}") for k in at]
         for k, form in zip(at, self.forms):
             elements += form.elements(args[k])
-        self.made = handle.copies(elements)
+        self.made = handle.fresh(elements)
         parts = iter(self.made)
         for k, form in zip(at, self.forms):
             given[k] = form.build(parts, objects)

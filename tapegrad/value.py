@@ -1,6 +1,7 @@
 """`Value`: picks the handle, and attaches what needs no speed."""
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -62,14 +63,40 @@ def _leaf(kind: type[Value], data: float, grad: float) -> Value:
     return v
 
 
+def _copied(self: Value) -> Value:
+    (made,), _ = handle.copies([self], [None])
+    return made
+
+
+def _deep_copied(self: Value, memo: dict[int, Any]) -> Value:
+    """A copy of its history, too; what memo has of that already is shared, and it gets the rest."""
+    nodes = handle.history(self, memo)
+    made, attributed = handle.copies(nodes, [memo.get(id(v)) for v in nodes])
+    memo.update(zip(map(id, nodes), made))
+    memo.setdefault(id(memo), []).extend(nodes)  # as `copy` keeps alive what memo knows by id
+    for v in attributed:
+        state = vars(v)
+        for name, x in list(state.items()):
+            state[name] = copy.deepcopy(x, memo)
+    return made[-1]
+
+
+def _restore(self: Value, state: dict[str, Any]) -> None:
+    for name, x in state.items():
+        Value.__setattr__(self, name, x)
+
+
 def _reduce(self: Value, protocol: Any = 2) -> tuple[Any, ...]:
+    if self.operands:
+        raise TypeError("a Value with a history cannot be pickled: pickle v.data, or Value(v.data), a leaf")
     state = {name: x for name, x in vars(self).items() if name not in ("_op", "_backward")}
     return _leaf, (type(self), self.data, self.grad), state or None
 
 
 def _attach() -> None:
     attached = {
-        "__repr__": _repr, "__format__": _format, "__reduce_ex__": _reduce,
+        "__repr__": _repr, "__format__": _format, "__copy__": _copied, "__deepcopy__": _deep_copied,
+        "__reduce_ex__": _reduce, "__setstate__": _restore,
         "__float__": _refuse("float"), "__int__": _refuse("int"),
     }  # fmt: skip
     for name, method in attached.items():

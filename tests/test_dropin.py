@@ -356,7 +356,7 @@ def clone(request):
 
 
 def test_a_copy_is_a_new_leaf_with_data_grad_and_label(clone):
-    v = Value(2.0) * 3
+    v = Value(6.0)
     v.label, v.grad = "v", 5.0
     w = clone(v)
     assert w is not v and type(w) is Value
@@ -378,19 +378,141 @@ def test_shared_stays_shared_within_a_copy(clone):
     assert (a is v) is (clone is copy.copy)
 
 
-def test_a_copy_does_not_follow_its_history(clone, sized):
-    """A deep graph copies as the one leaf it becomes."""
-    x, depth = Value(1.0), sized(20_000, 100_000)
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_value_with_a_history_is_not_pickled(protocol):
+    v = Value(2.0) * 3
+    for what in (v, [v], {"v": v}):
+        with pytest.raises(TypeError, match=r"history .* v\.data"):
+            pickle.dumps(what, protocol)
+    v.operands[0].label = "leaf"
+    assert pickle.loads(pickle.dumps(v.operands[0], protocol)).label == "leaf"
+
+
+def test_a_copy_shares_its_operands():
+    x = Value(2.0)
+    v = x * x
+    v.label, v.grad, v.seen = "v", 5.0, [1]
+    w = copy.copy(v)
+    assert w is not v and (w.data, w.grad, w.label, w._op, w._prev) == (4.0, 5.0, "v", "*", {x})
+    assert w.seen is v.seen
+    w.label = "w"
+    w.backward()
+    assert (v.label, x.grad, v.grad) == ("v", 4.0, 5.0)
+
+
+def test_a_deep_copy_has_a_history_of_its_own():
+    x = Value(3.0, label="x")
+    y = (x * x + 1) ** 2
+    y.backward()
+    z = copy.deepcopy(y)
+    (squared, _) = z.operands[0].operands
+    copied = squared.operands[0]
+    assert copied is not x and squared.operands == (copied, copied)
+    assert (z.data, z._op, z.grad, copied.label, copied.grad) == (100.0, "**2", 1.0, "x", x.grad)
+    z.backward()
+    assert (x.grad, copied.grad) == (120.0, 240.0)
+    copied.data = 7.0
+    assert x.data == 3.0
+
+
+@pytest.mark.parametrize("first", [0, 1, 2])
+def test_a_deep_copy_of_several_shares_what_they_share(first):
+    """Whichever comes first, and the part that no handle names."""
+    a = Value(2.0)
+    values = [a, (a * 3).exp(), (a * 5).log()]
+    shared = a.tanh()
+    values += [shared + 1, shared * 2]
+    del shared
+    order = values[first:] + values[:first]
+    copies = copy.deepcopy(order)
+    b, exp, log, more, twice = copies[-first:] + copies[:-first] if first else copies
+    assert exp.operands[0].operands[0] is b and log.operands[0].operands[0] is b
+    assert more.operands[0] is twice.operands[0] and more.operands[0].operands == (b,)
+    assert len({*map(id, copies)} | {*map(id, values)}) == 10
+
+
+def test_a_deep_copy_keeps_operations_of_many_operands():
+    x = tapegrad.leaves([1.0, 2.0, 3.0])
+    y, by_hand = tapegrad.dot(x, x, 1.0) + tapegrad.logsumexp(x), Value(5.0, x, "made")
+    u, v, w = copy.deepcopy([x, y, by_hand])
+    assert (v.data, [p._op for p in v.operands]) == (y.data, [p._op for p in y.operands])
+    assert w._prev == set(u) and (w.data, w._op) == (5.0, "made")
+    v.backward()
+    y.backward()
+    assert tapegrad.grads(u) == tapegrad.grads(x) != [0.0] * 3
+
+
+def test_a_deep_copy_of_attributes_stays_within_the_copy():
+    x = Value(2.0)
+    y = x * 2
+    x.made, y.made = [y], {"from": x}
+    z = copy.deepcopy(y)
+    assert z.made["from"] is z.operands[0] is not x and z.made["from"].made == [z]
+
+
+def test_the_attributes_of_a_copy_stay_with_its_node():
+    x = Value(2.0, label="x")
+    for clone in (copy.copy, copy.deepcopy, lambda v: pickle.loads(pickle.dumps(v))):
+        y = clone(x) * 2
+        z = copy.deepcopy(y) + 1
+        del y
+        assert [v.label for v in z.operands[0].operands] == ["x", ""]
+
+
+def test_a_deep_copy_is_as_deep_as_it_has_to_be(sized):
+    x, depth = Value(1.0), sized(20_000, 1_000_000)
+    y = x
     for _ in range(depth):
-        x = x + 1
-    assert clone(x).data == depth + 1.0
+        y = y + x
+    z = copy.deepcopy(y)
+    z.backward()
+    assert (z.data, x.grad) == (depth + 1.0, 0.0)
+    del z
+    assert copy.deepcopy([x, y])[1].data == depth + 1.0
 
 
 def test_a_list_of_the_nodes_of_a_deep_graph_copies(sized):
     nodes, depth = [Value(1.0)], sized(20_000, 100_000)
     for _ in range(depth):
         nodes.append(nodes[-1] * 1.0)
-    assert len(copy.deepcopy(nodes)) == len(pickle.loads(pickle.dumps(nodes))) == depth + 1
+    copies = copy.deepcopy(nodes)
+    copies[-1].backward()
+    assert len(copies) == depth + 1 and (copies[0].grad, nodes[0].grad) == (1.0, 0.0)
+
+
+def test_a_rule_is_not_copied():
+    """It closes over the Values that it was written for, and would push to them."""
+    x = Value(2.0)
+    y = Value(4.0, (x,), "square")
+
+    def push():
+        x.grad += 2 * x.data * y.grad
+
+    y._backward = push
+    for clone in (copy.copy, copy.deepcopy, lambda v: copy.deepcopy(v + 1), pickle.dumps):
+        with pytest.raises(TypeError, match=r"v\.data"):
+            clone(y)
+    x._backward = push  # a leaf has nowhere to push to
+    z = copy.deepcopy(x)
+    z.backward()
+    assert (z.grad, x.grad) == (1.0, 0.0)
+
+
+def test_a_copy_of_a_subclass_is_of_it():
+    v = Named(2.0, "v")
+    w = v * 3
+    w = copy.deepcopy(w)
+    (u, _) = w.operands
+    assert type(u) is Named and u is not v and (u.name, u.doubled().data) == ("v", 4.0)
+    assert type(copy.copy(v)) is type(pickle.loads(pickle.dumps(v))) is Named
+
+
+def test_what_memo_knows_already_is_taken():
+    x, other = Value(2.0), Value(5.0)
+    y = x * 3
+    assert copy.deepcopy(y, {id(x): other}).operands[0] is other
+    with pytest.raises(TypeError, match="Values"):
+        copy.deepcopy(y, {id(x): "no Value"})
 
 
 def test_a_pickle_goes_to_another_process(script):

@@ -15,7 +15,7 @@ from tapegrad._core import lib
 import tapegrad
 
 ROOT = pathlib.Path(tapegrad.__file__).parent.parent
-ORDER = "handle operands recording held operations attributes value many bulk gradients layout".split()
+ORDER = "handle operands recording held operations attributes value many bulk gradients layout copies".split()
 MEMBERS = ["data", "grad", "operands", "_op", "_prev", "_backward", "_push_grad", "backward"]
 MEMBERS += [name for name in UNARY if hasattr(math, name) or name in ("relu", "sigmoid", "softplus")]
 
@@ -42,7 +42,7 @@ def test_both_handles_offer_the_same_names(both):
     assert second - first <= set(ORDER)  # its files
 
 
-FUNCTIONS = ["dot", "sum", "affine", "softmax", "leaves", "zero_grad", "adjoints", "record_sweep", "copies"]
+FUNCTIONS = ["dot", "sum", "affine", "softmax", "leaves", "zero_grad", "adjoints", "record_sweep", "fresh"]
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -145,7 +145,7 @@ static PyObject *module_primals(PyObject *module, PyObject *values)
 }
 
 /* Leaves of numbers, and of Values nodes of their own with the same data, that pass everything on. */
-static PyObject *module_copies(PyObject *module, PyObject *iterable)
+static PyObject *module_fresh(PyObject *module, PyObject *iterable)
 {
     operand_list list = {0};
     PyObject *copies = NULL;
@@ -175,8 +175,8 @@ PyMethodDef tg_gradient_functions[] = {
      "record_sweep($module, roots, seeds, xs, /)\n--\n\nAs `adjoints`, but recorded: a list of Values."},
     {"depends_on_older", FUNCTION(depends_on_older),
      "depends_on_older($module, roots, xs, /)\n--\n\nWhether a root depends on what is older than all xs."},
-    {"copies", module_copies, METH_O,
-     "copies($module, items, /)\n--\n\n"
+    {"fresh", module_fresh, METH_O,
+     "fresh($module, items, /)\n--\n\n"
      "Leaves of numbers, and of Values nodes of their own with the same data, which pass everything on."},
     {"primals", module_primals, METH_O,
      "primals($module, values, /)\n--\n\nTheir data; a recording is not told."},

@@ -10,6 +10,7 @@
         attributes  data, grad, _op, operands, _backward; the sweep from a Value
         value       construction; the type
         many, bulk, gradients, layout   the functions beside the type
+        copies      copies of Values, and of their history
         module      makes the module tapegrad._c_handle
 
     The GIL is the tape's lock: nothing here releases it, but for rules. Whatever runs Python code (reading a number, an

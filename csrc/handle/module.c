@@ -1,5 +1,6 @@
 /*  The module tapegrad._c_handle: the type, the functions beside it, and the tape as a whole.  */
 #include "bulk.h"
+#include "copies.h"
 #include "gradients.h"
 #include "held.h"
 #include "layout.h"
@@ -80,7 +81,8 @@ static PyMethodDef tape_functions[] = {
 
 static int fill_module(void)
 {
-    PyMethodDef *functions[] = {tg_many_functions, tg_bulk_functions, tg_gradient_functions, tg_layout_functions, tg_recording_functions, tape_functions};
+    PyMethodDef *functions[] = {tg_many_functions, tg_bulk_functions, tg_gradient_functions, tg_layout_functions,
+                                tg_copies_functions, tg_recording_functions, tape_functions};
     PyObject *refusals = PyImport_ImportModule("tapegrad._refusals"), *module;
     if (!refusals)
         return -1;

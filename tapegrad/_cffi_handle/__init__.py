@@ -1,9 +1,10 @@
 """The portable handle: `Value` as a Python class, every operation a cffi call. It is the fast one on PyPy.
 
 Its files have the names of those of csrc/handle/, and stand on each other in the same order: handle, operands,
-recording, held, operations, attributes, value, many, bulk, gradients, layout."""
+recording, held, operations, attributes, value, many, bulk, gradients, layout, copies."""
 from .bulk import adam, data, grads, leaves, plain_leaves, rmsprop, set_data, set_grads, sgd, zero_grad
-from .gradients import adjoints, copies, depends_on_older, primals, record_sweep
+from .copies import copies, history
+from .gradients import adjoints, depends_on_older, fresh, primals, record_sweep
 from .handle import no_grad_by
 from .held import clear_grads, collect, nbytes, reset, size, stats
 from .layout import lay_out
@@ -13,7 +14,8 @@ from .value import Value
 
 __all__ = [
     "Value", "adam", "adjoints", "affine", "as_numbers_by", "begin_recording", "clear_grads", "collect", "copies",
-    "data", "depends_on_older", "dot", "end_recording", "freeze", "grads", "lay_out", "leaves", "many", "nbytes",
-    "no_grad_by", "plain_leaves", "primals", "record_sweep", "reset", "rmsprop", "set_data", "set_grads", "sgd", "size",
+    "data", "depends_on_older", "dot", "end_recording", "freeze", "fresh", "grads", "history", "lay_out", "leaves",
+    "many", "nbytes", "no_grad_by", "plain_leaves", "primals", "record_sweep", "reset", "rmsprop", "set_data",
+    "set_grads", "sgd", "size",
     "softmax", "stats", "sum", "zero_grad",
 ]  # fmt: skip

@@ -86,14 +86,14 @@ def _copy(v: Handle) -> Handle:
 
 
 @alone
-def _copies(items: list[Any]) -> list[Handle]:
+def _fresh(items: list[Any]) -> list[Handle]:
     room(len(items))
     return [_copy(x) if isinstance(x, Handle) else leaf(x) for x in items]
 
 
-def copies(items: Iterable[Any], /) -> list[Handle]:
+def fresh(items: Iterable[Any], /) -> list[Handle]:
     """Leaves of numbers, and of Values nodes of their own with the same data, which pass everything on."""
-    return _copies(gathered(items))
+    return _fresh(gathered(items))
 
 
 @alone
