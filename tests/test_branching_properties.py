@@ -98,7 +98,7 @@ def perform(steps, pool, xs):
         elif kind == "if true":
             perform(how[2] if (not at(how[0])) is how[1] else how[3], pool, xs)
         elif kind == "and or":
-            pool.append(at(how[0]) and at(how[1]) or at(how[2]))
+            pool.append((at(how[0]) and at(how[1])) or at(how[2]))
         elif kind == "sorted":
             pool.append(sorted(at(i) for i in how[0])[0])
         elif kind == "try":

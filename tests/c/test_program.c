@@ -36,7 +36,8 @@ static int64_t everything(tg_tape *t, const uint32_t in[INPUTS], uint32_t out[OU
         else if (!tg_is_many(o))
             TRY(all[n], tg_record(t, o, unit, o == TG_POW || o == TG_DIV ? unit : in[o % 3]));
         else
-            TRY(all[n], tg_record_many(t, o, o == TG_CROSS_ENTROPY ? five : five + 1, o == TG_CROSS_ENTROPY ? 5 : 4));
+            TRY(all[n], tg_record_many(t, o, o == TG_CROSS_ENTROPY ? five : five + 1,
+                                       o == TG_CROSS_ENTROPY ? 5 : o == TG_WHERE ? 3 : 4));
         n++;
     }
     TRY(y, tg_record(t, TG_ADD, all[0], all[1]));
@@ -334,7 +335,8 @@ static uint64_t stopped(const tg_program *p, const double *x, int stop)
     uint32_t failed[40] = {0};
     uint64_t rows = 0;
     tg_feed feed = {.count = 1, .in = in, .in_stride = 1};
-    tg_job job = {.program = p, .feed = &feed, .n_feeds = 1, .stop = stop, .out = out, .out_stride = 1, .failed = failed};
+    tg_job job = {.program = p, .feed = &feed, .n_feeds = 1, .stop = stop, .out = out, .out_stride = 1,
+                  .failed = failed};
     for (int k = 0; k < 40; k++)
         in[k] = x[k % 5];
     CHECK(tg_start(&job) == TG_OK);
