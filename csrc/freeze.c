@@ -206,7 +206,9 @@ static int reach_down(const tg_tape *t, const tg_recording *rec, reach *r)
     for (uint32_t i = rec->start, at = 0; i < t->len; i++) {
         while (at < rec->n_events && rec->event[at].id <= i)
             at++;
-        if (tg_can_refuse(t->op[i] & TG_OPCODE) && !(at && (rec->event[at - 1].quiet || rec->event[at - 1].where == TG_FOREIGN)))
+        if (at && (rec->event[at - 1].quiet || rec->event[at - 1].where == TG_FOREIGN))
+            continue;
+        if (tg_can_refuse(t->op[i] & TG_OPCODE))
             NEED(i);
     }
     for (uint32_t i = r->top; !code && i-- > 0;) {

@@ -102,8 +102,8 @@ static int in_order(contents *c)
             (s->op & TG_QUIET && !tg_can_refuse(tg_row(s))) || (tg_row(s) == TG_WHERE && s->b != 3))
             return 0;
         if (tg_row(s) == TG_GUARD) {
-            const uint32_t how = s->y >> 1;
-            if (how >= TG_REFUSES && (how - TG_REFUSES >= TG_OPS || !tg_can_refuse((int)(how - TG_REFUSES)) || !(s->y & 1)))
+            const uint32_t how = s->y >> 1, row = how - TG_REFUSES;
+            if (how >= TG_REFUSES && (row >= TG_OPS || !tg_can_refuse((int)row) || !(s->y & 1)))
                 return 0;
             if (s->live_y < next_guard || s->live_y == TG_NONE)
                 return 0;

@@ -58,7 +58,8 @@ typedef struct tg_event {
 } tg_event;
 
 /* What there is to freeze: the nodes from start on that compute out from in, different nodes all; and what can refuse
-   on the way, whoever uses it, but for nodes of quiet events and of other threads. What is older is a constant, and counted as captured where it is not older than node outer; TG_NONE: no recording is around this one. */
+   on the way, whoever uses it, but for nodes of quiet events and of other threads. What is older is a constant, and
+   counted as captured where it is not older than node outer; TG_NONE: no recording is around this one. */
 typedef struct tg_recording {
     uint32_t start, outer, n_in, n_out, n_compared, n_events;
     const uint32_t *in, *out;

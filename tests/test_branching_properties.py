@@ -29,12 +29,16 @@ PLAIN = ("add", "sub", "mul", "truediv")
 FUNCTIONS = ("log", "sqrt", "exp", "log1p", "asin")
 CAUGHT = (ValueError, ZeroDivisionError, OverflowError)
 
-simple = st.one_of(
-    st.tuples(st.just("two"), st.sampled_from(PLAIN), index, index),
-    st.tuples(st.just("number"), st.sampled_from(PLAIN), index, numbers, st.booleans()),
+plain = st.tuples(st.just("number"), st.sampled_from(PLAIN), index, numbers, st.booleans())
+refusing = st.one_of(
+    st.tuples(st.just("two"), st.just("truediv"), index, index),
     st.tuples(st.just("function"), st.sampled_from(FUNCTIONS), index),
     st.tuples(st.just("power"), index, st.sampled_from([0, 1, 2, 3, -1, 0.5, -2, 150])),
 )
+caught = st.tuples(
+    st.just("try"), st.lists(refusing, min_size=1, max_size=2), st.lists(plain, min_size=1, max_size=2), st.booleans()
+)
+simple = st.one_of(st.tuples(st.just("two"), st.sampled_from(PLAIN), index, index), plain, refusing, caught, caught)
 
 
 def compound(steps):
@@ -94,7 +98,7 @@ def perform(steps, pool, xs):
         elif kind == "if true":
             perform(how[2] if (not at(how[0])) is how[1] else how[3], pool, xs)
         elif kind == "and or":
-            pool.append(at(how[0]) and at(how[1]) or at(how[2]))
+            pool.append((at(how[0]) and at(how[1])) or at(how[2]))
         elif kind == "sorted":
             pool.append(sorted(at(i) for i in how[0])[0])
         elif kind == "try":

@@ -19,6 +19,7 @@ from reference import OPERATORS, UNARY
 
 import tapegrad
 from tapegrad import Value, tape
+from tapegrad.value import handle
 
 IN_PLACE = [operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.ipow]
 ORDERINGS = [operator.lt, operator.le, operator.gt, operator.ge]
@@ -311,6 +312,28 @@ def test_equality_is_identity():
     a, b = Value(1.0), Value(1.0)
     same = a
     assert (a == same, a == b, a != same, a != b, a == 1.0, a != 1.0) == (True, False, False, True, False, True)
+
+
+@pytest.mark.parametrize("ask", [lambda f: tapegrad.record(f, 0.0, 0.0)(0.0, 0.0), lambda f: answered(f)])
+def test_what_is_recorded_or_differentiated_answers_as_numbers_do(ask):
+    answers = []
+
+    def f(a, b):
+        answers.append((a == b, a != b, a == 0.0, 0 != a, bool(a), a in [b], a is b, hash(a) == hash(b)))
+        return a + b
+
+    ask(f)
+    assert answers == [(True, False, True, False, False, True, False, False)]
+    zero = Value(0.0)
+    assert zero and zero != 0.0 and not zero == Value(0.0)
+
+
+def answered(f):
+    handle.as_numbers_by(1)
+    try:
+        f(Value(0.0), Value(0.0))
+    finally:
+        handle.as_numbers_by(-1)
 
 
 def test_hash_goes_with_equality():

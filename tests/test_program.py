@@ -6,9 +6,9 @@ import ast
 import fractions
 import gc
 import math
-import pickle
 import os
 import pathlib
+import pickle
 import re
 import signal
 import sys

@@ -1,4 +1,4 @@
-"""What f can ask of a number while it is recorded: equality, truth, and whether an operation refuses. Each is a guard."""
+"""What f can ask of a number while it is recorded: equality, truth, whether an operation refuses: each is a guard."""
 
 from __future__ import annotations
 
@@ -290,8 +290,8 @@ def test_native_code_answers_the_same(tmp_path, monkeypatch):
 def test_escapes_warn_once_a_line_whatever_the_filter_and_the_path():
     def f(x):
         for _ in range(3):
-            x.data, x.grad
-            str(x)
+            (x.data, x.grad, str(x))[0]
+            x.grad = 1.0 + x.data
         return x * 2 if x > 0 else x
 
     with pytest.warns(RuntimeWarning) as caught:

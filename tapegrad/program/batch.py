@@ -285,6 +285,7 @@ class Rows:
         """The replay of a row that stops on this path."""
         job = Job([a.feed() for a in arguments], row, row + 1)
         job.fail_into(ffi.new("uint32_t[]", row + 1))
+        job.c.nan_errors = self.recorded.on_error == "nan"
         path.run(job)
         return job
 

@@ -43,7 +43,8 @@ class Program:
         """Counts, of the first path where there are several.
 
         Returns:
-            recorded: nodes that f made; needed: those that its results need, inputs included; then how many are left
+            recorded: nodes that f made; needed: those that its results and guards need or that can refuse, inputs
+            included; then how many are left
             after_folding constants, after_sharing common subexpressions, after_fusing sums of products into dots;
             instructions, guards, constants, inputs, outputs; slots: for values and derivatives; live_slots: for values
             alone; bytes; lanes: rows that a batch takes side by side; paths; unkept: how often one was recorded beyond

@@ -36,7 +36,8 @@ static int64_t everything(tg_tape *t, const uint32_t in[INPUTS], uint32_t out[OU
         else if (!tg_is_many(o))
             TRY(all[n], tg_record(t, o, unit, o == TG_POW || o == TG_DIV ? unit : in[o % 3]));
         else
-            TRY(all[n], tg_record_many(t, o, o == TG_CROSS_ENTROPY ? five : five + 1, o == TG_CROSS_ENTROPY ? 5 : 4));
+            TRY(all[n], tg_record_many(t, o, o == TG_CROSS_ENTROPY ? five : five + 1,
+                                       o == TG_CROSS_ENTROPY ? 5 : o == TG_WHERE ? 3 : 4));
         n++;
     }
     TRY(y, tg_record(t, TG_ADD, all[0], all[1]));
@@ -80,8 +81,8 @@ static tg_program *program_of_everything(tg_tape *t, int guards, int64_t *code)
     c[0] = (tg_comparison){compared[0], TG_NONE, 0.9, 0, 1, 7};     /* unit < 0.9: always */
     c[1] = (tg_comparison){compared[0], compared[0], 0.0, 3, 1, 8};
     c[2] = (tg_comparison){in[0], in[1], 0.0, 2, x[0] > x[1], 9};
-    event[0] = (tg_event){0, 5};
-    event[1] = (tg_event){out[0], 6};
+    event[0] = (tg_event){0, 5, 0};
+    event[1] = (tg_event){out[0], 6, 0};
     return tg_freeze(t, &(tg_recording){.start = in[0], .outer = TG_NONE, .in = in, .n_in = INPUTS, .out = out,
                                         .n_out = OUTPUTS, .compared = c, .n_compared = guards ? 3 : 2, .event = event,
                                         .n_events = 2}, code);
@@ -303,6 +304,94 @@ static void freezing_refuses_what_is_not_there(void)
     free_tape(&t);
 }
 
+/* The program of x that f was recorded as at x0: log(x), dead, and these questions of x and 0; returns x + x. */
+static tg_program *asked_at(double x0, const tg_comparison *asked, uint32_t n, int with_log, int quiet)
+{
+    tg_tape t = new_tape();
+    uint32_t x = leaf(&t, x0), y;
+    const tg_event event = {0, 0, (uint32_t)quiet};
+    tg_comparison of_x[8];
+    int64_t code;
+    tg_program *p;
+    for (uint32_t k = 0; k < n; k++) {
+        of_x[k] = asked[k];
+        of_x[k].a = asked[k].a == TG_NONE ? TG_NONE : x;
+        of_x[k].b = asked[k].b == TG_NONE ? TG_NONE : x;
+    }
+    if (with_log)
+        op(&t, TG_LOG, x, x);
+    y = op(&t, TG_ADD, x, x);
+    p = tg_freeze(&t, &(tg_recording){.start = x, .outer = TG_NONE, .in = &x, .n_in = 1, .out = &y, .n_out = 1,
+                                      .compared = of_x, .n_compared = n, .event = &event, .n_events = 1}, &code);
+    CHECK(p && !tg_check_program(p));
+    free_tape(&t);
+    return p;
+}
+
+/* By row: which of 40 values from x on stop a replay, in lanes and, of the first, alone. */
+static uint64_t stopped(const tg_program *p, const double *x, int stop)
+{
+    double in[40], out[40];
+    uint32_t failed[40] = {0};
+    uint64_t rows = 0;
+    tg_feed feed = {.count = 1, .in = in, .in_stride = 1};
+    tg_job job = {.program = p, .feed = &feed, .n_feeds = 1, .stop = stop, .out = out, .out_stride = 1,
+                  .failed = failed};
+    for (int k = 0; k < 40; k++)
+        in[k] = x[k % 5];
+    CHECK(tg_start(&job) == TG_OK);
+    while (tg_run(&job, 1))
+        ;
+    tg_finish(&job);
+    for (int k = 0; k < stop; k++)
+        rows |= (uint64_t)(failed[k] != 0) << k;
+    return rows;
+}
+
+static void every_question_stops_the_rows_that_answer_otherwise(void)
+{
+    const double x[5] = {0.0, -0.0, -1.0, 2.0, NAN};
+    const struct { uint32_t a, b, how; double k, x0; uint64_t stops; } rows[] = {
+        {0, TG_NONE, 4, 0.0, 0.0, 0x1C}, {0, TG_NONE, 5, 0.0, 1.0, 0x3}, {0, 0, 4, 0.0, 1.0, 0x10},
+        {0, 0, TG_REFUSES + TG_LOG, 0.0, -1.0, 0x18}, {TG_NONE, 0, TG_REFUSES + TG_DIV, 3.0, 0.0, 0x1C},
+        {0, TG_NONE, TG_REFUSES + TG_POWK, -0.5, -1.0, 0x18}, {TG_NONE, 0, TG_REFUSES + TG_POW, -1.0, 0.5, 0x1F},
+    };
+    for (size_t k = 0; k < sizeof rows / sizeof *rows; k++) {
+        const tg_comparison asked = {rows[k].a, rows[k].b, rows[k].k, rows[k].how, 1, 0};
+        tg_program *p = asked_at(rows[k].x0, &asked, 1, 0, 0);
+        uint64_t stops = 0;
+        for (int n = 0; n < 40; n += 5)
+            stops |= rows[k].stops << n;
+        CHECK(p->n_guards == 1 && p->n_instr == 2);
+        CHECK(stopped(p, x, 40) == stops && stopped(p, x, 1) == (stops & 1));
+        tg_free_program(p);
+    }
+}
+
+static void what_is_dead_and_can_refuse_stays(void)
+{
+    const double x[5] = {1.0, -1.0, 2.0, 0.0, NAN};
+    tg_program *p = asked_at(2.0, NULL, 0, 1, 0), *q = asked_at(2.0, NULL, 0, 1, 1);
+    CHECK(p->n_instr == 2 && stopped(p, x, 5) == 0xA);
+    CHECK(q->n_instr == 1 && stopped(q, x, 5) == 0);
+    tg_free_program(p);
+    tg_free_program(q);
+}
+
+static void guards_that_nobody_can_answer_are_refused(void)
+{
+    const tg_comparison asked = {0, 0, 0.0, TG_REFUSES + TG_LOG, 1, 0};
+    tg_program *p = asked_at(-1.0, &asked, 1, 0, 0);
+    const uint32_t bad[] = {(TG_REFUSES + TG_LOG) * 2, (TG_REFUSES + TG_ADD) * 2 + 1, (TG_REFUSES + TG_LEAF) * 2 + 1,
+                            (TG_REFUSES + TG_OPS) * 2 + 1, TG_NONE};
+    CHECK(!tg_check_program(p));
+    for (size_t k = 0; k < sizeof bad / sizeof *bad; k++) {
+        p->instr[0].y = bad[k];
+        CHECK(tg_check_program(p) == TG_BAD_ID);
+    }
+    tg_free_program(p);
+}
+
 /* Twice the same 40 thousand nodes over one input, in either order of their operands: no node is there twice. */
 static void equal_nodes_are_found_among_many(void)
 {
@@ -411,6 +500,9 @@ int main(void)
     rows_on_another_branch_are_told_and_write_nothing();
     refusals_fail_or_become_nan();
     freezing_refuses_what_is_not_there();
+    every_question_stops_the_rows_that_answer_otherwise();
+    what_is_dead_and_can_refuse_stays();
+    guards_that_nobody_can_answer_are_refused();
     equal_nodes_are_found_among_many();
     a_chain_needs_few_slots();
     every_allocation_may_fail();
