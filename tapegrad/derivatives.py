@@ -118,7 +118,7 @@ def hvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]
     recorded.check_scalar("a Hessian")
     flat, tangent = recorded.flat(primals), recorded.flat_tangent(tangents)
     by = recorded.chosen_one(0)
-    return by.shaped(point.tangent_over_reverse(recorded, flat, tangent, array("d", (1.0,))))
+    return by.form.shaped(point.tangent_over_reverse(recorded, flat, tangent, array("d", (1.0,))), by.first)
 
 
 # ---- a check ----

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Union, overload
 
 from .._core import ffi, lib
-from .nest import NUMBER, Form, Nest, Shaped, floats
+from .form import NUMBER, Form, Nest, Shaped, floats
 from .recorded import Argnums, Place, Recorded, Several, gathered
 from .replay import Buffer, CData, Feed, Job, Trace, pointer, zeros
 

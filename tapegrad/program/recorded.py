@@ -5,16 +5,17 @@ import copy
 import itertools
 import threading
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple, TypeVar, Union, cast
 
 from ..value import Value, handle
+from .arguments import Arguments, arguments_of
 from .file import MOST_PATHS, ON_BRANCH, ON_ERROR, Contents, decode, encode
-from .nest import NUMBER, Form, Nest, Shaped, form_of, number, series_of_numbers
+from .form import NUMBER, Form, Nest, Shaped, Static, number, series
 from .replay import Trace
 from .trace import Function, trace
 
-Several = Union[tuple[int, ...], list[int]]
+Several = Union[tuple[Union[int, Literal["params"]], ...], list[Union[int, Literal["params"]]]]
 Argnums = Union[int, Several, Literal["params"]]
 T = TypeVar("T")
 
@@ -24,10 +25,16 @@ class Place(NamedTuple):
 
     form: Form
     first: int
+    number: int = -1  # of the argument; -1: the params
 
-    def shaped(self, flat: array[float]) -> Shaped:
-        """Its part of numbers that there is one of for each input."""
-        return self.form.shaped(flat, self.first)
+    def like(self, args: Sequence[Nest]) -> Form:
+        """The form of its numbers as the argument came."""
+        form = self.form
+        return form if form is NUMBER or self.number < 0 else form.like(args[self.number])
+
+    def shaped(self, flat: array[float], args: Sequence[Nest]) -> Shaped:
+        """Its part of numbers that there is one of for each input, shaped as the argument came."""
+        return self.like(args).shaped(flat, self.first)
 
 
 class Recorded:
@@ -50,21 +57,22 @@ class Recorded:
         self, f: Function | None, forms: Sequence[Form], out: Form, params: list[Value] | list[float],
         paths: list[Trace], children: dict[tuple[int, int], int], on_branch: str, on_error: str, strict: bool = False,
     ) -> None:  # fmt: skip
-        self.f, self.forms, self.out, self.params, self.paths = f, tuple(forms), out, params, paths
+        self.f, self.out, self.params, self.paths = f, out, params, paths
+        self.forms = forms if isinstance(forms, Arguments) else Arguments(forms)
         self.on_branch, self.on_error, self.strict = on_branch, on_error, strict
         ends = list(itertools.accumulate((form.size for form in forms), initial=0))
-        self.places = [Place(form, first) for form, first in zip(forms, ends)]
-        self.param_place = Place(series_of_numbers(list, len(params)), ends[-1])
+        self.places = [Place(form, first, k) for k, (form, first) in enumerate(zip(forms, ends))]
+        self.param_place = Place(series(list, len(params)), ends[-1])
         self.n_in, self.n_out = ends[-1] + len(params), out.size
         self._n_params = len(params)
-        self._readers = [(form.read, f"argument {k}") for k, form in enumerate(forms)]
+        self._readers = [(form.read, f"argument {self.forms.label(k)}") for k, form in enumerate(forms)]
         self._children = children  # (path, number of its guard): the path that goes the other way
         self._lock = threading.RLock()  # f may call its own program
 
     @classmethod
     def of(
         cls, f: Function, examples: Sequence[Nest], params: Iterable[Value] = (), on_branch: str = "raise",
-        on_error: str = "raise", strict: bool = False,
+        on_error: str = "raise", strict: bool = False, named: Mapping[str, Nest] | None = None,
     ) -> Recorded:  # fmt: skip
         """What `record` makes a program of."""
         if on_branch not in ON_BRANCH:
@@ -77,11 +85,12 @@ class Recorded:
                 raise TypeError(f"params must be Values, not {type(v).__name__!r}")
         if len(set(map(id, inputs))) < len(inputs):
             raise ValueError("a Value is in params twice")
-        forms = [form_of(x, f"example {k}") for k, x in enumerate(examples)]
+        examples, forms = arguments_of(f, examples, named or {})
         flat = array("d")
         for k, (x, form) in enumerate(zip(examples, forms)):
-            flat.extend(v.data if isinstance(v, Value) else number(v, f"example {k}") for v in form.elements(x))
-        path, out = trace(f, forms, flat, inputs, strict)
+            what = f"example {forms.label(k)}"
+            flat.extend(v.data if isinstance(v, Value) else number(v, what) for v in form.elements(x))
+        path, out = trace(forms.passed_to(f), forms, flat, inputs, strict)
         return cls(f, forms, out, inputs, [path], {}, on_branch, on_error, strict)
 
     def __repr__(self) -> str:
@@ -127,6 +136,10 @@ class Recorded:
             return handle.data(params)
         return cast("list[float]", params)
 
+    def bound(self, args: tuple[Nest, ...], named: Mapping[str, Nest]) -> tuple[Nest, ...]:
+        """All arguments, in order; how many come by position alone is not looked at."""
+        return self.forms.bound(args, named) if named else args
+
     def flat(self, args: Sequence[Nest]) -> array[float]:
         """All inputs, arguments and params, as one array."""
         self.check_count(args)
@@ -143,7 +156,7 @@ class Recorded:
             raise TypeError(f"the program takes {len(self.forms)} tangents, not {len(tangents)}")
         to = array("d")
         for k, (x, form) in enumerate(zip(tangents, self.forms)):
-            form.read(x, f"tangent {k}", to)
+            form.read(x, f"tangent {self.forms.label(k)}", to)
         to.frombytes(bytes(8 * self._n_params))
         return to
 
@@ -157,22 +170,26 @@ class Recorded:
 
     def chosen(self, argnums: Argnums) -> list[Place]:
         """What argnums names."""
-        if argnums == "params":
-            return [self.param_place]
         return [self._place(k) for k in (argnums if isinstance(argnums, (tuple, list)) else (argnums,))]
 
     def chosen_one(self, argnums: Argnums) -> Place:
-        """As `chosen`, of the one argument that a second derivative is by."""
+        """As `chosen`, of one argument."""
         if isinstance(argnums, (tuple, list)):
-            raise TypeError(f"argnums must be one integer or 'params' for a second derivative, not {argnums!r}")
-        return self.chosen(argnums)[0]
+            raise TypeError(f"argnums must be one integer or 'params' here, not {argnums!r}")
+        return self._place(argnums)
 
     def _place(self, k: object) -> Place:
+        if k == "params":
+            return self.param_place
         if not isinstance(k, int):
-            raise TypeError(f"argnums must be an integer, a tuple of them or 'params', not {k!r}")
+            raise TypeError(f"argnums must be an integer, 'params' or a tuple of these, not {k!r}")
         if not -len(self.places) <= k < len(self.places):
             raise ValueError(f"argnums {k}: the program takes {len(self.places)} arguments")
-        return self.places[k]
+        place = self.places[k]
+        if isinstance(place.form, Static):
+            what = f"argument {self.forms.label(place.number)} was recorded as {place.form}"
+            raise TypeError(f"{what}: there is no derivative by what is no number")
+        return place
 
     # ---- the way on at a guard ----
 
@@ -192,7 +209,8 @@ class Recorded:
                 raise RuntimeError(f"f has taken more than {MOST_PATHS} paths: too many to keep a program for each")
             assert self.f is not None
             params = cast("list[Value]", self.params)  # as long as there is f
-            path, out = trace(self.f, self.forms, flat[: self.param_place.first], params, self.strict)
+            f, numbers = self.forms.passed_to(self.f), flat[: self.param_place.first]
+            path, out = trace(f, self.forms, numbers, params, self.strict)
             if out != self.out:
                 raise ValueError(f"f returned {self.out}, on another path {out}")
             self.paths.append(path)
