@@ -1279,7 +1279,7 @@ def test_a_program_shows_what_is_documented_and_nothing_else():
     }  # fmt: skip
     assert all(getattr(Program, name).__doc__ for name in shown)
     shown = {name for name in dir(record(lambda x: x * x, 1.0).map()) if not name.startswith("_")}
-    assert shown == {"grad", "value_and_grad"}
+    assert shown == {"grad", "hessian", "hvp", "jacobian", "jvp", "value_and_grad", "vjp"}
 
 
 def test_every_import_within_the_package_points_down():

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
-from .form import Form, Nest, Shaped, differs, mapped, same, shown
+from .form import Form, Leaf, Nest, Shaped, differs, mapped, same, shown
 
 T = TypeVar("T")
 
@@ -73,8 +73,8 @@ class Container(Form):
     def build(self, elements: Iterator[T], stack: Callable[[list[T], tuple[int, ...]], object]) -> Any:
         return self.close([part.build(elements, stack) for part in self.parts])
 
-    def map(self, leaf: Callable[[Form, int], object], at: int = 0) -> Any:
-        return self.close(list(mapped(self.parts, leaf, at)))
+    def map(self, leaf: Leaf, at: int = 0, lists: bool = False) -> Any:
+        return self.close(list(mapped(self.parts, leaf, at, lists)))
 
     def like(self, x: Any) -> Form:
         return self.with_parts(tuple(part.like(item) for part, item in zip(self.parts, self.open(x, "it"))), x)

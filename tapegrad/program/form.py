@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Nest = Any  # what is taken: numbers in containers, and what is no number beside them
 Shaped = Any  # what is given: a nest as a form says, which no checker of types can know
 T = TypeVar("T")
+Leaf = Callable[["Form", int], object]
 
 
 class Form(ABC):
@@ -57,8 +58,11 @@ class Form(ABC):
         """A nest of other elements; stack makes the arrays."""
 
     @abstractmethod
-    def map(self, leaf: Callable[[Form, int], object], at: int = 0) -> Any:
-        """A nest of what leaf gives for each leaf, called with its form and the index of its first number."""
+    def map(self, leaf: Leaf, at: int = 0, lists: bool = False) -> Any:
+        """A nest of what leaf gives for each leaf, called with its form and the index of its first number.
+
+        lists: what an array could stand for is a leaf, too.
+        """
 
     def like(self, x: Any) -> Form:
         """The form of the same numbers in a nest of x's types; x was read by this form."""
@@ -96,7 +100,7 @@ class Number(Form):
     def build(self, elements: Iterator[T], stack: object) -> T:
         return next(elements)
 
-    def map(self, leaf: Callable[[Form, int], object], at: int = 0) -> object:
+    def map(self, leaf: Leaf, at: int = 0, lists: bool = False) -> object:
         return leaf(self, at)
 
     def __reduce__(self) -> str:
@@ -137,7 +141,7 @@ class Static(Form):
     def build(self, elements: object, stack: object) -> object:
         return self.value
 
-    def map(self, leaf: object, at: int = 0) -> object:
+    def map(self, leaf: object, at: int = 0, lists: bool = False) -> object:
         return self.value
 
     def leaves(self, what: str) -> Iterator[tuple[str, Form]]:
@@ -226,7 +230,7 @@ class Array(_Indexed):
     def build(self, elements: Iterator[T], stack: Callable[[list[T], tuple[int, ...]], object]) -> object:
         return stack([next(elements) for _ in range(self.size)], self.shape)
 
-    def map(self, leaf: Callable[[Form, int], object], at: int = 0) -> object:
+    def map(self, leaf: Leaf, at: int = 0, lists: bool = False) -> object:
         return leaf(self, at)
 
     def like(self, x: Any) -> Form:
@@ -281,8 +285,10 @@ class Series(_Indexed):
     def build(self, elements: Iterator[T], stack: Callable[[list[T], tuple[int, ...]], object]) -> Any:
         return self.kind([part.build(elements, stack) for part in self.parts])
 
-    def map(self, leaf: Callable[[Form, int], object], at: int = 0) -> Any:
-        return self.kind(mapped(self.parts, leaf, at))
+    def map(self, leaf: Leaf, at: int = 0, lists: bool = False) -> Any:
+        if lists and self.shape is not None:
+            return leaf(self, at)
+        return self.kind(mapped(self.parts, leaf, at, lists))
 
     def like(self, x: Any) -> Form:
         if self._plain and type(x) is self.kind:
@@ -309,15 +315,11 @@ class Series(_Indexed):
         return Series, (self.kind, self.parts)
 
 
-def mapped(parts: Iterable[Form], leaf: Callable[[Form, int], object], at: int) -> Iterator[Any]:
+def mapped(parts: Iterable[Form], leaf: Leaf, at: int, lists: bool) -> Iterator[Any]:
+    """`Form.map` of each part, the numbers of the first one being from an index on."""
     for part in parts:
-        yield part.map(leaf, at)
+        yield part.map(leaf, at, lists)
         at += part.size
-
-
-def by_leaf(form: Form, leaf: Callable[[Form, int], object]) -> Any:
-    """As `form.map(leaf)`, but a list that an array could stand for is one leaf."""
-    return leaf(form, 0) if form.shape is not None else form.map(leaf)
 
 
 def _listed(shape: tuple[int, ...], x: Any) -> Form:

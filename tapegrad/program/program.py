@@ -11,10 +11,11 @@ from typing import Any, Literal, overload
 from .._core import lib
 from ..value import Value
 from . import file, point
-from .batch import Axes, Batch
-from .form import NUMBER, Array, Form, Nest, Shaped, by_leaf
+from .batch import Batch
+from .form import NUMBER, Array, Form, Nest, Shaped
 from .recorded import Argnums, Recorded, Several, decoded, gathered
 from .replay import BranchChanged
+from .rows import Axes
 from .trace import Function
 
 __all__ = ["BranchChanged", "Program", "load", "record"]
@@ -315,7 +316,7 @@ def _matrix(out: Form, by: Form, entries: array[float]) -> Shaped:
         def part(form: Form, k: int) -> Shaped:
             return matrix[:, k : k + form.size].reshape((*(leaf.shape or ()), *(form.shape or ())))
 
-        return by_leaf(by, part)
+        return by.map(part, lists=True)
 
     return out.map(block)
 

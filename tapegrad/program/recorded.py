@@ -152,8 +152,7 @@ class Recorded:
 
     def flat_tangent(self, tangents: Sequence[Nest]) -> array[float]:
         """One number for each input; 0 for the params."""
-        if len(tangents) != len(self.forms):
-            raise TypeError(f"the program takes {len(self.forms)} tangents, not {len(tangents)}")
+        self.check_tangents(tangents)
         to = array("d")
         for k, (x, form) in enumerate(zip(tangents, self.forms)):
             form.read(x, f"tangent {self.forms.label(k)}", to)
@@ -163,6 +162,10 @@ class Recorded:
     def check_count(self, args: Sequence[object]) -> None:
         if len(args) != len(self.forms):
             raise TypeError(f"the program takes {len(self.forms)} arguments, not {len(args)}")
+
+    def check_tangents(self, tangents: Sequence[object]) -> None:
+        if len(tangents) != len(self.forms):
+            raise TypeError(f"the program takes {len(self.forms)} tangents, not {len(tangents)}")
 
     def check_scalar(self, what: str) -> None:
         if self.out is not NUMBER:
