@@ -161,7 +161,7 @@ def value_and_grad(
     recorded = rows.recorded
     if rows.reduce is None:
         raise ValueError("the batch must reduce over its rows: 'mean' or 'sum'")
-    args = recorded.bound(args, named)
+    args = recorded.forms.bound(args, named) if named else args
     recorded.check_count(args)
     recorded.check_scalar("a gradient")
     places = recorded.chosen(argnums)

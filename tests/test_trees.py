@@ -303,7 +303,7 @@ def test_arguments_by_name_alone_reach_f_by_name():
     program = record(f, 1.0, shift=3.0, scale=2.0, on_branch="record")
     assert program(2.0, scale=5.0, shift=1.0) == 11.0 and program(-2.0, shift=1.0, scale=5.0) == -2.0
     assert calls == [["shift"], ["shift"]]
-    assert program._recorded.forms.names == ("x", "scale", "shift") and program._recorded.forms.by_name == 2
+    assert program._recorded.forms.names == ("x", "shift", "scale") and program._recorded.forms.by_name == 2
 
 
 def test_wrong_names_are_named():

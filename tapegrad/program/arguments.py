@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import FunctionType
 from typing import Any
 
 from .form import Form
@@ -54,6 +55,8 @@ class Arguments(tuple[Form, ...]):
         Raises:
             TypeError: they are not those that were recorded.
         """
+        if not named:
+            return tuple(args)
         if len(args) + len(named) != len(self):
             raise TypeError(f"the program takes {len(self)} arguments, not {len(args) + len(named)}")
         values = [*args, *[_MISSING] * len(named)]
@@ -68,6 +71,25 @@ class Arguments(tuple[Form, ...]):
         return tuple(values)
 
 
+def _names(f: Callable[..., Any], n: int) -> list[str]:
+    """By which names f takes its first n arguments, too."""
+    names: list[str] = []
+    if type(f) is FunctionType and not hasattr(f, "__wrapped__"):
+        code = f.__code__
+        names = [*[""] * code.co_posonlyargcount, *code.co_varnames[code.co_posonlyargcount : code.co_argcount]]
+    else:
+        import inspect  # slow to import, and to use
+
+        try:
+            for parameter in inspect.signature(f).parameters.values():
+                if parameter.kind not in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+                    break
+                names.append(parameter.name if parameter.kind is parameter.POSITIONAL_OR_KEYWORD else "")
+        except (TypeError, ValueError):  # it has none
+            pass
+    return [*names, *[""] * n][:n]
+
+
 def arguments_of(
     f: Callable[..., Any], args: Sequence[Any], named: Mapping[str, Any]
 ) -> tuple[Sequence[Any], Arguments]:
@@ -75,24 +97,14 @@ def arguments_of(
 
     Those by name that f takes by position as well stand by position, where all before them are given.
     """
-    import inspect  # slow to import
-
-    names = [""] * len(args)
-    try:
-        signature = inspect.signature(f)
-        bound = signature.bind(*args, **named)
-    except (TypeError, ValueError):  # it has no signature; or other arguments, which f itself says better
-        pass
-    else:
-        args, named = bound.args, bound.kwargs
-        names = [""] * len(args)
-        for k, parameter in zip(range(len(args)), signature.parameters.values()):
-            if parameter.kind is parameter.VAR_POSITIONAL:
-                break
-            if parameter.kind is parameter.POSITIONAL_ONLY:
-                continue
-            names[k] = parameter.name
-    names += named
-    values = [*args, *named.values()]
+    names = _names(f, len(args) + len(named))
+    by_name = dict(named)
+    values = list(args)
+    for name in names[len(args) :]:
+        if name not in by_name:
+            break
+        values.append(by_name.pop(name))
+    names[len(values) :] = by_name
+    values += by_name.values()
     forms = [form_of(x, f"example {name or k}") for k, (x, name) in enumerate(zip(values, names))]
-    return values, Arguments(forms, names, len(named))
+    return values, Arguments(forms, names, len(by_name))

@@ -86,6 +86,7 @@ class Rows:
         if not isinstance(threads, int) or threads < 1:
             raise ValueError(f"threads must be a positive integer, not {threads!r}")
         self.recorded, self.axes, self.reduce, self.threads = recorded, axes, reduce, threads
+        self._names = [f"argument {recorded.forms.label(k)}" for k in range(n)]
 
     def sweep(self, args: Sequence[Nest], argnums: Argnums | None) -> Swept:
         """Values, and gradients by argnums: sums or means, or one row after the other."""
@@ -96,33 +97,23 @@ class Rows:
         arguments, rows = self.read(args)
         wanted = [next(a for a in arguments if a.place is place) for place in places]
         pieces = list(dict.fromkeys(piece for a in wanted for piece in a.pieces))
-        asked = Asked(ONE, wanted=pieces) if wanted else Asked()
-        results = self.perform(arguments, rows, asked)
-        given: set[Piece] = set()
-
-        def grad(piece: Piece) -> array[float]:
-            """What is given twice is copied: each gets numbers of its own."""
-            flat = results[1 + pieces.index(piece)]
-            if piece in given:
-                return flat[:]
-            given.add(piece)
-            return flat
-
-        return Swept(rows, results[0], [[grad(piece) for piece in a.pieces] for a in wanted], wanted, arguments)
+        out, *flats = self.perform(arguments, rows, Asked(ONE, wanted=pieces) if wanted else Asked())
+        by_piece = dict(zip(pieces, flats))
+        grads = [[by_piece[piece] for piece in a.pieces] for a in wanted]
+        if len(set(wanted)) < len(wanted):  # each gets numbers of its own
+            grads = [[flat[:] for flat in one] for one in grads]
+        return Swept(rows, out, grads, wanted, arguments)
 
     def read(self, args: Sequence[Nest]) -> tuple[list[Argument], int]:
         """All arguments, params included, and the number of rows."""
         recorded = self.recorded
         recorded.check_count(args)
-        label = recorded.forms.label
         arguments: list[Argument] = []
         rows, counted = None, 0
         for k, (x, place, axes) in enumerate(zip(args, recorded.places, self.axes)):
-            argument = Argument(place, axes, x, f"argument {label(k)}")
+            argument = Argument(place, axes, x, self._names[k])
             if argument.rows is not None and rows is not None and argument.rows != rows:
-                raise ValueError(
-                    f"argument {label(k)} has {argument.rows} rows, argument {label(counted)} has {rows}"
-                )
+                raise ValueError(f"{self._names[k]} has {argument.rows} rows, {self._names[counted]} has {rows}")
             if argument.rows is not None:
                 rows, counted = argument.rows, k
             arguments.append(argument)
@@ -143,8 +134,8 @@ class Rows:
         outs = 2 if along else 1
         pieces = [piece for argument in arguments for piece in argument.pieces]
         strides = [0 if self.reduce else n_out] * outs
-        strides += [0 if piece.rows is None and self.reduce else piece.form.size for piece in wanted]
-        widths = [n_out] * outs + [piece.form.size for piece in wanted]
+        strides += [0 if piece.rows is None and self.reduce else piece.size for piece in wanted]
+        widths = [n_out] * outs + [piece.size for piece in wanted]
         totals = [
             zeros(width if self.reduce and not stride else width * rows) for stride, width in zip(strides, widths)
         ]
@@ -313,7 +304,7 @@ class Batch:
             TypeError, ValueError: an argument is not as it was recorded, or the numbers of rows differ.
             BranchChanged, ValueError, ZeroDivisionError, OverflowError: as of one row, naming it.
         """
-        swept = self._rows.sweep(self._rows.recorded.bound(args, named), None)
+        swept = self._rows.sweep(self._rows.recorded.forms.bound(args, named), None)
         return self._values(swept.out, swept.rows, swept.arguments)
 
     @overload
@@ -334,7 +325,7 @@ class Batch:
         Raises:
             TypeError: f returns more than one Value.
         """
-        rows, out, grads, wanted, arguments = self._rows.sweep(self._rows.recorded.bound(args, named), argnums)
+        rows, out, grads, wanted, arguments = self._rows.sweep(self._rows.recorded.forms.bound(args, named), argnums)
         parts = [self._gradient(argument, flats, rows, arguments) for argument, flats in zip(wanted, grads)]
         return self._values(out, rows, arguments), gathered(argnums, parts)
 
@@ -352,7 +343,7 @@ class Batch:
         """The value, and a function from a cotangent, shaped like it, to the tuple of v^T J for each argument, which
         is of every row without reduce."""
         batch, recorded = self._rows, self._rows.recorded
-        arguments, rows = batch.read(recorded.bound(primals, named))
+        arguments, rows = batch.read(recorded.forms.bound(primals, named))
         for piece in (piece for argument in arguments for piece in argument.pieces):
             piece.numbers = piece.numbers[:] if isinstance(piece.numbers, array) else piece.numbers.copy()
         value = self._values(batch.perform(arguments, rows, Asked())[0], rows, arguments)
@@ -404,7 +395,7 @@ class Batch:
         """
         batch, recorded = self._rows, self._rows.recorded
         places = recorded.chosen(argnums)
-        arguments, rows = batch.read(recorded.bound(args, named))
+        arguments, rows = batch.read(recorded.forms.bound(args, named))
         parts = []
         for place in places:
             wanted = next(a for a in arguments if a.place is place)
@@ -423,7 +414,7 @@ class Batch:
         """The derivatives of each output by the pieces of an argument, taken forward."""
         batch, n_out = self._rows, self._rows.recorded.n_out
         count = rows if batch.reduce is None else 1
-        flats = [[zeros(count * piece.form.size) for piece in wanted.pieces] for _ in range(n_out)]
+        flats = [[zeros(count * piece.size) for piece in wanted.pieces] for _ in range(n_out)]
         for k, i, along in _directions(wanted):
             column = batch.perform(arguments, rows, Asked(tangents=[along]))[1]
             for row, flat in enumerate(flats):
@@ -445,7 +436,7 @@ class Batch:
         batch, recorded = self._rows, self._rows.recorded
         recorded.check_scalar("a Hessian")
         place = recorded.chosen_one(argnums)
-        arguments, rows = batch.read(recorded.bound((x, *rest), named))
+        arguments, rows = batch.read(recorded.forms.bound((x, *rest), named))
         wanted = next(a for a in arguments if a.place is place)
         asked = Asked(ONE, 0, batch.tangents(wanted, v, "v"), wanted.pieces)
         return self._gradient(wanted, batch.perform(arguments, rows, asked)[1:], rows, arguments)
@@ -467,7 +458,7 @@ class Batch:
         batch, recorded = self._rows, self._rows.recorded
         recorded.check_scalar("a Hessian")
         places = recorded.chosen(argnums)
-        arguments, rows = batch.read(recorded.bound(args, named))
+        arguments, rows = batch.read(recorded.forms.bound(args, named))
         wanted = [next(a for a in arguments if a.place is place) for place in places]
         pieces = list(dict.fromkeys(piece for a in wanted for piece in a.pieces))
         blocks = []
@@ -498,5 +489,5 @@ def _unit(n: int, k: int) -> array[float]:
 def _directions(argument: Argument) -> Iterator[tuple[int, int, tuple[Piece, Buffer, int]]]:
     """Along each number of an argument, the same for all rows: which piece, which of its numbers, the tangent."""
     for k, piece in enumerate(argument.pieces):
-        for i in range(piece.form.size):
-            yield k, i, (piece, _unit(piece.form.size, i), 0)
+        for i in range(piece.size):
+            yield k, i, (piece, _unit(piece.size, i), 0)

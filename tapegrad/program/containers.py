@@ -46,8 +46,12 @@ class Container(Form):
         """The container of other parts."""
 
     @abstractmethod
-    def with_parts(self, parts: tuple[Form, ...], x: object) -> Form:
+    def with_parts(self, parts: tuple[Form, ...], x: object) -> Container:
         """The form of other parts in a container of x's type."""
+
+    def closing(self, x: object) -> Callable[[Sequence[Any]], Any]:
+        """As `close`, of x's type."""
+        return self.with_parts(self.parts, x).close
 
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and self._key() == other._key()
@@ -117,7 +121,7 @@ class Mapping(Container):
     def close(self, parts: Sequence[Any]) -> Any:
         return dict(zip(self.keys, parts))
 
-    def with_parts(self, parts: tuple[Form, ...], x: object) -> Form:
+    def with_parts(self, parts: tuple[Form, ...], x: object) -> Container:
         return Mapping(self.keys, parts)
 
 
@@ -161,7 +165,7 @@ class Fields(Container):
             object.__setattr__(made, name, part)  # a frozen one has no other way
         return made
 
-    def with_parts(self, parts: tuple[Form, ...], x: object) -> Form:
+    def with_parts(self, parts: tuple[Form, ...], x: object) -> Container:
         return Fields(type(x), self.fields, parts)
 
 
@@ -198,7 +202,7 @@ class Registered(Container):
     def close(self, parts: Sequence[Any]) -> Any:
         return self._close(self._metadata, tuple(parts))
 
-    def with_parts(self, parts: tuple[Form, ...], x: object) -> Form:
+    def with_parts(self, parts: tuple[Form, ...], x: object) -> Container:
         return Registered(self.cls, self._entries, self._metadata, self._close, parts)
 
 

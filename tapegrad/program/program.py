@@ -167,7 +167,7 @@ class Program:
             ValueError, ZeroDivisionError, OverflowError: as on Values.
         """
         recorded = self._recorded
-        args = recorded.bound(args, named)
+        args = recorded.forms.bound(args, named) if named else args
         return recorded.out.shaped(point.value(recorded, recorded.flat(args)))
 
     @overload
@@ -194,7 +194,7 @@ class Program:
         """
         recorded = self._recorded
         recorded.check_scalar("a gradient")
-        args = recorded.bound(args, named)
+        args = recorded.forms.bound(args, named) if named else args
         places, flat = recorded.chosen(argnums), recorded.flat(args)
         try:
             sweep = self._idle.pop()
@@ -219,7 +219,7 @@ class Program:
     def vjp(self, /, *primals: Nest, **named: Nest) -> tuple[Shaped, Callable[[Nest], tuple[Shaped, ...]]]:
         """The value, and a function from a cotangent, shaped like it, to the tuple of v^T J for each argument."""
         recorded = self._recorded
-        args = recorded.bound(primals, named)
+        args = recorded.forms.bound(primals, named)
         flat, forms = recorded.flat(args), [place.like(args) for place in recorded.places]
         value = recorded.out.shaped(point.value(recorded, flat))
 
@@ -257,7 +257,7 @@ class Program:
             of those for a tuple of argnums.
         """
         recorded = self._recorded
-        args = recorded.bound(args, named)
+        args = recorded.forms.bound(args, named) if named else args
         flat, places = recorded.flat(args), recorded.chosen(argnums)
         parts = [_matrix(recorded.out, place.like(args), point.jacobian(recorded, flat, place)) for place in places]
         return gathered(argnums, parts)
@@ -276,7 +276,7 @@ class Program:
         """
         recorded = self._recorded
         recorded.check_scalar("a Hessian")
-        args = recorded.bound((x, *rest), named)
+        args = recorded.forms.bound((x, *rest), named)
         flat, place = recorded.flat(args), recorded.chosen_one(argnums)
         direction, tangent = array("d"), array("d", bytes(8 * recorded.n_in))
         place.form.read(v, "v", direction)
@@ -295,7 +295,7 @@ class Program:
         """
         recorded = self._recorded
         recorded.check_scalar("a Hessian")
-        args = recorded.bound(args, named)
+        args = recorded.forms.bound(args, named) if named else args
         flat, places = recorded.flat(args), recorded.chosen(argnums)
         forms = [place.like(args) for place in places]
         blocks = [

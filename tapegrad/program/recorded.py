@@ -29,12 +29,12 @@ class Place(NamedTuple):
 
     def like(self, args: Sequence[Nest]) -> Form:
         """The form of its numbers as the argument came."""
-        form = self.form
-        return form if form is NUMBER or self.number < 0 else form.like(args[self.number])
+        return self.form if self.number < 0 else self.form.like(args[self.number])
 
     def shaped(self, flat: array[float], args: Sequence[Nest]) -> Shaped:
         """Its part of numbers that there is one of for each input, shaped as the argument came."""
-        return self.like(args).shaped(flat, self.first)
+        form = self.form
+        return (form if form is NUMBER else self.like(args)).shaped(flat, self.first)
 
 
 class Recorded:
@@ -136,10 +136,6 @@ class Recorded:
             return handle.data(params)
         return cast("list[float]", params)
 
-    def bound(self, args: tuple[Nest, ...], named: Mapping[str, Nest]) -> tuple[Nest, ...]:
-        """All arguments, in order; how many come by position alone is not looked at."""
-        return self.forms.bound(args, named) if named else args
-
     def flat(self, args: Sequence[Nest]) -> array[float]:
         """All inputs, arguments and params, as one array."""
         self.check_count(args)
@@ -173,7 +169,7 @@ class Recorded:
 
     def chosen(self, argnums: Argnums) -> list[Place]:
         """What argnums names."""
-        return [self._place(k) for k in (argnums if isinstance(argnums, (tuple, list)) else (argnums,))]
+        return [self._place(k) for k in argnums] if isinstance(argnums, (tuple, list)) else [self._place(argnums)]
 
     def chosen_one(self, argnums: Argnums) -> Place:
         """As `chosen`, of one argument."""
@@ -182,14 +178,14 @@ class Recorded:
         return self._place(argnums)
 
     def _place(self, k: object) -> Place:
-        if k == "params":
-            return self.param_place
         if not isinstance(k, int):
+            if k == "params":
+                return self.param_place
             raise TypeError(f"argnums must be an integer, 'params' or a tuple of these, not {k!r}")
         if not -len(self.places) <= k < len(self.places):
             raise ValueError(f"argnums {k}: the program takes {len(self.places)} arguments")
         place = self.places[k]
-        if isinstance(place.form, Static):
+        if type(place.form) is Static:
             what = f"argument {self.forms.label(place.number)} was recorded as {place.form}"
             raise TypeError(f"{what}: there is no derivative by what is no number")
         return place

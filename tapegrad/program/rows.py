@@ -50,6 +50,7 @@ class Piece:
 
     def __init__(self, form: Form, first: int, axis: int | None) -> None:
         self.form, self.first, self.axis = form, first, axis
+        self.size = form.size
         self.numbers: array[float] | NDArray[float64] = array("d")
         self.rows: int | None = None  # None: shared
         self.from_array = False
@@ -92,15 +93,15 @@ class Piece:
         self.came = Array(rows.shape[1:]) if x.ndim > 1 else NUMBER
 
     def feed(self) -> Feed:
-        return Feed(self.first, self.form.size, self.numbers, self.stride)
+        return Feed(self.first, self.size, self.numbers, 0 if self.rows is None else self.size)
 
     @property
     def stride(self) -> int:
         """Of its numbers, from row to row."""
-        return 0 if self.rows is None else self.form.size
+        return 0 if self.rows is None else self.size
 
     def row(self, k: int) -> Buffer:
-        return self.numbers[k * self.stride : k * self.stride + self.form.size]
+        return self.numbers[k * self.stride : k * self.stride + self.size]
 
     def shaped(self, flat: array[float], rows: int, reduced: bool, arrays: bool) -> Shaped:
         """Derivatives by it: one a row, as the rows came; by what all rows share, one, or stacked at each leaf."""
@@ -111,7 +112,8 @@ class Piece:
         if self.from_array:
             import numpy
 
-            return numpy.moveaxis(_matrix(flat).reshape((rows, *(self.form.shape or ()))), 0, self.axis or 0)
+            stack = _matrix(flat).reshape((rows, *(self.form.shape or ())))
+            return numpy.moveaxis(stack, 0, self.axis) if self.axis else stack
         came = self.came
         return flat.tolist() if came is NUMBER else [came.shaped(flat, k * came.size) for k in range(rows)]
 
@@ -124,7 +126,7 @@ class Piece:
 
         summed = reduced and self.rows is None
 
-        all_of_them = numpy.zeros((len(flats), 1 if summed else rows, self.form.size))
+        all_of_them = numpy.zeros((len(flats), 1 if summed else rows, self.size))
         for to, flat in zip(all_of_them, flats):
             to[:] = _matrix(flat).reshape(to.shape)
 
@@ -152,7 +154,10 @@ def stacked(form: Form, flat: array[float], rows: int, arrays: bool, lists: bool
 
     def leaf(part: Form, at: int) -> Shaped:
         if arrays or part.has_array:
-            return _matrix(flat).reshape((rows, width))[:, at : at + part.size].reshape((rows, *(part.shape or ())))
+            stack = _matrix(flat)
+            if part.size != width:
+                stack = stack.reshape((rows, width))[:, at : at + part.size]
+            return stack.reshape((rows, *(part.shape or ())))
         if part is NUMBER:
             return flat[at::width].tolist()
         return [part.shaped(flat, at + k * width) for k in range(rows)]
@@ -166,36 +171,41 @@ class Argument:
     def __init__(self, place: Place, axes: Axes, x: Nest, what: str) -> None:
         self.place = place
         self.pieces: list[Piece] = []
-        self._close: Callable[[Iterator[Any]], Any] = self._read(place.form, axes, x, what)
-        self.counted = next((piece for piece in self.pieces if piece.rows is not None), None)
-        self.rows = self.counted.rows if self.counted else None
+        self.rows: int | None = None
+        self.from_array = False
+        self._close: Callable[[Iterator[Any]], Any] = self._read(place.form, place.first, axes, x, what)
         for piece in self.pieces:
-            if piece.rows is not None and piece.rows != self.rows:
+            self.from_array |= piece.from_array
+            if self.rows is None:
+                self.rows = piece.rows
+            elif piece.rows not in (self.rows, None):
                 raise ValueError(f"{what} has parts of {self.rows} and of {piece.rows} rows")
-        self.from_array = any(piece.from_array for piece in self.pieces)
 
-    def _read(self, form: Form, axes: Axes, x: Nest, what: str) -> Callable[[Iterator[Any]], Any]:
+    def _read(self, form: Form, first: int, axes: Axes, x: Nest, what: str) -> Callable[[Iterator[Any]], Any]:
         """Read what has this form into pieces; how nests like it are put together from what there is for each piece."""
         one_axis = axes is None or isinstance(axes, int)
         by_leaf = not one_axis or (axes is not None and isinstance(form, Container))
         parts = taken_apart(form, x, what) if by_leaf else None
         if parts is not None:
-            all_axes = [axes] * len(parts)
-            if not one_axis:
-                all_axes = [inner for _, inner, _ in taken_apart(form, axes, "in_axes") or ()]
-            inner = [self._read(part, a, y, name) for a, (part, y, name) in zip(all_axes, parts)]
-            if isinstance(form, Container):
-                close = form.with_parts(form.parts, x).close  # type: ignore[attr-defined]  # it is a Container
-            else:
-                close = tuple if isinstance(x, tuple) else list
-            return lambda found: close([one(found) for one in inner])
+            return self._read_parts(form, first, [axes] * len(parts) if one_axis else axes, x, parts)
         if not one_axis and not isinstance(form, Static):
             differs(x, form, what)
-        first = self.place.first + sum(piece.form.size for piece in self.pieces)
         piece = Piece(form, first, None if isinstance(form, Static) else axes)
         piece.read(x, what)
         self.pieces.append(piece)
         return next
+
+    def _read_parts(self, form: Form, first: int, axes: Axes, x: Nest, parts: Taken) -> Callable[[Iterator[Any]], Any]:
+        all_axes = axes if type(axes) is list else [inner for _, inner, _ in taken_apart(form, axes, "in_axes") or ()]
+        inner = []
+        for a, (part, y, name) in zip(all_axes, parts):
+            inner.append(self._read(part, first, a, y, name))
+            first += part.size
+        if isinstance(form, Container):
+            close = form.closing(x)
+        else:
+            close = tuple if isinstance(x, tuple) else list
+        return lambda found: close([one(found) for one in inner])
 
     def put(self, found: Sequence[Any]) -> Any:
         """What there is for each piece, as the argument came."""
@@ -213,6 +223,6 @@ def in_rows(form: Form, x: Nest, rows: int, what: str) -> array[float]:
         raise ValueError(f"{what} has {argument.rows} rows, the arguments have {rows}")
     flat = array("d", bytes(8 * rows * form.size))
     for piece in argument.pieces:
-        for i in range(piece.form.size):
-            flat[piece.first + i :: form.size] = array("d", piece.numbers[i :: piece.form.size])
+        for i in range(piece.size):
+            flat[piece.first + i :: form.size] = array("d", piece.numbers[i :: piece.size])
     return flat
