@@ -18,8 +18,11 @@ from hypothesis import strategies as st
 
 import tapegrad
 from tapegrad import Value, record
+from tapegrad.program import Program
+from tapegrad.program.file import encode
 from tapegrad.program.form import objects
 from tapegrad.program.nest import form_of
+from tapegrad.program.recorded import decoded
 
 
 class Point(NamedTuple):
@@ -112,7 +115,7 @@ def test_a_tree_is_argument_result_and_gradient(tree):
     loss = record(lambda x: sum(v * v for v in leaves(x)) + 0.0, tree)
     gradient = loss.grad(tree)
     assert type(gradient) is type(tree) and leaves(gradient) == [2 * v for v in leaves(tree)]
-    again = tapegrad.program._decoded(program._recorded.__reduce__()[1][0])
+    again = Program(decoded(encode(program._recorded.contents())))
     assert plain(again(tree)) == plain([tree, total])
     assert again(again(tree)[0]) == again(tree)
 
@@ -447,3 +450,42 @@ def test_every_rotation_of_kinds_is_read_back(reloaded):
         tree = {"tree": list(itertools.chain(parts[k:], parts[:k]))}
         program = record(lambda t: [t, 1.0], tree)
         assert plain(reloaded(program)(tree)) == plain([tree, 1.0])
+
+
+# ---- pickled and copied ----
+
+
+def test_a_pickle_keeps_classes_and_objects():
+    """Unlike a file, which comes from anywhere."""
+    program = record(lambda p, f: Point(Layer(f(p.x), p.y), 1.0), Point(1.0, 2.0), double)
+    for again in (pickle.loads(pickle.dumps(program)), copy.copy(program), copy.deepcopy(program)):
+        got = again(p=Point(3.0, 4.0), f=double)
+        assert got == Point(Layer(6.0, 4.0), 1.0) and type(got) is Point and type(got.x) is Layer
+        with pytest.raises(ValueError, match="argument f is <built-in"):
+            again(Point(1.0, 2.0), abs)
+    batch = pickle.loads(pickle.dumps(program.map(in_axes=(0, None))))
+    assert batch(Point([1.0, 2.0], [3.0, 4.0]), double) == Point(Layer([2.0, 4.0], [3.0, 4.0]), [1.0, 1.0])
+
+
+def test_a_pickle_keeps_what_optree_knows():
+    pytest.importorskip("optree")
+    program = record(lambda x: collections.OrderedDict(a=x[0] * 2), collections.deque([1.0]))
+    again = pickle.loads(pickle.dumps(program))
+    got = again(collections.deque([4.0]))
+    assert got == {"a": 8.0} and type(got) is collections.OrderedDict
+    assert again.map()([collections.deque([4.0]), collections.deque([5.0])])["a"] == [8.0, 10.0]
+
+
+@given(TREES.filter(leaves))
+@settings(deadline=None)
+def test_a_pickled_program_takes_and_gives_the_same_trees(tree):
+    program = record(lambda x: [x, sum(v * v for v in leaves(x))], tree)
+    again = pickle.loads(pickle.dumps(program))
+    assert again(tree) == program(tree) and again._recorded.forms == program._recorded.forms
+
+
+def test_every_number_has_a_name():
+    program = record(lambda p, *xs: p["w"][0] * xs[0][0], {"w": [1.0, Point(2.0, 3.0)]}, [4.0, 5.0])
+    assert program._recorded.forms.number_names() == [
+        "argument p['w'][0]", "argument p['w'][1].x", "argument p['w'][1].y", "argument 1[0]", "argument 1[1]",
+    ]  # fmt: skip

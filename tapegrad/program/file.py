@@ -113,6 +113,15 @@ def _container(form: Container, what: str, depth: int) -> Iterator[bytes]:
         yield from _form(part, what + label, depth + 1)
 
 
+def keeps(form: Form) -> bool:
+    """Whether a form that is written is read as it was: classes are not, and what is no number may not be written."""
+    if isinstance(form, Series):
+        return form.shape is not None or all(map(keeps, form.parts))
+    if isinstance(form, Mapping):
+        return all(type(key) in (str, int, type(None)) for key in form.keys) and all(map(keeps, form.parts))
+    return not isinstance(form, Container) and (not isinstance(form, Static) or type(form.value) in (str, type(None)))
+
+
 def _path(path: Trace, parent: tuple[int, int]) -> Iterator[bytes]:
     p = path.core
     yield _u32(*parent, *(getattr(p, name) for name in _COUNTS + _STATS), len(path.codes))

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, TypeVar, Union, cast
 
 from ..value import Value, handle
 from .arguments import Arguments, arguments_of
-from .file import MOST_PATHS, ON_BRANCH, ON_ERROR, Contents, decode, encode
+from .file import MOST_PATHS, ON_BRANCH, ON_ERROR, Contents, decode, encode, keeps
 from .form import NUMBER, Form, Nest, Shaped, Static, number, series
 from .replay import Trace
 from .trace import Function, trace
@@ -123,7 +123,11 @@ class Recorded:
         return Contents(self.forms, self.out, self.param_data(), paths, children, self.on_branch, self.on_error)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return decoded, (encode(self.contents()),)
+        c = self.contents()
+        if all(map(keeps, (*c.forms, c.out))):
+            return decoded, (encode(c),)
+        flat = Arguments([series(list, form.size) for form in c.forms], c.forms.names, c.forms.by_name)
+        return decoded, (encode(c._replace(forms=flat, out=series(list, c.out.size))), c.forms, c.out)
 
     # ---- numbers in, and what derivatives are by ----
 
@@ -222,11 +226,15 @@ def gathered(argnums: Argnums, parts: list[T]) -> T | tuple[T, ...]:
     return tuple(parts) if isinstance(argnums, (tuple, list)) else parts[0]
 
 
-def decoded(data: bytes) -> Recorded:
+def decoded(data: bytes, forms: Arguments | None = None, out: Form | None = None) -> Recorded:
     """What these bytes hold; nothing in them is trusted.
+
+    Args:
+        data: what `encode` made.
+        forms, out: from a pickle, which knows classes: what stands for them in the data is lists of numbers.
 
     Raises:
         ValueError: they are not a recorded function, or not of this version, or damaged.
     """
     c = decode(data)
-    return Recorded(None, c.forms, c.out, c.params, c.paths, c.children, c.on_branch, c.on_error)
+    return Recorded(None, forms or c.forms, out or c.out, c.params, c.paths, c.children, c.on_branch, c.on_error)
