@@ -578,6 +578,17 @@ def test_a_hessian_of_arrays_in_rows(np):
     assert program.map(in_axes=(None, 0)).hessian(w, x[:0]).shape == (0, 2, 3, 2, 3)
 
 
+@pytest.mark.parametrize("reduce", [None, "sum"])
+def test_second_derivatives_of_rows_by_params(reduce):
+    w = Value(2.0)
+    program = record(lambda x: x * w**3, 1.0, params=[w])
+    batch = program.map(reduce=reduce)
+    rows = [[12.0], [24.0], [36.0]]
+    assert batch.hvp([1.0, 2.0, 3.0], [1.0], argnums="params") == (rows if reduce is None else [72.0])
+    assert batch.hessian([1.0, 2.0, 3.0], argnums="params") == [rows if reduce is None else [72.0]]
+    assert batch.jacobian([1.0, 2.0, 3.0], argnums="params") == batch.grad([1.0, 2.0, 3.0], argnums="params")
+
+
 def test_the_value_of_a_vjp_is_of_the_arguments_as_they_were(np):
     x = np.array([1.0, 2.0])
     _, pull = record(lambda x: x * x, 1.0).map().vjp(x)

@@ -148,6 +148,11 @@ def test_a_dict_has_its_keys_in_any_order():
         program({"a": None, "b": [1.0]})
 
 
+def test_a_dict_of_another_class_is_a_dict():
+    counted = collections.Counter("aab")
+    assert record(lambda c: c["a"] * c["b"], counted).grad(counted) == {"a": 1.0, "b": 2.0}
+
+
 def test_f_gets_containers_of_its_own_kinds():
     def f(point, layer):
         assert type(point) is Point and type(layer) is Layer and layer.activation == "tanh"
@@ -417,7 +422,8 @@ def test_what_can_not_be_saved_is_named(tmp_path):
         ({"f": double}, r"argument x\['f'\] is <function double.*: a program that is saved can hold"),
         ({2.5: 1.0}, r"a key of argument x is 2.5"),
         ([1.0, {"a": Point(object(), 1.0)}], r"argument x\[1\]\['a'\].x is <object"),
-        (collections.namedtuple("P", "a class", rename=True)(1.0, 2.0), r"argument x has fields that were renamed"),
+        (collections.namedtuple("P", "a class", rename=True)(1.0, 2.0), r"argument x has the field '_1'"),
+        (types.SimpleNamespace(__x=1.0), r"argument x has the field '__x': it cannot be saved"),
     ):
         program = record(lambda x, y: y * 2, argument, 1.0)
         with pytest.raises(ValueError, match=says):

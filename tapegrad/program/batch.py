@@ -121,7 +121,8 @@ class Rows:
 
     def tangents(self, argument: Argument, x: Nest, what: str) -> list[tuple[Piece, Buffer, int]]:
         """A tangent of an argument, in rows where that is."""
-        tangent = Argument(argument.place, self.axes[argument.place.number], x, what)
+        number = argument.place.number
+        tangent = Argument(argument.place, self.axes[number] if number >= 0 else None, x, what)
         pairs = list(zip(argument.pieces, tangent.pieces))
         if len(argument.pieces) != len(tangent.pieces) or any((a.first, a.rows) != (b.first, b.rows) for a, b in pairs):
             raise ValueError(f"{what} has other rows than its argument, or they are elsewhere in it")

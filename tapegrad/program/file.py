@@ -102,8 +102,9 @@ def _container(form: Container, what: str, depth: int) -> Iterator[bytes]:
         names = [_plain(key, f"a key of {what}") for key in form.keys]
     elif isinstance(form, Fields):
         is_tuple = hasattr(form.cls, "_fields")
-        if is_tuple and any(name.startswith("_") for name in form.fields):
-            raise ValueError(f"{what} has fields that were renamed: it cannot be saved")
+        for field in form.fields:
+            if field.startswith("_" if is_tuple else "__"):
+                raise ValueError(f"{what} has the field {field!r}: it cannot be saved")
         yield bytes((_TUPLE if is_tuple else _RECORD,)) + _text(form.cls.__name__) + _u32(len(form.parts))
         names = [_text(name) for name in form.fields]
     else:
@@ -235,7 +236,11 @@ class _Reader:
             raise ValueError("a key or field is there twice")
         if kind == _DICT:
             return Mapping(names, parts)
-        return Fields(_tuple_class(cls, names) if kind == _TUPLE else SimpleNamespace, names, parts)
+        if kind == _TUPLE:
+            return Fields(_tuple_class(cls, names), names, parts)
+        if any(name.startswith("__") for name in names):
+            raise ValueError("a field has a name of Python's own")
+        return Fields(SimpleNamespace, names, parts)
 
     def plain(self) -> Any:
         kind = self.take(1)[0]

@@ -57,4 +57,7 @@ def form_of(x: object, what: str) -> Form:
         return Fields(type(x), names, tuple(form_of(getattr(x, name), f"{what}.{name}") for name in names))
     if isinstance(x, AnyNumber):
         raise TypeError(f"{what} must be a real number, not {type(x).__name__!r}")
-    return _registered(x, what) or Static(x)
+    registered = _registered(x, what)
+    if registered is None and isinstance(x, dict):
+        return form_of(dict(x), what)
+    return registered or Static(x)
