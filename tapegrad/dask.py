@@ -22,6 +22,7 @@ from .program.batch import Batch, Rows
 from .program.nest import Shaped
 from .program.recorded import Argnums, Several, decoded, gathered
 from .program.replay import pointer
+from .program.rows import Axes
 
 __all__ = ["value_and_grad"]
 
@@ -47,7 +48,7 @@ class _Step:
 # ---- on the workers ----
 
 
-def _rows(data: bytes, axes: tuple[int | None, ...], threads: int) -> Rows:
+def _rows(data: bytes, axes: tuple[Axes, ...], threads: int) -> Rows:
     return Rows(decoded(data), axes, "sum", threads)
 
 
@@ -57,7 +58,7 @@ def _of_block(rows: Rows, step: _Step, *blocks: Any) -> tuple[int, array[float]]
     mapped = (block.content if isinstance(block, _Held) else block for block in blocks)
     args = [x if axis is None else next(mapped) for x, axis in zip(step.args, rows.axes)]
     swept = at_step.sweep(args, step.argnums)
-    return swept.rows, array("d", itertools.chain(*swept.results))
+    return swept.rows, array("d", itertools.chain(swept.out, *itertools.chain(*swept.grads)))
 
 
 def _add(parts: list[tuple[int, array[float]]]) -> tuple[int, array[float]]:
@@ -102,29 +103,38 @@ def _blocks(x: Any, axis: int, what: str) -> list[Any]:
 
 def _all_blocks(rows: Rows, args: Sequence[Any]) -> list[tuple[Any, ...]]:
     """The blocks of all mapped arguments, side by side."""
-    mapped = {
-        k: _blocks(x, axis, f"argument {k}") for k, (x, axis) in enumerate(zip(args, rows.axes)) if axis is not None
-    }
+    label = rows.recorded.forms.label
+    mapped = {}
+    for k, (x, axis) in enumerate(zip(args, rows.axes)):
+        if not isinstance(axis, (int, type(None))):
+            raise TypeError(f"argument {label(k)} has axes of its parts: blocks are along one axis of an argument")
+        if axis is not None:
+            mapped[k] = _blocks(x, axis, f"argument {label(k)}")
     first = next(iter(mapped))
+    count = len(mapped[first])
     for k, blocks in mapped.items():
-        if len(blocks) != len(mapped[first]):
-            raise ValueError(f"argument {k} has {len(blocks)} blocks, argument {first} has {len(mapped[first])}")
-    if not mapped[first]:
-        raise ValueError(f"argument {first} has no blocks")
+        if len(blocks) != count:
+            raise ValueError(f"argument {label(k)} has {len(blocks)} blocks, argument {label(first)} has {count}")
+    if not count:
+        raise ValueError(f"argument {label(first)} has no blocks")
     return list(zip(*mapped.values()))
 
 
 @overload
-def value_and_grad(batch: Batch, *args: Any, argnums: int = 0, client: Any = None) -> tuple[float, Shaped]: ...
+def value_and_grad(
+    batch: Batch, /, *args: Any, argnums: int = 0, client: Any = None, **named: Any
+) -> tuple[float, Shaped]: ...
 @overload
 def value_and_grad(
-    batch: Batch, *args: Any, argnums: Literal["params"], client: Any = None
+    batch: Batch, /, *args: Any, argnums: Literal["params"], client: Any = None, **named: Any
 ) -> tuple[float, list[float]]: ...
 @overload
 def value_and_grad(
-    batch: Batch, *args: Any, argnums: Several, client: Any = None
+    batch: Batch, /, *args: Any, argnums: Several, client: Any = None, **named: Any
 ) -> tuple[float, tuple[Shaped, ...]]: ...
-def value_and_grad(batch: Batch, *args: Any, argnums: Argnums = 0, client: Any = None) -> tuple[float, Shaped]:
+def value_and_grad(
+    batch: Batch, /, *args: Any, argnums: Argnums = 0, client: Any = None, **named: Any
+) -> tuple[float, Shaped]:
     """The mean or sum of a loss over all rows of all blocks, and its gradient, as `Batch.value_and_grad` gives them.
 
     A worker gets the program once, and gives back a sum of losses and one of gradients for each block. They are added
@@ -133,9 +143,9 @@ def value_and_grad(batch: Batch, *args: Any, argnums: Argnums = 0, client: Any =
 
     Args:
         batch: with reduce "mean" or "sum". Workers do not record: run it here on rows of every path first.
-        args: shared arguments as for the batch. A mapped one is a Dask array in chunks along the axis of its rows, or
-            an iterable of blocks, as many for each argument. A block is what the batch takes for it, or a future or a
-            `dask.delayed.Delayed` of that; only these two keep blocks out of this process.
+        args, named: shared arguments as for the batch. A mapped one is a Dask array in chunks along the axis of its
+            rows, or an iterable of blocks, as many for each argument. A block is what the batch takes for it, or a
+            future or a `dask.delayed.Delayed` of that; only these two keep blocks out of this process.
         argnums: which shared argument to differentiate by, a tuple of them, or "params".
         client: a `distributed.Client`; without, the current one.
 
@@ -144,20 +154,22 @@ def value_and_grad(batch: Batch, *args: Any, argnums: Argnums = 0, client: Any =
 
     Raises:
         ValueError: the batch does not reduce, argnums names a mapped argument, or blocks do not match.
-        TypeError: a mapped argument is not in blocks, or f returns more than one Value.
+        TypeError: a mapped argument is not in blocks, or has axes of its parts, or f returns more than one Value.
         BranchChanged, ValueError, ZeroDivisionError, OverflowError: as of the batch; the row is that in its block.
     """
     rows = batch._rows
     recorded = rows.recorded
     if rows.reduce is None:
         raise ValueError("the batch must reduce over its rows: 'mean' or 'sum'")
+    args = recorded.forms.bound(args, named) if named else args
     recorded.check_count(args)
     recorded.check_scalar("a gradient")
     places = recorded.chosen(argnums)
     for place in places:
-        k = next((k for k, other in enumerate(recorded.places) if other is place), None)
-        if k is not None and rows.axes[k] is not None:
-            raise ValueError(f"argument {k} is mapped: a gradient by it has a row for each of all blocks")
+        k = place.number
+        if k >= 0 and rows.axes[k] is not None:
+            what = f"argument {recorded.forms.label(k)} is mapped"
+            raise ValueError(f"{what}: a gradient by it has a row for each of all blocks")
     blocks = _all_blocks(rows, args)
     client = distributed.default_client() if client is None else client
     shared = tuple(x if axis is None else None for x, axis in zip(args, rows.axes))
@@ -170,5 +182,5 @@ def value_and_grad(batch: Batch, *args: Any, argnums: Argnums = 0, client: Any =
     if rows.reduce == "mean":
         sums = array("d", (x / count if count else math.nan for x in sums))
     starts = itertools.accumulate((place.form.size for place in places), initial=1)
-    grads = [place.form.shaped(sums, start) for place, start in zip(places, starts)]
+    grads = [place.like(args).shaped(sums, start) for place, start in zip(places, starts)]
     return sums[0], gathered(argnums, grads)

@@ -12,7 +12,8 @@ from array import array
 from collections.abc import Callable, Sequence
 from typing import Any, Union
 
-from .program.nest import NUMBER, Form, form_of, numbers, objects
+from .program.form import NUMBER, Form, Static, matrix, numbers, objects
+from .program.nest import form_of
 from .value import Value, handle
 
 Argnums = Union[int, Sequence[int]]
@@ -61,6 +62,9 @@ class _Run:
     ) -> None:
         given, elements = list(args), []
         self.forms = [form_of(args[k], f"argument {k}") for k in at]
+        for k, form in zip(at, self.forms):
+            if type(form) is Static:
+                raise TypeError(f"argument {k} is {form}: there is no derivative by what is no number")
         for k, form in zip(at, self.forms):
             elements += form.elements(args[k])
         self.made = handle.fresh(elements)
@@ -132,11 +136,12 @@ class _Run:
 
     def blocks(self, out: Form, rows: Sequence[Sequence[Any]]) -> list[Any]:
         """For each argument, its part of every row, in a place shaped like out."""
-        shaped = [self.parts(row) for row in rows]
-        if out is NUMBER:
-            return shaped[0]
-        stack = _stacked if self.nested else numbers
-        return [out.build(iter([row[k] for row in shaped]), stack) for k in range(len(self.forms))]
+        found, first = [], 0
+        for form in self.forms:
+            entries = [x for row in rows for x in row[first : first + form.size]]
+            found.append(matrix(out, form, entries if self.nested else array("d", entries), self.nested))
+            first += form.size
+        return found
 
 
 def _called(fun: Function, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, bool, int]:
@@ -165,12 +170,6 @@ def _dependent(ys: Sequence[Any], seeds: Sequence[Any] | None) -> tuple[Sequence
         return ys, seeds
     kept = [k for k, y in enumerate(ys) if isinstance(y, Value)]
     return [ys[k] for k in kept], None if seeds is None else [seeds[k] for k in kept]
-
-
-def _stacked(items: list[Any], shape: tuple[int, ...]) -> Any:
-    """An object array, of items that may be arrays themselves."""
-    inner = getattr(items[0], "shape", ()) if items else ()
-    return objects([x for item in items for x in item.ravel().tolist()] if inner else items, shape + inner)
 
 
 def _positions(argnums: Argnums, n: int) -> list[int]:

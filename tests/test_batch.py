@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 
 import pytest
 from test_threads import together
@@ -155,7 +156,7 @@ def test_a_scalar_argument_takes_a_list_or_a_vector_of_numbers(np):
 
 def test_nests_are_mapped_row_by_row():
     program = record(lambda x: (x[0] * x[1][0], [x[1][1]]), [1.0, (2.0, 3.0)])
-    assert program.map()([[1.0, (2.0, 3.0)], [4.0, (5.0, 6.0)]]) == [(2.0, [3.0]), (20.0, [6.0])]
+    assert program.map()([[1.0, (2.0, 3.0)], [4.0, (5.0, 6.0)]]) == ([2.0, 20.0], [[3.0, 6.0]])
     assert program.map(reduce="sum")([[1.0, (2.0, 3.0)], [4.0, (5.0, 6.0)]]) == (22.0, [9.0])
 
 
@@ -197,7 +198,8 @@ def test_an_empty_argument_has_its_own_empty_gradient(np):
 
 def test_an_output_that_is_an_input_a_constant_or_given_twice_is_written_for_every_row():
     program = record(lambda x, y: [y, x, Value(3.0), x, x * y], 1.0, 2.0)
-    assert program.map(in_axes=(0, None))([1.0, 2.0], 5.0) == [[5.0, 1.0, 3.0, 1.0, 5.0], [5.0, 2.0, 3.0, 2.0, 10.0]]
+    expected = [[5.0, 5.0], [1.0, 2.0], [3.0, 3.0], [1.0, 2.0], [5.0, 10.0]]
+    assert program.map(in_axes=(0, None))([1.0, 2.0], 5.0) == expected
     assert program.map(in_axes=(0, None), reduce="sum")([1.0] * 40, 5.0) == [200.0, 40.0, 120.0, 40.0, 200.0]
 
 
@@ -282,9 +284,9 @@ def test_on_error_nan_makes_the_row_nan_and_leaves_the_others():
     rows = [1.0] * 40
     rows[7], rows[33] = -1.0, 0.0
     program = record(lambda x: [x.log(), x], 1.0, on_error="nan")
-    got = program.map()(rows)
-    assert [k for k, (y, _) in enumerate(got) if math.isnan(y)] == [7, 33]
-    assert [x for _, x in got] == rows
+    logs, xs = program.map()(rows)
+    assert [k for k, y in enumerate(logs) if math.isnan(y)] == [7, 33]
+    assert xs == rows
 
 
 def test_infinite_slopes_of_one_row_stay_in_that_row():
@@ -304,8 +306,8 @@ def test_infinite_slopes_of_one_row_stay_in_that_row():
         ({"in_axes": (0,)}, ValueError, "in_axes has 1 entries, the program takes 2 arguments"),
         ({"in_axes": None}, ValueError, "in_axes maps no argument"),
         ({"in_axes": (None, None)}, ValueError, "in_axes maps no argument"),
-        ({"in_axes": 0.0}, TypeError, "in_axes must be integers and None"),
-        ({"in_axes": (0, "1")}, TypeError, "in_axes must be integers and None"),
+        ({"in_axes": 0.0}, TypeError, r"in_axes\[.\] must be integers and None"),
+        ({"in_axes": (0, "1")}, TypeError, r"in_axes\[.\] must be integers and None"),
         ({"reduce": "max"}, ValueError, "reduce must be"),
         ({"threads": 0}, ValueError, "threads must be a positive integer"),
         ({"threads": 1.5}, ValueError, "threads must be a positive integer"),
@@ -320,12 +322,12 @@ def test_options_are_checked(program, how, error, says):
     "args, error, says",
     [
         ((WEIGHTS,), TypeError, "takes 2 arguments, not 1"),
-        ((WEIGHTS, 1.0), TypeError, "argument 1 must be a list or an array of rows, not 'float'"),
-        ((WEIGHTS, None), TypeError, "argument 1 must be"),
-        ((WEIGHTS, [[1.0, 2.0], [3.0]]), ValueError, "argument 1, row 1 is 'list' of 1, but was recorded as a"),
-        ((WEIGHTS, [[1.0, 2.0], 3.0]), TypeError, "argument 1, row 1"),
-        ((WEIGHTS, [[1.0, 2.0], [3.0, "x"]]), TypeError, r"argument 1, row 1\[1\] must be a number"),
-        (([1.0], [[1.0, 2.0]]), ValueError, "argument 0 is 'list' of 1"),
+        ((WEIGHTS, 1.0), TypeError, "argument x must be a list or an array of rows, not 'float'"),
+        ((WEIGHTS, None), TypeError, "argument x must be"),
+        ((WEIGHTS, [[1.0, 2.0], [3.0]]), ValueError, "argument x, row 1 is 'list' of 1, but was recorded as a"),
+        ((WEIGHTS, [[1.0, 2.0], 3.0]), TypeError, "argument x, row 1"),
+        ((WEIGHTS, [[1.0, 2.0], [3.0, "x"]]), TypeError, r"argument x, row 1\[1\] must be a number"),
+        (([1.0], [[1.0, 2.0]]), ValueError, "argument w is 'list' of 1"),
     ],
 )
 def test_wrong_arguments_are_named(program, args, error, says):
@@ -336,9 +338,9 @@ def test_wrong_arguments_are_named(program, args, error, says):
 def test_wrong_arrays_are_named(program, np):
     batch = program.map(in_axes=(None, 0))
     for bad in (np.zeros(3), np.zeros((4, 3)), np.zeros((2, 2, 2)), np.array(1.0)):
-        with pytest.raises(ValueError, match="argument 1"):
+        with pytest.raises(ValueError, match="argument x"):
             batch(WEIGHTS, bad)
-    with pytest.raises(TypeError, match="argument 1 is an array of complex128"):
+    with pytest.raises(TypeError, match="argument x is an array of complex128"):
         batch(WEIGHTS, np.zeros((4, 2), dtype=complex))
     with pytest.raises(ValueError, match="has no axis 5"):
         program.map(in_axes=(None, 5))(WEIGHTS, np.zeros((4, 2)))
@@ -348,7 +350,7 @@ def test_wrong_arrays_are_named(program, np):
 
 def test_different_numbers_of_rows_are_named():
     batch = record(lambda x, y: x * y, 1.0, 1.0).map()
-    with pytest.raises(ValueError, match="argument 1 has 3 rows, argument 0 has 2"):
+    with pytest.raises(ValueError, match="argument y has 3 rows, argument x has 2"):
         batch([1.0, 2.0], [1.0, 2.0, 3.0])
 
 
@@ -385,3 +387,257 @@ def test_rows_that_go_while_they_are_read_count_as_they_came():
     row = []
     row += [Emptying(row), 3.0]
     assert record(lambda xs: xs[0] * xs[1], [1.0, 1.0]).map()([row, [1.0, 5.0]]) == [6.0, 5.0]
+
+
+# ---- trees in rows ----
+
+
+def unstacked(tree, k):
+    """Row k of what has the rows at each leaf."""
+    if isinstance(tree, dict):
+        return {key: unstacked(part, k) for key, part in tree.items()}
+    if isinstance(tree, tuple):
+        return tuple(unstacked(part, k) for part in tree)
+    return tree[k] if hasattr(tree, "__getitem__") and not isinstance(tree, str) else tree
+
+
+def same(a, b):
+    """Whether two nests hold the same numbers, arrays being lists."""
+    if isinstance(a, dict):
+        return list(a) == list(b) and all(same(a[key], b[key]) for key in a)
+    if hasattr(a, "tolist"):
+        return same(a.tolist(), b)
+    if hasattr(b, "tolist"):
+        return same(a, b.tolist())
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == pytest.approx(b, rel=1e-12) if isinstance(a, float) else a == b
+
+
+def test_results_have_the_rows_at_each_leaf_whatever_its_shape(np):
+    scalars = record(lambda x: (x[0] * 2, x[1] * 3), np.ones(2)).map()
+    mixed = record(lambda x: (x * 2, x[1] * 3, "so", {"one": 1.0}), np.ones(2)).map()
+    x = np.arange(6.0).reshape(3, 2)
+    first, second = scalars(x)
+    assert (first.tolist(), second.tolist()) == ([0.0, 4.0, 8.0], [3.0, 9.0, 15.0])
+    first, second, so, ones = mixed(x)
+    assert (first.tolist(), second.tolist(), so) == ((2 * x).tolist(), [3.0, 9.0, 15.0], "so")
+    assert ones["one"].tolist() == [1.0, 1.0, 1.0]
+    first, second, _, ones = mixed(x.tolist())
+    assert (first.tolist(), second, ones) == ((2 * x).tolist(), [3.0, 9.0, 15.0], {"one": [1.0, 1.0, 1.0]})
+
+
+def test_a_tree_is_mapped_as_a_list_of_rows_or_with_the_rows_at_each_leaf(np):
+    program = record(lambda p, c: p["w"][0] * p["w"][1] * p["b"] + c, {"w": np.ones(2), "b": 1.0, "how": "so"}, 0.5)
+    rows = [{"w": np.array([k, 2.0]), "b": k + 1.0, "how": "so"} for k in (1.0, 2.0, 3.0)]
+    batch = program.map(in_axes=(0, None))
+    stacked = {"w": np.array([row["w"] for row in rows]), "b": [2.0, 3.0, 4.0], "how": "so"}
+    expected = [program(row, 0.5) for row in rows]
+    assert list(batch(rows, 0.5)) == list(batch(stacked, 0.5)) == expected
+    alone = [program.grad(row, 0.5) for row in rows]
+    assert same(batch.grad(rows, 0.5), alone)
+    gradient = batch.grad(stacked, 0.5)
+    assert all(same(unstacked(gradient, k), row) for k, row in enumerate(alone))
+    assert gradient["how"] == "so" and gradient["w"].shape == (3, 2) and type(gradient["b"]) is list
+
+
+def test_axes_may_be_a_tree(np):
+    example = {"w": np.ones(2), "b": 1.0, "c": [1.0, 2.0]}
+    program = record(lambda p, x: (p["w"] * x).sum() + p["b"] * p["c"][1], example, np.ones(2))
+    batch = program.map(in_axes=({"w": 1, "b": None, "c": [None, 0]}, None))
+    w, x = np.arange(6.0).reshape(2, 3), np.array([1.0, 10.0])
+    p = {"c": [1.0, [1.0, 2.0, 3.0]], "w": w, "b": 5.0}
+    expected = [program({"w": w[:, k], "b": 5.0, "c": [1.0, k + 1.0]}, x) for k in range(3)]
+    assert batch(p, x).tolist() == expected
+    gradient = batch.grad(p, x)
+    assert gradient["w"].tolist() == [[1.0] * 3, [10.0] * 3] and gradient["b"].tolist() == [1.0, 2.0, 3.0]
+    assert [list(part) for part in gradient["c"]] == [[0.0] * 3, [5.0] * 3]
+    mean = program.map(in_axes=({"w": 1, "b": None, "c": [None, 0]}, None), reduce="sum").grad(p, x)
+    assert mean["b"] == 6.0 and mean["w"].tolist() == gradient["w"].tolist() and mean["c"] == [0.0, [5.0] * 3]
+    again = pickle.loads(pickle.dumps(batch))
+    assert again(p, x).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    "axes, error, says",
+    [
+        ({"a": 0}, ValueError, r"in_axes\[0\] has no key 'b', but was recorded with it"),
+        ({"a": 0, "b": 0, "c": 0}, ValueError, r"in_axes\[0\] has the key 'c', but was recorded without it"),
+        ({"a": "0", "b": 0}, TypeError, r"in_axes\[0\]\['a'\] must be integers and None, or made up like the argument"),
+        ({"a": [0, 0], "b": [0]}, ValueError, r"in_axes\[0\]\['b'\] is 'list' of 1, but was recorded as a list of 2"),
+        ({"a": None, "b": [None, None]}, ValueError, "in_axes maps no argument"),
+    ],
+)
+def test_axes_have_to_go_with_the_argument(axes, error, says):
+    with pytest.raises(error, match=says):
+        record(lambda p: p["a"][0] * p["b"][1], {"a": [1.0, 2.0], "b": [1.0, 2.0]}).map(in_axes=(axes,))
+
+
+def test_parts_have_as_many_rows_as_one_another():
+    batch = record(lambda p: p["a"] * p["b"], {"a": 1.0, "b": 2.0}).map()
+    with pytest.raises(ValueError, match="argument p has parts of 2 and of 3 rows"):
+        batch({"a": [1.0, 2.0], "b": [1.0, 2.0, 3.0]})
+    with pytest.raises(TypeError, match=r"argument p\['b'\] must be a list or an array of rows, not 'float'"):
+        batch({"a": [1.0, 2.0], "b": 1.0})
+    with pytest.raises(TypeError, match="argument p, row 1 is 'float', but was recorded as a dict of"):
+        batch([{"a": 1.0, "b": 1.0}, 2.0])
+
+
+# ---- more derivatives ----
+
+
+@pytest.fixture
+def paths():
+    """Of two numbers that all rows share and a row of three; with two paths."""
+
+    def f(w, x, s):
+        y = w[0] * x[0] * x[1] + w[1] ** 2 * x[2].exp() * s
+        return y * y if y > 1 else y.sin()
+
+    return record(f, [1.0, 2.0], [0.1, 0.2, 0.3], 1.0, on_branch="record")
+
+
+W, S = [0.5, -1.25], [1.0, 0.5, 2.0, -1.0] * 10
+X = [[math.sin(3 * k + i) for i in range(3)] for k in range(40)]
+ARGUMENTS = (0, 1, 2, (0, 1), (2, 0))
+
+
+def summed(nests):
+    """The sum of nests of numbers."""
+    first = nests[0]
+    if isinstance(first, (list, tuple)):
+        return [summed(parts) for parts in zip(*nests)]
+    return math.fsum(nests)
+
+
+@pytest.mark.parametrize("as_arrays", [False, True])
+def test_derivatives_of_rows_are_those_of_each_row(paths, as_arrays, tiny, np):
+    x, s = (np.array(X), np.array(S)) if as_arrays else (X, S)
+    batch = paths.map(in_axes=(None, 0, 0), threads=2)
+    alone = [(W, row, scalar) for row, scalar in zip(X, S)]
+    if as_arrays:  # by what has rows, row after row; of what has none, the rows are stacked at each leaf
+        assert same(batch.hessian(W, x, s, argnums=1), [paths.hessian(*row, argnums=1) for row in alone])
+        assert same(batch.hessian(W, x, s, argnums=2), [paths.hessian(*row, argnums=2) for row in alone])
+        (ww, _), (xw, _) = batch.hessian(W, x, s, argnums=(0, 1))
+        blocks = [paths.hessian(*row, argnums=(0, 1)) for row in alone]
+        assert same(list(np.swapaxes(ww, 0, 1)), [block[0][0] for block in blocks])
+        assert same(xw, [block[1][0] for block in blocks])
+    for argnums in ARGUMENTS:
+        assert same(batch.jacobian(W, x, s, argnums=argnums), batch.grad(W, x, s, argnums=argnums))
+    value, pull = batch.vjp(W, x, s)
+    seeds = [0.5 * k - 3 for k in range(40)]
+    got = pull(np.array(seeds) if as_arrays else seeds)
+    for k, row in enumerate(alone):
+        expected = paths.vjp(*row)
+        assert same(value[k], expected[0]) and same([part[k] for part in got], expected[1](seeds[k]))
+    tangents = ([1.0, -2.0], [[0.5, k, 1.0] for k in range(40)], [0.25] * 40)
+    value, along = batch.jvp((W, x, s), tangents)
+    for k, row in enumerate(alone):
+        assert same((value[k], along[k]), paths.jvp(row, (tangents[0], tangents[1][k], 0.25)))
+    by_x = batch.hvp(W, tangents[1], x, s, argnums=1)
+    by_w = batch.hvp(W, [1.0, -2.0], x, s)
+    for k, row in enumerate(alone):
+        assert same(by_x[k], paths.hvp(W, tangents[1][k], *row[1:], argnums=1))
+        assert same(by_w[k], paths.hvp(W, [1.0, -2.0], *row[1:]))
+
+
+@pytest.mark.parametrize("reduce, weight", [("sum", 1.0), ("mean", 1 / 40)])
+def test_derivatives_of_a_sum_or_mean(paths, reduce, weight, tiny):
+    batch = paths.map(in_axes=(None, 0, 0), reduce=reduce, threads=2)
+    alone = [(W, row, scalar) for row, scalar in zip(X, S)]
+
+    def total(nests):
+        return summed([[weight * x for x in nest] if isinstance(nest, list) else weight * nest for nest in nests])
+
+    assert same(batch.jacobian(W, X, S, argnums=(0, 1, 2)), batch.grad(W, X, S, argnums=(0, 1, 2)))
+    value, pull = batch.vjp(W, X, S)
+    assert same(pull(2.0)[0], total([paths.vjp(*row)[1](2.0)[0] for row in alone]))
+    assert same(pull(2.0)[1], [[weight * v for v in paths.vjp(*row)[1](2.0)[1]] for row in alone])
+    tangents = ([1.0, -2.0], [[0.5, k, 1.0] for k in range(40)], [0.25] * 40)
+    got = batch.jvp((W, X, S), tangents)
+    expected = [paths.jvp(row, (tangents[0], tangents[1][k], 0.25)) for k, row in enumerate(alone)]
+    assert same(got, [total([v for v, _ in expected]), total([t for _, t in expected])]) and got[0] == value
+    assert same(batch.hvp(W, [1.0, -2.0], X, S), total([paths.hvp(W, [1.0, -2.0], *row[1:]) for row in alone]))
+    hessians = [paths.hessian(*row, argnums=(0, 1)) for row in alone]
+    assert same(batch.hessian(W, X, S), [total([h[0][0][i] for h in hessians]) for i in range(2)])
+    with pytest.raises(ValueError, match="argument x is mapped: its Hessian is one for each row"):
+        batch.hessian(W, X, S, argnums=(0, 1))
+
+
+@pytest.mark.parametrize("reduce", [None, "sum"])
+def test_a_jacobian_of_trees_by_trees_in_rows(reduce, np):
+    """Forward and in reverse, by what is shared and by what has rows."""
+
+    def f(w, x):
+        return {"y": np.array([w["a"] * x, x * x * w["b"][0], w["a"] ** 2]), "s": w["b"][1] * x}
+
+    small = record(f, {"a": 1.0, "b": np.ones(2)}, 1.0)
+    w, xs = {"a": 3.0, "b": np.array([2.0, 5.0])}, np.array([1.0, 2.0, 4.0, 7.0])
+    by_w, by_x = small.map(in_axes=(None, 0), reduce=reduce).jacobian(w, xs, argnums=(0, 1))
+    alone = [small.jacobian(w, x, argnums=(0, 1)) for x in xs]
+    if reduce is None:
+        for k, (w_alone, x_alone) in enumerate(alone):
+            assert same(unstacked(by_w, k), w_alone) and same(unstacked(by_x, k), x_alone)
+        assert by_w["y"]["b"].shape == (4, 3, 2) and by_w["s"]["b"].shape == (4, 2) and by_x["y"].shape == (4, 3)
+    else:
+        assert same(by_w["y"]["b"], sum(one["y"]["b"] for one, _ in alone))
+        assert by_w["y"]["a"].tolist() == [14.0, 0.0, 24.0]
+        assert same(by_w["s"]["b"], sum(one["s"]["b"] for one, _ in alone)) and by_w["s"]["a"] == 0.0
+        assert same(by_x["y"].T, [one["y"] for _, one in alone]) and by_x["s"].tolist() == [5.0] * 4
+
+
+def test_a_hessian_of_arrays_in_rows(np):
+    program = record(lambda w, x: (w * x).sum() ** 2, np.ones((2, 3)), np.ones((2, 3)))
+    w, x = np.arange(6.0).reshape(2, 3), np.arange(24.0).reshape(4, 2, 3) / 7
+    (ww, wx), (xw, xx) = program.map(in_axes=(None, 0)).hessian(w, x, argnums=(0, 1))
+    for k in range(4):
+        blocks = program.hessian(w, x[k], argnums=(0, 1))
+        assert same(((ww[k], wx[k]), (xw[k], xx[k])), blocks)
+    total = program.map(in_axes=(None, 0), reduce="mean").hessian(w, x)
+    assert total.shape == (2, 3, 2, 3) and same(total, ww.mean(axis=0))
+    assert program.map(in_axes=(None, 0)).hessian(w, x[:0]).shape == (0, 2, 3, 2, 3)
+
+
+@pytest.mark.parametrize("reduce", [None, "sum"])
+def test_second_derivatives_of_rows_by_params(reduce):
+    w = Value(2.0)
+    program = record(lambda x: x * w**3, 1.0, params=[w])
+    batch = program.map(reduce=reduce)
+    rows = [[12.0], [24.0], [36.0]]
+    assert batch.hvp([1.0, 2.0, 3.0], [1.0], argnums="params") == (rows if reduce is None else [72.0])
+    assert batch.hessian([1.0, 2.0, 3.0], argnums="params") == [rows if reduce is None else [72.0]]
+    assert batch.jacobian([1.0, 2.0, 3.0], argnums="params") == batch.grad([1.0, 2.0, 3.0], argnums="params")
+
+
+def test_the_value_of_a_vjp_is_of_the_arguments_as_they_were(np):
+    x = np.array([1.0, 2.0])
+    _, pull = record(lambda x: x * x, 1.0).map().vjp(x)
+    x[:] = 99.0
+    assert pull(np.ones(2))[0].tolist() == [2.0, 4.0]
+
+
+def test_wrong_tangents_and_cotangents_of_rows_are_named():
+    batch = record(lambda x, y: {"a": x * y}, 1.0, 2.0).map(in_axes=(0, None))
+    with pytest.raises(TypeError, match="takes 2 tangents, not 1"):
+        batch.jvp(([1.0], 2.0), ([1.0],))
+    with pytest.raises(ValueError, match="tangent x has other rows than its argument"):
+        batch.jvp(([1.0, 2.0], 2.0), ([1.0], 1.0))
+    with pytest.raises(TypeError, match="tangent y must be a number"):
+        batch.jvp(([1.0, 2.0], 2.0), ([1.0, 2.0], "x"))
+    pull = batch.vjp([1.0, 2.0], 3.0)[1]
+    assert pull({"a": [1.0, 2.0]}) == ([3.0, 6.0], [1.0, 4.0])
+    with pytest.raises(ValueError, match="the cotangent has 1 rows, the arguments have 2"):
+        pull({"a": [1.0]})
+    with pytest.raises(TypeError, match="the cotangent is 'float', but was recorded as a dict"):
+        pull(1.0)
+    with pytest.raises(TypeError, match="a Hessian is of a function that returns one Value"):
+        batch.hvp([1.0], [1.0], 2.0)
+
+
+def test_a_refusal_in_a_derivative_of_rows_names_the_row():
+    batch = record(lambda x: x.log(), 1.0).map()
+    v = [1.0] * 3
+    calls = (batch.jacobian, batch.hessian, batch.vjp, lambda x: batch.hvp(x, v), lambda x: batch.jvp((x,), (v,)))
+    for call in calls:
+        with pytest.raises(ValueError, match=r"log\(-2.0\): math domain error in row 1"):
+            call([1.0, -2.0, 3.0])

@@ -168,15 +168,15 @@ def test_what_makes_no_sense_is_refused_before_anything_is_sent(program, batch, 
     X, y = blocks
     with pytest.raises(ValueError, match="must reduce"):
         value_and_grad(program.map(in_axes=(None, 0, 0)), WEIGHTS, X, y)
-    with pytest.raises(ValueError, match="argument 1 is mapped: a gradient by it has a row for each"):
+    with pytest.raises(ValueError, match="argument x is mapped: a gradient by it has a row for each"):
         value_and_grad(batch, WEIGHTS, X, y, argnums=(0, -2))
-    with pytest.raises(ValueError, match="argument 2 has 16 blocks, argument 1 has 17"):
+    with pytest.raises(ValueError, match="argument y has 16 blocks, argument x has 17"):
         value_and_grad(batch, WEIGHTS, X, y[:960])
-    with pytest.raises(ValueError, match="argument 1 has no blocks"):
+    with pytest.raises(ValueError, match="argument x has no blocks"):
         value_and_grad(batch, WEIGHTS, [], [])
     with pytest.raises(ValueError, match="chunks along other axes than 0"):
         value_and_grad(batch, WEIGHTS, X.rechunk((60, 1)), y)
-    with pytest.raises(TypeError, match="argument 1 must be a Dask array or an iterable of blocks, not 'ndarray'"):
+    with pytest.raises(TypeError, match="argument x must be a Dask array or an iterable of blocks, not 'ndarray'"):
         value_and_grad(batch, WEIGHTS, *data)
     with pytest.raises(TypeError, match="takes 3 arguments, not 2"):
         value_and_grad(batch, WEIGHTS, X)

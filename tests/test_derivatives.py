@@ -125,7 +125,7 @@ def test_the_wrong_number_or_shape_of_tangents_is_named():
     program = record(lambda x, y: x[0] * y, [1.0], 1.0)
     with pytest.raises(TypeError, match="takes 2 tangents, not 1"):
         program.jvp([[1.0], 1.0], [[1.0]])
-    with pytest.raises(ValueError, match="tangent 0 is 'list' of 2"):
+    with pytest.raises(ValueError, match="tangent x is 'list' of 2"):
         program.jvp([[1.0], 1.0], [[1.0, 2.0], 1.0])
     with pytest.raises(TypeError, match="the cotangent"):
         program.vjp([1.0], 1.0)[1]([1.0])

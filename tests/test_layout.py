@@ -108,7 +108,7 @@ def test_lines_stay_known_however_often_it_is_called(sized):
 
 def test_an_argument_that_is_not_as_recorded_is_named():
     program = record(lambda xs: xs[0] * xs[1], [1.0, 2.0])
-    with pytest.raises(ValueError, match=r"argument 0 is .* of 3, but was recorded as a list of 2"):
+    with pytest.raises(ValueError, match=r"argument xs is .* of 3, but was recorded as a list of 2"):
         program([Value(1.0), 2.0, 3.0])
     with pytest.raises(TypeError, match="takes 1 argument"):
         program([Value(1.0), 2.0], 3.0)

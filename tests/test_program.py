@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 import warnings
+from decimal import Decimal
 
 import pytest
 from tapegrad._core import lib
@@ -374,7 +375,7 @@ def test_a_program_outlives_its_tape_its_values_and_its_example(np):
     tape.collect()
     assert program.value_and_grad(np.array([1.0, 2.0, 3.0]))[0] == 12.0
     del example
-    assert program.grad([1.0, 2.0, 3.0]).tolist() == [2.0, 2.0, 2.0]
+    assert program.grad([1.0, 2.0, 3.0]) == [2.0, 2.0, 2.0]
 
 
 # ---- guards ----
@@ -960,27 +961,27 @@ def test_a_loss_was_recorded_where_it_was_called():
 # ---- wrong arguments ----
 
 
-@pytest.mark.parametrize("returned", [None, 3.0, "text", {}, [1.0], object(), (x for x in ())])
-def test_f_has_to_return_values(returned):
+@pytest.mark.parametrize("returned", [None, [2j], {1: Decimal(1)}])
+def test_f_has_to_return_real_numbers(returned):
     with pytest.raises(TypeError, match="return"):
         record(lambda x: returned, 1.0)
 
 
-@pytest.mark.parametrize("returned", [[], (), [[], ()]])
+@pytest.mark.parametrize("returned", [[], (), [[], ()], {}, "text", object(), (x for x in ())])
 def test_f_has_to_return_something(returned):
-    with pytest.raises(ValueError, match="empty"):
+    with pytest.raises(ValueError, match="nothing to differentiate"):
         record(lambda x: returned, 1.0)
 
 
-@pytest.mark.parametrize("bad", [None, "1.0", 1j, {}, {1.0}, b"1", object(), [1.0, "x"], [[None]], range(3)])
-def test_examples_must_be_numbers(bad):
-    with pytest.raises(TypeError, match="example 1"):
+@pytest.mark.parametrize("bad", [1j, Decimal(1), [1.0, 2j], {"a": [Decimal(1)]}])
+def test_example_numbers_must_be_real(bad):
+    with pytest.raises(TypeError, match=r"example y.* must be a real number"):
         record(lambda x, y: x, 1.0, bad)
 
 
 def test_example_arrays_must_be_of_numbers(np):
     for bad in (np.array(["a"]), np.array([1j]), np.array([None]), np.array(["2020"], dtype="M8[Y]")):
-        with pytest.raises(TypeError, match="example 0"):
+        with pytest.raises(TypeError, match="example x"):
             record(lambda x: x[0], bad)
 
 
@@ -993,14 +994,14 @@ def test_a_wrong_number_of_arguments_is_named(args):
 @pytest.mark.parametrize(
     "bad, error, says",
     [
-        ([1.0], ValueError, "argument 1 is 'list' of 1, but was recorded as a list of 2"),
+        ([1.0], ValueError, "argument y is 'list' of 1, but was recorded as a list of 2"),
         ([1.0, 2.0, 3.0], ValueError, "of 3"),
-        (1.0, TypeError, "argument 1 is 'float'"),
-        ("ab", TypeError, "argument 1 is 'str'"),
-        (None, TypeError, "argument 1"),
-        ([1.0, "x"], TypeError, r"argument 1\[1\] must be a number, not 'str'"),
-        ([1.0, [2.0]], TypeError, r"argument 1\[1\] is 'list' of 1, but was recorded as a number"),
-        ([1.0, 2j], TypeError, r"argument 1\[1\]"),
+        (1.0, TypeError, "argument y is 'float'"),
+        ("ab", TypeError, "argument y is 'str'"),
+        (None, TypeError, "argument y"),
+        ([1.0, "x"], TypeError, r"argument y\[1\] must be a number, not 'str'"),
+        ([1.0, [2.0]], TypeError, r"argument y\[1\] is 'list' of 1, but was recorded as a number"),
+        ([1.0, 2j], TypeError, r"argument y\[1\]"),
     ],
 )
 def test_a_wrong_argument_is_named(bad, error, says):
@@ -1010,7 +1011,7 @@ def test_a_wrong_argument_is_named(bad, error, says):
 
 def test_values_are_no_arguments_of_second_derivatives():
     program = record(lambda x: x * x, 1.0)
-    with pytest.raises(TypeError, match=r"argument 0 is a Value; this takes numbers: v\.data, or tapegrad\.hvp"):
+    with pytest.raises(TypeError, match=r"argument x is a Value; this takes numbers: v\.data, or tapegrad\.hvp"):
         program.hvp(Value(1.0), 1.0)
 
 
@@ -1018,7 +1019,7 @@ def test_a_wrong_array_is_named(np):
     program = record(lambda x: x.sum(), np.zeros((2, 3)))
     cases = (np.zeros((3, 2)), np.zeros(6), np.zeros((2, 3, 1)), np.zeros((2, 3), dtype=complex), np.full((2, 3), "a"))
     for bad in (*cases, np.zeros((2, 3), dtype=object) + 1j, 1.0, np.array(1.0)):
-        with pytest.raises((TypeError, ValueError), match="argument 0"):
+        with pytest.raises((TypeError, ValueError), match="argument x"):
             program(bad)
 
 
@@ -1030,11 +1031,10 @@ def test_wrong_argnums_are_named(argnums, error):
             call(*([[1.0]] * 2 if call == program.map().grad else (1.0, 2.0)), argnums=argnums)
 
 
-def test_second_derivatives_are_by_one_argument():
+def test_a_hessian_times_a_vector_is_by_one_argument():
     program = record(lambda x, y: x * y, 1.0, 2.0)
-    for call in (lambda: program.hessian(1.0, 2.0, argnums=(0, 1)), lambda: program.hvp(1.0, 1.0, 2.0, argnums=(0, 1))):
-        with pytest.raises(TypeError, match="argnums"):
-            call()
+    with pytest.raises(TypeError, match="argnums"):
+        program.hvp(1.0, 1.0, 2.0, argnums=(0, 1))
 
 
 def test_a_gradient_is_of_one_value():
@@ -1349,7 +1349,7 @@ def test_a_program_shows_what_is_documented_and_nothing_else():
     }  # fmt: skip
     assert all(getattr(Program, name).__doc__ for name in shown)
     shown = {name for name in dir(record(lambda x: x * x, 1.0).map()) if not name.startswith("_")}
-    assert shown == {"grad", "value_and_grad"}
+    assert shown == {"grad", "hessian", "hvp", "jacobian", "jvp", "value_and_grad", "vjp"}
 
 
 def test_every_import_within_the_package_points_down():

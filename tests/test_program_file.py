@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import collections
 import contextlib
 import copy
 import os
@@ -13,6 +14,7 @@ import random
 import re
 import struct
 import time
+import types
 import zlib
 
 import pytest
@@ -21,7 +23,7 @@ import tapegrad
 from tapegrad import BranchChanged, Value, record
 from tapegrad.program import Program, nest
 from tapegrad.program.batch import Batch
-from tapegrad.program.file import GUARD, decode, ffi, lib
+from tapegrad.program.file import GUARD, VERSION, decode, encode, ffi, lib
 from tapegrad.program.recorded import decoded
 
 FUZZ = int(os.environ.get("TAPEGRAD_FUZZ", "3000"))
@@ -370,7 +372,7 @@ def test_something_else_is_refused(data, tmp_path):
         tapegrad.load(tmp_path / "x")
 
 
-@pytest.mark.parametrize(("at", "number"), [(8, 3), (12, GUARD + 1)])
+@pytest.mark.parametrize(("at", "number"), [(8, VERSION + 1), (12, GUARD + 1)])
 def test_a_file_of_a_newer_version_says_so(small_data, at, number):
     with pytest.raises(ValueError, match="of a newer tapegrad: format"):
         decode(patched(small_data, at, "I", number))
@@ -397,7 +399,7 @@ BODY = [
     (PATHS, "I", 2, "ends too early"),
     (PATHS, "I", 65, "ends too early"),
     (PATHS, "I", HUGE, "paths"),
-    (SMALL_FORMS, "B", 4, "4 is no kind of form"),
+    (SMALL_FORMS, "B", 8, "8 is no kind of form"),
     (SMALL_FORMS + 1, "I", HUGE, "ends too early"),
     (SMALL_FORMS + 1, "I", 1, "."),
     (SMALL_FORMS, "BI", (3, 0), "an array has 0 dimensions"),
@@ -573,6 +575,8 @@ def version_1(program):
     for at in branches_of(data)[1:]:
         parent, stop = struct.unpack_from("<2I", data, at)
         data = patched(data, at, "2I", parent, program._recorded.paths[parent].core.instr[stop].live_y)
+    names = program._recorded.forms.names
+    data = data[: -4 - 4 - sum(4 + len(name.encode()) for name in names)] + data[-4:]
     return patched(data, 8, "I", 1)
 
 
@@ -586,7 +590,6 @@ def test_a_file_of_version_1_is_read():
     expected = [program(*at) for at in points]
     again = loaded(version_1(program))
     assert again.stats["paths"] > 4 and [again(*at) for at in points] == expected
-    assert data_of(again) == data_of(program)
 
 
 def test_a_file_of_version_1_has_guards_of_order_alone():
@@ -658,19 +661,28 @@ def replay(program, draw):
     if n_in > 200 or n_out > 200:  # takes arguments of that many numbers
         return
     args = [example(form, draw) for form in program._recorded.forms]
-    rows = [[example(form, draw) for _ in range(19)] for form in program._recorded.forms]
+    forms = program._recorded.forms
+    rows = [form.value if isinstance(form, nest.Static) else [example(form, draw) for _ in range(19)] for form in forms]
+    mapped = [k for k, form in enumerate(forms) if not isinstance(form, nest.Static)]
     value = result(program, *args)
     str(program)
     result(lambda: program.jacobian(*args, argnums="params"))
     assert result(lambda: program.jvp(args, args)[0]) == value
-    if args:
-        alone = [result(program, *row) for row in zip(*rows)]
-        together = result(lambda: [repr(y) for y in program.map()(*rows)])
+    if mapped:
+        alone = [result(program, *(x[k] if j in mapped else x for j, x in enumerate(rows))) for k in range(19)]
+        out, n_out = program._recorded.out, program._recorded.n_out
+
+        def by_row():
+            flat = program.map()._rows.sweep(rows, None).out
+            return [repr(out.shaped(flat, k * n_out)) for k in range(19)]
+
+        together = result(by_row)
+        result(program.map(), *rows)
         assert together == repr(alone) or (isinstance(together, type) and together in alone)
-    if args and program._recorded.out is nest.NUMBER:
-        everything = tuple(range(len(args)))
+    if mapped and program._recorded.out is nest.NUMBER:
+        everything = tuple(mapped)
         assert result(lambda: program.value_and_grad(*args, argnums=everything)[0]) == value
-        result(lambda: program.hessian(*args))
+        result(lambda: program.hessian(*args, argnums=everything))
         result(lambda: program.map(reduce="mean").value_and_grad(*rows, argnums=everything))
 
 
@@ -715,7 +727,12 @@ def mutant(draw, data, others):
 def test_mutants_are_refused_or_replayed(branching, small_data, np):
     """TAPEGRAD_FUZZ says how many."""
     array = record(lambda a, b: [tapegrad.sum(list(a.ravel())) * b, a[0, 1] ** 2], np.ones((2, 2)), 2.0)
-    seeds = [data_of(branching), small_data, data_of(array), chain(FIRST, SECOND, THIRD)]
+    point = collections.namedtuple("Point", "x y")(1.0, [2.0, None])
+    space = types.SimpleNamespace(a=1.0, b={"k": 2.0, 7: "text"})
+    tree = record(lambda p, s, n: {"x": p.x * s.a + s.b["k"], "y": (p, n)}, point, space, n=None)
+    one = record(lambda p, how: p["w"] * p["b"][0], {"w": 1.0, "b": (2.0,)}, how="text")
+    trees = [encode(program._recorded.contents()) for program in (tree, one)]
+    seeds = [data_of(branching), small_data, data_of(array), chain(FIRST, SECOND, THIRD), *trees]
     draw, accepted, start = random.Random(2024), 0, time.perf_counter()
     with np.errstate(all="ignore"):
         for k in range(FUZZ):

@@ -6,20 +6,16 @@ import os
 import threading
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Union, overload
+from typing import TYPE_CHECKING, Literal, NamedTuple, overload
 
 from .._core import ffi, lib
-from .nest import NUMBER, Form, Nest, Shaped, floats
-from .recorded import Argnums, Place, Recorded, Several, gathered
-from .replay import REFUSALS, Buffer, CData, Feed, Job, Trace, pointer, zeros
+from .form import NUMBER, Form, Nest, Shaped
+from .recorded import Argnums, Recorded, Several, gathered
+from .replay import REFUSALS, Buffer, CData, Job, Trace, pointer, zeros
+from .rows import Argument, Axes, Piece, axes_of, in_rows, stacked
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
-
-    from numpy import float64
-    from numpy.typing import NDArray
-
-Axes = Union[int, None, tuple[Union[int, None], ...], list[Union[int, None]]]
 
 CHUNKS = 16  # at most, in which sums are made: they depend on the number of rows alone, so the bits do, too
 CHUNK_ROWS = 256  # at least
@@ -37,74 +33,33 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return _pools[key]
 
 
-class _Argument:
-    """One argument of a batch: its numbers, and how far it is from row to row."""
+class Asked(NamedTuple):
+    """What derivatives a replay of the rows is to give.
 
-    def __init__(self, place: Place, axis: int | None) -> None:
-        self.place, self.form, self.axis = place, place.form, axis
-        self.numbers: array[float] | NDArray[float64]
-        self.rows: int | None = None  # None: shared
-        self.from_array = False
+    Attributes:
+        seed: of the outputs, for a reverse sweep; with a stride, one for every row.
+        tangents: of pieces, each with its stride; without a seed, the outputs' are given.
+        wanted: pieces by which the sweep's derivatives are given, or with tangents the derivatives of these along them.
+    """
 
-    def read(self, x: Nest, what: str) -> None:
-        self.numbers = numbers = array("d")
-        if self.axis is None:
-            self.form.read(x, what, numbers)
-        elif hasattr(x, "__array__") and hasattr(x, "shape"):
-            self._read_array(x, what)
-        elif self.axis != 0:
-            raise TypeError(f"{what} is mapped over axis {self.axis}: it must be an array, not {type(x).__name__!r}")
-        elif isinstance(x, (list, tuple)):
-            items = tuple(x)  # reading may run code that changes x
-            self.rows = len(items)
-            if self.form is NUMBER and set(map(type, items)) <= {float, int}:
-                numbers.extend(items)
-            else:
-                for k, item in enumerate(items):
-                    self.form.read(item, f"{what}, row {k}", numbers)
-        else:
-            raise TypeError(f"{what} must be a list or an array of rows, not {type(x).__name__!r}")
-
-    def _read_array(self, x: Any, what: str) -> None:
-        import numpy
-
-        axis = self.axis
-        if axis is None or not -x.ndim <= axis < x.ndim:
-            raise ValueError(f"{what} is an array of shape {x.shape}: it has no axis {axis}")
-        rows = x if axis == 0 else numpy.moveaxis(x, axis, 0)
-        if rows.shape[1:] != self.form.shape:
-            raise ValueError(f"{what} has rows of shape {rows.shape[1:]}, but was recorded as {self.form}")
-        self.numbers, self.rows, self.from_array = floats(rows, what).reshape(-1), len(rows), True
-
-    def feed(self) -> Feed:
-        count = self.form.size
-        return Feed(self.place.first, count, self.numbers, 0 if self.rows is None else count)
-
-    def row(self, k: int) -> Buffer:
-        start = 0 if self.rows is None else k * self.form.size
-        return self.numbers[start : start + self.form.size]
-
-    def per_row(self, flat: array[float], rows: int, as_array: bool) -> Shaped:
-        """A nest for every row: an array with the rows on the argument's axis, or a list."""
-        return _stacked(self.form, flat, rows, as_array, self.axis or 0)
+    seed: array[float] | None = None
+    seed_stride: int = 0
+    tangents: Sequence[tuple[Piece, Buffer, int]] = ()
+    wanted: Sequence[Piece] = ()
 
 
-def _stacked(form: Form, flat: array[float], rows: int, as_array: bool, axis: int = 0) -> Shaped:
-    if as_array and form.shape is not None:
-        import numpy
-
-        numbers = numpy.frombuffer(flat, dtype=numpy.float64) if flat else numpy.zeros(0)
-        return numpy.moveaxis(numbers.reshape((rows, *form.shape)), 0, axis)
-    return flat.tolist() if form is NUMBER else [form.shaped(flat, k * form.size) for k in range(rows)]
+ONE = array("d", (1.0,))
 
 
 class Swept(NamedTuple):
-    """What a batch gives, flat: values, and gradients by the wanted arguments; all its arguments, params included."""
+    """What a batch gives, flat: values, and gradients by each piece of the wanted arguments; all its arguments, params
+    included."""
 
     rows: int
-    results: list[array[float]]
-    wanted: list[_Argument]
-    arguments: list[_Argument]
+    out: array[float]
+    grads: list[list[array[float]]]
+    wanted: list[Argument]
+    arguments: list[Argument]
 
 
 class _Group(NamedTuple):
@@ -122,25 +77,25 @@ class Rows:
 
     Attributes:
         recorded: the function.
-        axes: of each argument: the axis of the rows, or None where all share it.
+        axes: of each argument: the axis of the rows, or None where all share it, or a nest of these.
         reduce: "mean", "sum", or None for one result a row.
         threads: how many share the rows.
     """
 
     def __init__(self, recorded: Recorded, in_axes: Axes, reduce: str | None, threads: int) -> None:
         n = len(recorded.forms)
-        axes: tuple[int | None, ...] = tuple(in_axes) if isinstance(in_axes, (tuple, list)) else (in_axes,) * n
+        axes: tuple[Axes, ...] = tuple(in_axes) if isinstance(in_axes, (tuple, list)) else (in_axes,) * n
         if len(axes) != n:
             raise ValueError(f"in_axes has {len(axes)} entries, the program takes {n} arguments")
-        if not any(axis is not None for axis in axes):
+        found = [x for k, form in enumerate(recorded.forms) for x in axes_of(axes[k], form, f"in_axes[{k}]")]
+        if not any(axis is not None for axis in found):
             raise ValueError("in_axes maps no argument")
-        if any(axis is not None and not isinstance(axis, int) for axis in axes):
-            raise TypeError(f"in_axes must be integers and None, not {in_axes!r}")
         if reduce not in (None, "mean", "sum"):
             raise ValueError(f"reduce must be 'mean', 'sum' or None, not {reduce!r}")
         if not isinstance(threads, int) or threads < 1:
             raise ValueError(f"threads must be a positive integer, not {threads!r}")
         self.recorded, self.axes, self.reduce, self.threads = recorded, axes, reduce, threads
+        self._names = [f"argument {recorded.forms.label(k)}" for k in range(n)]
 
     def sweep(self, args: Sequence[Nest], argnums: Argnums | None) -> Swept:
         """Values, and gradients by argnums: sums or means, or one row after the other."""
@@ -148,40 +103,55 @@ class Rows:
         if argnums is not None:
             recorded.check_scalar("a gradient")
         places = [] if argnums is None else recorded.chosen(argnums)
-        arguments, rows = self._read(args)
+        arguments, rows = self.read(args)
         wanted = [next(a for a in arguments if a.place is place) for place in places]
-        distinct = list(dict.fromkeys(wanted))
-        results = self._perform(arguments, rows, distinct)
-        if len(distinct) < len(wanted):  # each gets numbers of its own
-            results = [results[0], *(results[1 + distinct.index(a)][:] for a in wanted)]
-        return Swept(rows, results, wanted, arguments)
+        pieces = list(dict.fromkeys(piece for a in wanted for piece in a.pieces))
+        out, *flats = self.perform(arguments, rows, Asked(ONE, wanted=pieces) if wanted else Asked())
+        by_piece = dict(zip(pieces, flats))
+        grads = [[by_piece[piece] for piece in a.pieces] for a in wanted]
+        if len(set(wanted)) < len(wanted):  # each gets numbers of its own
+            grads = [[flat[:] for flat in one] for one in grads]
+        return Swept(rows, out, grads, wanted, arguments)
 
-    def _read(self, args: Sequence[Nest]) -> tuple[list[_Argument], int]:
+    def read(self, args: Sequence[Nest]) -> tuple[list[Argument], int]:
+        """All arguments, params included, and the number of rows."""
         recorded = self.recorded
         recorded.check_count(args)
-        arguments: list[_Argument] = []
+        arguments: list[Argument] = []
         rows, counted = None, 0
-        for k, (x, place, axis) in enumerate(zip(args, recorded.places, self.axes)):
-            argument = _Argument(place, axis)
-            argument.read(x, f"argument {k}")
+        for k, (x, place, axes) in enumerate(zip(args, recorded.places, self.axes)):
+            argument = Argument(place, axes, x, self._names[k])
             if argument.rows is not None and rows is not None and argument.rows != rows:
-                raise ValueError(f"argument {k} has {argument.rows} rows, argument {counted} has {rows}")
+                raise ValueError(f"{self._names[k]} has {argument.rows} rows, {self._names[counted]} has {rows}")
             if argument.rows is not None:
                 rows, counted = argument.rows, k
             arguments.append(argument)
-        params = _Argument(recorded.param_place, None)
-        params.numbers = array("d", recorded.param_data())
-        return [*arguments, params], rows or 0
+        return [*arguments, Argument(recorded.param_place, None, recorded.param_data(), "params")], rows or 0
 
-    def _perform(self, arguments: list[_Argument], rows: int, wanted: list[_Argument]) -> list[array[float]]:
-        """The outputs, then the gradients of the wanted arguments; summed, or one row after the other."""
-        recorded, mean = self.recorded, self.reduce == "mean"
-        n_out = recorded.n_out
-        strides = [0 if self.reduce else n_out]
-        strides += [0 if a.rows is None and self.reduce else a.form.size for a in wanted]
-        widths = [n_out, *(a.form.size for a in wanted)]
-        totals = [zeros(stride * rows if stride else width) for stride, width in zip(strides, widths)]
-        seed = array("d", (1.0 / rows if mean and rows else 1.0,)) if wanted else None
+    def tangents(self, argument: Argument, x: Nest, what: str) -> list[tuple[Piece, Buffer, int]]:
+        """A tangent of an argument, in rows where that is."""
+        number = argument.place.number
+        tangent = Argument(argument.place, self.axes[number] if number >= 0 else None, x, what)
+        pairs = list(zip(argument.pieces, tangent.pieces))
+        if len(argument.pieces) != len(tangent.pieces) or any((a.first, a.rows) != (b.first, b.rows) for a, b in pairs):
+            raise ValueError(f"{what} has other rows than its argument, or they are elsewhere in it")
+        return [(a, b.numbers, b.stride) for a, b in pairs]
+
+    def perform(self, arguments: list[Argument], rows: int, asked: Asked) -> list[array[float]]:
+        """The outputs, then their tangents or derivatives by the wanted pieces; summed, or one row after the other."""
+        recorded, mean, wanted = self.recorded, self.reduce == "mean", asked.wanted
+        n_out, along = recorded.n_out, bool(asked.tangents) and asked.seed is None
+        outs = 2 if along else 1
+        pieces = [piece for argument in arguments for piece in argument.pieces]
+        strides = [0 if self.reduce else n_out] * outs
+        strides += [0 if piece.rows is None and self.reduce else piece.size for piece in wanted]
+        widths = [n_out] * outs + [piece.size for piece in wanted]
+        totals = [
+            zeros(width if self.reduce and not stride else width * rows) for stride, width in zip(strides, widths)
+        ]
+        seed = asked.seed
+        if seed is not None and mean and rows:
+            seed = array("d", (x / rows for x in seed))
         failed = ffi.new("uint32_t[]", max(1, rows))
         pending = [_Group(0, recorded.paths[0], None, (0, 0))] if rows else []
         while pending:
@@ -192,14 +162,23 @@ class Rows:
 
             def job(start: int, stop: int, chosen: array[int] | None = chosen) -> tuple[Job, list[array[float]]]:
                 buffers = [total if stride else zeros(len(total)) for total, stride in zip(totals, strides)]
-                feeds = [a.feed() for a in arguments]
-                for a, buffer, stride in zip(wanted, buffers[1:], strides[1:]):
-                    feed = feeds[arguments.index(a)]
-                    feed.grad, feed.grad_stride = buffer, stride
+                feeds = [piece.feed() for piece in pieces]
+                for piece, tangent, stride in asked.tangents:
+                    feed = feeds[pieces.index(piece)]
+                    feed.tangent, feed.tangent_stride = tangent, stride
+                for piece, buffer, stride in zip(wanted, buffers[outs:], strides[outs:]):
+                    feed = feeds[pieces.index(piece)]
+                    if asked.tangents:
+                        feed.grad_tangent, feed.grad_tangent_stride = buffer, stride
+                    else:
+                        feed.grad, feed.grad_stride = buffer, stride
                 made = Job(feeds, start, stop)
+                made.c.tangents = bool(asked.tangents)
                 made.out(buffers[0], strides[0])
+                if along:
+                    made.out_tangent(buffers[1], strides[1])
                 if seed is not None:
-                    made.seed(seed)
+                    made.seed(seed, asked.seed_stride)
                 if chosen is not None:
                     made.rows(chosen)
                 made.fail_into(failed)
@@ -213,9 +192,9 @@ class Rows:
                     if not stride:
                         lib.tg_accumulate(pointer(total), pointer(buffer), len(total))
             if failures:
-                pending.extend(self._sort(arguments, group, rows, failed))
+                pending.extend(self._sort(pieces, group, rows, failed))
         if mean:
-            totals[0] = array("d", (x / rows if rows else float("nan") for x in totals[0]))
+            totals[:outs] = [array("d", (x / rows if rows else float("nan") for x in total)) for total in totals[:outs]]
         return totals
 
     def _chunks(
@@ -246,7 +225,7 @@ class Rows:
                 if not future.cancel():
                     future.exception()          # what it writes to is ours
 
-    def _sort(self, arguments: list[_Argument], group: _Group, rows: int, failed: CData) -> list[_Group]:
+    def _sort(self, pieces: list[Piece], group: _Group, rows: int, failed: CData) -> list[_Group]:
         """Send the rows that left a path to other paths, or raise for the first that finds none."""
         recorded, (number, path, chosen, origin) = self.recorded, group
         stopped = {row: at - 1 for row, at in enumerate(ffi.unpack(failed, rows)) if at}
@@ -260,30 +239,30 @@ class Rows:
         if lost:
             branched = sum(path.is_guard(stopped[row]) for row in lost)
             raise path.error(
-                stopped[lost[0]], self._stopped(arguments, path, lost[0]), lost[0], branched, recorded.way_on
+                stopped[lost[0]], self._stopped(pieces, path, lost[0]), lost[0], branched, recorded.way_on
             )
-        return [self._group(arguments, stop, those) for stop, those in groups.items()]
+        return [self._group(pieces, stop, those) for stop, those in groups.items()]
 
-    def _group(self, arguments: list[_Argument], stop: tuple[int, int], rows: array[int]) -> _Group:
+    def _group(self, pieces: list[Piece], stop: tuple[int, int], rows: array[int]) -> _Group:
         """Rows that stopped there, with the path that the first of them goes on with."""
         recorded, (k, at), first = self.recorded, stop, rows[0]
         flat = array("d")
-        for a in arguments:
-            flat.extend(a.row(first))
+        for piece in pieces:
+            flat.extend(piece.row(first))
         try:
             return _Group(*recorded.other_path(k, at, flat), rows, stop)
         except REFUSALS as error:  # f was recorded there, and something refused
             path = recorded.paths[k]
-            job = self._stopped(arguments, path, first)
+            job = self._stopped(pieces, path, first)
             if path.refused_alike(at, job, error):
                 raise path.error(at, job, first) from None
             if type(error) not in REFUSALS:
                 raise
             raise type(error)(f"{error} in row {first}") from error
 
-    def _stopped(self, arguments: list[_Argument], path: Trace, row: int) -> Job:
+    def _stopped(self, pieces: list[Piece], path: Trace, row: int) -> Job:
         """The replay of a row that stops on this path."""
-        job = Job([a.feed() for a in arguments], row, row + 1)
+        job = Job([piece.feed() for piece in pieces], row, row + 1)
         job.fail_into(ffi.new("uint32_t[]", row + 1))
         job.c.nan_errors = self.recorded.on_error == "nan"
         path.run(job)
@@ -304,54 +283,234 @@ class Batch:
         r = self._rows
         return Batch, (r.recorded, r.axes, r.reduce, r.threads)
 
-    def __call__(self, *args: Nest) -> Shaped:
+    def _values(self, out: array[float], rows: int, arguments: list[Argument]) -> Shaped:
+        form = self._rows.recorded.out
+        if self._rows.reduce is not None:
+            return form.shaped(out)
+        return stacked(form, out, rows, any(a.from_array for a in arguments))
+
+    def _gradient(self, wanted: Argument, flats: list[array[float]], rows: int, arguments: list[Argument]) -> Shaped:
+        """Derivatives of one number by an argument."""
+        arrays, reduced = any(a.from_array for a in arguments), self._rows.reduce is not None
+        return wanted.put([piece.shaped(flat, rows, reduced, arrays) for piece, flat in zip(wanted.pieces, flats)])
+
+    def _block(
+        self, wanted: Argument, flats: list[list[array[float]]], rows: int, arguments: list[Argument]
+    ) -> Callable[[Form, int], Shaped]:
+        """What gives, for a leaf and where its numbers start, the derivatives of these; flats: of all of them."""
+
+        def block(leaf: Form, at: int) -> Shaped:
+            if leaf is NUMBER:
+                return self._gradient(wanted, flats[at], rows, arguments)
+            here, reduced = flats[at : at + leaf.size], self._rows.reduce is not None
+            return wanted.put(
+                [
+                    piece.led([flat[k] for flat in here], leaf.shape or (), rows, reduced)
+                    for k, piece in enumerate(wanted.pieces)
+                ]
+            )
+
+        return block
+
+    def __call__(self, /, *args: Nest, **named: Nest) -> Shaped:
         """The results of all rows, or their mean or sum.
 
+        Args:
+            args, named: as the program takes them; one that is mapped as an array of rows or a list of them, or made up
+                like the argument with the rows at each leaf.
+
         Returns:
-            Shaped like f's result; without reduce, one for every row: an array where an argument came as one.
+            Shaped like f's result; without reduce, with the rows stacked at each leaf: arrays with the rows first,
+            or where no argument came as an array, lists in the place of numbers.
 
         Raises:
             TypeError, ValueError: an argument is not as it was recorded, or the numbers of rows differ.
             BranchChanged, ValueError, ZeroDivisionError, OverflowError: as of one row, naming it.
         """
-        swept, form = self._rows.sweep(args, None), self._rows.recorded.out
-        if self._rows.reduce is None:
-            return _stacked(form, swept.results[0], swept.rows, any(a.from_array for a in swept.arguments))
-        return form.shaped(swept.results[0])
+        swept = self._rows.sweep(self._rows.recorded.forms.bound(args, named), None)
+        return self._values(swept.out, swept.rows, swept.arguments)
 
     @overload
-    def value_and_grad(self, *args: Nest, argnums: int = 0) -> tuple[Shaped, Shaped]: ...
+    def value_and_grad(self, /, *args: Nest, argnums: int = 0, **named: Nest) -> tuple[Shaped, Shaped]: ...
     @overload
-    def value_and_grad(self, *args: Nest, argnums: Literal["params"]) -> tuple[Shaped, list[Shaped]]: ...
+    def value_and_grad(
+        self, /, *args: Nest, argnums: Literal["params"], **named: Nest
+    ) -> tuple[Shaped, list[Shaped]]: ...
     @overload
-    def value_and_grad(self, *args: Nest, argnums: Several) -> tuple[Shaped, tuple[Shaped, ...]]: ...
-    def value_and_grad(self, *args: Nest, argnums: Argnums = 0) -> tuple[Shaped, Shaped]:
+    def value_and_grad(self, /, *args: Nest, argnums: Several, **named: Nest) -> tuple[Shaped, tuple[Shaped, ...]]: ...
+    def value_and_grad(self, /, *args: Nest, argnums: Argnums = 0, **named: Nest) -> tuple[Shaped, Shaped]:
         """The value, and its gradient by the arguments in argnums.
 
         Returns:
-            With reduce: a float, and a gradient shaped like the argument, rows included. Without: both for every row.
+            With reduce: a float, and a gradient made up as the argument came, rows included. Without: both for every
+            row; by an argument that all rows share, the rows are stacked at each leaf, a list of numbers being one.
 
         Raises:
             TypeError: f returns more than one Value.
         """
-        rows, results, wanted, arguments = self._rows.sweep(args, argnums)
-        reduce, arrays = self._rows.reduce, any(a.from_array for a in arguments)
-        parts = []
-        for argument, flat in zip(wanted, results[1:]):
-            if argument.rows is None and reduce is not None:
-                parts.append(argument.form.shaped(flat))
-            else:
-                as_array = argument.from_array or (argument.rows is None and (arrays or argument.form.has_array))
-                parts.append(argument.per_row(flat, rows, as_array))
-        value = _stacked(NUMBER, results[0], rows, arrays) if reduce is None else results[0][0]
-        return value, gathered(argnums, parts)
+        rows, out, grads, wanted, arguments = self._rows.sweep(self._rows.recorded.forms.bound(args, named), argnums)
+        parts = [self._gradient(argument, flats, rows, arguments) for argument, flats in zip(wanted, grads)]
+        return self._values(out, rows, arguments), gathered(argnums, parts)
 
     @overload
-    def grad(self, *args: Nest, argnums: int = 0) -> Shaped: ...
+    def grad(self, /, *args: Nest, argnums: int = 0, **named: Nest) -> Shaped: ...
     @overload
-    def grad(self, *args: Nest, argnums: Literal["params"]) -> list[Shaped]: ...
+    def grad(self, /, *args: Nest, argnums: Literal["params"], **named: Nest) -> list[Shaped]: ...
     @overload
-    def grad(self, *args: Nest, argnums: Several) -> tuple[Shaped, ...]: ...
-    def grad(self, *args: Nest, argnums: Argnums = 0) -> Shaped:
+    def grad(self, /, *args: Nest, argnums: Several, **named: Nest) -> tuple[Shaped, ...]: ...
+    def grad(self, /, *args: Nest, argnums: Argnums = 0, **named: Nest) -> Shaped:
         """The gradient; see `value_and_grad`."""
-        return self.value_and_grad(*args, argnums=argnums)[1]
+        return self.value_and_grad(*args, argnums=argnums, **named)[1]
+
+    def vjp(self, /, *primals: Nest, **named: Nest) -> tuple[Shaped, Callable[[Nest], tuple[Shaped, ...]]]:
+        """The value, and a function from a cotangent, shaped like it, to the tuple of v^T J for each argument, which
+        is of every row without reduce."""
+        batch, recorded = self._rows, self._rows.recorded
+        arguments, rows = batch.read(recorded.forms.bound(primals, named))
+        for piece in (piece for argument in arguments for piece in argument.pieces):
+            piece.numbers = piece.numbers[:] if isinstance(piece.numbers, array) else piece.numbers.copy()
+        value = self._values(batch.perform(arguments, rows, Asked())[0], rows, arguments)
+        wanted = arguments[:-1]
+        pieces = [piece for argument in wanted for piece in argument.pieces]
+
+        def pull(cotangent: Nest) -> tuple[Shaped, ...]:
+            if batch.reduce is None:
+                seed, stride = in_rows(recorded.out, cotangent, rows, "the cotangent"), recorded.n_out
+            else:
+                seed, stride = array("d"), 0
+                recorded.out.read(cotangent, "the cotangent", seed)
+            flats = iter(batch.perform(arguments, rows, Asked(seed, stride, wanted=pieces))[1:])
+            return tuple(self._gradient(a, [next(flats) for _ in a.pieces], rows, arguments) for a in wanted)
+
+        return value, pull
+
+    def jvp(self, primals: Sequence[Nest], tangents: Sequence[Nest]) -> tuple[Shaped, Shaped]:
+        """The value and J v.
+
+        Args:
+            primals, tangents: as many as f has arguments, tangents made up as the primals are, rows included.
+
+        Returns:
+            Two results shaped like the value.
+        """
+        batch, recorded = self._rows, self._rows.recorded
+        arguments, rows = batch.read(primals)
+        recorded.check_tangents(tangents)
+        along = [
+            one
+            for k, (argument, x) in enumerate(zip(arguments, tangents))
+            for one in batch.tangents(argument, x, f"tangent {recorded.forms.label(k)}")
+        ]
+        out, tangent = batch.perform(arguments, rows, Asked(tangents=along))
+        return self._values(out, rows, arguments), self._values(tangent, rows, arguments)
+
+    @overload
+    def jacobian(self, /, *args: Nest, argnums: int | Literal["params"] = 0, **named: Nest) -> Shaped: ...
+    @overload
+    def jacobian(self, /, *args: Nest, argnums: Several, **named: Nest) -> tuple[Shaped, ...]: ...
+    def jacobian(self, /, *args: Nest, argnums: Argnums = 0, **named: Nest) -> Shaped:
+        """The Jacobian: in reverse or forward, a replay of all rows for each number of whichever are fewer.
+
+        Returns:
+            Shaped like f's result, in the place of a number its gradient as `grad` gives it; in the place of an array,
+            arrays for the leaves of the argument: without reduce of the rows first, then of the array's shape and the
+            leaf's. A tuple of those for a tuple of argnums.
+        """
+        batch, recorded = self._rows, self._rows.recorded
+        places = recorded.chosen(argnums)
+        arguments, rows = batch.read(recorded.forms.bound(args, named))
+        parts = []
+        for place in places:
+            wanted = next(a for a in arguments if a.place is place)
+            forward = wanted.rows is None or batch.reduce is None
+            if forward and place.form.size < recorded.n_out:
+                flats = self._columns(wanted, arguments, rows)
+            else:
+                flats = [
+                    batch.perform(arguments, rows, Asked(_unit(recorded.n_out, k), wanted=wanted.pieces))[1:]
+                    for k in range(recorded.n_out)
+                ]
+            parts.append(recorded.out.map(self._block(wanted, flats, rows, arguments)))
+        return gathered(argnums, parts)
+
+    def _columns(self, wanted: Argument, arguments: list[Argument], rows: int) -> list[list[array[float]]]:
+        """The derivatives of each output by the pieces of an argument, taken forward."""
+        batch, n_out = self._rows, self._rows.recorded.n_out
+        count = rows if batch.reduce is None else 1
+        flats = [[zeros(count * piece.size) for piece in wanted.pieces] for _ in range(n_out)]
+        for k, i, along in _directions(wanted):
+            column = batch.perform(arguments, rows, Asked(tangents=[along]))[1]
+            for row, flat in enumerate(flats):
+                flat[k][i :: wanted.pieces[k].form.size] = column[row::n_out]
+        return flats
+
+    def hvp(
+        self, x: Nest, v: Nest, /, *rest: Nest, argnums: int | Literal["params"] = 0, **named: Nest
+    ) -> Shaped:
+        """The Hessian by argument argnums times v, exactly: of every row, or of the mean or sum.
+
+        Args:
+            x, rest, named: the arguments; v comes second.
+            v: made up as argument argnums is, rows included.
+
+        Returns:
+            H v, as `grad` gives a gradient.
+        """
+        batch, recorded = self._rows, self._rows.recorded
+        recorded.check_scalar("a Hessian")
+        place = recorded.chosen_one(argnums)
+        arguments, rows = batch.read(recorded.forms.bound((x, *rest), named))
+        wanted = next(a for a in arguments if a.place is place)
+        asked = Asked(ONE, 0, batch.tangents(wanted, v, "v"), wanted.pieces)
+        return self._gradient(wanted, batch.perform(arguments, rows, asked)[1:], rows, arguments)
+
+    @overload
+    def hessian(self, /, *args: Nest, argnums: int | Literal["params"] = 0, **named: Nest) -> Shaped: ...
+    @overload
+    def hessian(self, /, *args: Nest, argnums: Several, **named: Nest) -> tuple[tuple[Shaped, ...], ...]: ...
+    def hessian(self, /, *args: Nest, argnums: Argnums = 0, **named: Nest) -> Shaped:
+        """The Hessian, of every row, or of the mean or sum: a replay of all rows for each number of the argument.
+
+        Returns:
+            Shaped like one row of argument argnums, in its places what `jacobian` has there; a tuple of tuples of
+            blocks for a tuple of argnums.
+
+        Raises:
+            ValueError: with reduce, the argument is mapped: rows do not depend on one another.
+        """
+        batch, recorded = self._rows, self._rows.recorded
+        recorded.check_scalar("a Hessian")
+        places = recorded.chosen(argnums)
+        arguments, rows = batch.read(recorded.forms.bound(args, named))
+        wanted = [next(a for a in arguments if a.place is place) for place in places]
+        pieces = list(dict.fromkeys(piece for a in wanted for piece in a.pieces))
+        blocks = []
+        for by in wanted:
+            if batch.reduce is not None and by.rows is not None:
+                what = f"argument {recorded.forms.label(by.place.number)} is mapped"
+                raise ValueError(f"{what}: its Hessian is one for each row, which reduce=None gives")
+            found = [
+                batch.perform(arguments, rows, Asked(ONE, 0, [along], pieces))[1:] for _, _, along in _directions(by)
+            ]
+            blocks.append(
+                tuple(
+                    by.map(
+                        self._block(of, [[row[pieces.index(p)] for p in of.pieces] for row in found], rows, arguments)
+                    )
+                    for of in wanted
+                )
+            )
+        return tuple(blocks) if isinstance(argnums, (tuple, list)) else blocks[0][0]
+
+
+def _unit(n: int, k: int) -> array[float]:
+    found = zeros(n)
+    found[k] = 1.0
+    return found
+
+
+def _directions(argument: Argument) -> Iterator[tuple[int, int, tuple[Piece, Buffer, int]]]:
+    """Along each number of an argument, the same for all rows: which piece, which of its numbers, the tangent."""
+    for k, piece in enumerate(argument.pieces):
+        for i in range(piece.size):
+            yield k, i, (piece, _unit(piece.size, i), 0)

@@ -2,15 +2,21 @@
 from __future__ import annotations
 
 import binascii
+import collections
+import functools
+import keyword
 import os
 import struct
 import sys
 from array import array
 from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from .._core import ffi, lib
-from .nest import NUMBER, Array, Form, Series
+from .arguments import Arguments
+from .containers import Container, Fields, Mapping
+from .form import NUMBER, Array, Form, Series, Static
 from .replay import CAN_REFUSE, GUARD, QUIET, CData, Trace
 
 MAGIC = b"\x89TGP\r\n\x1a\n"
@@ -20,14 +26,15 @@ DEEPEST = 100  # nests within nests in a form
 _COUNTS = ("n_const", "n_instr", "n_pool", "n_kept", "n_live", "n_guards")
 _STATS = ("recorded", "reached", "folded", "shared", "fused")
 _SERIES: tuple[type[Any], ...] = (list, tuple)
-_NUMBER, _FIRST_SERIES, _ARRAY = 0, 1, 3  # how kinds of forms are written
+_NUMBER, _FIRST_SERIES, _ARRAY, _DICT, _TUPLE, _RECORD, _STATIC = 0, 1, 3, 4, 5, 6, 7  # how kinds of forms are written
+_NONE, _TEXT, _INTEGER = 0, 1, 2  # and what is no number
 _MOST_BYTES = (1 << 63) - 1  # of an array, by NumPy's count: lengths of 0 do not make it smaller
 
 
 class Contents(NamedTuple):
     """What a file holds of a recorded function."""
 
-    forms: tuple[Form, ...]
+    forms: Arguments
     out: Form
     params: list[float]
     paths: list[Trace]
@@ -56,22 +63,64 @@ def _u32(*numbers: int) -> bytes:
     return struct.pack(f"<{len(numbers)}I", *numbers)
 
 
-def _form(form: Form, depth: int = 0) -> Iterator[bytes]:
+def _text(text: str) -> bytes:
+    data = text.encode("utf-8", "surrogatepass")
+    return _u32(len(data)) + data
+
+
+def _plain(x: object, what: str) -> bytes:
+    """None, a text or an integer."""
+    if x is None:
+        return bytes((_NONE,))
+    if isinstance(x, str):
+        return bytes((_TEXT,)) + _text(x)
+    if isinstance(x, int) and not isinstance(x, bool) and -(1 << 63) <= x < 1 << 63:
+        return struct.pack("<Bq", _INTEGER, x)
+    raise ValueError(f"{what} is {x!r}: a program that is saved can hold numbers, text and None")
+
+
+def _form(form: Form, what: str, depth: int = 0) -> Iterator[bytes]:
     if depth > DEEPEST:
         raise ValueError(f"an argument or result is nested more than {DEEPEST} deep: it cannot be saved")
     if isinstance(form, Array):
         yield struct.pack(f"<BI{len(form.shape)}Q", _ARRAY, len(form.shape), *form.shape)
     elif isinstance(form, Series):
         yield struct.pack("<BI", _FIRST_SERIES + _SERIES.index(form.kind), len(form.parts))
-        for part in form.parts:
-            yield from _form(part, depth + 1)
+        for k, part in enumerate(form.parts):
+            yield from _form(part, f"{what}[{k}]", depth + 1)
+    elif isinstance(form, Container):
+        yield from _container(form, what, depth)
+    elif isinstance(form, Static):
+        yield bytes((_STATIC,)) + _plain(form.value, what)
     else:
         yield bytes((_NUMBER,))
 
 
-def _text(text: str) -> bytes:
-    data = text.encode("utf-8", "surrogatepass")
-    return _u32(len(data)) + data
+def _container(form: Container, what: str, depth: int) -> Iterator[bytes]:
+    if isinstance(form, Mapping):
+        yield struct.pack("<BI", _DICT, len(form.parts))
+        names = [_plain(key, f"a key of {what}") for key in form.keys]
+    elif isinstance(form, Fields):
+        is_tuple = hasattr(form.cls, "_fields")
+        for field in form.fields:
+            if field.startswith("_" if is_tuple else "__"):
+                raise ValueError(f"{what} has the field {field!r}: it cannot be saved")
+        yield bytes((_TUPLE if is_tuple else _RECORD,)) + _text(form.cls.__name__) + _u32(len(form.parts))
+        names = [_text(name) for name in form.fields]
+    else:
+        raise ValueError(f"{what} is {form}, which optree knows: it cannot be saved")
+    for name, label, part in zip(names, form.labels(), form.parts):
+        yield name
+        yield from _form(part, what + label, depth + 1)
+
+
+def keeps(form: Form) -> bool:
+    """Whether a form that is written is read as it was: classes are not, and what is no number may not be written."""
+    if isinstance(form, Series):
+        return form.shape is not None or all(map(keeps, form.parts))
+    if isinstance(form, Mapping):
+        return all(type(key) in (str, int, type(None)) for key in form.keys) and all(map(keeps, form.parts))
+    return not isinstance(form, Container) and (not isinstance(form, Static) or type(form.value) in (str, type(None)))
 
 
 def _path(path: Trace, parent: tuple[int, int]) -> Iterator[bytes]:
@@ -88,7 +137,7 @@ def encode(contents: Contents) -> bytes:
     """The bytes of a program.
 
     Raises:
-        ValueError: a form is nested too deep.
+        ValueError: a form is nested too deep, or holds what is neither a number nor text nor None.
     """
     c = contents
     parents = {child: parent for parent, child in c.children.items()}
@@ -97,10 +146,13 @@ def encode(contents: Contents) -> bytes:
         _u32(len(c.forms), len(c.params), len(c.paths)),
         struct.pack(f"<{len(c.params)}d", *c.params),
     ]
-    for form in (*c.forms, c.out):
-        body.extend(_form(form))
+    for k, form in enumerate(c.forms):
+        body.extend(_form(form, f"argument {c.forms.label(k)}"))
+    body.extend(_form(c.out, "the result"))
     for k, path in enumerate(c.paths):
         body.extend(_path(path, parents.get(k, (0, 0))))
+    body.append(_u32(c.forms.by_name))
+    body.extend(map(_text, c.forms.names))
     data = MAGIC + _u32(VERSION, GUARD) + b"".join(body)
     return data + _u32(binascii.crc32(data))
 
@@ -167,14 +219,46 @@ class _Reader:
         kind = self.take(1)[0]
         if kind == _NUMBER:
             return NUMBER
-        if kind > _ARRAY:
+        if kind > (_STATIC if self.version > 1 else _ARRAY):
             raise ValueError(f"{kind} is no kind of form")
+        if kind == _STATIC:
+            return Static(self.plain())
+        cls = self.text() if kind in (_TUPLE, _RECORD) else ""
         n = self.u32()
         if kind == _ARRAY:
             return Array(self._shape(n))
         if n > self.left():
             raise ValueError("it ends too early")
-        return Series(_SERIES[kind - _FIRST_SERIES], tuple(self.form(depth + 1) for _ in range(n)))
+        if kind < _ARRAY:
+            return Series(_SERIES[kind - _FIRST_SERIES], tuple(self.form(depth + 1) for _ in range(n)))
+        named = [((self.plain if kind == _DICT else self.text)(), self.form(depth + 1)) for _ in range(n)]
+        names, parts = tuple(name for name, _ in named), tuple(part for _, part in named)
+        if len(set(names)) < n:
+            raise ValueError("a key or field is there twice")
+        if kind == _DICT:
+            return Mapping(names, parts)
+        if kind == _TUPLE:
+            return Fields(_tuple_class(cls, names), names, parts)
+        if any(name.startswith("__") for name in names):
+            raise ValueError("a field has a name of Python's own")
+        return Fields(SimpleNamespace, names, parts)
+
+    def plain(self) -> Any:
+        kind = self.take(1)[0]
+        if kind > _INTEGER:
+            raise ValueError(f"{kind} is no kind of key or of what is no number")
+        return self.unpack("q")[0] if kind == _INTEGER else self.text() if kind == _TEXT else None
+
+    def arguments(self, forms: list[Form]) -> Arguments:
+        """The names of arguments that have these forms."""
+        if self.version == 1:
+            return Arguments(forms)
+        by_name = self.u32()
+        names = [self.text() for _ in forms]
+        given = [name for name in names if name]
+        if by_name > len(forms) or len(set(given)) < len(given) or not all(names[len(forms) - by_name :]):
+            raise ValueError("its arguments are not named one by one")
+        return Arguments(forms, names, by_name)
 
     def _shape(self, n: int) -> tuple[int, ...]:
         if not 0 < n <= 64:
@@ -220,6 +304,14 @@ class _Reader:
         return Trace(p, [(self.text(), self.text()) for _ in range(n_codes)], 0.0), (parent, stop)
 
 
+@functools.lru_cache(maxsize=64)
+def _tuple_class(name: str, fields: tuple[str, ...]) -> type[Any]:
+    """A class of named tuples that is made anew, the same for the same names."""
+    if not name.isidentifier() or keyword.iskeyword(name):
+        name = "Fields"
+    return collections.namedtuple(name, fields)  # ValueError: these are no names
+
+
 def _stops(path: Trace, version: int) -> dict[int, int]:
     """The instructions at which a path may stop, by what a file has for them; in version 1, the numbers of guards."""
     words = array("I", ffi.buffer(path.core.instr, 32 * path.core.n_instr)[:])
@@ -238,7 +330,7 @@ def _contents(reader: _Reader) -> Contents:
     if 8 * n_params + n_args > reader.left():
         raise ValueError("it ends too early")
     params = list(reader.unpack(f"{n_params}d"))
-    forms = tuple(reader.form() for _ in range(n_args))
+    forms = [reader.form() for _ in range(n_args)]
     out = reader.form()
     n_in, n_out = sum(form.size for form in forms) + n_params, out.size
     if not n_out or 8 * n_out > reader.left() or n_in >> 32:
@@ -257,9 +349,10 @@ def _contents(reader: _Reader) -> Contents:
             children[parent, at] = k
         paths.append(path)
         stops.append(_stops(path, reader.version))
+    arguments = reader.arguments(forms)
     if reader.left():
         raise ValueError(f"{reader.left()} bytes are left over")
-    return Contents(forms, out, params, paths, children, on_branch, on_error)
+    return Contents(arguments, out, params, paths, children, on_branch, on_error)
 
 
 def decode(data: bytes) -> Contents:

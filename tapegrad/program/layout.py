@@ -10,7 +10,8 @@ from typing import Any
 from .._core import ffi
 from ..value import Value, handle
 from . import point
-from .nest import Nest, form_of, objects
+from .form import Nest, objects
+from .nest import form_of
 from .recorded import Recorded
 
 
@@ -31,10 +32,11 @@ def inputs(recorded: Recorded, args: Sequence[Nest]) -> list[Value]:
     recorded.check_count(args)
     items: list[Any] = []
     for k, (x, form) in enumerate(zip(args, recorded.forms)):
-        came = form_of(x, f"argument {k}")
-        if came.size != form.size or (came.shape is not None and came.shape != form.shape):
-            raise ValueError(f"argument {k} is {came}, but was recorded as {form}")
-        items += came.elements(x)
+        what = f"argument {recorded.forms.label(k)}"
+        came = form_of(x, what)
+        data = [handle.primals((v,))[0] if isinstance(v, Value) else v for v in came.elements(x)]
+        form.read(came.build(iter(data), objects), what, array("d"))
+        items += form.elements(x)
     items += recorded.params
     return [x if isinstance(x, Value) else Value(x) for x in items]
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import functools
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from .._core import ffi, lib
 from .recorded import Place, Recorded
@@ -126,8 +126,8 @@ def jacobian(recorded: Recorded, flat: array[float], by: Place) -> array[float]:
     return entries
 
 
-def hessian(recorded: Recorded, flat: array[float], by: Place) -> array[float]:
-    """The second derivatives of the one output by a part of the inputs, row after row."""
+def hessian(recorded: Recorded, flat: array[float], by: Place, of: Sequence[Place]) -> list[array[float]]:
+    """The second derivatives of the one output by a part of the inputs, row after row, and by each of some parts."""
     n_in = recorded.n_in
 
     def row(start: int, feed: Feed, buffer: array[float], n: int) -> Job:
@@ -138,7 +138,8 @@ def hessian(recorded: Recorded, flat: array[float], by: Place) -> array[float]:
         job.seed(array("d", (1.0,)))
         return job
 
-    return _columns(_rows(recorded, flat, by.form.size, n_in, by.first, row), n_in, by)
+    rows = _rows(recorded, flat, by.form.size, n_in, by.first, row)
+    return [_columns(rows, n_in, place) for place in of]
 
 
 def _rows(

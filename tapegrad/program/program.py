@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import os
 from array import array
 from collections.abc import Callable, Iterable, Sequence
@@ -10,13 +11,16 @@ from typing import Any, Literal, overload
 from .._core import lib
 from ..value import Value, handle
 from . import file, layout, point
-from .batch import Axes, Batch
-from .nest import NUMBER, Form, Nest, Shaped, numbers, objects
+from .batch import Batch
+from .form import NUMBER, Form, Nest, Shaped, matrix, objects
 from .recorded import MAX_PATHS, Argnums, Place, Recorded, Several, decoded, gathered
 from .replay import BranchChanged
+from .rows import Axes
 from .trace import Function
 
 __all__ = ["BranchChanged", "Program", "load", "record"]
+
+MOST_NAMES = 8  # of inputs in a listing
 
 
 class Program:
@@ -63,7 +67,20 @@ class Program:
 
     def __str__(self) -> str:
         paths = self._recorded.paths
-        return "\n".join((f"path {k}: " if len(paths) > 1 else "") + path.listing() for k, path in enumerate(paths))
+        inputs = self._inputs()
+        return "\n".join(
+            (f"path {k}: " if len(paths) > 1 else "") + path.listing(inputs) for k, path in enumerate(paths)
+        )
+
+    def _inputs(self) -> str:
+        """Which inputs are which leaves."""
+        params, at, found = self._recorded.param_place.form, 0, []
+        for name, form in itertools.chain(self._recorded.forms.leaves(), (("params", params),)):
+            if form.size:
+                found.append(f"{name} in{at}" + (f"..in{at + form.size - 1}" if form is not NUMBER else ""))
+                at += form.size
+        shown = ", ".join(found[:MOST_NAMES] + ["..."] * (len(found) > MOST_NAMES))
+        return f" ({shown})" if found else ""
 
     def __repr__(self) -> str:
         return repr(self._recorded)
@@ -80,7 +97,8 @@ class Program:
 
         Raises:
             OSError: it cannot be written.
-            ValueError: an argument or result is nested more than 100 deep.
+            ValueError: an argument or result is nested more than 100 deep, or holds something else than numbers, text
+                and None in lists, tuples, dicts, named tuples, dataclasses and arrays; it is named.
         """
         file.replace(path, file.encode(self._recorded.contents()))
 
@@ -129,7 +147,8 @@ class Program:
 
         Args:
             in_axes: for each argument the axis of the rows, or None for an argument that all rows share; one for all.
-                params are shared.
+                Instead of an axis there may be a list, a tuple or a dict of those for the parts of the argument, which
+                then has the rows at each of its leaves. params are shared.
             reduce: "mean" or "sum" of the results over the rows, or None for one result a row.
             threads: how many threads share the rows; the bits of the result do not depend on it.
 
@@ -138,10 +157,13 @@ class Program:
         """
         return Batch(self._recorded, in_axes, reduce, threads)
 
-    def __call__(self, *args: Nest) -> Shaped:
+    def __call__(self, /, *args: Nest, **named: Nest) -> Shaped:
         """The value, as f on numbers gives it; where an argument holds Values, as f on Values gives it: what the
         program does is recorded on the tape, at most once a call, so that it can be differentiated there and be part of
         another program.
+
+        Args:
+            args, named: as the examples were, each by position or by the name that f has for it.
 
         Raises:
             TypeError, ValueError: an argument is not as it was recorded.
@@ -149,6 +171,7 @@ class Program:
             ValueError, ZeroDivisionError, OverflowError: as on Values.
         """
         recorded = self._recorded
+        args = recorded.forms.bound(args, named) if named else args
         flat = self._flat(args)
         return layout.value(recorded, args) if flat is None else recorded.out.shaped(point.value(recorded, flat))
 
@@ -162,27 +185,30 @@ class Program:
             raise
 
     @overload
-    def value_and_grad(self, *args: Nest, argnums: int = 0) -> tuple[float, Shaped]: ...
+    def value_and_grad(self, /, *args: Nest, argnums: int = 0, **named: Nest) -> tuple[float, Shaped]: ...
     @overload
-    def value_and_grad(self, *args: Nest, argnums: Literal["params"]) -> tuple[float, list[float]]: ...
+    def value_and_grad(
+        self, /, *args: Nest, argnums: Literal["params"], **named: Nest
+    ) -> tuple[float, list[float]]: ...
     @overload
-    def value_and_grad(self, *args: Nest, argnums: Several) -> tuple[float, tuple[Shaped, ...]]: ...
-    def value_and_grad(self, *args: Nest, argnums: Argnums = 0) -> tuple[Any, Shaped]:
+    def value_and_grad(self, /, *args: Nest, argnums: Several, **named: Nest) -> tuple[float, tuple[Shaped, ...]]: ...
+    def value_and_grad(self, /, *args: Nest, argnums: Argnums = 0, **named: Nest) -> tuple[Any, Shaped]:
         """The value and its gradient.
 
         Args:
-            args: as the examples were.
-            argnums: which argument to differentiate by; a tuple of them, or "params".
+            args, named: as the examples were, each by position or by name.
+            argnums: by which argument, in order, or "params"; or a tuple of these.
 
         Returns:
-            A float, and a gradient shaped like the argument, or a tuple of those; of Values where an argument holds
-            them, as in a call.
+            A float, and a gradient that is made up as the argument came, or a tuple of those. What is no number in the
+            argument stands in the gradient, too. Of Values where an argument holds them, as in a call.
 
         Raises:
             TypeError: f returns more than one Value.
         """
         recorded = self._recorded
         recorded.check_scalar("a gradient")
+        args = recorded.forms.bound(args, named) if named else args
         places, flat = recorded.chosen(argnums), self._flat(args)
         if flat is None:
             return self._value_and_grad_of_values(args, places, argnums)
@@ -192,7 +218,7 @@ class Program:
             sweep = point.Reverse(recorded, array("d", (1.0,)))
         try:
             sweep.at(flat)
-            return sweep.out[0], gathered(argnums, [place.shaped(sweep.grad) for place in places])
+            return sweep.out[0], gathered(argnums, [place.shaped(sweep.grad, args) for place in places])
         finally:
             self._idle.append(sweep)
 
@@ -202,30 +228,31 @@ class Program:
         at = layout.inputs(self._recorded, args)
         (y,) = layout.outputs(self._recorded, at)
         gradient = handle.record_sweep((y,), None, at)
-        parts = [p.form.build(iter(gradient[p.first : p.first + p.form.size]), objects) for p in places]
+        parts = [p.like(args).build(iter(gradient[p.first : p.first + p.form.size]), objects) for p in places]
         return y, gathered(argnums, parts)
 
     @overload
-    def grad(self, *args: Nest, argnums: int = 0) -> Shaped: ...
+    def grad(self, /, *args: Nest, argnums: int = 0, **named: Nest) -> Shaped: ...
     @overload
-    def grad(self, *args: Nest, argnums: Literal["params"]) -> list[float]: ...
+    def grad(self, /, *args: Nest, argnums: Literal["params"], **named: Nest) -> list[float]: ...
     @overload
-    def grad(self, *args: Nest, argnums: Several) -> tuple[Shaped, ...]: ...
-    def grad(self, *args: Nest, argnums: Argnums = 0) -> Shaped:
+    def grad(self, /, *args: Nest, argnums: Several, **named: Nest) -> tuple[Shaped, ...]: ...
+    def grad(self, /, *args: Nest, argnums: Argnums = 0, **named: Nest) -> Shaped:
         """The gradient; see `value_and_grad`."""
-        return self.value_and_grad(*args, argnums=argnums)[1]
+        return self.value_and_grad(*args, argnums=argnums, **named)[1]
 
-    def vjp(self, *primals: Nest) -> tuple[Shaped, Callable[[Nest], tuple[Shaped, ...]]]:
+    def vjp(self, /, *primals: Nest, **named: Nest) -> tuple[Shaped, Callable[[Nest], tuple[Shaped, ...]]]:
         """The value, and a function from a cotangent, shaped like it, to the tuple of v^T J for each argument."""
         recorded = self._recorded
-        flat = recorded.flat(primals)
+        args = recorded.forms.bound(primals, named)
+        flat, forms = recorded.flat(args), [place.like(args) for place in recorded.places]
         value = recorded.out.shaped(point.value(recorded, flat))
 
         def pull(cotangent: Nest) -> tuple[Shaped, ...]:
             seed = array("d")
             recorded.out.read(cotangent, "the cotangent", seed)
             _, grad = point.reverse(recorded, flat, seed)
-            return tuple(place.shaped(grad) for place in recorded.places)
+            return tuple(form.shaped(grad, place.first) for form, place in zip(forms, recorded.places))
 
         return value, pull
 
@@ -243,63 +270,80 @@ class Program:
         return recorded.out.shaped(out), recorded.out.shaped(tangent)
 
     @overload
-    def jacobian(self, *args: Nest, argnums: int | Literal["params"] = 0) -> Shaped: ...
+    def jacobian(self, /, *args: Nest, argnums: int | Literal["params"] = 0, **named: Nest) -> Shaped: ...
     @overload
-    def jacobian(self, *args: Nest, argnums: Several) -> tuple[Shaped, ...]: ...
-    def jacobian(self, *args: Nest, argnums: Argnums = 0) -> Shaped:
+    def jacobian(self, /, *args: Nest, argnums: Several, **named: Nest) -> tuple[Shaped, ...]: ...
+    def jacobian(self, /, *args: Nest, argnums: Argnums = 0, **named: Nest) -> Shaped:
         """The Jacobian: by rows in reverse or by columns forward, whichever are fewer.
 
         Returns:
-            Shaped like f's result, in every place a gradient shaped like the argument; where both are arrays (or one is
-            a number), one array of the result's shape and then the argument's. A tuple of those for a tuple of argnums.
+            Shaped like f's result, in every place a gradient made up as the argument came; in the place of an array,
+            one array of its shape and then the argument's, or where that has no shape, of each of its leaves. A tuple
+            of those for a tuple of argnums.
         """
         recorded = self._recorded
+        args = recorded.forms.bound(args, named) if named else args
         flat, places = recorded.flat(args), recorded.chosen(argnums)
-        parts = [_matrix(recorded.out, place.form, point.jacobian(recorded, flat, place)) for place in places]
+        parts = [matrix(recorded.out, place.like(args), point.jacobian(recorded, flat, place)) for place in places]
         return gathered(argnums, parts)
 
-    def hvp(self, x: Nest, v: Nest, *rest: Nest, argnums: int | Literal["params"] = 0) -> Shaped:
+    def hvp(
+        self, x: Nest, v: Nest, /, *rest: Nest, argnums: int | Literal["params"] = 0, **named: Nest
+    ) -> Shaped:
         """The Hessian by argument argnums times v, exactly: a tangent over the adjoints.
 
         Args:
-            x, rest: the arguments of f; v comes second, as `scipy.optimize.minimize` calls its hessp.
+            x, rest, named: the arguments of f; v comes second, as `scipy.optimize.minimize` calls its hessp.
             v: shaped like argument argnums.
 
         Returns:
-            H v, shaped like v.
+            H v, made up as argument argnums came.
         """
         recorded = self._recorded
         recorded.check_scalar("a Hessian")
-        flat, place = recorded.flat((x, *rest)), recorded.chosen_one(argnums)
+        args = recorded.forms.bound((x, *rest), named)
+        flat, place = recorded.flat(args), recorded.chosen_one(argnums)
         direction, tangent = array("d"), array("d", bytes(8 * recorded.n_in))
         place.form.read(v, "v", direction)
         tangent[place.first : place.first + len(direction)] = direction
-        return place.shaped(point.tangent_over_reverse(recorded, flat, tangent, array("d", (1.0,))))
+        return place.shaped(point.tangent_over_reverse(recorded, flat, tangent, array("d", (1.0,))), args)
 
-    def hessian(self, *args: Nest, argnums: int | Literal["params"] = 0) -> Shaped:
-        """The Hessian by argument argnums: shaped like it, in every place a row shaped like it."""
+    @overload
+    def hessian(self, /, *args: Nest, argnums: int | Literal["params"] = 0, **named: Nest) -> Shaped: ...
+    @overload
+    def hessian(self, /, *args: Nest, argnums: Several, **named: Nest) -> tuple[tuple[Shaped, ...], ...]: ...
+    def hessian(self, /, *args: Nest, argnums: Argnums = 0, **named: Nest) -> Shaped:
+        """The Hessian by argument argnums: shaped like it, in every place a row shaped like it, as a Jacobian is.
+
+        Returns:
+            For a tuple of argnums, a tuple of tuples of blocks: by the first of a pair of arguments, then the second.
+        """
         recorded = self._recorded
         recorded.check_scalar("a Hessian")
-        flat, place = recorded.flat(args), recorded.chosen_one(argnums)
-        return _matrix(place.form, place.form, point.hessian(recorded, flat, place))
-
-
-def _matrix(out: Form, by: Form, entries: array[float]) -> Shaped:
-    """Rows of derivatives, shaped like by each, in places shaped like out."""
-    rows = [by.shaped(entries, k * by.size) for k in range(out.size)]
-    return rows[0] if out is NUMBER else out.build(iter(rows), numbers)
+        args = recorded.forms.bound(args, named) if named else args
+        flat, places = recorded.flat(args), recorded.chosen(argnums)
+        forms = [place.like(args) for place in places]
+        blocks = [
+            tuple(matrix(by, of, entries) for of, entries in zip(forms, point.hessian(recorded, flat, place, places)))
+            for by, place in zip(forms, places)
+        ]
+        return tuple(blocks) if isinstance(argnums, (tuple, list)) else blocks[0][0]
 
 
 def record(
-    f: Function, *examples: Nest, params: Iterable[Value] = (), on_branch: str = "raise", on_error: str = "raise",
-    strict: bool = False, max_paths: int = MAX_PATHS,
+    f: Function, /, *examples: Nest, params: Iterable[Value] = (), on_branch: str = "raise", on_error: str = "raise",
+    strict: bool = False, max_paths: int = MAX_PATHS, **named: Nest,
 ) -> Program:  # fmt: skip
     """Run f once on Values and freeze what it did as a program.
 
     Args:
-        f: returns a Value, or a list, tuple or array of them, or a nest of those. It may branch on comparisons of its
-            Values, `==` and truth among them, and on operations that refuse: each is kept as a guard.
-        examples: the arguments: numbers become Values, lists lists of Values, NumPy arrays object arrays of Values.
+        f: returns a Value or a nest of them. Numbers in it are constants; what is no number is given back as it is. It
+            may branch on comparisons of its Values, `==` and truth among them, and on operations that refuse: each is
+            kept as a guard.
+        examples, named: the arguments, by position and by name: nests of lists, tuples, dicts, named tuples,
+            dataclasses, and of what `optree` knows where that is installed. Numbers become Values, NumPy arrays object
+            arrays of Values, as do pandas Series and DataFrames. What else is in them is a part of what is recorded: a
+            replay has to be given what is equal. Names that this function has itself go by position.
         params: Values that f closes over and that are inputs, too: every replay reads their data, and argnums="params"
             differentiates by them. Other Values that f closes over are constants, with the data that they have when
             the path is recorded.
@@ -314,9 +358,9 @@ def record(
         A Program.
 
     Raises:
-        TypeError, ValueError: f returned something else than Values that it computed.
+        TypeError, ValueError: f returned no number, or a Value that it did not compute.
     """
-    return Program(Recorded.of(f, examples, params, on_branch, on_error, strict, max_paths))
+    return Program(Recorded.of(f, examples, params, on_branch, on_error, strict, max_paths, named))
 
 
 def load(path: str | bytes | os.PathLike[Any]) -> Program:

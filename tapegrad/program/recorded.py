@@ -6,18 +6,19 @@ import itertools
 import threading
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple, TypeVar, Union, cast
 
 from ..value import Value, handle
-from .file import ON_BRANCH, ON_ERROR, Contents, decode, encode
-from .nest import NUMBER, Form, Nest, Shaped, form_of, number, series_of_numbers
+from .arguments import Arguments, arguments_of
+from .file import ON_BRANCH, ON_ERROR, Contents, decode, encode, keeps
+from .form import NUMBER, Form, Nest, Shaped, Static, number, series
 from .replay import Trace
 from .trace import Escapes, Function, caller, trace, warn
 
 MAX_PATHS = 64  # that are kept, if nobody says otherwise
 
-Several = Union[tuple[int, ...], list[int]]
+Several = Union[tuple[Union[int, Literal["params"]], ...], list[Union[int, Literal["params"]]]]
 Argnums = Union[int, Several, Literal["params"]]
 T = TypeVar("T")
 
@@ -27,10 +28,16 @@ class Place(NamedTuple):
 
     form: Form
     first: int
+    number: int = -1  # of the argument; -1: the params
 
-    def shaped(self, flat: array[float]) -> Shaped:
-        """Its part of numbers that there is one of for each input."""
-        return self.form.shaped(flat, self.first)
+    def like(self, args: Sequence[Nest]) -> Form:
+        """The form of its numbers as the argument came."""
+        return self.form if self.number < 0 else self.form.like(args[self.number])
+
+    def shaped(self, flat: array[float], args: Sequence[Nest]) -> Shaped:
+        """Its part of numbers that there is one of for each input, shaped as the argument came."""
+        form = self.form
+        return (form if form is NUMBER else self.like(args)).shaped(flat, self.first)
 
 
 class Recorded:
@@ -56,15 +63,16 @@ class Recorded:
         paths: list[Trace], children: dict[tuple[int, int], int], on_branch: str, on_error: str,
         escapes: Escapes | None = None, max_paths: int = MAX_PATHS,
     ) -> None:  # fmt: skip
-        self.f, self.forms, self.out, self.params, self.paths = f, tuple(forms), out, params, paths
+        self.f, self.out, self.params, self.paths = f, out, params, paths
+        self.forms = forms if isinstance(forms, Arguments) else Arguments(forms)
         self.on_branch, self.on_error, self.max_paths, self.unkept = on_branch, on_error, max_paths, 0
         self._escapes = escapes or Escapes(False)
         ends = list(itertools.accumulate((form.size for form in forms), initial=0))
-        self.places = [Place(form, first) for form, first in zip(forms, ends)]
-        self.param_place = Place(series_of_numbers(list, len(params)), ends[-1])
+        self.places = [Place(form, first, k) for k, (form, first) in enumerate(zip(forms, ends))]
+        self.param_place = Place(series(list, len(params)), ends[-1])
         self.n_in, self.n_out = ends[-1] + len(params), out.size
         self._n_params = len(params)
-        self._readers = [(form.read, f"argument {k}") for k, form in enumerate(forms)]
+        self._readers = [(form.read, f"argument {self.forms.label(k)}") for k, form in enumerate(forms)]
         self._children = children  # (path, instruction at which it stops): the path that goes on
         self._lock = threading.RLock()  # f may call its own program
 
@@ -72,6 +80,7 @@ class Recorded:
     def of(
         cls, f: Function, examples: Sequence[Nest], params: Iterable[Value] = (), on_branch: str = "raise",
         on_error: str = "raise", strict: bool = False, max_paths: int = MAX_PATHS,
+        named: Mapping[str, Nest] | None = None,
     ) -> Recorded:  # fmt: skip
         """What `record` makes a program of."""
         if on_branch not in ON_BRANCH:
@@ -86,12 +95,13 @@ class Recorded:
                 raise TypeError(f"params must be Values, not {type(v).__name__!r}")
         if len(set(map(id, inputs))) < len(inputs):
             raise ValueError("a Value is in params twice")
-        forms = [form_of(x, f"example {k}") for k, x in enumerate(examples)]
+        examples, forms = arguments_of(f, examples, named or {})
         flat = array("d")
         for k, (x, form) in enumerate(zip(examples, forms)):
-            flat.extend(v.data if isinstance(v, Value) else number(v, f"example {k}") for v in form.elements(x))
+            what = f"example {forms.label(k)}"
+            flat.extend(v.data if isinstance(v, Value) else number(v, what) for v in form.elements(x))
         escapes = Escapes(strict)
-        path, out = trace(f, forms, flat, inputs, escapes)
+        path, out = trace(forms.passed_to(f), forms, flat, inputs, escapes)
         return cls(f, forms, out, inputs, [path], {}, on_branch, on_error, escapes, max_paths)
 
     def __repr__(self) -> str:
@@ -124,7 +134,11 @@ class Recorded:
         return Contents(self.forms, self.out, self.param_data(), paths, children, self.on_branch, self.on_error)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return decoded, (encode(self.contents()),)
+        c = self.contents()
+        if all(map(keeps, (*c.forms, c.out))):
+            return decoded, (encode(c),)
+        flat = Arguments([series(list, form.size) for form in c.forms], c.forms.names, c.forms.by_name)
+        return decoded, (encode(c._replace(forms=flat, out=series(list, c.out.size))), c.forms, c.out)
 
     # ---- numbers in, and what derivatives are by ----
 
@@ -149,11 +163,10 @@ class Recorded:
 
     def flat_tangent(self, tangents: Sequence[Nest]) -> array[float]:
         """One number for each input; 0 for the params."""
-        if len(tangents) != len(self.forms):
-            raise TypeError(f"the program takes {len(self.forms)} tangents, not {len(tangents)}")
+        self.check_tangents(tangents)
         to = array("d")
         for k, (x, form) in enumerate(zip(tangents, self.forms)):
-            form.read(x, f"tangent {k}", to)
+            form.read(x, f"tangent {self.forms.label(k)}", to)
         to.frombytes(bytes(8 * self._n_params))
         return to
 
@@ -161,28 +174,36 @@ class Recorded:
         if len(args) != len(self.forms):
             raise TypeError(f"the program takes {len(self.forms)} arguments, not {len(args)}")
 
+    def check_tangents(self, tangents: Sequence[object]) -> None:
+        if len(tangents) != len(self.forms):
+            raise TypeError(f"the program takes {len(self.forms)} tangents, not {len(tangents)}")
+
     def check_scalar(self, what: str) -> None:
         if self.out is not NUMBER:
             raise TypeError(f"{what} is of a function that returns one Value; this one returns {self.out}")
 
     def chosen(self, argnums: Argnums) -> list[Place]:
         """What argnums names."""
-        if argnums == "params":
-            return [self.param_place]
-        return [self._place(k) for k in (argnums if isinstance(argnums, (tuple, list)) else (argnums,))]
+        return [self._place(k) for k in argnums] if isinstance(argnums, (tuple, list)) else [self._place(argnums)]
 
     def chosen_one(self, argnums: Argnums) -> Place:
-        """As `chosen`, of the one argument that a second derivative is by."""
+        """As `chosen`, of one argument."""
         if isinstance(argnums, (tuple, list)):
-            raise TypeError(f"argnums must be one integer or 'params' for a second derivative, not {argnums!r}")
-        return self.chosen(argnums)[0]
+            raise TypeError(f"argnums must be one integer or 'params' here, not {argnums!r}")
+        return self._place(argnums)
 
     def _place(self, k: object) -> Place:
         if not isinstance(k, int):
-            raise TypeError(f"argnums must be an integer, a tuple of them or 'params', not {k!r}")
+            if k == "params":
+                return self.param_place
+            raise TypeError(f"argnums must be an integer, 'params' or a tuple of these, not {k!r}")
         if not -len(self.places) <= k < len(self.places):
             raise ValueError(f"argnums {k}: the program takes {len(self.places)} arguments")
-        return self.places[k]
+        place = self.places[k]
+        if type(place.form) is Static:
+            what = f"argument {self.forms.label(place.number)} was recorded as {place.form}"
+            raise TypeError(f"{what}: there is no derivative by what is no number")
+        return place
 
     # ---- the way on where a path stops ----
 
@@ -215,7 +236,8 @@ class Recorded:
             if not keep:
                 self._count_unkept()
             params = cast("list[Value]", self.params)  # as long as there is f
-            path, out = trace(self.f, self.forms, flat[: self.param_place.first], params, self._escapes)
+            f, numbers = self.forms.passed_to(self.f), flat[: self.param_place.first]
+            path, out = trace(f, self.forms, numbers, params, self._escapes)
             if out != self.out:
                 raise ValueError(f"f returned {self.out}, on another path {out}")
             if not keep:
@@ -244,11 +266,15 @@ def gathered(argnums: Argnums, parts: list[T]) -> T | tuple[T, ...]:
     return tuple(parts) if isinstance(argnums, (tuple, list)) else parts[0]
 
 
-def decoded(data: bytes) -> Recorded:
+def decoded(data: bytes, forms: Arguments | None = None, out: Form | None = None) -> Recorded:
     """What these bytes hold; nothing in them is trusted.
+
+    Args:
+        data: what `encode` made.
+        forms, out: from a pickle, which knows classes: what stands for them in the data is lists of numbers.
 
     Raises:
         ValueError: they are not a recorded function, or not of this version, or damaged.
     """
     c = decode(data)
-    return Recorded(None, c.forms, c.out, c.params, c.paths, c.children, c.on_branch, c.on_error)
+    return Recorded(None, forms or c.forms, out or c.out, c.params, c.paths, c.children, c.on_branch, c.on_error)

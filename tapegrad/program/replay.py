@@ -127,8 +127,8 @@ class Trace:
         in_row = "" if row is None else f" in row {row}"
         return type(error)(f"{error}{in_row}, recorded at {filename}:{line}")
 
-    def listing(self) -> str:
-        """The instructions as text."""
+    def listing(self, inputs: str = "") -> str:
+        """The instructions as text; inputs says what they are."""
         p = self.core
         results: dict[int, str] = {}
 
@@ -137,7 +137,7 @@ class Trace:
                 return repr(p.constant[slot])
             return results[slot] if slot >= p.n_const + p.n_in else f"in{slot - p.n_const}"
 
-        lines, guards = [f"{p.n_in} inputs, {p.n_const} constants, {p.n_instr} instructions"], 0
+        lines, guards = [f"{p.n_in} inputs{inputs}, {p.n_const} constants, {p.n_instr} instructions"], 0
         for k in range(p.n_instr):
             s = p.instr[k]
             if s.op == GUARD:

@@ -11,6 +11,7 @@ from typing import Any
 
 from .._core import ffi, lib
 from ..value import WITHIN, Value, handle
+from .form import number
 from .nest import NUMBER, Form, Nest, form_of, objects
 from .replay import Trace
 
@@ -79,13 +80,12 @@ def _named(code: CodeType | tuple[str, str] | None) -> tuple[str, str]:
 
 
 def _outputs(result: Nest) -> tuple[Form, list[Value]]:
-    form = NUMBER if isinstance(result, Value) else form_of(result, "what f returned")
-    values = form.elements(result)
-    for v in values:
-        if not isinstance(v, Value):
-            raise TypeError(f"f has to return Values, not {type(v).__name__!r}: {v!r} does not depend on its arguments")
+    """The form of what f returned, and its numbers: what is no Value is a constant."""
+    what = "what f returned"
+    form = NUMBER if isinstance(result, Value) else form_of(result, what)
+    values = [v if isinstance(v, Value) else Value(number(v, what)) for v in form.elements(result)]
     if not values:
-        raise ValueError("f returned nothing to differentiate: an empty list")
+        raise ValueError(f"f returned nothing to differentiate: {form}")
     return form, values
 
 
@@ -98,7 +98,7 @@ def trace(
         What it did, and the form of its result.
 
     Raises:
-        TypeError, ValueError: f returned something else than Values that it computed.
+        TypeError, ValueError: f returned no number, or a Value that it did not compute.
     """
     handle.begin_recording(escapes, _lines)
     start: Any = None
