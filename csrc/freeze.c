@@ -179,7 +179,7 @@ typedef struct {
 static int reach_down(const tg_tape *t, const tg_recording *rec, reach *r)
 {
     uint32_t pair[2], *ids = pair, cap = 2;
-    uint8_t *needed;
+    uint8_t *needed, refusing[TG_OPCODE + 1] = {0};
     int code = TG_OK;
     needed = tg_zeroed((size_t)t->len + 1);             /* 1 needed, 2 an input */
     if (!needed)
@@ -203,13 +203,17 @@ static int reach_down(const tg_tape *t, const tg_recording *rec, reach *r)
         if (rec->compared[k].b != TG_NONE)
             NEED(rec->compared[k].b);
     }
-    for (uint32_t i = rec->start, at = 0; i < t->len; i++) {
-        while (at < rec->n_events && rec->event[at].id <= i)
-            at++;
-        if (at && (rec->event[at - 1].quiet || rec->event[at - 1].where == TG_FOREIGN))
+    for (int op = 0; op < TG_OPS; op++)
+        refusing[op] = (uint8_t)tg_can_refuse(op);
+    for (uint32_t k = 0; k <= rec->n_events; k++) {     /* from event to event, and before the first */
+        const tg_event *from = k ? rec->event + k - 1 : NULL;
+        uint32_t i = from && from->id > rec->start ? from->id : rec->start;
+        uint32_t end = k < rec->n_events ? rec->event[k].id : t->len;
+        if (from && (from->quiet || from->where == TG_FOREIGN))
             continue;
-        if (tg_can_refuse(t->op[i] & TG_OPCODE))
-            NEED(i);
+        for (; i < end; i++)
+            if (refusing[t->op[i] & TG_OPCODE])
+                NEED(i);
     }
     for (uint32_t i = r->top; !code && i-- > 0;) {
         uint32_t n;
