@@ -537,6 +537,10 @@ def test_a_thread_that_differentiates_does_not_make_another_ones_derivatives_val
 def test_the_wrong_number_or_shape_of_tangents_is_named_here_too(np):
     with pytest.raises(TypeError, match="there are 2 primals, but 1 tangents"):
         jvp(cubic, (2.0, 3.0), (1.0,))
+    with pytest.raises(TypeError, match="primals must be a tuple or a list, one for each argument, not 'float'"):
+        jvp(square, 2.0, 1.0)
+    with pytest.raises(TypeError, match="tangents must be a tuple"):
+        jvp(square, (2.0,), Value(1.0))
     with pytest.raises(TypeError, match="tangent 1 is 'list' of 1"):
         jvp(cubic, (2.0, 3.0), (1.0, [1.0]))
     with pytest.raises(TypeError, match="the cotangent is 'float'"):
@@ -814,6 +818,8 @@ def test_derivatives_below_the_smallest_normal_number_are_zero():
 
 def test_check_grads_passes_what_is_right(np):
     check_grads(cubic, 1.5, -0.5)
+    with no_grad():
+        check_grads(cubic, 1.5, -0.5)
     check_grads(lambda x: [x[0] * x[1].tanh(), x[0] ** 2], [0.5, 0.7])
     check_grads(lambda m, x: np.tanh(m @ x), np.arange(6.0).reshape(2, 3) / 5, np.array([0.5, -0.5, 1.0]))
     check_grads(lambda x: x.sin(), 1.0, order=1)
