@@ -22,7 +22,8 @@ def _swept(f: Callable[..., Any], forms: Sequence[Form], flat: array[float]) -> 
     ends = [0, *accumulate(form.size for form in forms)]
     run = Run(f, range(len(forms)), [form.shaped(flat, at) for form, at in zip(forms, ends)], {})
     return [
-        (handle.primals((y,))[0] if isinstance(y, Value) else float(y), array("d", run.sweep((y,)))) for y in run.outputs
+        (handle.primals((y,))[0] if isinstance(y, Value) else float(y), array("d", run.sweep((y,))))
+        for y in run.outputs
     ]
 
 

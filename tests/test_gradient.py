@@ -127,6 +127,15 @@ def test_the_derivative_of_a_recorded_sweep_of_many_operands_is_the_programs(nam
         assert got == pytest.approx(expected, rel=1e-12, abs=1e-14)
 
 
+@pytest.mark.parametrize("k, most", [(2, 4), (3, 6), (0, 2), (2.5, 6)])
+def test_of_a_power_only_the_case_that_the_exponent_picks_is_recorded(k, most, swept):
+    x = Value(3.0)
+    y = x**k
+    before = len(tape)
+    slope = gradient(y, x)
+    assert len(tape) - before <= most and slope.data == k * 3.0 ** (k - 1)
+
+
 def test_the_partials_are_read_alike_where_numbers_are_written_with_a_comma(script):
     done = script(
         """
