@@ -2,7 +2,7 @@
 
     What a partial is made of is read from the table: its text, once, into steps for a stack. A function of one row's
     primal becomes that row, a formula of formulas.def what it says; `?:` becomes a choice, so both sides are recorded,
-    and the one that is not chosen passes nothing on. Numbers stay numbers as long as they meet no node. A text that is
+    and the one that is not chosen passes nothing on; but where a number decides, that one is not recorded. Numbers stay numbers as long as they meet no node. A text that is
     not understood becomes nan, which no test of a row takes for its slope.
 
     Nodes made here refuse nothing: where a slope is infinite the sweep gives infinity, and so do they. A product with an
@@ -18,17 +18,18 @@
 
 /* ---- partials, from text to steps ---- */
 
-enum { NUMBER, OPERAND, ROW, CHOICE };
+enum { NUMBER, OPERAND, ROW, TEST, CHOICE };
 
 typedef struct {
     uint8_t what, op;           /* op: of a ROW; of an OPERAND 0 a, 1 b, 2 y */
+    uint16_t yes, no;           /* of a TEST: how many steps follow for either side, before the CHOICE */
     double k;                   /* of a NUMBER */
 } part;
 
 #define MOST_PARTS 2048
 #define DEEPEST 32              /* of the stack */
 
-static part parts[MOST_PARTS];      /* the first is nan: that of a text that was not understood */
+static part parts[MOST_PARTS + 1];  /* the first is nan: that of a text that was not understood */
 static uint16_t first_part[TG_OPS][2], part_count[TG_OPS][2];
 static uint16_t n_parts;            /* 0 until the table was read */
 static int misread;
@@ -67,7 +68,7 @@ static void expect(reader *r, const char *token) { misread |= !ahead(r, token); 
 static void put(int what, int op, double k)
 {
     if (n_parts < MOST_PARTS)
-        parts[n_parts++] = (part){(uint8_t)what, (uint8_t)op, k};
+        parts[n_parts++] = (part){.what = (uint8_t)what, .op = (uint8_t)op, .k = k};
     else
         misread = 1;
 }
@@ -242,9 +243,13 @@ static void expression(reader *r)
 {
     either(r);
     if (ahead(r, "?")) {
+        part *test = parts + n_parts;
+        put(TEST, 0, 0.0);
         expression(r);
+        test->yes = (uint16_t)(parts + n_parts - test - 1);
         expect(r, ":");
         expression(r);
+        test->no = (uint16_t)(parts + n_parts - test - 1 - test->yes);
         put(CHOICE, 0, 0.0);
     }
 }
@@ -260,7 +265,7 @@ static int fit(const part *p, const part *end)
 {
     int n = 0;
     for (; p < end; p++) {
-        n += p->what == CHOICE ? -2 : p->what == ROW ? -!is_unary(p->op) : 1;
+        n += p->what == CHOICE ? -2 : p->what == ROW ? -!is_unary(p->op) : p->what != TEST;
         if (n < 1 || n > DEEPEST)
             return 0;
     }
@@ -355,27 +360,32 @@ static term many(recorded_sweep *s, int op, const uint32_t *ids, uint32_t n)
     return node(id);
 }
 
+/* Where c is not 0, a, else b; c is a node. */
 static term choose(recorded_sweep *s, term c, term a, term b)
 {
     uint32_t ids[3];
-    if (!c.is_node)
-        return c.k != 0.0 ? a : b;
     ids[0] = c.id;
     ids[1] = id_of(s, a);
     ids[2] = id_of(s, b);
     return many(s, TG_WHERE, ids, 3);
 }
 
-/* Partial k of a row, at what a, b and y stand for. */
-static term partial(recorded_sweep *s, int op, int k, const term named[3])
+/* What these steps give, at what a, b and y stand for. */
+static term follow(recorded_sweep *s, const part *p, const part *end, const term named[3])
 {
-    const part *p = parts + first_part[op][k], *end = p + part_count[op][k];
     term stack[DEEPEST];
     int n = 0;
     for (; p < end; p++)
         switch (p->what) {
         case NUMBER: stack[n++] = number(p->k); break;
         case OPERAND: stack[n++] = named[p->op]; break;
+        case TEST:
+            if (!stack[n - 1].is_node) {
+                const part *yes = p + 1, *no = yes + p->yes, *choice = no + p->no;
+                stack[n - 1] = stack[n - 1].k != 0.0 ? follow(s, yes, no, named) : follow(s, no, choice, named);
+                p = choice;
+            }
+            break;
         case CHOICE:
             n -= 2;
             stack[n - 1] = choose(s, stack[n - 1], stack[n], stack[n + 1]);
@@ -385,6 +395,13 @@ static term partial(recorded_sweep *s, int op, int k, const term named[3])
             stack[n - 1] = apply(s, p->op, stack[n - 1], stack[is_unary(p->op) ? n - 1 : n]);
         }
     return stack[0];
+}
+
+/* Partial k of a row. */
+static term partial(recorded_sweep *s, int op, int k, const term named[3])
+{
+    const part *first = parts + first_part[op][k];
+    return follow(s, first, first + part_count[op][k], named);
 }
 
 /* g times a partial: 0 where g is 0. */

@@ -5,27 +5,26 @@ import sys
 import warnings
 from array import array
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any
 
+from .derivatives import Run
 from .program import point
-from .program.nest import NUMBER, Form, form_of, objects
+from .program.nest import NUMBER, Form
 from .program.recorded import Recorded
-from .value import handle
+from .value import Value, handle
 
 _STEP = sys.float_info.epsilon ** (1 / 3)  # balances truncation, h^2, against rounding, epsilon / h
 
 
 def _swept(f: Callable[..., Any], forms: Sequence[Form], flat: array[float]) -> list[tuple[float, array[float]]]:
     """Value and gradient of every output, recorded and swept on the tape."""
-    leaves = handle.leaves(flat)
-    elements = iter(leaves)
-    handle.as_numbers_by(1)
-    try:
-        result = f(*(form.build(elements, objects) for form in forms))
-    finally:
-        handle.as_numbers_by(-1)
-    outputs = form_of(result, "what f returned").elements(result)
-    return [(handle.primals((y,))[0], array("d", handle.adjoints((y,), None, leaves))) for y in outputs]
+    ends = [0, *accumulate(form.size for form in forms)]
+    run = Run(f, range(len(forms)), [form.shaped(flat, at) for form, at in zip(forms, ends)], {})
+    return [
+        (handle.primals((y,))[0] if isinstance(y, Value) else float(y), array("d", run.sweep((y,))))
+        for y in run.outputs
+    ]
 
 
 def _names(forms: Sequence[Form]) -> list[str]:

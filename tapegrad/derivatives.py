@@ -38,13 +38,15 @@ def gradient(y: Value, xs: Any) -> Any:
     if not isinstance(y, Value):
         raise TypeError(f"y must be a Value, not {type(y).__name__!r}")
     form = form_of(xs, "xs")
+    if type(form) is Static:
+        raise TypeError(f"xs must be a Value or a nest of them, not {form}")
     return form.build(iter(handle.record_sweep((y,), None, form.elements(xs))), objects)
 
 
 # ---- one call of f ----
 
 
-class _Run:
+class Run:
     """A call of f, with Values in the places of the arguments that are differentiated by.
 
     Attributes:
@@ -76,7 +78,7 @@ class _Run:
         self._take(result, within, has_aux)
 
     @classmethod
-    def of_plain(cls, made: list[Value], form: Form, result: Any, within: bool, has_aux: bool) -> _Run:
+    def of_plain(cls, made: list[Value], form: Form, result: Any, within: bool, has_aux: bool) -> Run:
         """A call that was made with leaves in this form."""
         run = cls.__new__(cls)
         run.forms, run.made, run.nested = [form], made, False
@@ -90,9 +92,9 @@ class _Run:
             if not isinstance(result, tuple) or len(result) != 2:
                 raise TypeError(f"with has_aux, f has to return a pair, not {type(result).__name__!r}")
             result, self.aux = result
-        if result is None:
-            raise TypeError("f returned None: it has to return a Value, or a nest of them")
         self.out = NUMBER if isinstance(result, Value) else form_of(result, "what f returned")
+        if type(self.out) is Static:
+            raise TypeError(f"f returned {self.out}: it has to return a Value, or a nest of them")
         self.outputs = self.out.elements(result)
         if within and not self.nested:  # f may close over what is differentiated by there
             self.nested = handle.depends_on_older([y for y in self.outputs if isinstance(y, Value)], self.made)
@@ -210,11 +212,11 @@ class _Derivative(ABC):
     def __repr__(self) -> str:
         return f"<{self.what} of {self._fun!r} by argument {self._argnums}>"
 
-    def _run(self, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[_Run, list[int]]:
+    def _run(self, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Run, list[int]]:
         """A call of f, and which of its distinct arguments each of argnums is."""
         at = _positions(self._argnums, len(args))
         distinct = list(dict.fromkeys(at))
-        return _Run(self._fun, distinct, args, kwargs, self._has_aux), [distinct.index(k) for k in at]
+        return Run(self._fun, distinct, args, kwargs, self._has_aux), [distinct.index(k) for k in at]
 
     def _picked(self, found: list[Any], of: list[int]) -> Any:
         """One part, or a tuple where argnums is one."""
@@ -224,7 +226,7 @@ class _Derivative(ABC):
 class _ValueAndGrad(_Derivative):
     what = "value and gradient"
 
-    def _swept(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, _Run | None]:
+    def _swept(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Run | None]:
         """What f returned, the gradient, and the call, where it was not of one plain list or array alone: that goes a
         way of its own, where nothing of a small call is needless."""
         k, run, of = self._argnums, None, [0]
@@ -237,7 +239,7 @@ class _ValueAndGrad(_Derivative):
                 if type(result) is Value and not within and not self._has_aux:
                     found = handle.adjoints((result,), None, made)
                     return result, found if type(x) is list else numbers(found, x.shape), None
-                run = _Run.of_plain(made, form_of(x, "it"), result, within, self._has_aux)
+                run = Run.of_plain(made, form_of(x, "it"), result, within, self._has_aux)
         if run is None:
             run, of = self._run(args, kwargs)
         return run.outputs[0], self._picked(run.parts(run.sweep((run.one("a gradient"),))), of), run
@@ -355,7 +357,7 @@ def hvp(fun: Function, argnums: int = 0) -> Callable[..., Any]:
 def vjp(fun: Function, *primals: Any) -> tuple[Any, Callable[..., tuple[Any, ...]]]:
     """The value of fun at primals, and a function from a cotangent, shaped like it, to the tuple of v^T J, one for each
     argument. fun is called once; what it did is kept as long as that function is."""
-    run = _Run(fun, range(len(primals)), primals, {})
+    run = Run(fun, range(len(primals)), primals, {})
 
     def pull(cotangent: Any) -> tuple[Any, ...]:
         seeds = _like(cotangent, run.out, "the cotangent")
@@ -377,9 +379,12 @@ def jvp(fun: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple
     Args:
         primals, tangents: as many as fun has arguments, tangents shaped like them.
     """
+    for what, given in ("primals", primals), ("tangents", tangents):
+        if isinstance(given, (Value, str)) or not hasattr(given, "__len__"):
+            raise TypeError(f"{what} must be a tuple or a list, one for each argument, not {type(given).__name__!r}")
     if len(primals) != len(tangents):
         raise TypeError(f"there are {len(primals)} primals, but {len(tangents)} tangents")
-    run = _Run(fun, range(len(primals)), primals, {})
+    run = Run(fun, range(len(primals)), primals, {})
     along = [t for k, (x, form) in enumerate(zip(tangents, run.forms)) for t in _like(x, form, f"tangent {k}")]
     run.nested = run.nested or any(isinstance(t, Value) for t in along)
     if run.out is NUMBER and not run.nested:  # also where a rule of f's own is on the way

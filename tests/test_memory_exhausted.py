@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 PROGRAM = """
 import gc, os, sys
 import tapegrad
-from tapegrad import Value, tape
+from tapegrad import Value, gradient, hessian, tape
 
 # cffi's own C code loses the exception of an allocation here and there, and Python says so.
 FAILURES = MemoryError if tape.handle == "c" else (MemoryError, SystemError)
@@ -49,6 +49,8 @@ def program(kept, size):
     freed = tape.collect()
     z.backward()
     crowd = tapegrad.leaves([1.0] * (4 * size))
+    slopes = gradient(tapegrad.dot(crowd, crowd, x ** 3), [x, *crowd])
+    second = hessian(lambda p: p[0] ** 3 * p[1].exp())([2.0, 0.0])
     drawn, stack = {}, [z]
     while stack:
         v = stack.pop()
@@ -60,7 +62,8 @@ def program(kept, size):
         Value(0.0).log()
     except ValueError:
         text += "!"
-    return z.data, x.grad, len(drawn), "".join(sorted(text)), repr(z), y.note
+    slopes = sum(slope.data for slope in slopes), second
+    return z.data, x.grad, slopes, len(drawn), "".join(sorted(text)), repr(z), y.note
 
 def intact(kept):
     x, y = getattr(kept, "x", None), getattr(kept, "y", None)

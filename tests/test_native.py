@@ -120,12 +120,12 @@ def test_a_row_treats_what_is_not_finite_as_the_interpreter_does(name):
 @pytest.mark.parametrize("name", [*(name for name, _ in ROWS), "logsumexp", "hinge", "mse"])
 def test_the_derivative_of_a_row_has_the_interpreters_bits(name):
     """A recorded sweep has rows that f does not: comparisons, choices, products with adjoints, what refuses nothing."""
-    if name in dict(ROWS):
-        f = lambda a, b: apply(name, *(a, b)[: dict(ROWS)[name]]) * b  # noqa: E731: as the others
-    elif name == "logsumexp":
-        f = lambda a, b: tapegrad.logsumexp([a, b]) * b  # noqa: E731
-    else:
-        f = lambda a, b: getattr(tapegrad, name)([a, b], [b, 0.5]) * b  # noqa: E731
+
+    def f(a, b):
+        if name in dict(ROWS):
+            return apply(name, *(a, b)[: dict(ROWS)[name]]) * b
+        return (tapegrad.logsumexp([a, b]) if name == "logsumexp" else getattr(tapegrad, name)([a, b], [b, 0.5])) * b
+
     both = twins(tapegrad.grad(f, argnums=(0, 1)), 0.3, 0.7, on_error="nan")
     same_for(*both, (0.3, 0.7), (0.9, -0.2), (0.5, 0.5), *((a, b) for a in SPECIAL for b in SPECIAL[::2]))
 

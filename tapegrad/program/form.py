@@ -401,21 +401,29 @@ def floats(x: NDArray[Any], what: str) -> NDArray[float64]:
 # ---- what `Form.build` stacks with ----
 
 
-def numbers(items: list[Any], shape: tuple[int, ...]) -> NDArray[float64]:
-    """A float64 array, of items that may be arrays themselves."""
+@functools.cache
+def _numpy() -> Any:
+    """Only who has an array has it loaded; an import statement takes longer than what these functions do."""
     import numpy
 
-    out = numpy.array(items, dtype=numpy.float64)
-    return out.reshape(shape + out.shape[1:]) if items else numpy.zeros(shape)
+    return numpy
+
+
+def numbers(items: list[Any], shape: tuple[int, ...]) -> NDArray[float64]:
+    """A float64 array, of items that may be arrays themselves."""
+    numpy = _numpy()
+    out: NDArray[float64] = numpy.array(items, dtype=numpy.float64)
+    if not items:
+        return out.reshape(shape)
+    return out if len(shape) == 1 else out.reshape(shape + out.shape[1:])
 
 
 def objects(items: list[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     """An object array."""
-    import numpy
-
-    out = numpy.empty(len(items), dtype=object)
+    numpy = _numpy()
+    out: NDArray[Any] = numpy.empty(len(items), dtype=object)
     out[:] = items
-    return out.reshape(shape)
+    return out if len(shape) == 1 else out.reshape(shape)
 
 
 def matrix(out: Form, by: Form, entries: Any, of_values: bool = False) -> Shaped:
