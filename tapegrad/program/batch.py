@@ -248,7 +248,7 @@ class Rows:
             at, failed[row] = failed[row] - 1, 0
             guard = recorded.guard(k, at)
             if guard is None:
-                raise self._error(arguments, path, row, at)
+                raise recorded.explained(self._error(arguments, path, row, at))
             groups.setdefault(guard, array("q")).append(row)
         for guard, group in groups.items():
             flat = array("d")

@@ -24,7 +24,7 @@ def run(recorded: Recorded, flat: array[float], job: Job) -> None:
         at = job.first_failure()
         guard = recorded.guard(k, at)
         if guard is None:
-            raise path.error(at, job, None)
+            raise recorded.explained(path.error(at, job, None))
         k = recorded.other_path(k, guard, flat)
 
 

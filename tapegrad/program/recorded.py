@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import pickle
 import threading
 from array import array
 from collections.abc import Iterable, Sequence
@@ -11,12 +12,14 @@ from typing import Literal, NamedTuple, TypeVar, Union, cast
 from ..value import Value, handle
 from .file import MOST_PATHS, ON_BRANCH, ON_ERROR, Contents, decode, encode
 from .nest import NUMBER, Form, Nest, Shaped, form_of, number, series_of_numbers
-from .replay import Trace
+from .replay import BranchChanged, Trace
 from .trace import Function, trace
 
 Several = Union[tuple[int, ...], list[int]]
 Argnums = Union[int, Several, Literal["params"]]
 T = TypeVar("T")
+
+_OTHER_PARAMS = "it reads the params that it was recorded with"
 
 
 class Place(NamedTuple):
@@ -38,6 +41,7 @@ class Recorded:
 
     Attributes:
         f: the function; None: paths that are not known stay so.
+        missing: why there is no f.
         forms, out: of the arguments and of the result.
         params: Values that are inputs besides the arguments, or numbers.
         paths: the traces, the first one first.
@@ -58,6 +62,7 @@ class Recorded:
         self.n_in, self.n_out = ends[-1] + len(params), out.size
         self._n_params = len(params)
         self._readers = [(form.read, f"argument {k}") for k, form in enumerate(forms)]
+        self.missing = ""
         self._children = children  # (path, number of its guard): the path that goes the other way
         self._lock = threading.RLock()  # f may call its own program
 
@@ -99,13 +104,18 @@ class Recorded:
 
     def with_params(self, params: list[Value] | list[float]) -> Recorded:
         """The same at other params, without f, which reads its own."""
-        return self._copy(None, params)
+        other = self._copy(None, params)
+        other.missing = self.missing or _OTHER_PARAMS
+        return other
 
     def __copy__(self) -> Recorded:
-        return self._copy(self.f, self.params)
+        other = self._copy(self.f, self.params)
+        other.missing = self.missing
+        return other
 
     def __deepcopy__(self, memo: dict[int, object]) -> Recorded:
-        return self._copy(None if self.params else self.f, copy.deepcopy(self.params, memo))
+        params = copy.deepcopy(self.params, memo)
+        return self.with_params(params) if self.params else copy.copy(self)
 
     def contents(self) -> Contents:
         """What a file holds of it."""
@@ -114,7 +124,8 @@ class Recorded:
         return Contents(self.forms, self.out, self.param_data(), paths, children, self.on_branch, self.on_error)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return decoded, (encode(self.contents()),)
+        f, missing = (None, self.missing or _OTHER_PARAMS) if self.f is None or self.params else _pickled(self.f)
+        return decoded, (encode(self.contents()), f, missing, self.strict)
 
     # ---- numbers in, and what derivatives are by ----
 
@@ -176,6 +187,12 @@ class Recorded:
 
     # ---- the way on at a guard ----
 
+    def explained(self, error: Exception) -> Exception:
+        """An error of a replay, which says why the branch was not recorded where that was asked for."""
+        if isinstance(error, BranchChanged) and self.on_branch == "record":
+            error.missing = self.missing
+        return error
+
     def guard(self, k: int, at: int) -> int | None:
         """The number of the guard at this instruction of path k, where another path takes over or can be recorded."""
         guard = self.paths[k].guard(at)
@@ -205,11 +222,28 @@ def gathered(argnums: Argnums, parts: list[T]) -> T | tuple[T, ...]:
     return tuple(parts) if isinstance(argnums, (tuple, list)) else parts[0]
 
 
-def decoded(data: bytes) -> Recorded:
-    """What these bytes hold; nothing in them is trusted.
+def _pickled(f: Function) -> tuple[bytes | None, str]:
+    """f by its name, on its own so that a process that does not find it still has the program; or why not."""
+    try:
+        return pickle.dumps(f), ""
+    except Exception as error:  # whatever the objects that f is made of raise
+        return None, f"f could not be pickled: {error}"
+
+
+def decoded(
+    data: bytes, f: bytes | None = None, missing: str = "a saved program has none", strict: bool = False
+) -> Recorded:  # fmt: skip
+    """What these bytes hold; nothing in them is trusted, but f is from a pickle, where there is one.
 
     Raises:
         ValueError: they are not a recorded function, or not of this version, or damaged.
     """
-    c = decode(data)
-    return Recorded(None, c.forms, c.out, c.params, c.paths, c.children, c.on_branch, c.on_error)
+    c, function = decode(data), None
+    if f is not None:
+        try:
+            function = pickle.loads(f)
+        except Exception as error:  # it is not here, or what it needs is not
+            missing = f"f could not be unpickled: {error}"
+    recorded = Recorded(function, c.forms, c.out, c.params, c.paths, c.children, c.on_branch, c.on_error, strict)
+    recorded.missing = missing
+    return recorded

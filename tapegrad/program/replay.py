@@ -33,9 +33,11 @@ class BranchChanged(RuntimeError):
         operands: the two numbers now.
         outcome: what the comparison gives now; it was the opposite when recorded.
         row: the row of the batch, or None.
+        missing: why there is no f to record the branch, where that was asked for; else "".
     """
 
     __module__ = "tapegrad"
+    missing = ""
 
     def __init__(
         self, filename: str, lineno: int, operands: tuple[float, float], how: str, outcome: bool, row: int | None
@@ -50,6 +52,7 @@ class BranchChanged(RuntimeError):
         return (
             f"{self.filename}:{self.lineno}: {a!r} {self._how} {b!r} is {self.outcome}{row}, "
             f"was {not self.outcome} when recorded"
+            + (f"; f, which could be recorded here, is missing: {self.missing}" if self.missing else "")
         )
 
 
