@@ -16,7 +16,7 @@ class Value:
     _op: Any
     _backward: Callable[[], Any]
     def __init__(
-        self, data: _Number, _children: Iterable[Value] = (), _op: Any = "", label: Any = ""
+        self, data: Value | _Number, _children: Iterable[Value] = (), _op: Any = "", label: Any = ""
     ) -> None: ...
     @property
     def operands(self) -> tuple[Value, ...]: ...

@@ -16,7 +16,7 @@ from tapegrad import tape
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 PROGRAM = """
-import gc, os, sys
+import copy, gc, os, sys
 import tapegrad
 from tapegrad import Value, gradient, hessian, tape
 
@@ -39,6 +39,8 @@ def program(kept, size):
     y.label, y.note = "y", ["note"]
     y.backward()
     kept.swept = True
+    copied, both = copy.deepcopy([y, tapegrad.dot([x, y], [y, x])])
+    assert copied.note == ["note"] and both.operands[1] is both.operands[2] is copied, both.operands
     z = x
     for _ in range(size):
         z = z * 1.0 + x
@@ -63,7 +65,7 @@ def program(kept, size):
     except ValueError:
         text += "!"
     slopes = sum(slope.data for slope in slopes), second
-    return z.data, x.grad, slopes, len(drawn), "".join(sorted(text)), repr(z), y.note
+    return z.data, x.grad, slopes, copied.data + both.data, len(drawn), "".join(sorted(text)), repr(z), y.note
 
 def intact(kept):
     x, y = getattr(kept, "x", None), getattr(kept, "y", None)

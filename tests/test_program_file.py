@@ -306,6 +306,58 @@ def test_a_deep_copy_records_where_there_are_no_params():
     assert copy.deepcopy(program)(-1.0) == -3.0
 
 
+def split(x):
+    """A function that a pickle can name."""
+    return x * 2 if x > 0 else x * 3
+
+
+def test_a_pickle_takes_f_along_where_it_can_name_it():
+    program = record(split, 1.0, on_branch="record")
+    batch = program.map()
+    again, rows = pickle.loads(pickle.dumps((program, batch)))
+    assert (again(-1.0), rows([1.0, -1.0])) == (-3.0, [2.0, -3.0])
+    assert (again.stats["paths"], program.stats["paths"]) == (2, 1)
+    with pytest.raises(BranchChanged) as caught:
+        pickle.loads(pickle.dumps(record(split, 1.0)))(-1.0)
+    assert "missing" not in str(caught.value)
+
+
+def test_a_pickle_without_f_says_why_there_is_none(monkeypatch, tmp_path):
+    w = Value(2.0)
+    named = record(split, 1.0, on_branch="record")
+    path = tmp_path / "p.tgp"
+    named.save(path)
+    pickled = pickle.dumps(named)
+    monkeypatch.delattr(f"{__name__}.split")
+    without = {
+        "f could not be pickled: .*lambda": record(lambda x: x * 2 if x > 0 else x, 1.0, on_branch="record"),
+        "it reads the params": record(lambda x: x * w if x > 0 else x, 1.0, params=[w], on_branch="record"),
+    }
+    programs = {why: pickle.loads(pickle.dumps(program)) for why, program in without.items()}
+    programs["f could not be unpickled: .*split"] = pickle.loads(pickled)
+    programs["a saved program has none"] = tapegrad.load(path)
+    for why, program in programs.items():
+        for again in (program, copy.copy(program), copy.deepcopy(program), pickle.loads(pickle.dumps(program))):
+            assert again(1.0) == 2.0
+            for replay in (lambda again=again: again(-1.0), lambda again=again: again.map()([1.0, -1.0])):
+                with pytest.raises(BranchChanged, match=f"is missing: {why}"):
+                    replay()
+
+
+def test_a_strict_program_is_strict_when_it_was_pickled():
+    def reads(x):
+        return x * 2 if x > 0 else x * x.data
+
+    globals()["reads"] = reads
+    reads.__qualname__ = "reads"
+    try:
+        program = pickle.loads(pickle.dumps(record(reads, 1.0, on_branch="record", strict=True)))
+        with pytest.raises(RuntimeError, match="was read"):
+            program(-1.0)
+    finally:
+        del globals()["reads"]
+
+
 def test_saving_replaces_the_file_at_once_or_not_at_all(small, tmp_path, monkeypatch):
     path = tmp_path / "p.tgp"
     small.save(str(path))

@@ -254,7 +254,7 @@ def test_a_refusal_of_constants_is_no_guard():
 
 def test_a_loaded_program_says_that_f_is_missing(tmp_path):
     record(logarithm, -1.0, on_branch="record").save(tmp_path / "x")
-    with pytest.raises(BranchChanged, match="f is not there"):
+    with pytest.raises(BranchChanged, match="f, which could be recorded here, is missing: a saved program has none"):
         load(tmp_path / "x")(2.0)
 
 

@@ -45,6 +45,57 @@ TG_INLINE PyObject *unary(int op, PyObject *self)
     return has_node(v) && room(1) ? record(op, v->id, v->id, NULL, 0, 0) : NULL;
 }
 
+/*  micrograd makes - and / and what a number on the left asks for of + * ** and unary minus. Where one of these is a
+    program's own, of a subclass or of Value that was patched, so do we: then the slot of its class is another one.  */
+
+static inline int owns(PyObject *o, int slot, void *ours)
+{
+    return PyType_GetSlot(Py_TYPE(o), slot) != ours;
+}
+
+static inline int owns_sum(PyObject *o)
+{
+    return owns(o, Py_nb_add, tg_op_ADD) || owns(o, Py_nb_negative, tg_negative) || owns(o, Py_nb_multiply, tg_op_MUL);
+}
+
+static inline int owns_product(PyObject *o)
+{
+    return owns(o, Py_nb_multiply, tg_op_MUL) || owns(o, Py_nb_power, tg_power);
+}
+
+/* Whether op is to be made of a program's own operators, where this Value is on the left, or on the right. */
+TG_INLINE int owns_left(int op, PyObject *v)
+{
+    return op == TG_SUB ? owns_sum(v) : op == TG_DIV ? owns_product(v) : 0;
+}
+
+TG_INLINE int owns_right(int op, PyObject *v)
+{
+    return op == TG_ADD   ? owns(v, Py_nb_add, tg_op_ADD)
+           : op == TG_MUL ? owns(v, Py_nb_multiply, tg_op_MUL)
+                          : owns_left(op, v);
+}
+
+/* The same of x and y, numbers or Values, made as micrograd makes it. */
+static PyObject *derive(int op, PyObject *x, PyObject *y)
+{
+    PyObject *minus_one = NULL, *part, *result;
+    if (op == TG_ADD)
+        return PyNumber_Add(y, x);
+    if (op == TG_MUL)
+        return PyNumber_Multiply(y, x);
+    if (op == TG_SUB)
+        part = PyNumber_Negative(y);
+    else {
+        minus_one = PyLong_FromLong(-1);
+        part = minus_one ? PyNumber_Power(y, minus_one, Py_None) : NULL;
+    }
+    result = !part ? NULL : op == TG_SUB ? PyNumber_Add(x, part) : PyNumber_Multiply(x, part);
+    Py_XDECREF(minus_one);
+    Py_XDECREF(part);
+    return result;
+}
+
 TG_INLINE PyObject *binary(int op, PyObject *x, PyObject *y)
 {
     const Value *v = (const Value *)x, *w = (const Value *)y;
@@ -52,13 +103,19 @@ TG_INLINE PyObject *binary(int op, PyObject *x, PyObject *y)
     int status;
     if (!is_value(y)) {
         status = tg_number(y, &k);
+        if (status == 1 && owns_left(op, x))
+            return derive(op, x, y);
         if (status == 1)
             return has_node(v) && room(2) ? record(op, v->id, v->id, &k, 0, !PyFloat_Check(y)) : NULL;
     } else if (!is_value(x)) {
         status = tg_number(x, &k);
+        if (status == 1 && owns_right(op, y))
+            return derive(op, x, y);
         if (status == 1)
             return has_node(w) && room(2) ? record(op, w->id, w->id, &k, 1, 0) : NULL;
-    } else
+    } else if (owns_left(op, x) || (Py_TYPE(x) != Py_TYPE(y) && owns_left(op, y)))
+        return derive(op, x, y);
+    else
         return has_node(v) && has_node(w) && room(1) ? record(op, v->id, w->id, NULL, 0, 0) : NULL;
     if (status < 0)
         return NULL;
@@ -90,7 +147,17 @@ static PyObject *with_other(PyObject *result, const char *what, PyObject *other)
 #define TG_PASSIVE(NAME, ...)
 #include "ops.def"
 
-PyObject *tg_negative(PyObject *self) { return unary(TG_NEG, self); }
+PyObject *tg_negative(PyObject *self)
+{
+    PyObject *minus_one, *result;
+    if (!owns(self, Py_nb_multiply, tg_op_MUL))
+        return unary(TG_NEG, self);
+    minus_one = PyLong_FromLong(-1);
+    result = minus_one ? PyNumber_Multiply(self, minus_one) : NULL;
+    Py_XDECREF(minus_one);
+    return result;
+}
+
 PyObject *tg_absolute(PyObject *self) { return unary(TG_ABS, self); }
 
 PyObject *tg_power(PyObject *x, PyObject *y, PyObject *modulus)

@@ -25,6 +25,17 @@ static int set_unless_empty(Value *v, PyObject *name, PyObject *text)
     return text && !(PyUnicode_Check(text) && PyUnicode_GetLength(text) == 0) ? tg_set_attribute(v, name, text) : 0;
 }
 
+/* What a node starts with: a number, or the data of a Value. 1, or 0 with an exception. */
+static int first_data(PyObject *o, double *data)
+{
+    if (!is_value(o))
+        return tg_need_number("data must be a number", o, data);
+    if (!has_node((Value *)o) || tg_note_escape(".data was read: a replay does not see it"))
+        return 0;
+    *data = T->data[((Value *)o)->id];
+    return 1;
+}
+
 static int value_init(PyObject *self, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"data", "_children", "_op", "label", NULL};
@@ -35,7 +46,7 @@ static int value_init(PyObject *self, PyObject *args, PyObject *kwargs)
     int done = -1, off = 0;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OOO:Value", names, &data, &children, &op, &label))
         return -1;
-    if (!tg_need_number("data must be a number", data, &number) || (children && tg_gather(&list, children) < 0))
+    if (!first_data(data, &number) || (children && tg_gather(&list, children) < 0))
         goto out;
     if (list.n && tg_note_escape("a node was made by hand: its data is a constant of the program"))
         goto out;

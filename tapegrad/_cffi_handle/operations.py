@@ -11,7 +11,7 @@ from .handle import ROWS, Handle, alone, grad_off, joined, new, node, number, re
 from .held import room
 from .recording import as_numbers, note_question
 
-_POW, _POWK = ROWS["POW"], ROWS["POWK"]
+_NEG, _POW, _POWK = (ROWS[name] for name in ("NEG", "POW", "POWK"))
 _LT, _LE, _GT, _GE, _EQ, _NE = range(lib.TG_REFUSES)
 _COMPARISONS = (operator.lt, operator.le, operator.gt, operator.ge, operator.eq, operator.ne)
 
@@ -103,6 +103,13 @@ class Operations(Handle):
             _no_power(other, self)
         return _with_number(_POW, self, k, True, False)
 
+    def __neg__(self) -> Handle:
+        """-a."""
+        kind: Any = type(self)
+        if kind.__mul__ is not _ours.__mul__ and isinstance(self, Handle):
+            return kind.__mul__(self, -1)  # type: ignore[no-any-return]
+        return _two(_NEG, self, self)
+
     def __pos__(self) -> Handle:
         return self
 
@@ -162,6 +169,26 @@ def _unary(op: int) -> Callable[[Handle], Handle]:
     return method
 
 
+# micrograd makes - and / and what a number on the left asks for of + * ** and unary minus. Where one of these is a
+# program's own, of a subclass or of Value that was patched, so do we.
+
+
+def _owns_product(kind: Any) -> bool:
+    return kind.__mul__ is not _ours.__mul__ or kind.__pow__ is not _ours.__pow__
+
+
+def _owns_sum(kind: Any) -> bool:
+    return kind.__add__ is not _ours.__add__ or kind.__neg__ is not _ours.__neg__ or kind.__mul__ is not _ours.__mul__
+
+
+_DERIVED: dict[str, tuple[Callable[[Any], bool], Callable[[Any, Any], Any]]] = {
+    "__add__": (lambda kind: kind.__add__ is not _ours.__add__, lambda x, y: y + x),
+    "__mul__": (lambda kind: kind.__mul__ is not _ours.__mul__, lambda x, y: y * x),
+    "__sub__": (_owns_sum, lambda x, y: x + -y),
+    "__truediv__": (_owns_product, lambda x, y: x * y**-1),
+}
+
+
 def _binary(op: int) -> Callable[[Handle, Any], Handle]:
     def method(self: Handle, other: Any, /) -> Handle:
         if isinstance(other, Handle):
@@ -172,10 +199,32 @@ def _binary(op: int) -> Callable[[Handle, Any], Handle]:
     return method
 
 
-def _reflected(op: int) -> Callable[[Handle, Any], Handle]:
-    def method(self: Handle, other: Any, /) -> Handle:
+def _made_of_others(op: int, name: str) -> Callable[[Handle, Any], Handle]:
+    """As `_binary`, of what micrograd derives."""
+    owns, derived = _DERIVED[name]
+    plain = _binary(op)
+
+    def method(self: Handle, other: Any, /) -> Any:
+        kind = type(self)
+        if isinstance(other, Handle):
+            own = owns(kind) or (type(other) is not kind and owns(type(other)))
+        else:
+            own = owns(kind) and number(other) is not NotImplemented
+        return derived(self, other) if own and isinstance(self, Handle) else plain(self, other)
+
+    return method
+
+
+def _reflected(op: int, name: str) -> Callable[[Handle, Any], Handle]:
+    owns, derived = _DERIVED[name]
+
+    def method(self: Handle, other: Any, /) -> Any:
         k = number(other)
-        return k if k is NotImplemented else _with_number(op, self, k, True, False)
+        if k is NotImplemented:
+            return k
+        if owns(type(self)) and isinstance(self, Handle):
+            return derived(other, self)
+        return _with_number(op, self, k, True, False)
 
     return method
 
@@ -190,6 +239,9 @@ def _named(method: Callable[[Handle, Any], Handle]) -> Callable[[Handle, Any], H
     return named
 
 
+_ours: Any = Operations  # its methods are not patched: Value's are, which is another class
+
+
 def _attach() -> None:
     """A method a row, and for operators the reflected twin."""
     for op in range(lib.tg_op_count):
@@ -198,7 +250,10 @@ def _attach() -> None:
         if kind == "unary":
             methods: dict[str, Callable[..., Handle]] = {name: _unary(op)}
         elif kind == "binary" and name.startswith("__"):
-            methods = {name: _binary(op), f"__r{name[2:]}": _reflected(op)}
+            derived = name in ("__sub__", "__truediv__")
+            methods = {name: _made_of_others(op, name) if derived else _binary(op)}
+            if name in _DERIVED:
+                methods[f"__r{name[2:]}"] = _reflected(op, name)
         elif kind == "binary":
             methods = {name: _named(_binary(op))}
         else:

@@ -54,10 +54,10 @@ class Value(Operations, Attributes):
     __module__ = "tapegrad"
     label: Any = ""
 
-    def __init__(self, data: float, _children: Iterable[Handle] = (), _op: Any = "", label: Any = "") -> None:
+    def __init__(self, data: Any, _children: Iterable[Handle] = (), _op: Any = "", label: Any = "") -> None:
         if not isinstance(self, Value):
             raise TypeError(f"__init__ requires a Value, not {type(self).__name__!r}")
-        number = need_number("data", data)
+        number = data.data if isinstance(data, Value) else need_number("data", data)
         children = tuple(_children)
         if children:
             note_escape("a node was made by hand: its data is a constant of the program")

@@ -27,8 +27,9 @@ class Program:
     """A recorded function; see `record`. Calling it replays it: numbers in, numbers out.
 
     It may be called from any number of threads at once. It can be saved, pickled and copied. A copy shares f and the
-    params. A deep copy has params of its own, and f only where there are none: f reads the old ones. One that was saved
-    or pickled has no f, and its params are numbers. Without f, paths that are not known raise BranchChanged.
+    params. A deep copy has params of its own, and f only where there are none: f reads the old ones. A pickle takes f
+    along where it can name it and there are no params, a saved file never; the params of both are numbers. Without f,
+    paths that are not known raise BranchChanged, which says why there is none.
     """
 
     def __init__(self, recorded: Recorded) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import pickle
 import threading
 from array import array
 from collections import Counter
@@ -21,6 +22,8 @@ MAX_PATHS = 64  # that are kept, if nobody says otherwise
 Several = Union[tuple[Union[int, Literal["params"]], ...], list[Union[int, Literal["params"]]]]
 Argnums = Union[int, Several, Literal["params"]]
 T = TypeVar("T")
+
+_OTHER_PARAMS = "it reads the params that it was recorded with"
 
 
 class Place(NamedTuple):
@@ -49,6 +52,7 @@ class Recorded:
 
     Attributes:
         f: the function; None: paths that are not known stay so.
+        missing: why there is no f.
         forms, out: of the arguments and of the result.
         params: Values that are inputs besides the arguments, or numbers.
         paths: the traces, the first one first.
@@ -73,6 +77,7 @@ class Recorded:
         self.n_in, self.n_out = ends[-1] + len(params), out.size
         self._n_params = len(params)
         self._readers = [(form.read, f"argument {self.forms.label(k)}") for k, form in enumerate(forms)]
+        self.missing = ""
         self._children = children  # (path, instruction at which it stops): the path that goes on
         self._lock = threading.RLock()  # f may call its own program
 
@@ -119,13 +124,18 @@ class Recorded:
 
     def with_params(self, params: list[Value] | list[float]) -> Recorded:
         """The same at other params, without f, which reads its own."""
-        return self._copy(None, params)
+        other = self._copy(None, params)
+        other.missing = self.missing or _OTHER_PARAMS
+        return other
 
     def __copy__(self) -> Recorded:
-        return self._copy(self.f, self.params)
+        other = self._copy(self.f, self.params)
+        other.missing = self.missing
+        return other
 
     def __deepcopy__(self, memo: dict[int, object]) -> Recorded:
-        return self._copy(None if self.params else self.f, copy.deepcopy(self.params, memo))
+        params = copy.deepcopy(self.params, memo)
+        return self.with_params(params) if self.params else copy.copy(self)
 
     def contents(self) -> Contents:
         """What a file holds of it."""
@@ -134,11 +144,13 @@ class Recorded:
         return Contents(self.forms, self.out, self.param_data(), paths, children, self.on_branch, self.on_error)
 
     def __reduce__(self) -> tuple[object, ...]:
-        c = self.contents()
-        if all(map(keeps, (*c.forms, c.out))):
-            return decoded, (encode(c),)
-        flat = Arguments([series(list, form.size) for form in c.forms], c.forms.names, c.forms.by_name)
-        return decoded, (encode(c._replace(forms=flat, out=series(list, c.out.size))), c.forms, c.out)
+        f, missing = (None, self.missing or _OTHER_PARAMS) if self.f is None or self.params else _pickled(self.f)
+        c, forms, out = self.contents(), None, None
+        if not all(map(keeps, (*c.forms, c.out))):
+            forms, out = c.forms, c.out
+            flat = Arguments([series(list, form.size) for form in forms], forms.names, forms.by_name)
+            c = c._replace(forms=flat, out=series(list, out.size))
+        return decoded, (encode(c), forms, out, f, missing, self._escapes.strict)
 
     # ---- numbers in, and what derivatives are by ----
 
@@ -215,7 +227,7 @@ class Recorded:
     def way_on(self) -> str:
         """What helps where there is none."""
         if self.on_branch == "record":
-            return "f is not there to record this path: it is in no file"
+            return f"f, which could be recorded here, is missing: {self.missing}"
         return "record(.., on_branch='record') keeps a program for each path"
 
     def other_path(self, k: int, at: int, flat: array[float]) -> tuple[int, Trace]:
@@ -266,8 +278,19 @@ def gathered(argnums: Argnums, parts: list[T]) -> T | tuple[T, ...]:
     return tuple(parts) if isinstance(argnums, (tuple, list)) else parts[0]
 
 
-def decoded(data: bytes, forms: Arguments | None = None, out: Form | None = None) -> Recorded:
-    """What these bytes hold; nothing in them is trusted.
+def _pickled(f: Function) -> tuple[bytes | None, str]:
+    """f by its name, on its own so that a process that does not find it still has the program; or why not."""
+    try:
+        return pickle.dumps(f), ""
+    except Exception as error:  # whatever the objects that f is made of raise
+        return None, f"f could not be pickled: {error}"
+
+
+def decoded(
+    data: bytes, forms: Arguments | None = None, out: Form | None = None, f: bytes | None = None,
+    missing: str = "a saved program has none", strict: bool = False,
+) -> Recorded:  # fmt: skip
+    """What these bytes hold; nothing in them is trusted, but what comes beside them from a pickle.
 
     Args:
         data: what `encode` made.
@@ -276,5 +299,15 @@ def decoded(data: bytes, forms: Arguments | None = None, out: Form | None = None
     Raises:
         ValueError: they are not a recorded function, or not of this version, or damaged.
     """
-    c = decode(data)
-    return Recorded(None, forms or c.forms, out or c.out, c.params, c.paths, c.children, c.on_branch, c.on_error)
+    c, function = decode(data), None
+    if f is not None:
+        try:
+            function = pickle.loads(f)
+        except Exception as error:  # it is not here, or what it needs is not
+            missing = f"f could not be unpickled: {error}"
+    recorded = Recorded(
+        function, forms or c.forms, out or c.out, c.params, c.paths, c.children, c.on_branch, c.on_error,
+        Escapes(strict),
+    )  # fmt: skip
+    recorded.missing = missing
+    return recorded

@@ -41,14 +41,14 @@ class Escapes:
     """What is called when something goes past the tape: raises where it is strict, else warns once a line."""
 
     def __init__(self, strict: bool) -> None:
-        self._strict = strict
+        self.strict = strict
         self._warned: set[tuple[str, int]] = set()
 
     def __call__(self, what: str) -> None:
         frame = caller()
         where = frame.f_code.co_filename, frame.f_lineno
         message = f"while recording, {what}"
-        if self._strict:
+        if self.strict:
             raise RuntimeError(f"{message} ({where[0]}:{where[1]})")
         if where not in self._warned:
             self._warned.add(where)
