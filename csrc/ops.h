@@ -71,7 +71,7 @@ TG_INLINE double tg_primal(int op, double a, double b)
     }
 }
 
-enum { TG_REFUSE_NEVER, TG_REFUSE_MATH, TG_REFUSE_POLE, TG_REFUSE_DIVIDE, TG_REFUSE_POWER };
+enum { TG_REFUSE_NEVER, TG_REFUSE_MATH, TG_REFUSE_POLE, TG_REFUSE_DIVIDE, TG_REFUSE_POWER, TG_REFUSE_PAIR };
 
 static inline int tg_can_refuse(int op)
 {
@@ -95,6 +95,8 @@ TG_INLINE int tg_refusal(int op, double a, double b, double y)
         return TG_OK;
     if (rule == TG_REFUSE_DIVIDE)
         return b == 0.0 ? TG_ZERO_DIVISION : TG_OK;
+    if (rule == TG_REFUSE_PAIR)
+        return isnan(a) || isnan(b) || (isinf(y) && (isinf(a) || isinf(b))) ? TG_OK : TG_DOMAIN;
     if (rule == TG_REFUSE_POWER) {
         if (!isfinite(a) || !isfinite(b))
             return TG_OK;

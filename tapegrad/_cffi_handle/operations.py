@@ -134,6 +134,16 @@ def _binary(op: int) -> Callable[[Handle, Any], Handle]:
     return method
 
 
+def _of_order(op: int) -> Callable[[Handle, Any], Handle]:
+    def method(self: Handle, other: Any, /) -> Handle:
+        k = NotImplemented if isinstance(other, Handle) else number(other)
+        if k is NotImplemented:
+            raise TypeError(f"the order must be a number, not {type(other).__name__!r}")
+        return _with_number(op, self, k, False, False)
+
+    return method
+
+
 def _reflected(op: int) -> Callable[[Handle, Any], Handle]:
     def method(self: Handle, other: Any, /) -> Handle:
         k = number(other)
@@ -163,6 +173,8 @@ def _attach() -> None:
             methods = {name: _binary(op), f"__r{name[2:]}": _reflected(op)}
         elif kind == "binary":
             methods = {name: _named(_binary(op))}
+        elif kind == "passive":
+            methods = {name: _of_order(op)}
         else:
             continue
         for method_name, method in methods.items():

@@ -52,6 +52,9 @@ static inline int wide_any(wide_mask m)
 #define V(slot) (*(vec *)(v + (size_t)(slot) * LANES))
 #define A(slot) (*(vec *)(adj + (size_t)(slot) * LANES))
 #define EACH for (int l = 0; l < STEP; l++)
+#define FSUM_ADD(s, c, d, x) { \\
+        vec t = s + (x), z = t - s, e = (s - (t - z)) + ((x) - z), u = c + e; \\
+        z = u - c; d += (c - (u - z)) + (e - z); s = t; c = u; }
 
 #define LANES 1
 #define STEP 1
@@ -60,6 +63,7 @@ static inline int wide_any(wide_mask m)
 #define mask long long
 #define ANY(m) ((m) != 0)
 #define WEIGHED(g, partial) ((g) == 0.0 ? 0.0 : (g) * (partial))
+#define CHOSEN(m, a, b) ((m) ? (a) : (b))
 #include __FILE__
 #undef LANES
 #undef STEP
@@ -68,6 +72,7 @@ static inline int wide_any(wide_mask m)
 #undef mask
 #undef ANY
 #undef WEIGHED
+#undef CHOSEN
 #define LANES %(lanes)d
 #define STEP SIDE
 #define NAME(x) wide_##x
@@ -75,6 +80,7 @@ static inline int wide_any(wide_mask m)
 #define mask wide_mask
 #define ANY(m) wide_any(m)
 #define WEIGHED(g, partial) ((vec)((mask)((g) * (partial)) & (mask)((g) != 0.0)))
+#define CHOSEN(m, a, b) ((vec)(((mask)(a) & (m)) | ((mask)(b) & ~(m))))
 #include __FILE__
 #else
 """
@@ -179,8 +185,9 @@ class _Writer:
         return self.instructions[self.first[k] : self.first[k + 1]]
 
     def expression(self, name: str, text: str, operands: dict[str, str]) -> str:
-        """A text of the table with a, b and y put in, by way of a helper where it is more than arithmetic."""
-        if not re.search(r"\w\(|\?", text):
+        """A text of the table with a, b and y put in, by way of a helper where it is more than arithmetic: a comparison
+        of vectors is a mask."""
+        if not re.search(r"\w\(|[?<=>]|!=", text):
             filled = _OPERAND.sub(lambda m: operands[m[0]], text)
             return filled if filled in operands.values() else f"({filled})"
         names = sorted(set(_OPERAND.findall(text)))
@@ -229,6 +236,13 @@ class _Writer:
             ):
                 yield from [self._loop(kept, 1, text % "V(*i)")] if s.as_loop else (text % x for x in names)
             yield f"vec {y} = {top} + {self.expression('LOG', 'log(a)', {'a': total})};"
+        elif s.row.name == "FSUM":
+            yield f"vec {y}, sum{s.k} = {{0}}, c{s.k} = {{0}}, d{s.k} = {{0}};"
+            text = f"FSUM_ADD(sum{s.k}, c{s.k}, d{s.k}, %s)"
+            yield from [self._loop(kept, 1, text % "V(*i)")] if s.as_loop else (text % x for x in names)
+            yield f"{y} = CHOSEN(sum{s.k} - sum{s.k} == 0.0, sum{s.k} + (c{s.k} + d{s.k}), sum{s.k});"
+        elif s.row.name == "WHERE":
+            yield f"vec {y} = CHOSEN({names[0]} != 0.0, {names[1]}, {names[2]});"
         elif s.row.name == "DOT":
             n = len(kept) - len(kept) % 2
             yield f"vec {y} = {names[-1] if n < len(kept) else '{0}'};"
@@ -249,6 +263,10 @@ class _Writer:
             for x, w in zip(s.operands[: len(s.operands) - 1 : 2], s.operands[1::2]):
                 yield x[1], "%g * V(%s)", w[0]
                 yield w[1], "%g * V(%s)", x[0]
+        elif s.row.name == "WHERE":
+            (c, _), (_, a), (_, b) = s.operands
+            yield a, f"CHOSEN(V({c}) != 0.0, %g, (vec){{0}})", 0
+            yield b, f"CHOSEN(V({c}) != 0.0, (vec){{0}}, %g)", 0
         elif s.row.kind == "many":
             text = s.row.partials[0]
             partial = self.expression(f"{s.row.name}_da", text, {"a": "V(%s)", "y": f"V({s.y})"})
@@ -257,6 +275,8 @@ class _Writer:
         else:
             values = {"a": f"V({s.operands[0][0]})", "b": f"V({s.operands[-1][0]})", "y": f"V({s.y})"}
             for which, text, (_, live) in zip("ab", s.row.partials, s.operands):
+                if text == "0.0":
+                    continue
                 partial = self.expression(f"{s.row.name}_d{which}", text, values)
                 finite = text in _PLAIN or s.row.name in _SMOOTH
                 yield live, "%g" if text == "1.0" else f"%g * {partial}" if finite else f"WEIGHED(%g, {partial})", 0
