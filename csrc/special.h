@@ -42,7 +42,7 @@ static inline double tg_round(double a, double digits)
     for (int k = (int)fabs(digits); k > 0; k--)
         p *= 10.0;
     q = digits < 0.0 ? a / p : a * p;
-    if (!(fabs(q) < 4503599627370496.0))            /* no digits there to lose */
+    if (!(fabs(q) < 9007199254740992.0))            /* no digits there to lose */
         return a;
     lost = digits < 0.0 ? fma(-q, p, a) : fma(a, p, -q);
     r = rint(q);

@@ -268,9 +268,9 @@ OPERATIONS = {
     "copysign": Operation(math.copysign, lambda a, b, y: sign(a) * math.copysign(1.0, b)),
     "ndtr": Operation(ndtr, lambda a, b, y: density(a)),
     "log_ndtr": Operation(lambda a: mills(a)[0], lambda a, b, y: mills(a)[1]),
-    "ndtri": Operation(ndtri, lambda a, b, y: div(1.0, density(y))),
+    "ndtri": Operation(ndtri, lambda a, b, y: div(1.0, a * mills(y)[1])),
     "logit": Operation(logit, lambda a, b, y: div(1.0, a * (1.0 - a))),
-    "expit": Operation(sigmoid, lambda a, b, y: sigmoid(a) * sigmoid(-a)),
+    "expit": Operation(sigmoid, lambda a, b, y: y * sigmoid(-a)),
     "xlogy": Operation(xlogy, lambda a, b, y: log(b), lambda a, b, y: div(a, b) if a else 0.0),
     "logaddexp": Operation(
         logaddexp, lambda a, b, y: sigmoid(a - b), lambda a, b, y: sigmoid(b - a)

@@ -112,14 +112,15 @@ FUNCTIONS = [
              (mp.npdf, lambda x: -x * mp.npdf(x))),
     Function("log_ndtr", special.log_ndtr, log_phi, (between(-37, 8), between(-2, 2), scaled(1, 100, -1.0)),
              "-1e100 .. 8", (hazard, lambda x: -hazard(x) * gap(x))),
-    Function("ndtri", special.ndtri, quantile, (between(0, 1), scaled(-150, -1), lambda: 1 - 10 ** random.uniform(-15, -1)),
+    Function("ndtri", special.ndtri, quantile,
+             (between(0, 1), scaled(-150, -1), lambda: 1 - 10 ** random.uniform(-15, -1)),
              "1e-150 .. 1 - 1e-15",
              (lambda p: 1 / mp.npdf(quantile(p)), lambda p: quantile(p) / mp.npdf(quantile(p)) ** 2)),
     Function("logit", special.logit, lambda p: mp.log(p / (1 - p)), (between(0, 1), between(0.4999, 0.5001),
              scaled(-150, -1)), "1e-150 .. 1",
              (lambda p: 1 / (p * (1 - p)), lambda p: (2 * p - 1) / (p * (1 - p)) ** 2)),
-    Function("expit", special.expit, lambda x: 1 / (1 + mp.exp(-x)), (between(-700, 700), between(-1, 1)), "-700 .. 700",
-             (lambda x: mp.exp(-x) / (1 + mp.exp(-x)) ** 2,
+    Function("expit", special.expit, lambda x: 1 / (1 + mp.exp(-x)), (between(-700, 700), between(-1, 1)),
+             "-700 .. 700", (lambda x: mp.exp(-x) / (1 + mp.exp(-x)) ** 2,
               lambda x: -mp.exp(-x) / (1 + mp.exp(-x)) ** 2 * mp.tanh(x / 2))),
     Function("log_expit", special.log_expit, lambda x: -mp.log1p(mp.exp(-x)), (between(-700, 700), between(-1, 1)),
              "-700 .. 700", (lambda x: 1 / (1 + mp.exp(x)), lambda x: -mp.exp(x) / (1 + mp.exp(x)) ** 2)),
@@ -159,7 +160,7 @@ normal float, it does not count.
 {rows}
 The elementary functions are the C library's, so their numbers are those of the machine that measured: {machine}. Digits
 are lost, in relation to a result near 0, by `digamma` at its zeros below 0, by the slopes of `tanh` and `sigmoid` where
-they saturate (those of `expit` lose none), and by the slopes of `betaln` where one operand is much larger than the other.
+they saturate (those of `expit` lose none), and by the slopes of `betaln` where one operand is much the larger.
 """
 
 
