@@ -47,8 +47,9 @@ def declarations() -> str:
 
 def preamble() -> str:
     """What cffi's part of the extension includes, and the text of scalar.h, which generated C carries a copy of."""
-    scalar, formulas = (CSRC / name for name in ("scalar.h", "formulas.def"))
-    text = scalar.read_text(encoding="utf-8").replace('#include "formulas.def"\n', formulas.read_text(encoding="utf-8"))
+    text = (CSRC / "scalar.h").read_text(encoding="utf-8")
+    for name in ("special.h", "formulas.def"):
+        text = text.replace(f'#include "{name}"\n', (CSRC / name).read_text(encoding="utf-8"))
     lines = text.splitlines()
     text = "\n".join(json.dumps(line + "\n") for line in lines)
     includes = "".join(f'#include "{name}"\n' for name in HEADERS)

@@ -37,7 +37,6 @@ static int misread;
 static const struct {
     const char *name, *text;
 } formulas[] = {
-#define TG_FORMULA1(name, a, text) {#name, #a "=" #text},
 #define TG_FORMULA2(name, a, b, text) {#name, #a #b "=" #text},
 #define TG_FORMULA3(name, a, b, y, text) {#name, #a #b #y "=" #text},
 #include "formulas.def"

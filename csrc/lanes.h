@@ -103,6 +103,14 @@ TG_INLINE void NAME(forward)(tg_job *j, uint32_t from, uint32_t to, int live)
                 NAME(add_to)(t, AT(v, pool[2 * i]));
             EACH Y[l] = t[l];
             break;
+        case TG_FSUM:
+            EACH {
+                double sum = 0.0, c = 0.0, d = 0.0;
+                for (uint32_t i = 0; i < s->b; i++)
+                    tg_fsum_add(&sum, &c, &d, AT(v, pool[2 * i])[l]);
+                Y[l] = tg_fsum_total(sum, c, d);
+            }
+            break;
         case TG_LOGSUMEXP:
             EACH {
                 double top = -INFINITY, y = 0.0;
@@ -184,6 +192,7 @@ TG_CLONES static void NAME(tangents)(tg_job *j, uint32_t from, uint32_t to)
             break;
         }
         case TG_SUM:
+        case TG_FSUM:
             EACH t[l] = 0.0;
             for (uint32_t i = 0; i < s->b; i++)
                 NAME(add_to)(t, AT(d, pool[2 * i]));
@@ -274,6 +283,7 @@ TG_CLONES static void NAME(reverse)(tg_job *j, uint32_t from, uint32_t to)
             break;
         }
         case TG_SUM:
+        case TG_FSUM:
             for (uint32_t i = 0; i < s->b; i++)
                 if (pool[2 * i + 1] >= n_const)
                     NAME(add_to)(AT(adj, pool[2 * i + 1]), g);
@@ -373,6 +383,7 @@ TG_CLONES static void NAME(reverse_tangents)(tg_job *j, uint32_t from, uint32_t 
             break;
         }
         case TG_SUM:
+        case TG_FSUM:
             for (uint32_t i = 0; i < s->b; i++)
                 PASS(pool[2 * i + 1], g, h)
             break;

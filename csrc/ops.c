@@ -84,6 +84,14 @@ double tg_sum(const double *data, const uint32_t *ids, uint32_t n)
     return y;
 }
 
+double tg_fsum(const double *data, const uint32_t *ids, uint32_t n)
+{
+    double s = 0.0, c = 0.0, d = 0.0;
+    for (uint32_t k = 0; k < n; k++)
+        tg_fsum_add(&s, &c, &d, data[ids[k]]);
+    return tg_fsum_total(s, c, d);
+}
+
 TG_MANY_SWEEP(tg_sum_sweep)
 {
     (void)y, (void)data;
@@ -197,6 +205,8 @@ double tg_evaluate(int op, double a, double b, int *refusal)
     *refusal = tg_refusal(op, a, b, y);
     return y;
 }
+
+double tg_value(int op, double a, double b) { return tg_primal(op, a, b); }
 
 int64_t tg_leaf(tg_tape *t, double data)
 {

@@ -71,7 +71,7 @@ TG_INLINE double tg_primal(int op, double a, double b)
     }
 }
 
-enum { TG_REFUSE_NEVER, TG_REFUSE_MATH, TG_REFUSE_POLE, TG_REFUSE_DIVIDE, TG_REFUSE_POWER };
+enum { TG_REFUSE_NEVER, TG_REFUSE_MATH, TG_REFUSE_POLE, TG_REFUSE_DIVIDE, TG_REFUSE_POWER, TG_REFUSE_PAIR };
 
 static inline int tg_can_refuse(int op)
 {
@@ -95,6 +95,8 @@ TG_INLINE int tg_refusal(int op, double a, double b, double y)
         return TG_OK;
     if (how == TG_REFUSE_DIVIDE)
         return b == 0.0 ? TG_ZERO_DIVISION : TG_OK;
+    if (how == TG_REFUSE_PAIR)
+        return tg_refuses_pair(a, b, y) ? TG_DOMAIN : TG_OK;
     if (how == TG_REFUSE_POWER)
         return !tg_refuses_power(a, b, y) ? TG_OK : a == 0.0 ? TG_ZERO_DIVISION : isnan(y) ? TG_DOMAIN : TG_OVERFLOW;
     return !tg_refuses_math(a, y) ? TG_OK : isnan(y) || how == TG_REFUSE_POLE ? TG_DOMAIN : TG_OVERFLOW;

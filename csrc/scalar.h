@@ -1,7 +1,7 @@
 /*  The functions that the rows of ops.def name: pure functions of doubles, in terms of the C library alone.
 
-    Values are what the C library gives for the same name, except tanh. What can be said in terms of rows is in
-    formulas.def. Compiled programs carry a copy of both texts.  */
+    Values are what the C library gives for the same name, except tanh. What the C library does not have is in special.h,
+    what can be said in terms of rows in formulas.def. Compiled programs carry a copy of the three texts.  */
 #ifndef TG_SCALAR_H
 #define TG_SCALAR_H
 
@@ -41,6 +41,10 @@ static inline double tg_min(double a, double b) { return a < b || a != a ? a : b
 
 /* Whether y = op(a, b) is refused: for the words MATH and POLE, and for POWER, of ops.def. */
 static inline int tg_refuses_math(double a, double y) { return !isfinite(y) && !isnan(a) && !(isinf(a) && isinf(y)); }
+static inline int tg_refuses_pair(double a, double b, double y)
+{
+    return !isfinite(y) && !isnan(a) && !isnan(b) && !(isinf(y) && (isinf(a) || isinf(b)));
+}
 static inline int tg_refuses_power(double a, double b, double y)
 {
     return !isfinite(y) && isfinite(a) && isfinite(b);
@@ -66,6 +70,21 @@ static inline double tg_turn(double a, double b) { return (a * a - b * b) / ((a 
 static inline double tg_bend(double p, double q, double y) { return y == 0.0 ? 0.0 : p / y * (q / y) / y; }
 static inline double tg_arc(double a) { return a / ((1.0 - a) * (1.0 + a) * sqrt((1.0 - a) * (1.0 + a))); }
 
+static inline double tg_sign(double a) { return a > 0.0 ? 1.0 : a < 0.0 ? -1.0 : a == 0.0 ? 0.0 : a; }
+
+/* A sum s + c + d in threefold precision takes one more: Ogita, Rump, Oishi, "Accurate sum and dot product", SIAM J. Sci.
+   Comput. 26 (2005). Once s is not finite the rest is nothing. */
+static inline void tg_fsum_add(double *s, double *c, double *d, double x)
+{
+    double t = *s + x, z = t - *s, e = (*s - (t - z)) + (x - z), u = *c + e;
+    z = u - *c;
+    *d += (*c - (u - z)) + (e - z);
+    *s = t;
+    *c = u;
+}
+static inline double tg_fsum_total(double s, double c, double d) { return s - s == 0.0 ? s + (c + d) : s; }
+
+#include "special.h"
 #include "formulas.def"
 
 #endif

@@ -90,6 +90,7 @@ int64_t tg_record_number(tg_tape *t, int op, uint32_t id, double k, int first, i
 int64_t tg_record_many(tg_tape *t, int op, const uint32_t *ids, uint32_t n);    /* TG_NODE too: data is 0 then */
 /* The primal alone, or the code that recording would have refused with, in *refusal. */
 double tg_evaluate(int op, double a, double b, int *refusal);
+double tg_value(int op, double a, double b);        /* where it is finite, nothing was refused */
 
 /* Room for this many more nodes and pool words. Grows; never reclaims. */
 int tg_grow(tg_tape *t, uint64_t nodes, uint64_t words);

@@ -7,25 +7,54 @@ from ._version import __version__
 from .bulk import data, grads, set_data, set_grads, zero_grad
 from .losses import cross_entropy, hinge, logsumexp, mse
 from .tape import tape
-from .value import Value, affine, dot, leaves, softmax, sum
+from .value import Value, affine, dot, leaves, softmax
+from .value import sum as sum
 
 if TYPE_CHECKING:
-    from . import linalg
+    from . import linalg, special
+    from . import math as math
     from .check import check_grads
+    from .choice import (
+        clip,
+        equal,
+        greater,
+        greater_equal,
+        less,
+        less_equal,
+        logical_and,
+        logical_not,
+        logical_or,
+        maximum,
+        minimum,
+        not_equal,
+        reciprocal,
+        sign,
+        square,
+        where,
+    )
     from .derivatives import grad, gradient, hessian, hvp, jacobian, jvp, value_and_grad, vjp
     from .program import BranchChanged, Program, load, record
 
+# Without `sum` and `math`, which `from tapegrad import *` is not to replace.
 __all__ = [
-    "BranchChanged", "Program", "Value", "__version__", "affine", "check_grads", "cross_entropy", "data", "dot", "grad",
-    "gradient", "grads", "hessian", "hinge", "hvp", "jacobian", "jvp", "leaves", "linalg", "load", "logsumexp", "mse",
-    "nn", "no_grad", "optim", "record", "set_data", "set_grads", "softmax", "sum", "tape", "value_and_grad", "vjp",
+    "BranchChanged", "Program", "Value", "__version__", "affine", "check_grads", "clip", "cross_entropy", "data",
+    "dot", "equal", "grad", "gradient", "grads", "greater", "greater_equal", "hessian", "hinge", "hvp", "jacobian",
+    "jvp", "leaves", "less", "less_equal", "linalg", "load", "logical_and", "logical_not", "logical_or",
+    "logsumexp", "maximum", "minimum", "mse", "nn", "no_grad", "not_equal", "optim", "reciprocal", "record",
+    "set_data", "set_grads", "sign", "softmax", "special", "square", "tape", "value_and_grad", "vjp", "where",
     "zero_grad",
 ]  # fmt: skip
 
 # Loaded when they are asked for: a program that records on Values alone starts the sooner.
 _LATER = dict.fromkeys(("BranchChanged", "Program", "load", "record"), "program")
 _LATER["check_grads"] = "check"
-_LATER["linalg"] = "linalg"  # the module itself
+_LATER.update({name: name for name in ("linalg", "math", "special")})  # the modules themselves
+_LATER.update(
+    dict.fromkeys((
+        "clip", "equal", "greater", "greater_equal", "less", "less_equal", "logical_and", "logical_not", "logical_or",
+        "maximum", "minimum", "not_equal", "reciprocal", "sign", "square", "where",
+    ), "choice")
+)  # fmt: skip
 _LATER.update({name: "derivatives" for name in __all__ if name not in globals() and name not in _LATER})
 
 

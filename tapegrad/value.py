@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -36,7 +37,10 @@ else:
 __all__ = ["WITHIN", "Value", "affine", "dot", "handle", "leaves", "softmax", "sum"]
 
 # The functions of these files stand for operations: the line that calls them is what a recording wants to know.
-_FILES = ("losses.py", "derivatives.py", "linalg.py", "program" + os.sep, "_cffi_handle" + os.sep)
+_FILES = (
+    "losses.py", "choice.py", "math.py", "special.py", "_rows.py", "value.py", "derivatives.py", "linalg.py",
+    "program" + os.sep, "_cffi_handle" + os.sep,
+)  # fmt: skip
 WITHIN = tuple(os.path.join(os.path.dirname(__file__), name) for name in _FILES)
 
 
@@ -93,11 +97,51 @@ def _reduce(self: Value, protocol: Any = 2) -> tuple[Any, ...]:
     return _leaf, (type(self), self.data, self.grad), state or None
 
 
+def _floor(self: Value) -> Value:
+    return self.floor()
+
+
+def _ceil(self: Value) -> Value:
+    return self.ceil()
+
+
+def _trunc(self: Value) -> Value:
+    return self.trunc()
+
+
+def _round(self: Value, ndigits: Any = None) -> Value:
+    """round(v, ndigits) as a Value without slope; ndigits of -22 to 22."""
+    if ndigits is None:
+        return self.rint()
+    digits = operator.index(ndigits)
+    if abs(digits) > 22:
+        raise ValueError(f"a Value is rounded to -22 to 22 decimal digits, not {digits}")
+    return self._round(digits)
+
+
+def _divmod(self: Value, other: Any) -> Any:
+    quotient = self.__floordiv__(other)
+    return quotient if quotient is NotImplemented else (quotient, self % other)
+
+
+def _rdivmod(self: Value, other: Any) -> Any:
+    quotient = self.__rfloordiv__(other)
+    return quotient if quotient is NotImplemented else (quotient, other % self)
+
+
+def _conjugate(self: Value) -> Value:
+    """The Value itself: it is real."""
+    return self
+
+
 def _attach() -> None:
     attached = {
         "__repr__": _repr, "__format__": _format, "__copy__": _copied, "__deepcopy__": _deep_copied,
         "__reduce_ex__": _reduce, "__setstate__": _restore,
         "__float__": _refuse("float"), "__int__": _refuse("int"),
+        "__floor__": _floor, "__ceil__": _ceil, "__trunc__": _trunc, "__round__": _round,
+        "__divmod__": _divmod, "__rdivmod__": _rdivmod,
+        "conjugate": _conjugate, "real": property(_conjugate), "imag": property(lambda self: 0.0),
     }  # fmt: skip
     for name, method in attached.items():
         setattr(Value, name, method)

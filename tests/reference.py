@@ -114,6 +114,103 @@ def hinge(xs, ys):
     return math.fsum(max(0.0, 1.0 - y * x) for x, y in zip(xs, ys)) / len(xs)
 
 
+def flat(primal):
+    """An operation without slope."""
+    return Operation(lambda *operands: float(primal(*operands)), lambda a, b, y: 0.0)
+
+
+def whole(function):
+    """A function of math that gives an integer, as a float with the sign of its argument; infinity and nan stay."""
+    return lambda x: math.copysign(function(x), x) if math.isfinite(x) else x
+
+
+def cbrt(x):
+    if not x or not math.isfinite(x):
+        return x
+    y = math.copysign(abs(x) ** (1 / 3), x)
+    return y - (y * y * y - x) / (3 * y * y) if 1e-290 < abs(x) < 1e290 else y
+
+
+def digamma(x):
+    """By recurrence and the asymptotic series."""
+    if math.isinf(x):
+        return x if x > 0 else math.nan
+    if x <= 0:
+        return math.nan if x == math.floor(x) else digamma(1 - x) - math.pi / math.tan(math.pi * x)
+    below = 0.0
+    while x < 12:
+        below, x = below + 1 / x, x + 1
+    series = (1 / 12, -1 / 120, 1 / 252, -1 / 240, 1 / 132, -691 / 32760, 1 / 12)
+    return math.log(x) - 0.5 / x - math.fsum(c / x ** (2 * k + 2) for k, c in enumerate(series)) - below
+
+
+def density(x):
+    return math.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
+
+
+def ndtr(x):
+    return 0.5 * math.erfc(-x / math.sqrt(2))
+
+
+def mills(x):
+    """log(ndtr(x)) and its slope: far out by the continued fraction of Laplace."""
+    if math.isnan(x):
+        return x, x
+    if x == -math.inf:
+        return x, math.inf
+    if x > -5:
+        return math.log(ndtr(x)) if x < 0 else math.log1p(-ndtr(-x)), density(x) / ndtr(x)
+    slope = -x
+    for k in range(60, 0, -1):
+        slope = -x + k / slope
+    return -0.5 * x * x - math.log(slope * math.sqrt(2 * math.pi)), slope
+
+
+def ndtri(p):
+    if math.isnan(p):
+        return p
+    if not 0 < p < 1:
+        raise ValueError(f"ndtri({p})")
+    if p > 0.5:
+        return -ndtri(1 - p)
+    y = 0.0 if p > 1e-3 else -math.sqrt(-2 * math.log(p))
+    for _ in range(100):
+        y -= (mills(y)[0] - math.log(p)) / mills(y)[1]
+    return y
+
+
+def logit(p):
+    if math.isnan(p):
+        return p
+    if not 0 < p < 1:
+        raise ValueError(f"logit({p})")
+    return 2 * math.atanh(2 * p - 1) if 0.25 < p < 0.75 else math.log(p) - math.log1p(-p)
+
+
+def log(x):
+    return math.log(x) if x > 0 else -math.inf if x == 0 else math.nan
+
+
+def xlogy(a, b):
+    if math.isnan(a) or math.isnan(b):
+        return math.nan
+    if not a:
+        return 0.0
+    y = a * log(b)
+    if math.isnan(y) or (math.isinf(y) and math.isfinite(a) and math.isfinite(b)):
+        raise ValueError(f"xlogy({a}, {b})")
+    return y
+
+
+def logaddexp(a, b):
+    m = greater(a, b)
+    return m + math.log1p(math.exp(-abs(a - b))) if math.isfinite(m) else m
+
+
+def betaln(a, b):
+    return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
+
+
 OPERATIONS = {
     "add": Operation(operator.add, lambda a, b, y: 1.0, lambda a, b, y: 1.0),
     "sub": Operation(operator.sub, lambda a, b, y: 1.0, lambda a, b, y: -1.0),
@@ -146,12 +243,60 @@ OPERATIONS = {
     "erf": Operation(math.erf, lambda a, b, y: 2.0 / math.sqrt(math.pi) * math.exp(-a * a)),
     "atan2": Operation(math.atan2, lambda a, b, y: div(b, a * a + b * b), lambda a, b, y: div(-a, a * a + b * b)),
     "hypot": Operation(math.hypot, lambda a, b, y: share(a, y), lambda a, b, y: share(b, y)),
+    "less": flat(operator.lt),
+    "less_equal": flat(operator.le),
+    "greater": flat(operator.gt),
+    "greater_equal": flat(operator.ge),
+    "equal": flat(operator.eq),
+    "not_equal": flat(operator.ne),
+    "sign": flat(lambda a: a if math.isnan(a) else sign(a)),
+    "asinh": Operation(math.asinh, lambda a, b, y: 1.0 / math.hypot(a, 1.0)),
+    "acosh": Operation(math.acosh, lambda a, b, y: div(1.0, root(a - 1.0) * root(a + 1.0))),
+    "atanh": Operation(math.atanh, lambda a, b, y: div(1.0, (1.0 - a) * (1.0 + a))),
+    "cbrt": Operation(cbrt, lambda a, b, y: div(1.0, 3.0 * y * y)),
+    "erfc": Operation(math.erfc, lambda a, b, y: -2.0 / math.sqrt(math.pi) * math.exp(-a * a)),
+    "gamma": Operation(math.gamma, lambda a, b, y: y * digamma(a)),
+    "lgamma": Operation(math.lgamma, lambda a, b, y: digamma(a)),
+    "floor": flat(whole(math.floor)),
+    "ceil": flat(whole(math.ceil)),
+    "trunc": flat(whole(math.trunc)),
+    "rint": flat(whole(round)),
+    "fmod": Operation(math.fmod, lambda a, b, y: 1.0, lambda a, b, y: -whole(round)(div(a - y, b))),
+    "remainder": Operation(math.remainder, lambda a, b, y: 1.0, lambda a, b, y: -whole(round)(div(a - y, b))),
+    "mod": Operation(operator.mod, lambda a, b, y: 1.0, lambda a, b, y: -whole(round)(div(a - y, b))),
+    "floordiv": flat(operator.floordiv),
+    "copysign": Operation(math.copysign, lambda a, b, y: sign(a) * math.copysign(1.0, b)),
+    "ndtr": Operation(ndtr, lambda a, b, y: density(a)),
+    "log_ndtr": Operation(lambda a: mills(a)[0], lambda a, b, y: mills(a)[1]),
+    "ndtri": Operation(ndtri, lambda a, b, y: div(1.0, a * mills(y)[1])),
+    "logit": Operation(logit, lambda a, b, y: div(1.0, a * (1.0 - a))),
+    "expit": Operation(sigmoid, lambda a, b, y: y * sigmoid(-a)),
+    "xlogy": Operation(xlogy, lambda a, b, y: log(b), lambda a, b, y: div(a, b) if a else 0.0),
+    "logaddexp": Operation(
+        logaddexp, lambda a, b, y: sigmoid(a - b), lambda a, b, y: sigmoid(b - a)
+    ),
+    "betaln": Operation(
+        betaln, lambda a, b, y: digamma(a) - digamma(a + b), lambda a, b, y: digamma(b) - digamma(a + b)
+    ),
 }
-BINARY = ("add", "sub", "mul", "truediv", "pow", "max", "min", "atan2", "hypot")
+BINARY = (
+    "add", "sub", "mul", "truediv", "pow", "max", "min", "atan2", "hypot", "less", "less_equal", "greater",
+    "greater_equal", "equal", "not_equal", "fmod", "remainder", "mod", "floordiv", "copysign", "xlogy", "logaddexp",
+    "betaln",
+)  # fmt: skip
+# What jumps, where rounding decides, and what plain Python has not to the last digits everywhere.
+_DELICATE = {
+    "less", "less_equal", "greater", "greater_equal", "equal", "not_equal", "sign", "floor", "ceil", "trunc", "rint",
+    "fmod", "remainder", "mod", "floordiv", "gamma", "lgamma", "betaln", "ndtr", "log_ndtr", "ndtri", "logit", "xlogy",
+}  # fmt: skip
 UNARY = tuple(name for name in OPERATIONS if name not in BINARY)
+STEADY_UNARY, STEADY_BINARY = (tuple(x for x in names if x not in _DELICATE) for names in (UNARY, BINARY))
 LOSSES = ("cross_entropy", "mse", "hinge")
-MANY = ("dot", "sum", "logsumexp", *LOSSES)
-OPERATORS = {name: getattr(operator, name) for name in ("add", "sub", "mul", "truediv", "pow", "neg", "abs")}
+MANY = ("dot", "sum", "logsumexp", "where", *LOSSES)
+OPERATORS = {
+    name: getattr(operator, name)
+    for name in ("add", "sub", "mul", "truediv", "pow", "neg", "abs", "mod", "floordiv")
+}
 
 
 def apply(name, *operands):

@@ -742,16 +742,16 @@ ROWS = [op for op in tape.operations if op.kind in ("unary", "binary")]
 
 
 @pytest.mark.parametrize("op", ROWS, ids=lambda op: op.method)
-@pytest.mark.parametrize("at", [(0.7, 1.3), (1.6, 0.4), (-0.8, 1.7), (0.25, -0.6)])
+@pytest.mark.parametrize("at", [(0.7, 1.3), (1.6, 0.45), (-0.8, 1.7), (0.25, -0.6)])
 def test_second_partials_are_the_differences_of_the_gradient(op, at):
     n = 2 if op.kind == "binary" else 1
     at = list(at[:n])
-    program = record(lambda x: getattr(x[0], op.method)(*x[1:]), [0.5] * n)
+    program = record(lambda x: getattr(x[0], op.method)(*x[1:]), [1.5 if op.method == "acosh" else 0.5] * n)
     h = 1e-5
     try:
         rows = [[program.grad([x + s * h * (k == i) for k, x in enumerate(at)]) for s in (1, -1)] for i in range(n)]
     except ValueError:
-        assert op.refusal in ("MATH", "POLE", "POWER")
+        assert op.refusal in ("MATH", "POLE", "POWER", "PAIR")
         return
     found = program.hessian(at)
     for i, k in itertools.product(range(n), repeat=2):
@@ -763,6 +763,8 @@ def test_second_partials_are_the_differences_of_the_gradient(op, at):
 MANY = {
     "dot": lambda x: tapegrad.dot(x[:3], x[1:4], x[0]),
     "sum": lambda x: tapegrad.sum([x[0], x[0], x[1]]) ** 2,
+    "_fsum": lambda x: tapegrad.math.fsum([x[0], x[0], x[1]]) ** 2,
+    "where": lambda x: tapegrad.where(tapegrad.less(x[0], x[1]), x[2] * x[2], x[2] * x[3]),
     "logsumexp": tapegrad.logsumexp,
     "cross_entropy": lambda x: tapegrad.cross_entropy(x, 2),
     "mse": lambda x: tapegrad.mse(x[:2], x[2:]),

@@ -737,9 +737,9 @@ REFUSED = [
     (lambda v: v ** "s", TypeError, "str"),
     (lambda v: "s" ** v, TypeError, "str"),
     (lambda v: v**None, TypeError, "NoneType"),
-    (lambda v: v // 2, TypeError, "int"),
-    (lambda v: v % 2, TypeError, "int"),
-    (lambda v: 2 // v, TypeError, "int"),
+    (lambda v: v // 0, ZeroDivisionError, ""),
+    (lambda v: v % 0.0, ZeroDivisionError, ""),
+    (lambda v: "2" // v, TypeError, "str"),
     (lambda v: v @ v, TypeError, "Value"),
     (lambda v: v & 1, TypeError, "int"),
     (lambda v: ~v, TypeError, "Value"),
@@ -1167,9 +1167,12 @@ def test_every_unary_row_is_found_by_the_ufunc_of_its_name(np):
     found = []
     for row in tape.operations:
         for name in (row.method.strip("_"), *row.aliases):
+            if name == "sign":  # of objects, NumPy compares
+                continue
             if row.kind == "unary" and isinstance(getattr(np, name, None), np.ufunc):
-                (y,) = getattr(np, name)(np.array([Value(0.25)]))
-                assert y.data == getattr(Value(0.25), row.method)().data
+                x = 1.25 if name in ("acosh", "arccosh") else 0.25
+                (y,) = getattr(np, name)(np.array([Value(x)]))
+                assert y.data == getattr(Value(x), row.method)().data
                 found.append(name)
     wanted = "tanh exp log sqrt sin cos tan arcsin arccos arctan sinh cosh absolute expm1 log1p log2 log10 negative"
     assert set(wanted.split()) <= set(found)
@@ -1216,7 +1219,7 @@ def test_numpy_is_not_imported_by_the_package(script):
 
 
 def test_the_package_offers_what_it_lists():
-    names = {"Value", "dot", "sum", "logsumexp", "leaves", "no_grad", "zero_grad", "tape", "nn", "__version__"}
+    names = {"Value", "dot", "logsumexp", "leaves", "no_grad", "zero_grad", "tape", "nn", "__version__"}
     assert names <= set(tapegrad.__all__)
     assert all(hasattr(tapegrad, name) for name in tapegrad.__all__)
 

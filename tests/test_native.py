@@ -83,11 +83,16 @@ def same_for(interpreted, native, *rows):
 ROWS = [(name, 1) for name in UNARY] + [(name, 2) for name in BINARY]
 
 
+def recorded(name, a, *rest):
+    """The operation recorded where it is defined."""
+    return apply(name, a + 1.0 if name == "acosh" else a, *rest)
+
+
 def every_row(skip=()):
     """A function of two numbers whose result depends on every row of one and two operands."""
 
     def f(a, b):
-        ys = [apply(name, *(a, b)[:n]) for name, n in ROWS if name not in skip]
+        ys = [recorded(name, *(a, b)[:n]) for name, n in ROWS if name not in skip]
         return tapegrad.sum([y * (k + 1.5) for k, y in enumerate(ys)])
 
     return f
@@ -98,7 +103,7 @@ def test_every_row_has_the_interpreters_bits(on_error):
     """Each row on its own reads what its partials name, and is refused what it is refused."""
 
     def f(a, b):
-        return [apply(name, *(a, b)[:n]) for name, n in ROWS]
+        return [recorded(name, *(a, b)[:n]) for name, n in ROWS]
 
     both = twins(f, 0.3, 0.7, on_error=on_error)
     same_for(*both, (0.3, 0.7), (0.9, -0.2), (0.5, 0.5), (1e-5, 0.999), *((a, b) for a in SPECIAL for b in SPECIAL[:7]))
@@ -113,7 +118,7 @@ def test_a_single_result_of_every_row_has_the_same_gradient_in_batches():
 def test_a_row_treats_what_is_not_finite_as_the_interpreter_does(name):
     """An adjoint of 0 does not meet an infinite partial."""
     n = dict(ROWS)[name]
-    both = twins(lambda a, b: apply(name, *(a, b)[:n]) * b, 0.3, 0.7, on_error="nan")
+    both = twins(lambda a, b: recorded(name, *(a, b)[:n]) * b, 0.3, 0.7, on_error="nan")
     same_for(*both, *((a, b) for a in SPECIAL for b in SPECIAL))
 
 

@@ -10,7 +10,7 @@ import pytest
 import reference
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
-from reference import BINARY, UNARY, Node
+from reference import STEADY_BINARY, STEADY_UNARY, Node
 
 import tapegrad
 from tapegrad import BranchChanged, Value, record
@@ -39,9 +39,9 @@ SMOOTH_STEPS = (
 )
 STEPS = st.one_of(
     *SMOOTH_STEPS,
-    st.tuples(st.just("unary"), st.sampled_from(UNARY), index),
-    st.tuples(st.just("binary"), st.sampled_from(BINARY), index, index),
-    st.tuples(st.just("left"), st.sampled_from(BINARY), numbers, index),
+    st.tuples(st.just("unary"), st.sampled_from(STEADY_UNARY), index),
+    st.tuples(st.just("binary"), st.sampled_from(STEADY_BINARY), index, index),
+    st.tuples(st.just("left"), st.sampled_from(STEADY_BINARY), numbers, index),
     st.tuples(st.just("power"), index, st.sampled_from([0, 1, 2, 3, -1, 0.5, -1.5])),
     st.tuples(st.just("hinge"), pairs),
     st.tuples(st.just("branch"), st.integers(0, 3), index, index),

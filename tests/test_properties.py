@@ -9,7 +9,7 @@ import sys
 import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import BINARY, OPERATORS, UNARY, Node, same
+from reference import OPERATORS, STEADY_BINARY, STEADY_UNARY, Node, same
 
 import tapegrad
 from tapegrad import Value, tape
@@ -26,11 +26,11 @@ several = st.lists(index, min_size=1, max_size=4)
 
 STEPS = st.one_of(
     st.tuples(st.just("leaf"), numbers),
-    st.tuples(st.just("unary"), st.sampled_from(UNARY), index),
-    st.tuples(st.just("binary"), st.sampled_from(BINARY), index, index),
+    st.tuples(st.just("unary"), st.sampled_from(STEADY_UNARY), index),
+    st.tuples(st.just("binary"), st.sampled_from(STEADY_BINARY), index, index),
     st.tuples(st.just("arithmetic"), st.sampled_from(["add", "sub", "mul", "truediv"]), index, index),
-    st.tuples(st.just("left"), st.sampled_from(sorted(set(BINARY) & set(OPERATORS))), numbers, index),
-    st.tuples(st.just("right"), st.sampled_from([name for name in BINARY if name != "pow"]), index, numbers),
+    st.tuples(st.just("left"), st.sampled_from(sorted(set(STEADY_BINARY) & set(OPERATORS))), numbers, index),
+    st.tuples(st.just("right"), st.sampled_from([name for name in STEADY_BINARY if name != "pow"]), index, numbers),
     st.tuples(st.just("power"), index, st.sampled_from([0, 1, 2, 3, -1, 0.5, -1.5])),
     st.tuples(st.just("dot"), st.lists(st.tuples(index, index), max_size=4), st.one_of(st.none(), index)),
     st.tuples(st.just("sum"), several),

@@ -144,6 +144,12 @@ static PyObject *with_other(PyObject *result, const char *what, PyObject *other)
     {                                                                                                                  \
         return with_other(binary(TG_##NAME, self, other), "the other operand must be a Value or a number", other);     \
     }
+#define TG_ORDER(NAME, ...)                                                                                            \
+    PyObject *tg_op_##NAME(PyObject *self, PyObject *k)                                                                \
+    {                                                                                                                  \
+        return is_value(k) ? tg_wrong_type("the order must be a number", k)                                            \
+                           : with_other(binary(TG_##NAME, self, k), "the order must be a number", k);                  \
+    }
 #define TG_PASSIVE(NAME, ...)
 #include "ops.def"
 

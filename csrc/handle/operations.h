@@ -8,6 +8,7 @@
    to, and raises TypeError. */
 #define TG_UNARY(NAME, ...) PyObject *tg_op_##NAME(PyObject *self, PyObject *unused);
 #define TG_BINARY(NAME, ...) PyObject *tg_op_##NAME(PyObject *x, PyObject *y);
+#define TG_ORDER(NAME, ...) PyObject *tg_op_##NAME(PyObject *self, PyObject *k);
 #define TG_PASSIVE(NAME, ...)
 #include "ops.def"
 

@@ -90,6 +90,8 @@ static PyMethodDef value_methods[] = {
     {#method, tg_op_##NAME, METH_NOARGS, #method "($self, /)\n--\n\n" doc "."},
 #define TG_NAMED(NAME, method, aliases, symbol, refusal, doc, ...)                                                     \
     {#method, tg_op_##NAME, METH_O, #method "($self, other, /)\n--\n\n" doc "."},
+#define TG_ORDER(NAME, method, aliases, symbol, refusal, doc, ...)                                                     \
+    {#method, tg_op_##NAME, METH_O, #method "($self, other, /)\n--\n\n" doc "."},
 #define TG_PASSIVE(NAME, ...)
 #include "ops.def"
     {"backward", (PyCFunction)(void (*)(void))tg_backward_from, METH_VARARGS | METH_KEYWORDS,
@@ -121,6 +123,8 @@ static PyType_Slot value_slots[] = {
     {Py_nb_subtract, tg_op_SUB},
     {Py_nb_multiply, tg_op_MUL},
     {Py_nb_true_divide, tg_op_DIV},
+    {Py_nb_remainder, tg_op_MOD},
+    {Py_nb_floor_divide, tg_op_FLOORDIV},
     {Py_nb_power, tg_power},
     {Py_nb_negative, tg_negative},
     {Py_nb_positive, value_positive},

@@ -215,8 +215,18 @@ def _made_of_others(op: int, name: str) -> Callable[[Handle, Any], Handle]:
     return method
 
 
+def _of_order(op: int) -> Callable[[Handle, Any], Handle]:
+    def method(self: Handle, other: Any, /) -> Handle:
+        k = NotImplemented if isinstance(other, Handle) else number(other)
+        if k is NotImplemented:
+            raise TypeError(f"the order must be a number, not {type(other).__name__!r}")
+        return _with_number(op, self, k, False, False)
+
+    return method
+
+
 def _reflected(op: int, name: str) -> Callable[[Handle, Any], Handle]:
-    owns, derived = _DERIVED[name]
+    owns, derived = _DERIVED.get(name, (lambda kind: False, None))
 
     def method(self: Handle, other: Any, /) -> Any:
         k = number(other)
@@ -252,10 +262,11 @@ def _attach() -> None:
         elif kind == "binary" and name.startswith("__"):
             derived = name in ("__sub__", "__truediv__")
             methods = {name: _made_of_others(op, name) if derived else _binary(op)}
-            if name in _DERIVED:
-                methods[f"__r{name[2:]}"] = _reflected(op, name)
+            methods[f"__r{name[2:]}"] = _reflected(op, name)
         elif kind == "binary":
             methods = {name: _named(_binary(op))}
+        elif kind == "passive":
+            methods = {name: _of_order(op)}
         else:
             continue
         for method_name, method in methods.items():

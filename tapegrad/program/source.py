@@ -52,6 +52,9 @@ static inline int wide_any(wide_mask m)
 #define V(slot) (*(vec *)(v + (size_t)(slot) * LANES))
 #define A(slot) (*(vec *)(adj + (size_t)(slot) * LANES))
 #define EACH for (int l = 0; l < STEP; l++)
+#define FSUM_ADD(s, c, d, x) { \\
+        vec t = s + (x), z = t - s, e = (s - (t - z)) + ((x) - z), u = c + e; \\
+        z = u - c; d += (c - (u - z)) + (e - z); s = t; c = u; }
 
 #define LANES 1
 #define STEP 1
@@ -60,7 +63,7 @@ static inline int wide_any(wide_mask m)
 #define mask long long
 #define ANY(m) ((m) != 0)
 #define WEIGHED(g, partial) ((g) == 0.0 ? 0.0 : (g) * (partial))
-#define CHOSEN(c, a, b) ((c) != 0.0 ? (a) : (b))
+#define CHOSEN(m, a, b) ((m) ? (a) : (b))
 #include __FILE__
 #undef LANES
 #undef STEP
@@ -77,7 +80,7 @@ static inline int wide_any(wide_mask m)
 #define mask wide_mask
 #define ANY(m) wide_any(m)
 #define WEIGHED(g, partial) ((vec)((mask)((g) * (partial)) & (mask)((g) != 0.0)))
-#define CHOSEN(c, a, b) ((vec)(((mask)(a) & (mask)((c) != 0.0)) | ((mask)(b) & ~(mask)((c) != 0.0))))
+#define CHOSEN(m, a, b) ((vec)(((mask)(a) & (m)) | ((mask)(b) & ~(m))))
 #include __FILE__
 #else
 """
@@ -107,7 +110,7 @@ _LINEAR = {"ADD", "SUB", "MUL", "NEG", "DOT", "SUM"}  # rows whose result is not
 _CHECKED = {*_SMOOTH, "DOT", "LOGSUMEXP"}  # besides rows that refuse results, and those with a, b or y for a partial
 _REFUSALS = {  # whether the primal that is put in is refused
     "MATH": "tg_refuses_math(a, %s)", "POLE": "tg_refuses_math(a, %s)", "POWER": "tg_refuses_power(a, b, %s)",
-    "DIVIDE": "(double)(b == 0.0 && !isfinite(%s))",
+    "PAIR": "tg_refuses_pair(a, b, %s)", "DIVIDE": "(double)(b == 0.0 && !isfinite(%s))",
 }  # fmt: skip
 _OPERAND = re.compile(r"\b[aby]\b")
 
@@ -186,8 +189,9 @@ class _Writer:
         return self.instructions[self.first[k] : self.first[k + 1]]
 
     def expression(self, name: str, text: str, operands: dict[str, str]) -> str:
-        """A text of the table with a, b and y put in, by way of a helper where it is more than arithmetic."""
-        if not re.search(r"\w\(|[?<>=]", text):
+        """A text of the table with a, b and y put in, by way of a helper where it is more than arithmetic: a comparison
+        of vectors is a mask."""
+        if not re.search(r"\w\(|[?<=>]|!=", text):
             filled = _OPERAND.sub(lambda m: operands[m[0]], text)
             return filled if filled in operands.values() else f"({filled})"
         names = sorted(set(_OPERAND.findall(text)))
@@ -244,8 +248,13 @@ class _Writer:
             ):
                 yield from [self._loop(kept, 1, text % "V(*i)")] if s.as_loop else (text % x for x in names)
             yield f"vec {y} = {top} + {self.expression('LOG', 'log(a)', {'a': total})};"
+        elif s.row.name == "FSUM":
+            yield f"vec {y}, sum{s.k} = {{0}}, c{s.k} = {{0}}, d{s.k} = {{0}};"
+            text = f"FSUM_ADD(sum{s.k}, c{s.k}, d{s.k}, %s)"
+            yield from [self._loop(kept, 1, text % "V(*i)")] if s.as_loop else (text % x for x in names)
+            yield f"{y} = CHOSEN(sum{s.k} - sum{s.k} == 0.0, sum{s.k} + (c{s.k} + d{s.k}), sum{s.k});"
         elif s.row.name == "WHERE":
-            yield f"vec {y} = CHOSEN({', '.join(names)});"
+            yield f"vec {y} = CHOSEN({names[0]} != 0.0, {names[1]}, {names[2]});"
         elif s.row.name == "DOT":
             n = len(kept) - len(kept) % 2
             yield f"vec {y} = {names[-1] if n < len(kept) else '{0}'};"
@@ -267,9 +276,9 @@ class _Writer:
                 yield x[1], "%g * V(%s)", w[0]
                 yield w[1], "%g * V(%s)", x[0]
         elif s.row.name == "WHERE":
-            (chooser, _), (_, a), (_, b) = s.operands
-            yield a, "CHOSEN(V(%s), %g, (vec){0})", chooser
-            yield b, "CHOSEN(V(%s), (vec){0}, %g)", chooser
+            (c, _), (_, a), (_, b) = s.operands
+            yield a, f"CHOSEN(V({c}) != 0.0, %g, (vec){{0}})", 0
+            yield b, f"CHOSEN(V({c}) != 0.0, (vec){{0}}, %g)", 0
         elif s.row.kind == "many":
             text = s.row.partials[0]
             partial = self.expression(f"{s.row.name}_da", text, {"a": "V(%s)", "y": f"V({s.y})"})
@@ -278,6 +287,8 @@ class _Writer:
         else:
             values = {"a": f"V({s.operands[0][0]})", "b": f"V({s.operands[-1][0]})", "y": f"V({s.y})"}
             for which, text, (_, live) in zip("ab", s.row.partials, s.operands):
+                if text == "0.0":
+                    continue
                 partial = self.expression(f"{s.row.name}_d{which}", text, values)
                 finite = (text in _PLAIN and s.row.name != "WEIGH") or s.row.name in _SMOOTH
                 yield live, "%g" if text == "1.0" else f"%g * {partial}" if finite else f"WEIGHED(%g, {partial})", 0

@@ -16,7 +16,7 @@ static int close_to(double a, double b) { return fabs(a - b) <= 1e-11 * (1.0 + f
 /* A piece of tape over three inputs, with every row of the table in it; the code of the record that was refused. */
 static int64_t everything(tg_tape *t, const uint32_t in[INPUTS], uint32_t out[OUTPUTS], uint32_t compared[2])
 {
-    uint32_t five[5] = {in[0], in[1], in[2], in[0], in[1]}, y, all[64], n = 0;
+    uint32_t five[5] = {in[0], in[1], in[2], in[0], in[1]}, y, above_one, all[128], n = 0;
     int64_t code;
     uint32_t unit;                                      /* within 0.2 .. 0.8, where every operation is defined */
 #define TRY(id, call)                                                                                                  \
@@ -29,12 +29,13 @@ static int64_t everything(tg_tape *t, const uint32_t in[INPUTS], uint32_t out[OU
     TRY(y, tg_record(t, TG_SIGMOID, y, y));
     TRY(y, tg_record_number(t, TG_MUL, y, 0.6, 0, 0));
     TRY(unit, tg_record_number(t, TG_ADD, y, 0.2, 1, 0));
+    TRY(above_one, tg_record_number(t, TG_DIV, unit, 1.0, 1, 0));
     compared[0] = unit;
     for (int o = TG_NODE + 1; o < TG_OPS; o++) {
         if (tg_is_passive(o))
-            TRY(all[n], tg_record_number(t, o, unit, 2.5, 0, 0));
+            TRY(all[n], tg_record_number(t, o, unit, o == TG_POWK ? 2.5 : 1.0, 0, 0));
         else if (!tg_is_many(o))
-            TRY(all[n], tg_record(t, o, unit, o == TG_POW || o == TG_DIV ? unit : in[o % 3]));
+            TRY(all[n], tg_record(t, o, o == TG_ACOSH ? above_one : unit, o == TG_POW || o == TG_DIV ? unit : in[o % 3]));
         else
             TRY(all[n], tg_record_many(t, o, o == TG_CROSS_ENTROPY ? five : five + 1,
                                        o == TG_CROSS_ENTROPY ? 5 : o == TG_WHERE ? 3 : 4));
