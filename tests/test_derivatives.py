@@ -485,6 +485,16 @@ def square(x):
     return x * x
 
 
+@grad
+def slope_of_the_cube(x):
+    return x**3
+
+
+def test_a_decorated_function_is_pickled_by_its_name():
+    assert pickle.loads(pickle.dumps(slope_of_the_cube)) is slope_of_the_cube is copy.copy(slope_of_the_cube)
+    assert pickle.loads(pickle.dumps(Scaled.slope))(Scaled(4.0), 2.0, 3.0) == 12.0
+
+
 def test_a_pool_of_processes_maps_a_derived_function():
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert pool.map(grad(square), [1.0, 2.0, 3.0]) == [2.0, 4.0, 6.0]
