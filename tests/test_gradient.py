@@ -349,7 +349,9 @@ def test_the_recorded_sweep_of_a_random_program_is_the_sweep(steps, root):
 
 SMOOTH = ("tanh", "sin", "cos", "sigmoid", "softplus", "exp", "atan", "relu", "erf")
 LINES = st.lists(
-    st.tuples(st.sampled_from([*SMOOTH, "+", "*", "/", "-"]), st.integers(0, 99), st.integers(0, 99)),
+    st.tuples(
+        st.sampled_from([*SMOOTH, "+", "*", "/", "-", "branch", "nested"]), st.integers(0, 99), st.integers(0, 99)
+    ),
     min_size=1,
     max_size=15,
 )
@@ -364,6 +366,10 @@ def test_second_derivatives_of_a_random_function_are_its_programs(lines, at):
             a, b = made[i % len(made)], made[j % len(made)]
             if name in SMOOTH:
                 made.append(getattr(a, name)())
+            elif name == "branch":
+                made.append(a * b if a > b else a - b)
+            elif name == "nested":
+                made.append(tapegrad.grad(lambda z, a=a, b=b: (z * a).sin() * b + z**3)(b))
             else:
                 made.append({"+": a + b, "-": a - b, "*": a * b, "/": a / (b * b + 1.5)}[name])
         return tapegrad.sum(made[3:])
