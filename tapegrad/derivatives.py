@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import operator
+import sys
 import types
 from abc import ABC, abstractmethod
 from array import array
@@ -203,7 +204,13 @@ class _Derivative(ABC):
     @abstractmethod
     def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        name = getattr(self, "__qualname__", "")
+        found: Any = sys.modules.get(self.__module__)
+        for part in name.split("."):
+            found = getattr(found, part, None)
+        if found is self:  # it has taken fun's place, as a decorator
+            return name
         return type(self), (self._fun, self._argnums, self._has_aux)
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:

@@ -40,7 +40,8 @@ MANY = {
     "cross_entropy": lambda x: tapegrad.cross_entropy(x, 2),
     "mse": lambda x: tapegrad.mse(x[:2], x[2:]),
     "hinge": lambda x: tapegrad.hinge(x[:2], x[2:]),
-    "where": lambda x: handle.many(WHERE, (x[0], x[1] * x[1], x[2])),
+    "where": lambda x: tapegrad.where(x[0], x[1] * x[1], x[2]),
+    "_fsum": lambda x: tapegrad.math.fsum([x[0], x[0], x[1]]),
     "softmax": lambda x: tapegrad.softmax(x)[1],
     "affine": lambda x: tapegrad.sum(tapegrad.affine([x[:2], x[2:]], x[:2], x[1:3])),
 }
@@ -85,7 +86,7 @@ def test_a_recorded_sweep_of_a_row_gives_what_the_sweep_gives(name):
 
 @pytest.mark.parametrize("name", ROWS)
 def test_the_derivative_of_a_recorded_sweep_is_the_second_partials_of_the_row(name):
-    program, compared = record(lambda x: ROWS[name](*x), [0.3, 0.7]), 0
+    program, compared = record(lambda x: ROWS[name](*x), [1.5 if name == "ACOSH" else 0.3, 0.7]), 0
     for at in itertools.product(ORDINARY + DOMAIN.get(name.lower(), ()), ORDINARY):
         y, _ = made(ROWS[name], *at)
         if y is None:
@@ -116,6 +117,9 @@ def test_a_recorded_sweep_of_many_operands_gives_what_the_sweep_gives(name):
 @pytest.mark.parametrize("name", MANY)
 def test_a_recorded_sweep_of_many_operands_gives_what_is_not_finite_too(name, at):
     y, xs = made(lambda *x: MANY[name](list(x)), *at)
+    if y is None:
+        assert name == "_fsum"  # which refuses what math's does
+        return
     got, expected = [g.data for g in gradient(y, xs)], adjoints(y, xs)
     assert all(map(same_number, got, expected)), (got, expected)
 
@@ -351,7 +355,9 @@ def test_the_recorded_sweep_of_a_random_program_is_the_sweep(steps, root):
 
 SMOOTH = ("tanh", "sin", "cos", "sigmoid", "softplus", "exp", "atan", "relu", "erf")
 LINES = st.lists(
-    st.tuples(st.sampled_from([*SMOOTH, "+", "*", "/", "-"]), st.integers(0, 99), st.integers(0, 99)),
+    st.tuples(
+        st.sampled_from([*SMOOTH, "+", "*", "/", "-", "branch", "nested"]), st.integers(0, 99), st.integers(0, 99)
+    ),
     min_size=1,
     max_size=15,
 )
@@ -366,6 +372,10 @@ def test_second_derivatives_of_a_random_function_are_its_programs(lines, at):
             a, b = made[i % len(made)], made[j % len(made)]
             if name in SMOOTH:
                 made.append(getattr(a, name)())
+            elif name == "branch":
+                made.append(a * b if a > b else a - b)
+            elif name == "nested":
+                made.append(tapegrad.grad(lambda z, a=a, b=b: (z * a).sin() * b + z**3)(b))
             else:
                 made.append({"+": a + b, "-": a - b, "*": a * b, "/": a / (b * b + 1.5)}[name])
         return tapegrad.sum(made[3:])

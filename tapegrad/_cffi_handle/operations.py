@@ -226,14 +226,14 @@ def _of_order(op: int) -> Callable[[Handle, Any], Handle]:
 
 
 def _reflected(op: int, name: str) -> Callable[[Handle, Any], Handle]:
-    owns, derived = _DERIVED.get(name, (lambda kind: False, None))
+    own = _DERIVED.get(name)
 
     def method(self: Handle, other: Any, /) -> Any:
         k = number(other)
         if k is NotImplemented:
             return k
-        if owns(type(self)) and isinstance(self, Handle):
-            return derived(other, self)
+        if own and own[0](type(self)) and isinstance(self, Handle):
+            return own[1](other, self)
         return _with_number(op, self, k, True, False)
 
     return method
