@@ -71,7 +71,11 @@ static inline void tg_fsum_add(double *s, double *c, double *d, double x)
     *s = t;
     *c = u;
 }
-static inline double tg_fsum_total(double s, double c, double d) { return s - s == 0.0 ? s + (c + d) : s; }
+static inline double tg_fsum_total(double s, double c, double d)
+{
+    double t = s + c, z = t - s;
+    return s - s == 0.0 ? t + (((s - (t - z)) + (c - z)) + d) : s;
+}
 
 #include "special.h"
 #include "formulas.def"

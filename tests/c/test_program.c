@@ -81,8 +81,8 @@ static tg_program *program_of_everything(tg_tape *t, int guards, int64_t *code)
     c[0] = (tg_comparison){compared[0], TG_NONE, 0.9, 0, 1, 7};     /* unit < 0.9: always */
     c[1] = (tg_comparison){compared[0], compared[0], 0.0, 3, 1, 8};
     c[2] = (tg_comparison){in[0], in[1], 0.0, 2, x[0] > x[1], 9};
-    event[0] = (tg_event){0, 5};
-    event[1] = (tg_event){out[0], 6};
+    event[0] = (tg_event){0, 5, 0};
+    event[1] = (tg_event){out[0], 6, 0};
     return tg_freeze(t, &(tg_recording){.start = in[0], .outer = TG_NONE, .in = in, .n_in = INPUTS, .out = out,
                                         .n_out = OUTPUTS, .compared = c, .n_compared = guards ? 3 : 2, .event = event,
                                         .n_events = 2}, code);
