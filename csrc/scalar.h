@@ -1,7 +1,7 @@
 /*  The functions that the rows of ops.def name: pure functions of doubles, in terms of the C library alone.
 
-    Values are what the C library gives for the same name, except tanh. What the C library does not have is in special.h,
-    what can be said in terms of rows in formulas.def. Compiled programs carry a copy of the three texts.  */
+    Values are what the C library gives for the same name, except tanh. What the C library does not have is in
+    special.h, what can be said in terms of rows in formulas.def. Compiled programs carry a copy of the three texts.  */
 #ifndef TG_SCALAR_H
 #define TG_SCALAR_H
 
@@ -72,8 +72,8 @@ static inline double tg_arc(double a) { return a / ((1.0 - a) * (1.0 + a) * sqrt
 
 static inline double tg_sign(double a) { return a > 0.0 ? 1.0 : a < 0.0 ? -1.0 : a == 0.0 ? 0.0 : a; }
 
-/* A sum s + c + d in threefold precision takes one more: Ogita, Rump, Oishi, "Accurate sum and dot product", SIAM J. Sci.
-   Comput. 26 (2005). Once s is not finite the rest is nothing. */
+/* A sum s + c + d in threefold precision takes one more: Ogita, Rump, Oishi, "Accurate sum and dot product", SIAM J.
+   Sci. Comput. 26 (2005). Once s is not finite the rest is nothing. */
 static inline void tg_fsum_add(double *s, double *c, double *d, double x)
 {
     double t = *s + x, z = t - *s, e = (*s - (t - z)) + (x - z), u = *c + e;
@@ -82,7 +82,11 @@ static inline void tg_fsum_add(double *s, double *c, double *d, double x)
     *s = t;
     *c = u;
 }
-static inline double tg_fsum_total(double s, double c, double d) { return s - s == 0.0 ? s + (c + d) : s; }
+static inline double tg_fsum_total(double s, double c, double d)
+{
+    double t = s + c, z = t - s;
+    return s - s == 0.0 ? t + (((s - (t - z)) + (c - z)) + d) : s;
+}
 
 #include "special.h"
 #include "formulas.def"

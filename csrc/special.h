@@ -280,6 +280,7 @@ static inline double tg_acosh_daa(double a)
     double h = sqrt(a - 1.0) * sqrt(a + 1.0);
     return -(a / h) / h / h;
 }
+static inline double tg_atanh_daa(double a) { return 2.0 * a / ((1.0 - a) * (1.0 + a)) / ((1.0 - a) * (1.0 + a)); }
 static inline double tg_gamma_daa(double a, double y)
 {
     double d = tg_polygamma(a, 0.0);

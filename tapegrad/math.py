@@ -207,7 +207,7 @@ def fsum(seq: Iterable[Any], /) -> Any:
 
 
 def _fsum(numbers: list[float]) -> float:
-    """The steps of tg_fsum in csrc/ops.c."""
+    """The steps of tg_fsum_add and tg_fsum_total in csrc/scalar.h."""
     s = c = d = 0.0
     for x in numbers:
         t = s + x
@@ -217,7 +217,9 @@ def _fsum(numbers: list[float]) -> float:
         z = u - c
         d += (c - (u - z)) + (error - z)
         s, c = t, u
-    return s + (c + d) if s - s == 0.0 else s
+    t = s + c
+    z = t - s
+    return t + (((s - (t - z)) + (c - z)) + d) if s - s == 0.0 else s
 
 
 def sumprod(p: Iterable[Any], q: Iterable[Any], /) -> Any:

@@ -236,7 +236,7 @@ OPERATIONS = {
     "abs": Operation(abs, lambda a, b, y: sign(a)),
     "max": Operation(greater, lambda a, b, y: step(a, b), lambda a, b, y: step(b, a)),
     "min": Operation(smaller, lambda a, b, y: step(b, a), lambda a, b, y: step(a, b)),
-    "expm1": Operation(math.expm1, lambda a, b, y: y + 1.0),
+    "expm1": Operation(math.expm1, lambda a, b, y: unbounded(math.exp)(a)),
     "log1p": Operation(math.log1p, lambda a, b, y: div(1.0, 1.0 + a)),
     "log2": Operation(math.log2, lambda a, b, y: div(1.0, a * math.log(2.0))),
     "log10": Operation(math.log10, lambda a, b, y: div(1.0, a * math.log(10.0))),

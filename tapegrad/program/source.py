@@ -55,6 +55,9 @@ static inline int wide_any(wide_mask m)
 #define FSUM_ADD(s, c, d, x) { \\
         vec t = s + (x), z = t - s, e = (s - (t - z)) + ((x) - z), u = c + e; \\
         z = u - c; d += (c - (u - z)) + (e - z); s = t; c = u; }
+#define FSUM_TOTAL(y, s, c, d) { \\
+        vec t = s + c, z = t - s; \\
+        y = CHOSEN(s - s == 0.0, t + (((s - (t - z)) + (c - z)) + d), s); }
 
 #define LANES 1
 #define STEP 1
@@ -252,7 +255,7 @@ class _Writer:
             yield f"vec {y}, sum{s.k} = {{0}}, c{s.k} = {{0}}, d{s.k} = {{0}};"
             text = f"FSUM_ADD(sum{s.k}, c{s.k}, d{s.k}, %s)"
             yield from [self._loop(kept, 1, text % "V(*i)")] if s.as_loop else (text % x for x in names)
-            yield f"{y} = CHOSEN(sum{s.k} - sum{s.k} == 0.0, sum{s.k} + (c{s.k} + d{s.k}), sum{s.k});"
+            yield f"FSUM_TOTAL({y}, sum{s.k}, c{s.k}, d{s.k});"
         elif s.row.name == "WHERE":
             yield f"vec {y} = CHOSEN({names[0]} != 0.0, {names[1]}, {names[2]});"
         elif s.row.name == "DOT":

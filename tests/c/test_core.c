@@ -10,7 +10,7 @@ static void each_slope_is_the_central_difference(void)
 {
     tg_tape t = new_tape();
     for (int o = TG_NODE + 1; o < TG_OPS; o++) {
-        double x = 0.4, z = 0.7, h = 1e-6, slope;
+        double x = o == TG_ACOSH ? 1.4 : 0.4, z = tg_is_passive(o) && o != TG_POWK ? 1.0 : 0.7, h = 1e-6, slope;
         uint32_t a, b, y;
         int bad;
         if (tg_is_many(o))

@@ -35,7 +35,8 @@ static int64_t everything(tg_tape *t, const uint32_t in[INPUTS], uint32_t out[OU
         if (tg_is_passive(o))
             TRY(all[n], tg_record_number(t, o, unit, o == TG_POWK ? 2.5 : 1.0, 0, 0));
         else if (!tg_is_many(o))
-            TRY(all[n], tg_record(t, o, o == TG_ACOSH ? above_one : unit, o == TG_POW || o == TG_DIV ? unit : in[o % 3]));
+            TRY(all[n], tg_record(t, o, o == TG_ACOSH ? above_one : unit,
+                                  o == TG_POW || o == TG_DIV ? unit : tg_can_refuse(o) ? above_one : in[o % 3]));
         else
             TRY(all[n], tg_record_many(t, o, o == TG_CROSS_ENTROPY ? five : five + 1,
                                        o == TG_CROSS_ENTROPY ? 5 : o == TG_WHERE ? 3 : 4));
