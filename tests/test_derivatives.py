@@ -593,6 +593,18 @@ def test_third_derivatives_of_rows(op):
     assert grad(grad(grad(lambda x: getattr(x, op.method)())))(at) == pytest.approx(float(expected), rel=1e-11)
 
 
+def test_a_program_recorded_within_says_what_it_took_for_a_constant():
+    def f(x):
+        return x * record(lambda y: y * y * x, 1.0)(x)
+
+    with pytest.warns(RuntimeWarning, match="a Value was taken for a constant within a function that is being"):
+        grad(f)(2.0)
+    with pytest.raises(RuntimeError, match="pass it as an argument, or in params"):
+        grad(lambda x: record(lambda y: y * x, 1.0, strict=True)(x))(2.0)
+    assert grad(lambda x: record(lambda y, z: y * y * z, 1.0, 1.0)(x, x))(2.0) == 12.0
+    assert grad(lambda x: record(lambda y: y * y * x, 1.0, params=[x])(x))(2.0) == 12.0
+
+
 def test_perturbations_are_not_confused():
     assert grad(lambda x: x * grad(lambda y: x + y)(1.0))(2.0) == 1.0
     assert grad(lambda x: x * grad(lambda y: x * y)(1.0))(2.0) == 4.0

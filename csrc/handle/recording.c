@@ -302,10 +302,14 @@ static PyObject *end_recording(PyObject *module, PyObject *unused)
 
 #define FOREIGN "another thread computed a part of it: what that thread compared is no guard"
 
-/* An inner program has taken Values of the outer recording for constants. */
-static int note_outer(recording *r)
+/* A program has taken Values for constants: of the recording around it, or where it is recorded while a function is being
+   differentiated, which may be by them. */
+static int note_captured(recording *r)
 {
     int code;
+    if (!r->outer)
+        return tg_note_escape("a Value was taken for a constant within a function that is being differentiated: it has "
+                              "no derivative by it; pass it as an argument, or in params");
     current = r->outer;
     code = tg_note_escape("a program recorded within took a Value for a constant: a replay does not see it");
     current = r;
@@ -325,12 +329,12 @@ static PyObject *freeze(PyObject *module, PyObject *args)
         return NULL;
     if (tg_gather_values(&in, inputs) && tg_gather_values(&out, outputs)) {
         const tg_recording rec = {
-            .start = ((Value *)start)->id, .outer = r->outer ? r->outer->first : TG_NONE,
+            .start = ((Value *)start)->id, .outer = r->outer ? r->outer->first : as_numbers ? 0 : TG_NONE,
             .in = in.id, .n_in = in.n, .out = out.id, .n_out = out.n,
             .compared = r->asked, .n_compared = r->n_asked, .event = r->event, .n_events = r->n,
         };
         p = tg_freeze(T, &rec, &code);
-        if (p && !(p->foreign && tg_note_escape(FOREIGN)) && !(p->captured && note_outer(r)))
+        if (p && !(p->foreign && tg_note_escape(FOREIGN)) && !(p->captured && note_captured(r)))
             result = Py_BuildValue("KO", (unsigned long long)(uintptr_t)p, r->codes);
         else if (!p)
             tg_raise(code, TG_LEAF, 0.0, 0.0);

@@ -191,8 +191,15 @@ def end_recording() -> None:
         _as_numbers_anywhere -= 1
 
 
-def _note_outer(recording: _Recording) -> None:
-    """An inner program has taken Values of the outer recording for constants."""
+def _note_captured(recording: _Recording) -> None:
+    """A program has taken Values for constants: of the recording around it, or where it is recorded while a function is
+    being differentiated, which may be by them."""
+    if recording.outer is None:
+        note_escape(
+            "a Value was taken for a constant within a function that is being differentiated: it has no derivative by "
+            "it; pass it as an argument, or in params"
+        )
+        return
     _local.current = recording.outer
     try:
         note_escape("a program recorded within took a Value for a constant: a replay does not see it")
@@ -209,8 +216,9 @@ def freeze(start: Handle, inputs: Iterable[Handle], outputs: Iterable[Handle]) -
     out = ffi.new("uint32_t[]", [node(v) for v in only_values(outputs)])
     compared = ffi.new("tg_comparison[]", recording.asked)
     events, outer, code = ffi.new("tg_event[]", recording.events), recording.outer, ffi.new("int64_t *")
+    differentiating = getattr(_local, "as_numbers", 0) > 0
     made = {
-        "start": node(start), "outer": lib.TG_NONE if outer is None else outer.first,
+        "start": node(start), "outer": outer.first if outer else 0 if differentiating else lib.TG_NONE,
         "in": into, "n_in": len(into), "out": out, "n_out": len(out),
         "compared": compared, "n_compared": len(compared), "event": events, "n_events": len(events),
     }  # fmt: skip
@@ -221,7 +229,7 @@ def freeze(start: Handle, inputs: Iterable[Handle], outputs: Iterable[Handle]) -
         if p.foreign:
             note_escape("another thread computed a part of it: what that thread compared is no guard")
         if p.captured:
-            _note_outer(recording)
+            _note_captured(recording)
     except BaseException:
         lib.tg_free_program(p)
         raise
