@@ -177,7 +177,8 @@ def _positions(argnums: Argnums, n: int) -> list[int]:
     named = []
     for k in argnums if isinstance(argnums, (tuple, list)) else (argnums,):
         if not hasattr(k, "__index__"):
-            raise TypeError(f"argnums must be an integer or a tuple of them, not {k!r}")
+            way = ": params are a program's, which record(.., params=..) makes" if k == "params" else ""
+            raise TypeError(f"argnums must be an integer or a tuple of them, not {k!r}{way}")
         named.append(operator.index(k))
     for k in named:
         if not -n <= k < n:
@@ -377,6 +378,10 @@ def jvp(fun: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple
     Args:
         primals, tangents: as many as fun has arguments, tangents shaped like them.
     """
+    for what, given in (("primals", primals), ("tangents", tangents)):
+        if not isinstance(given, (list, tuple)):
+            way = "jvp(f, (x,), (t,))"
+            raise TypeError(f"{what} must be a tuple with an entry for each argument, not {given!r}: {way}")
     if len(primals) != len(tangents):
         raise TypeError(f"there are {len(primals)} primals, but {len(tangents)} tangents")
     run = _Run(fun, range(len(primals)), primals, {})

@@ -25,6 +25,7 @@ from tapegrad.program import Program, nest
 from tapegrad.program.batch import Batch
 from tapegrad.program.file import GUARD, VERSION, decode, encode, ffi, lib
 from tapegrad.program.recorded import decoded
+from tapegrad.program.replay import shown
 
 FUZZ = int(os.environ.get("TAPEGRAD_FUZZ", "3000"))
 DOCS = pathlib.Path(__file__).resolve().parent.parent / "docs" / "program-format.md"
@@ -221,7 +222,7 @@ def test_a_path_that_is_not_known_after_loading_raises():
 
 def test_errors_of_a_loaded_program_name_their_place():
     program = record(lambda x: 1 / x, 2.0)
-    with pytest.raises(ZeroDivisionError, match=re.escape(f"recorded at {__file__}:")):
+    with pytest.raises(ZeroDivisionError, match=re.escape(f"recorded at {shown(__file__)}:")):
         loaded(data_of(program))(0.0)
 
 
