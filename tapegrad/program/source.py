@@ -244,6 +244,12 @@ class _Writer:
             ):
                 yield from [self._loop(kept, 1, text % "V(*i)")] if s.as_loop else (text % x for x in names)
             yield f"vec {y} = {top} + {self.expression('LOG', 'log(a)', {'a': total})};"
+        elif s.row.name == "TOP":
+            top = f"top{s.k}"
+            yield f"vec {top} = {names[0]};"
+            text = f"{top} = {self.expression('MAX', 'tg_max(a, b)', {'a': top, 'b': '%s'})};"
+            yield from [self._loop(kept[1:], 1, text % "V(*i)")] if s.as_loop else (text % x for x in names[1:])
+            yield f"vec {y} = {self.expression('TOP', 'isfinite(a) ? a : 0.0', {'a': top})};"
         elif s.row.name == "WHERE":
             yield f"vec {y} = CHOSEN({', '.join(names)});"
         elif s.row.name == "DOT":
@@ -270,6 +276,8 @@ class _Writer:
             (chooser, _), (_, a), (_, b) = s.operands
             yield a, "CHOSEN(V(%s), %g, (vec){0})", chooser
             yield b, "CHOSEN(V(%s), (vec){0}, %g)", chooser
+        elif s.row.name == "TOP":
+            return
         elif s.row.kind == "many":
             text = s.row.partials[0]
             partial = self.expression(f"{s.row.name}_da", text, {"a": "V(%s)", "y": f"V({s.y})"})
