@@ -134,7 +134,7 @@ static uint32_t dot_of(draft *d, const uint32_t *ids, uint32_t n, double value, 
 /* The many-operand node of these node numbers, losses taken apart; ids may be overwritten. */
 static uint32_t many_of(draft *d, int op, uint32_t *ids, uint32_t n, double value, uint32_t where)
 {
-    uint32_t half = n / 2, y;
+    uint32_t half = n / 2, y, top;
     switch (op) {
     case TG_DOT: return dot_of(d, ids, n, value, where);
     case TG_WHERE:
@@ -144,6 +144,9 @@ static uint32_t many_of(draft *d, int op, uint32_t *ids, uint32_t n, double valu
         }
         return many_ids(d, op, ids, n, value, where);
     case TG_CROSS_ENTROPY:
+        top = many_ids(d, TG_TOP, ids, n - 1, tg_top(d->value, ids, n - 1), where);
+        for (uint32_t k = 0; k < n; k++)
+            ids[k] = compute(d, TG_SUB, ids[k], top, where);
         y = many_ids(d, TG_LOGSUMEXP, ids, n - 1, tg_logsumexp(d->value, ids, n - 1), where);
         return two(d, TG_SUB, y, ids[n - 1], value, where);
     case TG_MSE:

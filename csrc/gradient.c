@@ -309,6 +309,7 @@ typedef struct {
     uint32_t *adj;              /* of id - first: the adjoint's id + 1, or 0 */
     uint32_t *order, len, cap;  /* the needed nodes from first on, downwards */
     uint32_t *ids, widest;      /* the operands of one of them */
+    uint32_t *below;            /* as many */
     int older;                  /* a root depends on nodes before first */
     struct {
         double k;
@@ -445,6 +446,22 @@ static void pass_many(recorded_sweep *s, int op, const uint32_t *ids, uint32_t n
     }
 }
 
+/* What logits get of a cross-entropy, apart from the target's own. */
+static void pass_cross_entropy(recorded_sweep *s, uint32_t *ids, uint32_t n, term g)
+{
+    const term top = many(s, TG_TOP, ids, n);
+    uint32_t *below = s->below;
+    term total;
+    for (uint32_t k = 0; k < n; k++)
+        below[k] = id_of(s, apply(s, TG_SUB, node(ids[k]), top));
+    total = many(s, TG_LOGSUMEXP, below, n);
+    for (uint32_t k = 0; k < n; k++)
+        if (moves(s, ids[k])) {
+            const term named[] = {node(below[k]), node(below[k]), total};
+            add_to(s, ids[k], weighed(s, g, partial(s, TG_LOGSUMEXP, 0, named)));
+        }
+}
+
 /* Of rows that the table does not have the partials of: what their sweeps in ops.c do. ids is a copy: the pool moves. */
 static void pass_apart(recorded_sweep *s, uint32_t i, int op, uint32_t *ids, uint32_t n, term g)
 {
@@ -458,7 +475,7 @@ static void pass_apart(recorded_sweep *s, uint32_t i, int op, uint32_t *ids, uin
             add_to(s, ids[2], choose(s, node(ids[0]), zero, g));
         break;
     case TG_CROSS_ENTROPY:
-        pass_many(s, TG_LOGSUMEXP, ids, n - 1, many(s, TG_LOGSUMEXP, ids, n - 1), g);
+        pass_cross_entropy(s, ids, n - 1, g);
         if (moves(s, ids[n - 1]))
             add_to(s, ids[n - 1], apply(s, TG_NEG, g, g));
         break;
@@ -586,7 +603,8 @@ static int survey(recorded_sweep *s, const uint32_t *xs, uint32_t n_xs, uint32_t
             s->mark[i - s->first] |= MOVES;
     }
     s->adj = tg_zeroed(s->len ? (s->order[0] - s->first + (size_t)1) * sizeof *s->adj : 1);
-    s->ids = tg_realloc(NULL, s->widest * sizeof *s->ids + 1);
+    s->ids = tg_realloc(NULL, 2 * (size_t)s->widest * sizeof *s->ids + 1);
+    s->below = s->ids ? s->ids + s->widest : NULL;
     return s->adj && s->ids ? tg_grow(t, nodes, words) : TG_MEMORY;
 }
 

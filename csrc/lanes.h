@@ -121,6 +121,14 @@ TG_INLINE void NAME(forward)(tg_job *j, uint32_t from, uint32_t to, int live)
                 Y[l] = isfinite(top) ? top + log(y) : top;
             }
             break;
+        case TG_TOP:
+            EACH t[l] = -INFINITY;
+            for (uint32_t i = 0; i < s->b; i++) {
+                const double *x = AT(v, pool[2 * i]);
+                EACH t[l] = tg_max(t[l], x[l]);
+            }
+            EACH Y[l] = isfinite(t[l]) ? t[l] : 0.0;
+            break;
         case TG_WHERE: {
             const double *c = AT(v, pool[0]), *xa = AT(v, pool[2]), *xb = AT(v, pool[4]);
             EACH t[l] = c[l] != 0.0 ? xa[l] : xb[l];
@@ -196,6 +204,9 @@ TG_CLONES static void NAME(tangents)(tg_job *j, uint32_t from, uint32_t to)
             EACH t[l] = 0.0;
             for (uint32_t i = 0; i < s->b; i++)
                 NAME(add_to)(t, AT(d, pool[2 * i]));
+            break;
+        case TG_TOP:
+            EACH t[l] = 0.0;
             break;
         case TG_WHERE: {
             const double *c = AT(v, pool[0]), *ta = AT(d, pool[2]), *tb = AT(d, pool[4]);

@@ -132,16 +132,38 @@ TG_MANY_SWEEP(tg_logsumexp_sweep)
         tg_add_adjoint(adj, touched, ids[k], g * exp(data[ids[k]] - y));
 }
 
+double tg_top(const double *data, const uint32_t *ids, uint32_t n)
+{
+    double top = -INFINITY;
+    for (uint32_t k = 0; k < n; k++)
+        top = tg_max(top, data[ids[k]]);
+    return isfinite(top) ? top : 0.0;
+}
+
+TG_MANY_SWEEP(tg_top_sweep) { (void)g, (void)y, (void)data, (void)ids, (void)n, (void)adj, (void)touched; }
+
+/* The logsumexp of what is left of the operands above their top, which does not grow with them: log n at most. */
+static double log_total(const double *data, const uint32_t *ids, uint32_t n, double top)
+{
+    double total = 0.0;
+    for (uint32_t k = 0; k < n; k++)
+        total += exp(data[ids[k]] - top);
+    return log(total);
+}
+
 /* ids: the logits, then once more the target's. */
 double tg_cross_entropy(const double *data, const uint32_t *ids, uint32_t n)
 {
-    return tg_logsumexp(data, ids, n - 1) - data[ids[n - 1]];
+    const double top = tg_top(data, ids, n - 1);
+    return log_total(data, ids, n - 1, top) - (data[ids[n - 1]] - top);
 }
 
 TG_MANY_SWEEP(tg_cross_entropy_sweep)
 {
+    const double top = tg_top(data, ids, n - 1), total = log_total(data, ids, n - 1, top);
     (void)y;                            /* y + data[target] would lose digits, and miss what was written since */
-    tg_logsumexp_sweep(g, tg_logsumexp(data, ids, n - 1), data, ids, n - 1, adj, touched);
+    for (uint32_t k = 0; k < n - 1; k++)
+        tg_add_adjoint(adj, touched, ids[k], g * exp((data[ids[k]] - top) - total));
     tg_add_adjoint(adj, touched, ids[n - 1], -g);
 }
 

@@ -8,7 +8,7 @@
                 value alone. Backwards an adjoint lives from the last use to the making, so adjoints use it, too
 
     In both, constants come first, then inputs; neither gives its slot away. A result never has the slot of one of its
-    own operands. Only DOT, SUM and LOGSUMEXP of the many-operand rows occur, each operand of theirs a pair (kept, live)
+    own operands. Of the many-operand rows those that are TG_MANY occur, each operand of theirs a pair (kept, live)
     in the pool; DOT has its pairs side by side, x0 w0 x1 w1 .., and a bias last where the count is odd.
 
     Lifetime: one allocation, freed with free(). Read only once made: any number of threads may replay it at once, each

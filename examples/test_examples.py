@@ -23,6 +23,18 @@ def test_moons_end_with_every_point_on_its_side() -> None:
     assert last.endswith("accuracy 100.0%")
 
 
+def test_a_model_learns_as_a_program_a_hundred_times_as_fast_as_on_closures() -> None:
+    lines = run("train_program.py", "--rows", "60", "--steps", "400").stdout.splitlines()
+    assert lines[0] == "60 rows, 337 parameters"
+    assert float(lines[1].split()[-2].rstrip("%")) > 95.0
+    speeds = {line[:32].strip(): line[32:].split() for line in lines[3:] if "No module" not in line}
+    (program, first), (_, on_values), (closures, on_closures) = (
+        map(float, speeds[name]) for name in ("program, 2 threads", "tapegrad's Values", "closures")
+    )
+    assert first == on_values and abs(on_closures / first - 1.0) < 1e-9
+    assert program > 100.0 * closures
+
+
 def test_gpt_learns_and_writes_names() -> None:
     done = run("gpt.py", "--steps", "30", "--samples", "5")
     first, result, *names = done.stdout.splitlines()

@@ -1,4 +1,4 @@
-"""The command line: `python -m tapegrad run | demo | info`."""
+"""The command line: `python -m tapegrad run | demo | info | --version`."""
 
 from __future__ import annotations
 
@@ -149,6 +149,7 @@ def _parser() -> ArgumentParser:
         return number
 
     parser = argparse.ArgumentParser(prog="python -m tapegrad", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"tapegrad {tapegrad.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     what = "run a program that imports micrograd on tapegrad"

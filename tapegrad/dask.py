@@ -20,6 +20,7 @@ from ._core import lib
 from .program import file
 from .program.batch import Batch, Rows
 from .program.nest import Shaped
+from .program.program import Program
 from .program.recorded import Argnums, Several, decoded, gathered
 from .program.replay import pointer
 from .program.rows import Axes
@@ -157,6 +158,9 @@ def value_and_grad(
         TypeError: a mapped argument is not in blocks, or has axes of its parts, or f returns more than one Value.
         BranchChanged, ValueError, ZeroDivisionError, OverflowError: as of the batch; the row is that in its block.
     """
+    if not isinstance(batch, Batch):
+        way = ": program.map(.., reduce='mean') makes one" if isinstance(batch, Program) else ""
+        raise TypeError(f"tapegrad.dask.value_and_grad takes a batch, not {type(batch).__name__!r}{way}")
     rows = batch._rows
     recorded = rows.recorded
     if rows.reduce is None:

@@ -180,7 +180,8 @@ def _positions(argnums: Argnums, n: int) -> list[int]:
     named = []
     for k in argnums if isinstance(argnums, (tuple, list)) else (argnums,):
         if not hasattr(k, "__index__"):
-            raise TypeError(f"argnums must be an integer or a tuple of them, not {k!r}")
+            way = ": params are a program's, which record(.., params=..) makes" if k == "params" else ""
+            raise TypeError(f"argnums must be an integer or a tuple of them, not {k!r}{way}")
         named.append(operator.index(k))
     for k in named:
         if not -n <= k < n:
@@ -388,7 +389,8 @@ def jvp(fun: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple
     """
     for what, given in ("primals", primals), ("tangents", tangents):
         if isinstance(given, (Value, str)) or not hasattr(given, "__len__"):
-            raise TypeError(f"{what} must be a tuple or a list, one for each argument, not {type(given).__name__!r}")
+            way = "jvp(f, (x,), (t,))"
+            raise TypeError(f"{what} must be a tuple with an entry for each argument, not {given!r}: {way}")
     if len(primals) != len(tangents):
         raise TypeError(f"there are {len(primals)} primals, but {len(tangents)} tangents")
     run = Run(fun, range(len(primals)), primals, {})

@@ -53,9 +53,9 @@ def _format(self: Value, spec: str) -> str:
     return format(self.data, spec) if spec else str(self)
 
 
-def _refuse(name: str) -> Callable[[Value], NoReturn]:
+def _refuse(name: str, way_out: str) -> Callable[[Value], NoReturn]:
     def refuse(self: Value) -> NoReturn:
-        raise TypeError(f"{name}() of a Value would drop its gradient: use v.data")
+        raise TypeError(f"{name}() of a Value would drop its gradient: {way_out}")
 
     return refuse
 
@@ -138,7 +138,8 @@ def _attach() -> None:
     attached = {
         "__repr__": _repr, "__format__": _format, "__copy__": _copied, "__deepcopy__": _deep_copied,
         "__reduce_ex__": _reduce, "__setstate__": _restore,
-        "__float__": _refuse("float"), "__int__": _refuse("int"),
+        "__float__": _refuse("float", "v.exp() and the like, tapegrad.math in math's place, or v.data"),
+        "__int__": _refuse("int", "use v.data"),
         "__floor__": _floor, "__ceil__": _ceil, "__trunc__": _trunc, "__round__": _round,
         "__divmod__": _divmod, "__rdivmod__": _rdivmod,
         "conjugate": _conjugate, "real": property(_conjugate), "imag": property(lambda self: 0.0),

@@ -10,6 +10,7 @@ from test_threads import together
 
 import tapegrad
 from tapegrad import BranchChanged, Value, record
+from tapegrad.program.replay import shown
 
 LANES = record(lambda x: x, 0.0).stats["lanes"]
 SIZES = (0, 1, 2, LANES - 1, LANES, LANES + 1, 2 * LANES, 64, 65, 1000)
@@ -193,7 +194,6 @@ def test_an_empty_argument_has_its_own_empty_gradient(np):
     batch = record(lambda nothing, x: x * x, np.zeros(0), 2.0).map(reduce="sum")
     value, (nothing, grad) = batch.value_and_grad(np.zeros((2, 0)), np.array([3.0, 4.0]), argnums=(0, 1))
     assert (value, nothing.shape, grad.tolist()) == (25.0, (2, 0), [6.0, 8.0])
-    assert record(lambda x: x * x, 2.0).map(reduce="sum").grad([3.0], argnums="params") == []
 
 
 def test_an_output_that_is_an_input_a_constant_or_given_twice_is_written_for_every_row():
@@ -264,7 +264,7 @@ def test_a_refusal_names_the_row_and_the_line(tiny, at, threads):
     def f(x):
         return x.log()
 
-    line = f"recorded at {f.__code__.co_filename}:{f.__code__.co_firstlineno + 1}"
+    line = f"recorded at {shown(f.__code__.co_filename)}:{f.__code__.co_firstlineno + 1}"
     for batch in (record(f, 1.0).map(threads=threads), record(f, 1.0).map(reduce="mean", threads=threads)):
         for call in (batch, batch.value_and_grad):
             with pytest.raises(ValueError, match=rf"log\(-5.0\): math domain error in row {at}, {line}"):

@@ -549,7 +549,7 @@ def test_a_thread_that_differentiates_does_not_make_another_ones_derivatives_val
 def test_the_wrong_number_or_shape_of_tangents_is_named_here_too(np):
     with pytest.raises(TypeError, match="there are 2 primals, but 1 tangents"):
         jvp(cubic, (2.0, 3.0), (1.0,))
-    with pytest.raises(TypeError, match="primals must be a tuple or a list, one for each argument, not 'float'"):
+    with pytest.raises(TypeError, match="primals must be a tuple with an entry for each argument, not 2.0"):
         jvp(square, 2.0, 1.0)
     with pytest.raises(TypeError, match="tangents must be a tuple"):
         jvp(square, (2.0,), Value(1.0))
@@ -750,7 +750,7 @@ def test_instructions_of_a_sweep_have_the_line_that_asked_for_it():
     first = f.__code__.co_firstlineno
     assert [line.rpartition(":")[2] for line in listing if line.startswith("  %")] == [str(first + 1), str(first + 2)]
     asked = str(record(grad(lambda x: x.log()), 2.0))
-    assert tapegrad.derivatives.__file__ not in asked and __file__ in asked and "1.0 / in0" in asked
+    assert "tapegrad/derivatives.py" not in asked and "test_derivatives.py" in asked and "1.0 / in0" in asked
 
 
 def test_gradient_is_recorded_into_a_program():
@@ -800,7 +800,7 @@ MANY = {
 
 @pytest.mark.parametrize("name", MANY)
 def test_second_partials_of_many_operands_are_the_differences_of_the_gradient(name):
-    assert {op.method for op in tape.operations if op.kind == "many"} <= set(MANY)
+    assert {op.method for op in tape.operations if op.kind == "many"} <= {*MANY, "_top"}  # which has no slope
     check_grads(MANY[name], [0.3, -0.4, 0.5, 0.9], order=2, tolerance=1e-7)
 
 

@@ -23,14 +23,15 @@ from test_threads import together
 
 import tapegrad
 from tapegrad import BranchChanged, Program, Value, nn, no_grad, record, tape
+from tapegrad.program.replay import shown
 
 CPYTHON = sys.implementation.name == "cpython"
 HOWS = {"<": float.__lt__, "<=": float.__le__, ">": float.__gt__, ">=": float.__ge__}
 
 
 def line_of(f, offset):
-    """file:line of a function's line."""
-    return f"{f.__code__.co_filename}:{f.__code__.co_firstlineno + offset}"
+    """file:line of a function's line, as messages have it."""
+    return f"{shown(f.__code__.co_filename)}:{f.__code__.co_firstlineno + offset}"
 
 
 def rosenbrock(x):
@@ -304,7 +305,7 @@ def test_a_long_function_is_recorded_in_linear_time_and_tells_its_lines():
     begun = time.perf_counter()
     program = record(names["f"], 1.0)
     assert time.perf_counter() - begun < 2.0
-    rows = str(program).splitlines()
+    rows = program.listing().splitlines()
     assert rows[1].endswith("generated.py:2") and rows[n].endswith(f"generated.py:{n + 1}")
     assert rows[n + 1].endswith(f"generated.py:{n + 2}") and rows[n + 2].endswith(f"generated.py:{n + 3}")
 
@@ -678,7 +679,7 @@ def test_what_goes_past_the_tape_warns_with_its_line_and_is_refused_when_strict(
     assert program(3.0) == 9.0
     with pytest.raises(RuntimeError, match="while recording") as refused:
         record(f, 2.0, strict=True)
-    assert what.strip() in str(refused.value) and __file__ in str(refused.value)
+    assert what.strip() in str(refused.value) and shown(__file__) in str(refused.value)
 
 
 def test_the_warning_is_of_the_line_that_read():
@@ -688,7 +689,7 @@ def test_the_warning_is_of_the_line_that_read():
 
     with pytest.warns(RuntimeWarning) as caught:
         record(f, 2.0)
-    assert f"{caught[0].filename}:{caught[0].lineno}" == line_of(f, 2)
+    assert f"{shown(caught[0].filename)}:{caught[0].lineno}" == line_of(f, 2)
 
 
 def test_printing_formatting_and_copying_are_reading():
@@ -955,7 +956,7 @@ def test_a_loss_was_recorded_where_it_was_called():
     listing = str(record(f, 1.0, 2.0)).splitlines()
     for name, offset in (("dot", 1), ("logsumexp", 2), ("logsumexp", 3)):
         assert any(f"{name}(" in line and line.endswith(line_of(f, offset)) for line in listing), (name, listing)
-    assert all(f.__code__.co_filename in line for line in listing if line.startswith("  %"))
+    assert all(shown(f.__code__.co_filename) in line for line in listing if line.startswith("  %"))
 
 
 # ---- wrong arguments ----
@@ -1344,7 +1345,7 @@ def test_an_argument_that_goes_while_it_is_read_counts_as_it_came():
 def test_a_program_shows_what_is_documented_and_nothing_else():
     shown = {name for name in dir(record(lambda x: x * x, 1.0)) if not name.startswith("_")}
     assert shown == {
-        "grad", "hessian", "hvp", "jacobian", "jvp", "map", "native", "params", "save", "stats", "to_c",
+        "grad", "hessian", "hvp", "jacobian", "jvp", "listing", "map", "native", "params", "save", "stats", "to_c",
         "value_and_grad", "vjp",
     }  # fmt: skip
     assert all(getattr(Program, name).__doc__ for name in shown)

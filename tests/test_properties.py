@@ -159,10 +159,12 @@ class Program:
         values = tapegrad.softmax(v for v, _ in xs)
         assert len(values) == len(xs)
         if xs:
-            total = reference.logsumexp_node([n for _, n in xs])
+            top = reference.Node(max(n.data for _, n in xs))
+            below = [reference.record("sub", n, top) for _, n in xs]
+            total = reference.logsumexp_node(below)
             total.data = values[0].operands[0].operands[1].data  # an inner node, whose last digits count too
-        for y, (_, n) in zip(values, xs):
-            self.both(lambda y=y: y, lambda n=n: reference.record("exp", reference.record("sub", n, total)))
+        for k, y in enumerate(values):
+            self.both(lambda y=y: y, lambda k=k: reference.record("exp", reference.record("sub", below[k], total)))
 
     def rule(self, i, j):
         """A product made by hand, with its rule written as for micrograd."""

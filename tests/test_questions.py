@@ -9,6 +9,7 @@ import pytest
 
 import tapegrad
 from tapegrad import BranchChanged, Value, load, record
+from tapegrad.program.replay import shown
 from tapegrad.value import handle
 
 HOWS = ("raise", "record")
@@ -31,7 +32,7 @@ def dead(x):
 
 def line_of(f, plus):
     code = f.__code__
-    return f"{code.co_filename}:{code.co_firstlineno + plus}"
+    return f"{shown(code.co_filename)}:{code.co_firstlineno + plus}"
 
 
 @pytest.fixture
@@ -297,7 +298,7 @@ def test_escapes_warn_once_a_line_whatever_the_filter_and_the_path():
     with pytest.warns(RuntimeWarning) as caught:
         program = record(f, 1.0, on_branch="record")
         program(-1.0)
-    assert [f"{w.filename}:{w.lineno}" for w in caught] == [line_of(f, 2), line_of(f, 3)]
+    assert [f"{shown(w.filename)}:{w.lineno}" for w in caught] == [line_of(f, 2), line_of(f, 3)]
 
 
 # ---- the tape ----

@@ -142,11 +142,22 @@ static PyObject *module_dot(PyObject *module, PyObject *const *args, Py_ssize_t 
     return node;
 }
 
-static PyObject *module_sum(PyObject *module, PyObject *xs)
+/* The one argument of a function of an iterable, or NULL: its operands are easily given one by one instead. */
+static PyObject *one_iterable(const char *name, PyObject *const *args, Py_ssize_t count)
+{
+    if (count == 1)
+        return args[0];
+    return PyErr_Format(PyExc_TypeError, "%s() takes one iterable, not %zd arguments: %s([a, b, ..])", name, count, name);
+}
+
+static PyObject *module_sum(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     operand_list list = {0};
-    PyObject *node = record_plain(TG_SUM, xs, NULL, NULL);
+    PyObject *xs = one_iterable("sum", args, count), *node;
     (void)module;
+    if (!xs)
+        return NULL;
+    node = record_plain(TG_SUM, xs, NULL, NULL);
     if (!node && !PyErr_Occurred() && tg_gather(&list, xs) >= 0)
         node = record_list(TG_SUM, &list);
     tg_release(&list);
@@ -331,13 +342,13 @@ out:
     return outputs;
 }
 
-static PyObject *module_softmax(PyObject *module, PyObject *xs)
+static PyObject *module_softmax(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     operand_list list = {0};
-    PyObject *outputs = NULL;
-    uint32_t *ids = NULL, total, before;
+    PyObject *outputs = NULL, *xs = one_iterable("softmax", args, count);
+    uint32_t *ids = NULL, total, top, before;
     (void)module;
-    if (tg_gather(&list, xs) < 0)
+    if (!xs || tg_gather(&list, xs) < 0)
         goto out;
     if (!list.n) {
         outputs = PyList_New(0);
@@ -352,13 +363,16 @@ static PyObject *module_softmax(PyObject *module, PyObject *xs)
     if (!outputs)
         goto out;
     tg_note_sweep(1);                   /* no exp of what is below 0 is refused: those that f drops may go */
-    if (!tg_make_room(list.numbers + 2 * (uint64_t)list.n + 1, (uint64_t)list.n + 1))
+    if (!tg_make_room(list.numbers + 3 * (uint64_t)list.n + 2, 2 * (uint64_t)list.n + 2))
         Py_CLEAR(outputs);
     tg_note_sweep(0);
     if (!outputs)
         goto out;
     before = T->len;
     tg_ids_of(&list, ids);
+    top = (uint32_t)tg_record_many(T, TG_TOP, ids, list.n);
+    for (uint32_t k = 0; k < list.n; k++)
+        ids[k] = tg_push(T, TG_SUB, ids[k], top, T->data[ids[k]] - T->data[top]);
     total = (uint32_t)tg_record_many(T, TG_LOGSUMEXP, ids, list.n);
     for (uint32_t k = 0; k < list.n; k++) {
         double below = T->data[ids[k]] - T->data[total];
@@ -380,7 +394,7 @@ PyMethodDef tg_many_functions[] = {
      "    bias: where the sum starts: a Value or a number; 0.0 without.\n\n"
      "Returns:\n    A Value whose operands are xs, then ys, then bias.\n\n"
      "Raises:\n    ValueError: the lengths differ.\n    TypeError: an element is no Value and no number."},
-    {"sum", module_sum, METH_O,
+    {"sum", (PyCFunction)(void (*)(void))module_sum, METH_FASTCALL,
      "sum($module, xs, /)\n--\n\nxs[0] + xs[1] + .., left to right from 0.0, as one node.\n\n"
      "Args:\n    xs: an iterable of Values and numbers.\n\nReturns:\n    A Value; a leaf 0.0 where xs is empty."},
     {"affine", (PyCFunction)(void (*)(void))module_affine, METH_FASTCALL | METH_KEYWORDS,
@@ -392,7 +406,7 @@ PyMethodDef tg_many_functions[] = {
      "        as 'relu', 'tanh', 'sigmoid'.\n\n"
      "Returns:\n    The m results; each sum starts from its b and goes from left to right.\n\n"
      "Raises:\n    ValueError: the lengths do not fit, or there is no such activation."},
-    {"softmax", module_softmax, METH_O,
+    {"softmax", (PyCFunction)(void (*)(void))module_softmax, METH_FASTCALL,
      "softmax($module, xs, /)\n--\n\nA list of exp(xs[k]) / (exp(xs[0]) + exp(xs[1]) + ..), without overflow.\n\n"
      "Args:\n    xs: an iterable of Values and numbers.\n\nReturns:\n    As many Values."},
     {"many", (PyCFunction)(void (*)(void))module_many, METH_FASTCALL, NULL},

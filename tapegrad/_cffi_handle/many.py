@@ -1,7 +1,8 @@
 """Functions of many operands: dot, sum, affine, softmax, and the primitive for all the others."""
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from .._core import ffi, lib
@@ -11,7 +12,21 @@ from .operands import gathered
 from .operations import as_leaf, leaf
 from .recording import sweeping
 
-_DOT, _SUM, _LOGSUMEXP, _SUB, _EXP = (ROWS[name] for name in ("DOT", "SUM", "LOGSUMEXP", "SUB", "EXP"))
+_DOT, _SUM, _TOP, _LOGSUMEXP = (ROWS[name] for name in ("DOT", "SUM", "TOP", "LOGSUMEXP"))
+_SUB, _EXP = ROWS["SUB"], ROWS["EXP"]
+
+
+def _of_one_iterable(function: Callable[[Iterable[Any]], Any]) -> Callable[..., Any]:
+    """The function, which says so where its operands are given one by one instead."""
+    name = function.__name__
+
+    @functools.wraps(function)
+    def called(*args: Any) -> Any:
+        if len(args) != 1:
+            raise TypeError(f"{name}() takes one iterable, not {len(args)} arguments: {name}([a, b, ..])")
+        return function(args[0])
+
+    return called
 
 
 def _ids(xs: list[Any], nodes: int, words: int) -> tuple[list[int], int]:
@@ -66,6 +81,7 @@ def dot(xs: Iterable[Any], ys: Iterable[Any], bias: Any = None) -> Handle:
     return _many(_DOT, a + b + ([] if bias is None else gathered((bias,))))
 
 
+@_of_one_iterable
 def sum(xs: Iterable[Any], /) -> Handle:
     """xs[0] + xs[1] + .., left to right from 0.0, as one node.
 
@@ -144,12 +160,15 @@ def affine(W: Iterable[Iterable[Any]], b: Any, x: Iterable[Any], activation: Any
 @alone
 def _softmax(xs: list[Any]) -> list[Handle]:
     with sweeping():  # no exp of what is below 0 is refused: those that f drops may go
-        ids, before = _ids(xs, 2 * len(xs) + 1, len(xs) + 1)
+        ids, before = _ids(xs, 3 * len(xs) + 2, 2 * len(xs) + 2)
+    top = lib.tg_record_many(tape, _TOP, ids, len(ids))
+    ids = [lib.tg_record(tape, _SUB, i, top) for i in ids]
     total = lib.tg_record_many(tape, _LOGSUMEXP, ids, len(ids))
     below = [lib.tg_record(tape, _SUB, i, total) for i in ids]
     return _all_new([lib.tg_record(tape, _EXP, i, i) for i in below], before, joined(_values(xs)))
 
 
+@_of_one_iterable
 def softmax(xs: Iterable[Any], /) -> list[Handle]:
     """A list of exp(xs[k]) / (exp(xs[0]) + exp(xs[1]) + ..), without overflow.
 

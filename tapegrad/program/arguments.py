@@ -44,6 +44,16 @@ class Arguments(tuple[Form, ...]):
         """The names of all numbers, in order."""
         return [name for k, form in enumerate(self) for name in form.names(f"argument {self.label(k)}")]
 
+    def check_count(self, n: int, what: str = "arguments") -> None:
+        """Raise a TypeError where n are given, by position, instead of one for each argument."""
+        if n == len(self):
+            return
+        missing = [f"argument {self.label(k)}" for k in range(n, len(self))]
+        raise TypeError(
+            f"the program takes {len(self)} {what if len(self) != 1 else what[:-1]}, not {n}"
+            + (f": {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing" if missing else "")
+        )
+
     def passed_to(self, f: Callable[..., Any]) -> Callable[..., Any]:
         """f, called with all arguments by position."""
         n, names = len(self) - self.by_name, self.names
@@ -57,9 +67,7 @@ class Arguments(tuple[Form, ...]):
         """
         if not named:
             return tuple(args)
-        if len(args) + len(named) != len(self):
-            raise TypeError(f"the program takes {len(self)} arguments, not {len(args) + len(named)}")
-        values = [*args, *[_MISSING] * len(named)]
+        values = [*args, *[_MISSING] * (len(self) - len(args))]
         for name, x in named.items():
             if not name or name not in self.names:
                 known = ", ".join(name or "one by position" for name in self.names)
@@ -68,6 +76,12 @@ class Arguments(tuple[Form, ...]):
             if values[k] is not _MISSING:
                 raise TypeError(f"argument {name} is given by position and by name")
             values[k] = x
+        if len(args) > len(self):
+            self.check_count(len(args))
+        for k, x in enumerate(values):
+            if x is _MISSING:
+                what = f"argument {self.label(k)} is missing"
+                raise TypeError(f"the program takes {len(self)} arguments, not {len(args) + len(named)}: {what}")
         return tuple(values)
 
 

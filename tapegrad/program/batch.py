@@ -394,6 +394,7 @@ class Batch:
             Two results shaped like the value.
         """
         batch, recorded = self._rows, self._rows.recorded
+        recorded.check_pair(primals, tangents)
         arguments, rows = batch.read(primals)
         recorded.check_tangents(tangents)
         along = [

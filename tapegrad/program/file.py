@@ -167,9 +167,11 @@ def replace(path: str | bytes | os.PathLike[Any], data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(new, name)
-    except BaseException:
+    except BaseException as error:
         if os.path.exists(new):
             os.unlink(new)
+        if isinstance(error, OSError) and error.errno is not None:
+            raise OSError(error.errno, error.strerror, name) from None
         raise
 
 

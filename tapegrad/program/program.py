@@ -21,6 +21,7 @@ from .trace import Function
 __all__ = ["BranchChanged", "Program", "load", "record"]
 
 MOST_NAMES = 8  # of inputs in a listing
+SHOWN = 30  # instructions at the start and the end of a path that is printed
 
 
 class Program:
@@ -67,10 +68,18 @@ class Program:
         }  # fmt: skip
 
     def __str__(self) -> str:
+        return self._listing(SHOWN)
+
+    def listing(self) -> str:
+        """All instructions of all paths as text, each with the line that it was recorded at; `print` shows the first
+        and the last 30 of a long path."""
+        return self._listing(None)
+
+    def _listing(self, most: int | None) -> str:
         paths = self._recorded.paths
         inputs = self._inputs()
         return "\n".join(
-            (f"path {k}: " if len(paths) > 1 else "") + path.listing(inputs) for k, path in enumerate(paths)
+            (f"path {k}: " if len(paths) > 1 else "") + path.listing(inputs, most) for k, path in enumerate(paths)
         )
 
     def _inputs(self) -> str:
@@ -267,6 +276,7 @@ class Program:
             Two results shaped like f's.
         """
         recorded = self._recorded
+        recorded.check_pair(primals, tangents)
         out, tangent = point.forward(recorded, recorded.flat(primals), recorded.flat_tangent(tangents))
         return recorded.out.shaped(out), recorded.out.shaped(tangent)
 
@@ -376,7 +386,12 @@ def load(path: str | bytes | os.PathLike[Any]) -> Program:
 
     Raises:
         OSError: it cannot be read.
+        TypeError: this is no path.
         ValueError: it is no program, is damaged, or was written by another version of the format.
     """
+    if not isinstance(path, (str, bytes, os.PathLike)):
+        raise TypeError(f"load takes the path of a file, not {type(path).__name__!r}")
+    if isinstance(path, bytes) and path.startswith(file.MAGIC):
+        raise TypeError("load takes the path of a file, not what is in one: write these bytes to a file first")
     with open(path, "rb") as stream:
         return Program(decoded(stream.read()))

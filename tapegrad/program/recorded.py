@@ -14,7 +14,7 @@ from ..value import Value, handle
 from .arguments import Arguments, arguments_of
 from .file import ON_BRANCH, ON_ERROR, Contents, decode, encode, keeps
 from .form import NUMBER, Form, Nest, Shaped, Static, number, series
-from .replay import Trace
+from .replay import Trace, shown
 from .trace import Escapes, Function, caller, trace, warn
 
 MAX_PATHS = 64  # that are kept, if nobody says otherwise
@@ -183,12 +183,16 @@ class Recorded:
         return to
 
     def check_count(self, args: Sequence[object]) -> None:
-        if len(args) != len(self.forms):
-            raise TypeError(f"the program takes {len(self.forms)} arguments, not {len(args)}")
+        self.forms.check_count(len(args))
 
     def check_tangents(self, tangents: Sequence[object]) -> None:
-        if len(tangents) != len(self.forms):
-            raise TypeError(f"the program takes {len(self.forms)} tangents, not {len(tangents)}")
+        self.forms.check_count(len(tangents), "tangents")
+
+    def check_pair(self, primals: object, tangents: object) -> None:
+        """Raise a TypeError where `jvp` is not given a sequence of each."""
+        for what, x in (("primals", primals), ("tangents", tangents)):
+            if not isinstance(x, (list, tuple)):
+                raise TypeError(f"{what} must be a tuple with an entry for each argument, not {x!r}: jvp((x,), (t,))")
 
     def check_scalar(self, what: str) -> None:
         if self.out is not NUMBER:
@@ -207,6 +211,8 @@ class Recorded:
     def _place(self, k: object) -> Place:
         if not isinstance(k, int):
             if k == "params":
+                if not self._n_params:
+                    raise ValueError("the program has no params to differentiate by: record(.., params=..) names them")
                 return self.param_place
             raise TypeError(f"argnums must be an integer, 'params' or a tuple of these, not {k!r}")
         if not -len(self.places) <= k < len(self.places):
@@ -265,7 +271,7 @@ class Recorded:
         lines = Counter(self.paths[k].place(self.paths[k].core.instr[at].where) for k, at in self._children)
         most = ""
         for (filename, line), times in lines.most_common(1):
-            most = f" {filename}:{line} branches most, {times} times: tapegrad.where there is one path instead of two."
+            most = f" {shown(filename)}:{line} branches most, {times} times: with tapegrad.where it is one path."
         warn(
             caller(),
             f"f takes more paths than the {self.max_paths} that max_paths keeps: from here on each call that takes "

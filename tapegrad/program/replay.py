@@ -1,6 +1,7 @@
 """One trace of a recorded function, and the jobs that replay it: what program.h declares, for Python."""
 from __future__ import annotations
 
+import os
 import threading
 from array import array
 from collections.abc import Sequence
@@ -27,6 +28,15 @@ _OPERATIONS = [ffi.string(lib.tg_ops[op].method).decode() for op in range(lib.tg
 _SYMBOLS = [ffi.string(lib.tg_ops[op].symbol).decode() for op in range(lib.tg_op_count)]
 _KINDS = [ffi.string(lib.tg_ops[op].kind).decode() for op in range(lib.tg_op_count)]
 CAN_REFUSE = [ffi.string(lib.tg_ops[op].refusal) != b"NEVER" for op in range(lib.tg_op_count)]
+
+
+def shown(filename: str) -> str:
+    """A file as messages and listings name it: from the working folder on, where it is in there."""
+    try:
+        inside = os.path.join(os.getcwd(), "")
+    except OSError:  # the folder is gone
+        return filename
+    return filename[len(inside) :] if filename.startswith(inside) else filename
 
 
 def _asked(how: int, a: str, b: str) -> str:
@@ -66,7 +76,7 @@ class BranchChanged(RuntimeError):
         row = "" if self.row is None else f" in row {self.row}"
         others = f" ({self.rows} rows leave the paths that are known)" if self.rows > 1 else ""
         return (
-            f"{self.filename}:{self.lineno}: {self._asked} is {self.outcome}{row}, was {not self.outcome} when "
+            f"{shown(self.filename)}:{self.lineno}: {self._asked} is {self.outcome}{row}, was {not self.outcome} when "
             f"recorded{others}" + (f": {self._way_on}" if self._way_on else "")
         )
 
@@ -125,10 +135,10 @@ class Trace:
             return BranchChanged(filename, line, (a, b), asked, not s.y & 1, row, rows, way_on)
         error = self.refusal(at, job)
         in_row = "" if row is None else f" in row {row}"
-        return type(error)(f"{error}{in_row}, recorded at {filename}:{line}")
+        return type(error)(f"{error}{in_row}, recorded at {shown(filename)}:{line}")
 
-    def listing(self, inputs: str = "") -> str:
-        """The instructions as text; inputs says what they are."""
+    def listing(self, inputs: str = "", most: int | None = None) -> str:
+        """The instructions as text; inputs says what they are, most how many of the first and of the last at most."""
         p = self.core
         results: dict[int, str] = {}
 
@@ -138,8 +148,16 @@ class Trace:
             return results[slot] if slot >= p.n_const + p.n_in else f"in{slot - p.n_const}"
 
         lines, guards = [f"{p.n_in} inputs{inputs}, {p.n_const} constants, {p.n_instr} instructions"], 0
+        left_out = range(most, p.n_instr - most) if most is not None else range(0)
         for k in range(p.n_instr):
             s = p.instr[k]
+            if k in left_out:
+                guards += s.op == GUARD
+                if s.op != GUARD:
+                    results[s.y] = f"%{k}"
+                if k == left_out[0]:
+                    lines.append(f"  .. {len(left_out)} more: listing() has all ..")
+                continue
             if s.op == GUARD:
                 text = f"guard {guards}: {_asked(s.y >> 1, name(s.a), name(s.b))} is {bool(s.y & 1)}"
                 guards += 1
@@ -153,7 +171,7 @@ class Trace:
                 results[s.y] = f"%{k}"
                 text = f"%{k} = {text}"
             filename, line = self.place(s.where)
-            lines.append(f"  {text:<40}  {filename}:{line}" if line else f"  {text}")
+            lines.append(f"  {text:<40}  {shown(filename)}:{line}" if line else f"  {text}")
         out = [name(p.out[2 * k]) for k in range(p.n_out)]
         lines.append(f"  return {', '.join(out)}")
         return "\n".join(lines)

@@ -256,6 +256,12 @@ class _Writer:
             text = f"FSUM_ADD(sum{s.k}, c{s.k}, d{s.k}, %s)"
             yield from [self._loop(kept, 1, text % "V(*i)")] if s.as_loop else (text % x for x in names)
             yield f"FSUM_TOTAL({y}, sum{s.k}, c{s.k}, d{s.k});"
+        elif s.row.name == "TOP":
+            top = f"top{s.k}"
+            yield f"vec {top} = {names[0]};"
+            text = f"{top} = {self.expression('MAX', 'tg_max(a, b)', {'a': top, 'b': '%s'})};"
+            yield from [self._loop(kept[1:], 1, text % "V(*i)")] if s.as_loop else (text % x for x in names[1:])
+            yield f"vec {y} = {self.expression('TOP', 'isfinite(a) ? a : 0.0', {'a': top})};"
         elif s.row.name == "WHERE":
             yield f"vec {y} = CHOSEN({names[0]} != 0.0, {names[1]}, {names[2]});"
         elif s.row.name == "DOT":
@@ -282,6 +288,8 @@ class _Writer:
             (c, _), (_, a), (_, b) = s.operands
             yield a, f"CHOSEN(V({c}) != 0.0, %g, (vec){{0}})", 0
             yield b, f"CHOSEN(V({c}) != 0.0, (vec){{0}}, %g)", 0
+        elif s.row.name == "TOP":
+            return
         elif s.row.kind == "many":
             text = s.row.partials[0]
             partial = self.expression(f"{s.row.name}_da", text, {"a": "V(%s)", "y": f"V({s.y})"})

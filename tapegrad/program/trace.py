@@ -13,7 +13,7 @@ from .._core import ffi, lib
 from ..value import WITHIN, Value, handle
 from .form import number
 from .nest import NUMBER, Form, Nest, form_of, objects
-from .replay import Trace
+from .replay import Trace, shown
 
 Function = Callable[..., Nest]  # of Values, which it returns, too
 
@@ -49,7 +49,7 @@ class Escapes:
         where = frame.f_code.co_filename, frame.f_lineno
         message = f"while recording, {what}"
         if self.strict:
-            raise RuntimeError(f"{message} ({where[0]}:{where[1]})")
+            raise RuntimeError(f"{message} ({shown(where[0])}:{where[1]})")
         if where not in self._warned:
             self._warned.add(where)
             warn(frame, message)

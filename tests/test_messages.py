@@ -1,0 +1,190 @@
+"""What is typed wrongly is answered by what came, what was expected, and the way out."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+import tapegrad
+from tapegrad import Value, load, nn, optim, record
+
+
+def f(x, y):
+    return x * x * y
+
+
+def says(error, *words):
+    """A context that expects an error with all of these words in it, in this order."""
+    return pytest.raises(error, match="(?s)" + ".*".join(map(re.escape, words)))
+
+
+@pytest.mark.parametrize("function", [float, math.exp, math.sin, math.sqrt])
+def test_a_function_of_floats_names_the_ways_that_keep_the_gradient(function):
+    with says(TypeError, "drop its gradient", "v.exp()", "tapegrad.math", "v.data"):
+        function(Value(0.5))
+
+
+def test_argnums_takes_params_beside_integers():
+    w = Value(3.0)
+    program = record(lambda x: x * w, 2.0, params=[w])
+    assert program.value_and_grad(4.0, argnums=(0, "params")) == (12.0, (3.0, [4.0]))
+    assert program.grad(4.0, argnums=["params", 0]) == ([4.0], 3.0)
+    assert program.jacobian(4.0, argnums=(0, "params")) == (3.0, [4.0])
+    assert program.map(reduce="sum").value_and_grad([4.0, 5.0], argnums=(0, "params")) == (27.0, ([3.0, 3.0], [9.0]))
+    with says(TypeError, "an integer, 'params' or a tuple of these", "'parms'"):
+        program.grad(4.0, argnums="parms")
+    with says(TypeError, "an integer", "'params'", "record(.., params=..)"):
+        tapegrad.grad(lambda x: x * w, argnums="params")(4.0)
+
+
+def test_params_that_are_not_there_are_no_empty_gradient():
+    program = record(lambda x: x * x, 2.0)
+    batch = program.map()
+    for call in (program.grad, program.value_and_grad, program.jacobian, program.hessian):
+        with says(ValueError, "no params", "record(.., params=..)"):
+            call(2.0, argnums="params")
+    for call in (batch.grad, batch.jacobian):
+        with says(ValueError, "no params", "record(.., params=..)"):
+            call([2.0], argnums=(0, "params"))
+
+
+def test_jvp_asks_for_tuples():
+    program = record(lambda x: x * x, 2.0)
+    for call in (program.jvp, program.map().jvp, lambda *given: tapegrad.jvp(lambda x: x * x, *given)):
+        with says(TypeError, "primals must be a tuple", "not 2.0", "(x,), (t,)"):
+            call(2.0, 1.0)
+        with says(TypeError, "tangents must be a tuple", "not 1.0", "(x,), (t,)"):
+            call((2.0,), 1.0)
+
+
+@pytest.mark.parametrize("name", ["sum", "softmax"])
+def test_operands_given_one_by_one_are_to_be_put_in_a_list(name):
+    with says(TypeError, f"{name}() takes one iterable, not 2 arguments", f"{name}([a, b, ..])"):
+        getattr(tapegrad, name)(Value(1.0), Value(2.0))
+    with says(TypeError, f"{name}() takes one iterable, not 0 arguments"):
+        getattr(tapegrad, name)()
+
+
+def test_dask_names_the_batch_that_it_takes():
+    dask = pytest.importorskip("tapegrad.dask", exc_type=ImportError)
+    with says(TypeError, "takes a batch, not 'Program'", "program.map("):
+        dask.value_and_grad(record(lambda x: x * x, 2.0), [1.0])
+    with says(TypeError, "takes a batch, not 'function'"):
+        dask.value_and_grad(f, [1.0])
+
+
+def test_an_optimizer_names_the_option_that_is_no_number_and_takes_a_module():
+    model = nn.MLP(2, [3, 1])
+    with says(TypeError, "lr must be a number", "'str'"):
+        optim.SGD(model, lr="a")
+    before = tapegrad.data(model)
+    tapegrad.set_grads(model, [1.0] * len(before))
+    optim.SGD(model, lr=0.5).step()
+    assert tapegrad.data(model) == [x - 0.5 for x in before]
+    tapegrad.zero_grad(model)
+    assert not any(tapegrad.grads(model))
+
+
+def test_load_takes_a_path_and_nothing_else(tmp_path):
+    with says(TypeError, "load takes the path of a file", "'int'"):
+        load(3)
+    path = tmp_path / "program"
+    record(f, 1.0, 2.0).save(path)
+    with says(TypeError, "load takes the path of a file, not what is in one"):
+        load(path.read_bytes())
+    with path.open("rb") as stream, says(TypeError, "load takes the path of a file", "BufferedReader"):
+        load(stream)
+    with says(FileNotFoundError, "b'missing'"):
+        load(b"missing")
+    assert load(os.fsencode(path))(3.0, 2.0) == 18.0
+
+
+def test_save_names_the_path_that_was_given(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    program = record(f, 1.0, 2.0)
+    with says(FileNotFoundError, "'missing/x'") as caught:
+        program.save("missing/x")
+    assert caught.value.filename == "missing/x" and not os.listdir()
+    os.mkdir("folder")
+    with says(IsADirectoryError, "'folder'"):
+        program.save("folder")
+    assert os.listdir() == ["folder"]
+
+
+def test_a_missing_argument_has_its_name():
+    program = record(f, 1.0, 2.0)
+    for call in (program, program.grad, program.hessian, program.vjp):
+        with says(TypeError, "takes 2 arguments, not 1: argument y is missing"):
+            call(1.0)
+        with says(TypeError, "takes 2 arguments, not 1: argument x is missing"):
+            call(y=1.0)
+        with says(TypeError, "takes 2 arguments, not 0: argument x", "argument y"):
+            call()
+        with says(TypeError, "takes 2 arguments, not 3"):
+            call(1.0, 2.0, 3.0)
+    with says(TypeError, "takes 2 arguments, not 1: argument y is missing"):
+        program.map()([1.0])
+    with says(TypeError, "takes 2 arguments, not 1: argument y is missing"):
+        program.jvp((1.0,), (1.0,))
+    with says(TypeError, "takes 2 tangents, not 1"):
+        program.jvp((1.0, 2.0), (1.0,))
+    with says(TypeError, "takes 1 argument, not 2"):
+        record(lambda x: x * x, 1.0)(1.0, 2.0)
+
+
+# ---- listings ----
+
+
+def test_a_long_program_is_printed_in_part_and_listed_whole():
+    def long(x):
+        for _ in range(50):
+            x = (x + 1.0).tanh()
+            if x > 2.0:
+                return x
+        return x
+
+    program = record(long, 0.5)
+    n = program.stats["instructions"]
+    printed, listed = str(program).splitlines(), program.listing().splitlines()
+    assert n == 150 and len(listed) == n + 2 and len(printed) == 63
+    assert f"{n} instructions" in printed[0] and "90 more" in printed[31] and "listing()" in printed[31]
+    assert printed[:31] == listed[:31] and printed[32:] == listed[-31:]
+    short = record(lambda x: x * 2.0, 1.0)
+    assert str(short) == short.listing()
+
+
+def test_files_are_named_from_the_working_folder_on(script, tmp_path):
+    (tmp_path / "recorded.py").write_text("def f(x):\n    return x.log() if x < 1.0 else x\n")
+    code = f"""
+import os, sys
+sys.path.insert(0, {str(tmp_path)!r})
+from recorded import f
+from tapegrad import BranchChanged, record
+p = record(f, 0.5)
+print(p)
+try:
+    p(2.0)
+except BranchChanged as error:
+    print(error, os.path.isabs(error.filename))
+try:
+    p(-1.0)
+except ValueError as error:
+    print(error)
+os.mkdir("other")
+os.chdir("other")
+print(p)
+"""
+    lines = script(code).stdout.splitlines()
+    assert lines[1].endswith("  recorded.py:2") and lines[4].startswith("recorded.py:2: 2.0 < 1.0 is False")
+    assert lines[4].endswith("True") and lines[5].endswith("recorded at recorded.py:2")
+    assert lines[7].endswith(f"  {tmp_path}/recorded.py:2")
+
+
+def test_the_version_is_printed():
+    done = subprocess.run([sys.executable, "-m", "tapegrad", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"tapegrad {tapegrad.__version__}\n"
