@@ -259,7 +259,8 @@ class Recorded:
         lines = Counter(self.paths[k].place(self.paths[k].core.instr[at].where) for k, at in self._children)
         most = ""
         for (filename, line), times in lines.most_common(1):
-            most = f" {shown(filename)}:{line} branches most, {times} times: tapegrad.where there is one path instead of two."
+            most = f" {shown(filename)}:{line} branches most, {times} times"
+            most += ": tapegrad.where there is one path instead of two."
         warn(
             caller(),
             f"f takes more paths than the {self.max_paths} that max_paths keeps: from here on each call that takes "
