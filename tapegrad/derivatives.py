@@ -11,11 +11,16 @@ import types
 from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Callable, Sequence
-from typing import Any, Union
+from typing import TYPE_CHECKING, Any, Union
 
 from .program.form import NUMBER, Form, Static, matrix, numbers, objects
 from .program.nest import form_of
 from .value import Value, handle
+
+if TYPE_CHECKING:
+    from typing_extensions import ParamSpec
+
+    P = ParamSpec("P")
 
 Argnums = Union[int, Sequence[int]]
 Function = Callable[..., Any]
@@ -311,7 +316,7 @@ def _like(x: Any, form: Form, what: str) -> list[Any]:
     return flat.tolist()
 
 
-def grad(fun: Function, argnums: Argnums = 0, has_aux: bool = False) -> Callable[..., Any]:
+def grad(fun: Callable[P, Any], argnums: Argnums = 0, has_aux: bool = False) -> Callable[P, Any]:
     """The function that gives the gradient of fun.
 
     Args:
@@ -329,18 +334,18 @@ def grad(fun: Function, argnums: Argnums = 0, has_aux: bool = False) -> Callable
     return _Grad(fun, argnums, has_aux)
 
 
-def value_and_grad(fun: Function, argnums: Argnums = 0, has_aux: bool = False) -> Callable[..., Any]:
+def value_and_grad(fun: Callable[P, Any], argnums: Argnums = 0, has_aux: bool = False) -> Callable[P, tuple[Any, Any]]:
     """The function that gives the pair of fun's value and gradient, or ((value, aux), gradient); see `grad`."""
     return _ValueAndGrad(fun, argnums, has_aux)
 
 
-def jacobian(fun: Function, argnums: Argnums = 0, has_aux: bool = False) -> Callable[..., Any]:
+def jacobian(fun: Callable[P, Any], argnums: Argnums = 0, has_aux: bool = False) -> Callable[P, Any]:
     """The function that gives the Jacobian of fun, a sweep for each output, shaped as `Program.jacobian` says; see
     `grad`."""
     return _Jacobian(fun, argnums, has_aux)
 
 
-def hessian(fun: Function, argnums: Argnums = 0) -> Callable[..., Any]:
+def hessian(fun: Callable[P, Any], argnums: Argnums = 0) -> Callable[P, Any]:
     """The function that gives the Hessian of fun, which returns one Value; see `grad`.
 
     Returns:

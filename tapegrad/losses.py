@@ -46,9 +46,10 @@ def cross_entropy(logits: _Operands, target: int) -> Value:
     xs, k = list(logits), operator.index(target)
     if not 0 <= k < len(xs):
         raise IndexError(f"cross_entropy: target {k} of {len(xs)} logits")
-    if not isinstance(xs[k], Value):  # it comes twice, but is read once
-        xs[k] = Value(xs[k])
-    return handle.many(_OPS["cross_entropy"], xs, (xs[k],))
+    right = xs[k]
+    if not isinstance(right, Value):  # it comes twice, but is read once
+        xs[k] = right = Value(right)
+    return handle.many(_OPS["cross_entropy"], xs, (right,))
 
 
 def _paired(name: str, scores: _Operands, what: str, targets: _Operands) -> Value:

@@ -246,7 +246,7 @@ class MLP(Module):
 
     def __call__(self, x: Iterable[Value | float]) -> Any:
         """Return what the last layer makes of `x`."""
-        out: Value | list[Value] | Iterable[Value | float] = x
+        out: Any = x
         for layer in self.layers:
             out = layer(out)
         return out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import shutil
@@ -283,6 +284,59 @@ def test_to_c_compiles_on_its_own_without_a_warning(name, tmp_path):
     command = [name, "-std=gnu11", "-O1", "-ffp-contract=off", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
     for more in ([], ["-march=native"]):
         subprocess.run([*command, *more, "-c", str(source), "-o", str(tmp_path / "program.o")], check=True)
+
+
+# ---- in parts ----
+
+
+@pytest.fixture
+def in_parts(monkeypatch, tmp_path):
+    """Three compilers at once, a chunk or two each, and a cache that is not there yet."""
+    monkeypatch.setenv("TAPEGRAD_CACHE", str(tmp_path / "parts"))
+    monkeypatch.setattr(native, "_cores", lambda: 3)
+    monkeypatch.setattr(native, "PART", 2)
+    monkeypatch.setattr(native, "LEAST", 1)
+    return tmp_path / "parts"
+
+
+def many_chunks(x, y):
+    crowd = [x * k - y for k in range(80)]
+    for k in range(200):
+        x, y = (x * y + 0.25 * k).tanh(), y - 0.5 * x
+    return x + y.exp() + tapegrad.logsumexp(crowd) + tapegrad.sum(crowd) * x
+
+
+def test_parts_put_together_have_the_same_bits_and_are_kept_as_one(in_parts, caplog):
+    caplog.set_level(logging.INFO, "tapegrad")
+    p, q = twins(many_chunks, 0.3, 0.7)
+    same_for(p, q, (0.3, 0.7), (-1.5, 0.25), (1e200, -2.0), (math.nan, 1.0))
+    (library,) = os.listdir(in_parts)
+    assert library.endswith(".so")
+    said = [record.getMessage() for record in caplog.records]
+    parts = int(said[0].split(" chunks in ")[1].split()[0])
+    assert parts > 3 and parts % 3 == 0
+    assert said[1:] == [f"native code: {k} of {parts} parts are compiled" for k in range(1, parts + 1)]
+
+
+def test_a_part_that_does_not_compile_leaves_nothing(in_parts, monkeypatch):
+    run = native._run
+
+    def failing(command, *rest):
+        return run([*command, "-std=none"] if "-DFROM=0" in command else command, *rest)
+
+    monkeypatch.setattr(native, "_run", failing)
+    p = record(many_chunks, 0.3, 0.7)
+    with pytest.raises(RuntimeError, match="failed"):
+        p.native()
+    assert os.listdir(in_parts) == [] and p._recorded.paths[0].native is None
+
+
+@pytest.mark.parametrize("cores", [1, 2, 3, 64])
+@pytest.mark.parametrize("chunks", [1, 2, 11, 12, 13, 24, 25, 67, 1000])
+def test_parts_are_all_chunks_in_order_and_none_is_too_small(chunks, cores):
+    parts = native._parts(chunks, cores)
+    assert [k for start, stop in parts for k in range(start, stop)] == list(range(chunks))
+    assert len(parts) == 1 or all(native.LEAST <= stop - start <= native.PART for start, stop in parts)
 
 
 # ---- the cache ----

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import logging
 import os
 import shutil
 import stat
@@ -14,6 +15,7 @@ import subprocess
 import sysconfig
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from .._core import ffi
@@ -21,6 +23,11 @@ from .replay import CData
 from .source import write
 
 # No fused multiply-add, and no sincos: its bits need not be those of sin and cos.
+PART = 24  # chunks, some second, that a compiler gets at most
+LEAST = 6  # chunks that are worth a compiler of their own
+
+_log = logging.getLogger("tapegrad")
+
 FLAGS = ["-std=gnu11", "-O1", "-ffp-contract=off", "-fno-builtin-sin", "-fno-builtin-cos", "-fPIC", "-shared"]
 
 
@@ -88,7 +95,43 @@ def compiler() -> tuple[list[str], str]:
         return [*command, *FLAGS], _run([*command, *defines])
 
 
-def library(source: str) -> Path:
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _parts(chunks: int, cores: int) -> list[tuple[int, int]]:
+    """The chunks of each part, the first one's and the one behind its last; as many parts as keep all cores busy."""
+    parts = -(-chunks // PART)
+    parts = min(-(-parts // cores) * cores, max(1, chunks // LEAST))
+    ends = [chunks * k // parts for k in range(parts + 1)]
+    return list(zip(ends, ends[1:]))
+
+
+def _compile(command: list[str], text: Path, made: Path, chunks: int) -> None:
+    """Compile a source, a large one in parts on all cores."""
+    cores = _cores()
+    parts = _parts(chunks, cores)
+    if len(parts) == 1:
+        _run([*command, str(text), "-o", str(made), "-lm"])
+        return
+    objects = [str(text.with_suffix(f".{k}.o")) for k in range(len(parts))]
+    _log.info("native code: compiling %d chunks in %d parts on %d cores", chunks, len(parts), cores)
+    with ThreadPoolExecutor(cores, "tapegrad") as pool:
+        jobs = [
+            pool.submit(_run, [*command, f"-DFROM={start}", f"-DTO={stop}", "-c", str(text), "-o", object_file])
+            for (start, stop), object_file in zip(parts, objects)
+        ]
+        try:
+            for done, job in enumerate(as_completed(jobs), 1):
+                job.result()
+                _log.info("native code: %d of %d parts are compiled", done, len(parts))
+        finally:
+            for job in jobs:
+                job.cancel()
+    _run([*command, *objects, "-o", str(made), "-lm"])
+
+
+def library(source: str, chunks: int) -> Path:
     """The compiled source, from the folder where it is there and whole."""
     command, described = compiler()
     made_of = hashlib.sha256("\0".join([*command, described, source]).encode()).hexdigest()[:32]
@@ -100,7 +143,7 @@ def library(source: str) -> Path:
     with tempfile.TemporaryDirectory(dir=where) as scratch:
         text, made = Path(scratch, "program.c"), Path(scratch, "program.so")
         text.write_text(source, encoding="utf-8")
-        _run([*command, str(text), "-o", str(made), "-lm"])
+        _compile(command, text, made, chunks)
         with made.open("rb+") as file:
             os.fsync(file.fileno())
         path = where / f"{made_of}-{_digest(made)}.so"
@@ -116,7 +159,7 @@ def _digest(path: Path) -> str:
 def compiled(program: CData) -> tuple[CData, ...]:
     """A tg_native of a program of the core, and what it points to; a library that goes may take its code with it."""
     source, first = write(program)
-    path = library(source)
+    path = library(source, len(first) - 1)
     try:
         loaded = ctypes.CDLL(str(path))
     except OSError as error:

@@ -6,7 +6,7 @@ import itertools
 import os
 from array import array
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from .._core import lib
 from ..value import Value, handle
@@ -18,13 +18,27 @@ from .replay import BranchChanged
 from .rows import Axes
 from .trace import Function
 
+if TYPE_CHECKING:
+    from typing import Generic
+
+    from typing_extensions import ParamSpec
+
+    P = ParamSpec("P", default=...)
+else:  # Python 3.9 has no ParamSpec
+    P = ...
+
+    class Generic:
+        def __class_getitem__(cls, _):
+            return cls
+
+
 __all__ = ["BranchChanged", "Program", "load", "record"]
 
 MOST_NAMES = 8  # of inputs in a listing
 SHOWN = 30  # instructions at the start and the end of a path that is printed
 
 
-class Program:
+class Program(Generic[P]):
     """A recorded function; see `record`. Calling it replays it: numbers in, numbers out.
 
     It may be called from any number of threads at once. It can be saved, pickled and copied. A copy shares f and the
@@ -115,10 +129,10 @@ class Program:
     def __reduce__(self) -> tuple[Any, ...]:
         return Program, (self._recorded,)
 
-    def __copy__(self) -> Program:
+    def __copy__(self) -> Program[P]:
         return Program(copy.copy(self._recorded))
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Program:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Program[P]:
         return Program(copy.deepcopy(self._recorded, memo))
 
     # ---- as machine code ----
@@ -129,7 +143,7 @@ class Program:
 
         return write(self._recorded.paths[0].core)[0]
 
-    def native(self) -> Program:
+    def native(self) -> Program[P]:
         """Compile the program with the system's C compiler, and have every replay run that code from here on.
 
         Values and gradients have the same bits. A block of rows that does not go as recorded is interpreted, and so are
@@ -152,7 +166,9 @@ class Program:
 
     # ---- replay ----
 
-    def map(self, in_axes: Axes = 0, reduce: str | None = None, threads: int = 1) -> Batch:
+    def map(
+        self, in_axes: Axes = 0, reduce: Literal["mean", "sum"] | None = None, threads: int = 1
+    ) -> Batch:
         """The program over the rows of a batch.
 
         Args:
@@ -167,7 +183,7 @@ class Program:
         """
         return Batch(self._recorded, in_axes, reduce, threads)
 
-    def __call__(self, /, *args: Nest, **named: Nest) -> Shaped:
+    def __call__(self, /, *args: P.args, **named: P.kwargs) -> Shaped:
         """The value, as f on numbers gives it; where an argument holds Values, as f on Values gives it: what the
         program does is recorded on the tape, at most once a call, so that it can be differentiated there and be part of
         another program.
@@ -181,9 +197,9 @@ class Program:
             ValueError, ZeroDivisionError, OverflowError: as on Values.
         """
         recorded = self._recorded
-        args = recorded.forms.bound(args, named) if named else args
-        flat = self._flat(args)
-        return layout.value(recorded, args) if flat is None else recorded.out.shaped(point.value(recorded, flat))
+        given: Sequence[Nest] = recorded.forms.bound(args, named) if named else args
+        flat = self._flat(given)
+        return layout.value(recorded, given) if flat is None else recorded.out.shaped(point.value(recorded, flat))
 
     def _flat(self, args: Sequence[Nest]) -> array[float] | None:
         """All inputs, or None where there are Values among them."""
@@ -342,9 +358,10 @@ class Program:
 
 
 def record(
-    f: Function, /, *examples: Nest, params: Iterable[Value] = (), on_branch: str = "raise", on_error: str = "raise",
+    f: Callable[P, Nest], /, *examples: Nest, params: Iterable[Value] = (),
+    on_branch: Literal["raise", "record"] = "raise", on_error: Literal["raise", "nan"] = "raise",
     strict: bool = False, max_paths: int = MAX_PATHS, **named: Nest,
-) -> Program:  # fmt: skip
+) -> Program[P]:  # fmt: skip
     """Run f once on Values and freeze what it did as a program.
 
     Args:
@@ -366,7 +383,7 @@ def record(
         max_paths: how many paths are kept. Beyond, f is recorded anew for every call that takes another.
 
     Returns:
-        A Program.
+        A Program; for a type checker its call takes what f does, so that `Value | float` is what to annotate f with.
 
     Raises:
         TypeError, ValueError: f returned no number, or a Value that it did not compute.

@@ -1,7 +1,8 @@
 """A program as C source: its instructions as straight-line code in chunks, made of the texts in the rows of ops.def.
 
 A chunk is two functions, forward over kept slots and reverse over the adjoints of live ones, each at two widths: the
-file includes itself once for one lane and once for as many as the core has. What is wide is a vector of the compiler's:
+file includes itself once for one lane and once for as many as the core has. It can be compiled in parts, chunks FROM to
+TO - 1 each, for a linker to put together. What is wide is a vector of the compiler's:
 nothing is left to its vectoriser, and compile time is linear.
 
 Forward gives 0, or else a guard came out otherwise or a result is not finite: then the core's interpreter carries out
@@ -26,6 +27,14 @@ _HEAD = """\
 /* Written by tapegrad. v: primals of kept slots, adj: adjoints of live slots; slot s is the LANES doubles from
    s * LANES on. Constants come first in v, then inputs. To be compiled with -ffp-contract=off. */
 #ifndef LANES
+#ifdef FROM
+#define PART __attribute__((visibility("hidden")))
+#else
+#define PART static
+#define FROM 0
+#define TO %(chunks)d
+#endif
+#define HAS(chunk) (FROM <= (chunk) && (chunk) < TO)
 #include <stddef.h>
 #include <stdint.h>
 #pragma GCC diagnostic ignored "-Wunused-function"
@@ -90,7 +99,7 @@ static inline int wide_any(wide_mask m)
 
 _INDENT = " " * 8
 _FORWARD = """
-static int NAME(forward%d)(double *restrict v)
+PART int NAME(forward%d)(double *restrict v)
 {
     vec sum = {0};
     mask fail = {0};
@@ -100,7 +109,7 @@ _FORWARD_END = """\
     return ANY(fail | (mask)(sum != 0.0));
 }"""
 _REVERSE = """
-static void NAME(reverse%d)(const double *restrict v, double *restrict adj)
+PART void NAME(reverse%d)(const double *restrict v, double *restrict adj)
 {
     for (int row = 0; row < LANES; row += STEP, v += STEP, adj += STEP) {"""
 _REVERSE_END = """\
@@ -364,12 +373,17 @@ def write(p: CData) -> tuple[str, list[int]]:
     backward = {k: list(w.reverse(k)) for k in reversed(chunks)}
     body = []
     for k in chunks:
+        body.append(f"\n#if HAS({k})")
         body += [_FORWARD % k, *(_INDENT + line for line in w.forward(k)), _FORWARD_END]
-        body += [_REVERSE % k, *(_INDENT + line for line in backward[k]), _REVERSE_END]
-    for how, takes in ("forward", "double *"), ("reverse", "const double *, double *"):
-        names = ", ".join(f"NAME({how}{k})" for k in chunks)
-        body.append(f"\n{'int' if how == 'forward' else 'void'} (*const NAME({how})[])({takes}) = {{{names}}};")
+        body += [_REVERSE % k, *(_INDENT + line for line in backward[k]), _REVERSE_END, "#endif"]
+    body.append("\n#if FROM == 0")
+    for gives, how, takes in ("int", "forward", "double *"), ("void", "reverse", "const double *, double *"):
+        names = [f"NAME({how}{k})" for k in chunks]
+        body += [f"PART {gives} {name}({takes});" for name in names]
+        body.append(f"{gives} (*const NAME({how})[])({takes}) = {{{', '.join(names)}}};")
+    body.append("#endif")
     head = _HEAD % {
-        "scalar": ffi.string(lib.tg_scalar_source).decode(), "lanes": lib.tg_lanes, "tables": "".join(w.tables)
+        "scalar": ffi.string(lib.tg_scalar_source).decode(), "lanes": lib.tg_lanes, "tables": "".join(w.tables),
+        "chunks": len(chunks),
     }  # fmt: skip
     return head + "".join(w.helpers.values()) + "\n".join([*body, "#endif", ""]), w.first
