@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from .look.diagnosis import of_program
 from .program import point
 from .program.nest import NUMBER, Form, form_of, objects
 from .program.recorded import Recorded
@@ -65,6 +66,10 @@ def check_grads(f: Callable[..., Any], *args: Any, order: int = 2, tolerance: fl
         there[i] += by
         return there
 
+    def cause() -> str:
+        found = of_program(recorded, flat, inf=True)
+        return "" if found is None else f"\n{found}"
+
     def compare(what: str, found: Callable[[int], list[float]], at: Callable[[array[float]], Sequence[float]]) -> None:
         worst = (0.0, "")
         for i, name in enumerate(names):
@@ -76,7 +81,7 @@ def check_grads(f: Callable[..., Any], *args: Any, order: int = 2, tolerance: fl
                 if not off <= worst[0]:
                     worst = (off, f"{what} {k} by {name}: {derivative!r}, central difference {quotient!r}")
         if not worst[0] <= tolerance:
-            raise AssertionError(f"{worst[1]}: off by {worst[0]:.3g}")
+            raise AssertionError(f"{worst[1]}: off by {worst[0]:.3g}{cause()}")
 
     def data(there: array[float]) -> list[float]:
         return [y for y, _ in _swept(f, recorded.forms, there)]

@@ -1284,7 +1284,8 @@ def test_an_argument_that_goes_while_it_is_read_counts_as_it_came():
 def test_a_program_shows_what_is_documented_and_nothing_else():
     shown = {name for name in dir(record(lambda x: x * x, 1.0)) if not name.startswith("_")}
     assert shown == {
-        "grad", "hessian", "hvp", "jacobian", "jvp", "map", "native", "params", "save", "stats", "to_c",
+        "diagnose", "grad", "heat", "hessian", "hvp", "jacobian", "jvp", "map", "native", "params", "rounding", "save",
+        "stats", "to_c",
         "value_and_grad", "vjp",
     }  # fmt: skip
     assert all(getattr(Program, name).__doc__ for name in shown)

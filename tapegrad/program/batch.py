@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from numpy import float64
     from numpy.typing import NDArray
 
+    from ..look.diagnosis import Diagnosis
+
 Axes = Union[int, None, tuple[Union[int, None], ...], list[Union[int, None]]]
 
 CHUNKS = 16  # at most, in which sums are made: they depend on the number of rows alone, so the bits do, too
@@ -333,3 +335,9 @@ class Batch:
     def grad(self, *args: Nest, argnums: Argnums = 0) -> Shaped:
         """The gradient; see `value_and_grad`."""
         return self.value_and_grad(*args, argnums=argnums)[1]
+
+    def diagnose(self, *args: Nest, inf: bool = True) -> Diagnosis | None:
+        """As `Program.diagnose`, of the first row that is not finite, which it names."""
+        from ..look.diagnosis import of_rows
+
+        return of_rows(self._rows, args, inf)

@@ -5,7 +5,7 @@ import copy
 import os
 from array import array
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from .._core import lib
 from ..value import Value
@@ -15,6 +15,9 @@ from .nest import NUMBER, Form, Nest, Shaped, numbers
 from .recorded import Argnums, Recorded, Several, decoded, gathered
 from .replay import BranchChanged
 from .trace import Function
+
+if TYPE_CHECKING:
+    from ..look.diagnosis import Diagnosis
 
 __all__ = ["BranchChanged", "Program", "load", "record"]
 
@@ -256,6 +259,20 @@ class Program:
         recorded.check_scalar("a Hessian")
         flat, place = recorded.flat(args), recorded.chosen_one(argnums)
         return _matrix(place.form, place.form, point.hessian(recorded, flat, place))
+
+
+    # ---- looked at ----
+
+    def diagnose(self, *args: Nest, inf: bool = True) -> Diagnosis | None:
+        """Which operation makes the value or the gradient there infinite or nan; None where all is finite.
+
+        Args:
+            args: as the examples were.
+            inf: whether infinities count; nan always does.
+        """
+        from ..look.diagnosis import of_program
+
+        return of_program(self._recorded, self._recorded.flat(args), inf)
 
 
 def _matrix(out: Form, by: Form, entries: array[float]) -> Shaped:
