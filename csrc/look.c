@@ -375,6 +375,26 @@ void tg_graph_time(const tg_graph *g, double *ns)
     }
 }
 
+void tg_graph_share(const tg_graph *g, const uint32_t *group, uint32_t n_groups, const double *ns, double *took)
+{
+    for (uint32_t i = 0; i < g->n; i++) {
+        int op = g->op[i];
+        uint32_t units = op < TG_OPS && tg_is_many(op) ? g->start[i + 1] - g->start[i] : 1;
+        if (group[i] < n_groups && g->start[i + 1] > g->start[i])
+            took[group[i]] += ns[op] * units;
+    }
+}
+
+void tg_graph_weigh(const tg_graph *g, const uint32_t *group, uint32_t n_groups, const double *error,
+                    const double *bound, double *signed_sum, double *size)
+{
+    for (uint32_t i = 0; i < g->n; i++)
+        if (group[i] < n_groups && g->adjoint[i] != 0.0) {
+            signed_sum[group[i]] += g->adjoint[i] * error[i];
+            size[group[i]] += fabs(g->adjoint[i]) * (fabs(error[i]) + bound[i]);
+        }
+}
+
 static uint32_t distance_row(uint32_t distance, uint32_t height)
 {
     uint32_t row = (uint32_t)(16.0 * log2(distance));
@@ -398,6 +418,32 @@ void tg_graph_raster(const tg_graph *g, const uint32_t *group, uint32_t n_groups
             reads[(size_t)(d < KNOWN ? row_of[d] : distance_row(d, height)) * width + x]++;
         }
     }
+}
+
+void tg_graph_shades(const uint32_t *count, uint32_t n, uint8_t *shade)
+{
+    for (uint32_t k = 0; k < n; k++) {
+        double level = count[k] ? 1.0 + 16.0 * log2(count[k]) : 0.0;
+        shade[k] = (uint8_t)(level < 255.0 ? level : 255.0);
+    }
+}
+
+uint32_t tg_graph_sample(const tg_graph *g, const uint32_t *group, uint32_t of, uint32_t *out, uint32_t n)
+{
+    uint32_t all = 0, seen = 0, count = 0;
+    for (uint32_t i = 0; i < g->n; i++)
+        all += group[i] == of;
+    for (uint32_t i = 0; i < g->n && count < n; i++)
+        if (group[i] == of && seen++ >= (uint64_t)count * (all - 1) / (n > 1 ? n - 1 : 1))
+            out[count++] = i;
+    return count;
+}
+
+void tg_graph_regroup(const tg_graph *g, uint32_t *group, const uint32_t *to, uint32_t n_groups)
+{
+    for (uint32_t i = 0; i < g->n; i++)
+        if (group[i] < n_groups)
+            group[i] = to[group[i]];
 }
 
 int64_t tg_graph_fold(const tg_graph *g, const uint32_t *group, uint32_t n_groups, uint32_t *edges, uint32_t most)

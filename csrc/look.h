@@ -50,10 +50,22 @@ int tg_graph_totals(const tg_graph *g, const uint32_t *group, uint32_t n_groups,
 /* Nanoseconds that a node of each op takes, forward and backward, measured on this graph; of many operands: an operand.
    ns has tg_op_count + 1 entries. */
 void tg_graph_time(const tg_graph *g, double *ns);
+/* By group the time of its nodes: ns of their operations. */
+void tg_graph_share(const tg_graph *g, const uint32_t *group, uint32_t n_groups, const double *ns, double *took);
+/* By group the sum of adjoint * error, and of |adjoint| * (|error| + bound). */
+void tg_graph_weigh(const tg_graph *g, const uint32_t *group, uint32_t n_groups, const double *error,
+                    const double *bound, double *signed_sum, double *size);
 /* Count nodes into position x group cells, and reads into position x distance cells, 16 rows an octave. */
 void tg_graph_raster(const tg_graph *g, const uint32_t *group, uint32_t n_groups, uint32_t width, uint32_t height,
                      uint32_t *nodes, uint32_t *reads);
-/* How often what is in one group is read in another: edges as from, to, count, at most most of them; or TG_MEMORY. */
+/* Shades of counts: 0 for none, from 1 up with their logarithm. */
+void tg_graph_shades(const uint32_t *count, uint32_t n, uint8_t *shade);
+/* Nodes of a group, evenly spaced: at most n of them into out; returns how many. */
+uint32_t tg_graph_sample(const tg_graph *g, const uint32_t *group, uint32_t of, uint32_t *out, uint32_t n);
+/* group[i] = to[group[i]] */
+void tg_graph_regroup(const tg_graph *g, uint32_t *group, const uint32_t *to, uint32_t n_groups);
+/* How often what is in one of up to 4096 groups is read in another: edges as from, to, count, at most most of them; or
+   TG_MEMORY or TG_BAD_ID. */
 int64_t tg_graph_fold(const tg_graph *g, const uint32_t *group, uint32_t n_groups, uint32_t *edges, uint32_t most);
 
 /* ---- diagnosis ---- */

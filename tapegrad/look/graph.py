@@ -78,6 +78,7 @@ class Graph:
         self.given: list[int] = []
         self.placed = False  # whether lines are known
         self.is_program = False
+        self.codes: list[tuple[str, str]] = []  # of a program: file and name of what recorded it
 
     @classmethod
     def of_values(cls, values: Sequence[Value], notes: Notes | None = None) -> Graph:
@@ -102,6 +103,7 @@ class Graph:
         graph = cls(core, lambda i: path.place(core.where[i]))
         graph.given = list(range(path.core.n_const, path.core.n_const + path.core.n_in))
         graph.placed = graph.is_program = True
+        graph.codes = path.codes
         return graph
 
     def name_inputs(self, recorded: Recorded) -> Graph:

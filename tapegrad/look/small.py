@@ -49,24 +49,23 @@ class Picture:
         grads: whether grads are those of the Values; else the adjoints.
     """
 
-    def __init__(self, graph: Graph, numbers: bool = True, nodes: list[int] | None = None) -> None:
-        self.graph, self.numbers = graph, numbers
-        if nodes is None:
-            nodes = list(range(graph.n))
-        chosen = set(nodes)
-        self.nodes = nodes
-        used = {k for i in nodes if graph.kind(i) != COMPARED for k in graph.operands(i)} | set(graph.roots)
+    def __init__(self, graph: Graph, numbers: bool = True, cone: list[int] | None = None) -> None:
+        self.graph, self.numbers, self.is_cone = graph, numbers, cone is not None
+        nodes = list(range(graph.n)) if cone is None else cone
+        self.roots = graph.roots if cone is None else cone[-1:]
+        self.nodes = nodes = [i for i in nodes if graph.kind(i) != COMPARED]
+        used = {k for i in nodes for k in graph.operands(i)} | set(self.roots)
         self.shown = [
             i for i in nodes
-            if (graph.kind(i) in (COMPUTED, GIVEN) and (i in used or i in graph.given or len(nodes) == 1))
-            or (graph.kind(i) == CONSTANT and (graph.names.get(i) or i in graph.roots))
+            if (graph.kind(i) in (COMPUTED, GIVEN) and (i in used or i in graph.given))
+            or (graph.kind(i) == CONSTANT and (graph.names.get(i) or i in self.roots))
         ]  # fmt: skip
         unnamed = [i for i in nodes if graph.kind(i) == GIVEN and not graph.names.get(i)]
         self._inputs = {i: k for k, i in enumerate(unnamed)}
         at = {i: k for k, i in enumerate(self.shown)}
         self.edges = [
             (k, i, n) for i in self.shown if graph.kind(i) == COMPUTED
-            for n, k in enumerate(graph.operands(i)) if k in at and k in chosen
+            for n, k in enumerate(graph.operands(i)) if k in at
         ]  # fmt: skip
         self.sizes = [self._size(i) for i in self.shown]
         self.layout: Layout = layered(self.sizes, [(at[a], at[b]) for a, b, _ in self.edges], GAP)
@@ -119,27 +118,26 @@ class Picture:
     def data(self) -> dict[str, Any]:
         """What the page makes the film of."""
         graph = self.graph
-        at = {i: k for k, i in enumerate(self.nodes)}
+        number = {i: k for k, i in enumerate(self.nodes)}
         box = dict(zip(self.shown, zip(self.layout.at, self.sizes)))
         nodes, rows = [], {}
         for i in self.nodes:
-            if graph.kind(i) == COMPARED:
-                continue
-            row, place = graph.operation(i), graph.place(i)
-            operands = graph.operands(i) if all(k in at for k in graph.operands(i)) else []
+            row, place, operands = graph.operation(i), graph.place(i), graph.operands(i)
+            kept = [n for n, k in enumerate(operands) if k in number]
             node: dict[str, Any] = {
-                "kind": graph.kind(i) if operands or graph.kind(i) != COMPUTED else GIVEN, "ops": [at[k] for k in operands],
-                "name": graph.names.get(i, ""), "title": self.title(i), "data": graph.value(i), "adj": graph.adjoint(i),
-                "op": row.name, "formula": graph.formula(i),
+                "kind": graph.kind(i) if kept or graph.kind(i) != COMPUTED else GIVEN,
+                "ops": [number[operands[n]] for n in kept], "name": graph.names.get(i, ""), "title": self.title(i),
+                "data": graph.value(i), "adj": graph.adjoint(i), "op": row.name, "formula": graph.formula(i),
             }  # fmt: skip
             if graph.kind(i) == COMPUTED:
                 node["doc"] = row.doc
-                node["partial"] = graph.passed(i, 1.0)
-                if operands and self._can_compute(i):
+                partials = graph.passed(i, 1.0)
+                node["partial"] = [partials[n] for n in kept]
+                if not self.is_cone and self._can_compute(i):
                     rows[row.name] = (row.kind, row.primal, row.da, row.db)
-                elif operands:
+                elif not self.is_cone:
                     node["fixed"] = True
-                if not operands:
+                if len(kept) < len(operands):
                     node["cut"] = True
             if place.line:
                 node["where"], node["source"] = where(*place), source(*place)
@@ -149,13 +147,10 @@ class Picture:
                 (x, y), (w, h) = box[i]
                 node["box"] = [round(v, 1) for v in (x - w / 2, y - h / 2, w, h)]
             nodes.append(node)
-        number = {i: k for k, i in enumerate(k for k in self.nodes if graph.kind(k) != COMPARED)}
-        for node, i in zip(nodes, number):
-            node["ops"] = [number[k] for k in graph.operands(i)] if node["ops"] else []
         edges = [[number[a], number[b], n, path] for (a, b, n), path in zip(self.edges, self.paths())]
         return {
-            "nodes": nodes, "edges": edges, "rows": rows, "roots": [number[k] for k in graph.roots if k in number],
-            "width": self.layout.width, "height": self.layout.height,
+            "nodes": nodes, "edges": edges, "rows": rows, "roots": [number[k] for k in self.roots],
+            "width": self.layout.width, "height": self.layout.height, "outside": self.is_cone,
         }  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """A picture as SVG: text stays text, colours follow the reader's light or dark."""
 from __future__ import annotations
 
+import re
 from html import escape
 
 from .graph import COMPUTED
@@ -36,7 +37,7 @@ def svg(picture: Picture) -> str:
     parts = head(layout.width, layout.height, f"a graph of {len(picture.shown)} nodes")
     parts += [f'<path d="{path}" marker-end="url(#tg-head)"/>' for path in picture.paths()]
     for i, (x, y), (w, h) in zip(picture.shown, layout.at, picture.sizes):
-        kind = "root" if i in graph.roots else "node" if graph.kind(i) == COMPUTED else "leaf"
+        kind = "root" if i in picture.roots else "node" if graph.kind(i) == COMPUTED else "leaf"
         parts.append(f'<g class="{kind}"><rect class="box" x="{x - w / 2:.1f}" y="{y - h / 2:.1f}" width="{w:.1f}" '
                      f'height="{h:.1f}" rx="{12 if kind == "leaf" else 4}"/>')
         for n, line in enumerate(picture.lines(i)):
@@ -44,3 +45,10 @@ def svg(picture: Picture) -> str:
             parts.append(f'<text class="{style}" x="{x:.1f}" y="{y - h / 2 + 19 + n * LINE:.1f}">{escape(line)}</text>')
         parts.append("</g>")
     return "\n".join([*parts, "</svg>", ""])
+
+
+def plain(text: str) -> str:
+    """The same with the colours of light written out, for readers that know no variables."""
+    light = dict(re.findall(r"--(\w+): (#\w+)", COLOURS.partition("@media")[0]))
+    text = re.sub(r"@media.*?\} \}\n?", "", text, flags=re.DOTALL)
+    return re.sub(r"var\(--(\w+)\)", lambda m: light[m[1]], text)

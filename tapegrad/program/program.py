@@ -18,6 +18,8 @@ from .trace import Function
 
 if TYPE_CHECKING:
     from ..look.diagnosis import Diagnosis
+    from ..look.heat import Heat
+    from ..look.rounding import Rounding
 
 __all__ = ["BranchChanged", "Program", "load", "record"]
 
@@ -273,6 +275,24 @@ class Program:
         from ..look.diagnosis import of_program
 
         return of_program(self._recorded, self._recorded.flat(args), inf)
+
+    def heat(self, *args: Nest, by: Literal["nodes", "time", "adjoint", "rounding"] = "nodes") -> Heat:
+        """What each source line costs there, and how much of the gradient goes through it.
+
+        Args:
+            args: as the examples were.
+            by: what its bars show: how many nodes, the share of a replay's time, the sum of |adjoint * value|, or of
+                |adjoint * rounding error|.
+        """
+        from ..look.heat import of_program
+
+        return of_program(self._recorded, args, by)
+
+    def rounding(self, *args: Nest) -> Rounding:
+        """How many digits of the value there are true, and which lines lost the others."""
+        from ..look.rounding import of_program
+
+        return of_program(self._recorded, self._recorded.flat(args))
 
 
 def _matrix(out: Form, by: Form, entries: array[float]) -> Shaped:
