@@ -1,7 +1,7 @@
 """`debug`: within it, a loss or a gradient that is not finite is an error that says where it was made.
 
-What is called is put into the classes when the first block begins and taken out when the last one ends: outside, nothing
-is asked. Within, results are looked at once they are there, and lines are noted as they run, for Values alone."""
+The checks are put into the classes when the first block begins and taken out when the last one ends: outside, nothing is
+asked. Within, results are looked at once they are there, and lines are noted as they run, for Values alone."""
 from __future__ import annotations
 
 import functools
@@ -70,7 +70,9 @@ class debug:
             sys.settrace(self._call)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, back: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, back: TracebackType | None
+    ) -> None:
         if self._traces:
             sys.settrace(None)
             for frame, before in self._frames:
@@ -216,7 +218,7 @@ def _install(step: int) -> None:
         if _blocks == 1 and step == 1:
             _replace(Value, "backward", _backward)
             _replace(handle, "adjoints", _adjoints)
-            of = {"jvp": _primals, "hvp": _but_second}
+            of: dict[str, Callable[..., Sequence[Any]]] = {"jvp": _primals, "hvp": _but_second}
             for name in ("__call__", "value_and_grad", "jacobian", "hessian", "jvp", "hvp"):
                 _replace(Program, name, functools.partial(_called, of=of.get(name, _same)))
             for name in ("__call__", "value_and_grad"):

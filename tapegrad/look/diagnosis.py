@@ -88,7 +88,7 @@ class Diagnosis:
                 product = self.adjoint * self.partial
                 slope = f" ({self._slope})" if self._slope else ""
                 lines.append(
-                    f"its slope by {self._by}{slope} is {self.partial!r}: adjoint {self.adjoint!r} × that = {product!r}"
+                    f"its slope by {self._by}{slope} is {self.partial!r}: adjoint {self.adjoint!r} * that = {product!r}"
                 )
         if self._sum:
             lines.append(f"what is passed to it is finite, the sum is {self.adjoint!r}")

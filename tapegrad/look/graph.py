@@ -19,10 +19,10 @@ NOWHERE = ("<unknown>", 0)
 CONSTANT, GIVEN, COMPUTED, COMPARED = lib.TG_CONSTANT, lib.TG_GIVEN, lib.TG_COMPUTED, lib.TG_COMPARED
 RULED = lib.TG_GRAPH_RULED
 NONE = lib.TG_NONE
-_LEAF = Operation(*[""] * 2, "leaf", (), *[""] * 9)
+_LEAF = Operation("", "", "leaf", (), "", "", "", "", "", "", "", "", "")
 _NODE = _LEAF._replace(method="node", symbol="node", doc="made by hand")
 _GUARD = _LEAF._replace(method="guard", symbol="guard", doc="a comparison that has to come out as recorded")
-_ROWS = (_LEAF, _NODE, *tape.operations, _GUARD)
+_ROWS: tuple[Operation, ...] = (_LEAF, _NODE, *tape.operations, _GUARD)
 
 
 class Place(NamedTuple):
@@ -120,7 +120,8 @@ class Graph:
     # ---- a node ----
 
     def operation(self, i: int) -> Operation:
-        return _ROWS[self.core.op[i]]
+        op: int = self.core.op[i]
+        return _ROWS[op]
 
     def kind(self, i: int) -> int:
         return int(self.core.kind[i] & ~RULED)
@@ -179,7 +180,7 @@ def taken(recorded: Recorded, flat: array[float]) -> Trace:
 
 
 def _of_form(name: str, form: Form) -> Iterable[str]:
-    if form is NUMBER or form.size == 1 and form.shape == ():
+    if form is NUMBER or (form.size == 1 and form.shape == ()):
         return [name]
     shape = form.shape if form.shape else (form.size,)
     if len(shape) == 1:

@@ -135,7 +135,8 @@ class Heat:
         for k, place in enumerate(groups.places):
             if place.line or not groups.placed:
                 text = linecache.getline(place.file, place.line).rstrip() if place.line else groups.name(k)
-                size = 32 * groups.nodes[k] + (8 * groups.operands[k] if groups.operands[k] > 2 * groups.nodes[k] else 0)
+                pooled = groups.operands[k] if groups.operands[k] > 2 * groups.nodes[k] else 0
+                size = 32 * groups.nodes[k] + 8 * pooled
                 rows.append(Row(place.file, place.line, text, groups.nodes[k], size, times[k], groups.weight[k],
                                 groups.partial[k], rounding[k]))
         self.rows = _merged(rows)
@@ -148,21 +149,22 @@ class Heat:
         files: dict[str, dict[int, Row]] = {}
         for row in self.rows:
             files.setdefault(row.filename, {})[row.lineno] = row
-        listing = []
+        listing: list[tuple[str, list[tuple[int, str, Row | None]]]] = []
+        lines: list[tuple[int, str, Row | None]]
         for file, rows in files.items():
             if file == NOWHERE[0]:  # operations stand for lines
                 listing.append(("lines are known of programs, and within debug(): by operation",
                                 [(0, row.text, row) for row in self.rows if row.filename == file]))
                 continue
-            lines: list[tuple[int, str, Row | None]] = []
+            lines = []
             for start, end in _around(file, list(rows)):
                 if lines:
                     lines.append((0, "", None))
                 for line in range(start, end + 1):
-                    row = rows.get(line)
-                    text = linecache.getline(file, line).rstrip() or (row.text if row else "")
-                    if row or end - start < 400:
-                        lines.append((line, text, row))
+                    made = rows.get(line)
+                    text = linecache.getline(file, line).rstrip() or (made.text if made else "")
+                    if made or end - start < 400:
+                        lines.append((line, text, made))
             listing.append((file, lines))
         return listing
 
@@ -208,19 +210,18 @@ class Heat:
                 number = group(row) if group is not None and row is not None else None
                 opens = f' tabindex="0" data-group="{number}"' if number is not None else ""
                 cells = "".join(f"<td>{cell}</td>" for cell in self._cells(row))
-                parts.append(
-                    f'<tr{opens}>{cells}<td style="text-align:left"><span class="hot" style="width:{wide:.0f}px"></span>'
-                    f"</td><td>{line or ''}</td><td>{escape(text)}</td></tr>"
-                )
+                bar = f'<td style="text-align:left"><span class="hot" style="width:{wide:.0f}px"></span></td>'
+                parts.append(f"<tr{opens}>{cells}{bar}<td>{line or ''}</td><td>{escape(text)}</td></tr>")
         return "\n".join([*parts, "</tbody></table>"])
 
     def _repr_html_(self) -> str:
         return f"<pre>{escape(self.to_text(_WIDE))}</pre>"
 
     def to_speedscope(self) -> str:
-        """As a profile for https://www.speedscope.app: nanoseconds stand for what the bars show, lines for frames."""
+        """As a profile for https://www.speedscope.app: frames are lines, weights what the bars show."""
         frames = [
-            {"name": f"{os.path.basename(r.filename)}:{r.lineno} {r.text.strip()}", "file": r.filename, "line": r.lineno}
+            {"name": f"{os.path.basename(r.filename)}:{r.lineno} {r.text.strip()}", "file": r.filename,
+             "line": r.lineno}
             for r in self.rows
         ]
         weights = [self._measure(r) for r in self.rows]
@@ -229,7 +230,8 @@ class Heat:
             "samples": [[k] for k in range(len(frames))], "weights": weights,
         }  # fmt: skip
         schema = "https://www.speedscope.app/file-format-schema.json"
-        return json.dumps({"$schema": schema, "shared": {"frames": frames}, "profiles": [profile], "exporter": "tapegrad"})
+        shared = {"frames": frames}
+        return json.dumps({"$schema": schema, "shared": shared, "profiles": [profile], "exporter": "tapegrad"})
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it to a file: .speedscope.json, .html or .txt.
@@ -243,7 +245,8 @@ class Heat:
         elif name.endswith(".html"):
             from .page import page
 
-            text = page(f"heat by {self.by}", f'<h1>Heat by {self.by}</h1><div class="scroll">{self.to_html()}</div>', {}, "")
+            title = f"heat by {self.by}"
+            text = page(title, f'<h1>{title}</h1><div class="scroll">{self.to_html()}</div>', {}, "")
         elif name.endswith(".txt"):
             text = self.to_text() + "\n"
         else:

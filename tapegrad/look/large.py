@@ -1,4 +1,4 @@
-"""The picture of a large graph: its source with heat, the tape as a raster, the graph folded to lines, cones of nodes."""
+"""The picture of a large graph: its source with heat, the tape as a raster, the graph folded to lines, and cones."""
 from __future__ import annotations
 
 import base64
@@ -21,7 +21,7 @@ from .svg import head
 WIDTH, HEIGHT = 1024, 512  # cells of a raster
 BOXES = 200  # of the folded graph
 EDGES = 12  # into one box
-CONES, CONE = 24, 56  # how many are in the page, and nodes of each
+CONES, CONE = 16, 40  # how many are in the page, and nodes of each
 LETTER, LINE = 7.25, 15.0
 TEXT = 38  # characters of a source line in a box
 
@@ -33,7 +33,8 @@ def _png(shades: bytes, width: int) -> bytes:
 
     height = len(shades) // width
     rows = b"".join(b"\0" + shades[k * width : (k + 1) * width] for k in range(height))
-    palette = bytes(round(a + (b - a) * (k / 255) ** 0.6) for k in range(256) for a, b in ((158, 8), (202, 48), (225, 107)))
+    ends = ((158, 8), (202, 48), (225, 107))  # light and dark blue
+    palette = bytes(round(a + (b - a) * (k / 255) ** 0.6) for k in range(256) for a, b in ends)
     parts = [
         (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)), (b"PLTE", palette), (b"tRNS", b"\0"),
         (b"IDAT", zlib.compress(rows, 6)), (b"IEND", b""),
@@ -116,7 +117,7 @@ class Overview:
         ]
         layout = layered(sizes, [(a, b) for a, b, _ in self.edges], 110.0)
         back = any(a > b for a, b, _ in self.edges)
-        parts = head(layout.width, layout.height + (60 if back else 0), f"a graph of {self.graph.n} nodes, folded")
+        parts = head(layout.width, layout.height + (50 if back else 0), f"a graph of {self.graph.n} nodes, folded")
         labels, seen = [], Counter[int]()
         for (a, b, count), through in zip(self.edges, layout.through):
             (ax, ay), (bx, by) = layout.at[a], layout.at[b]
@@ -125,7 +126,7 @@ class Overview:
                 foot_a, foot_b = ay + sizes[a][1] / 2, by + sizes[b][1] / 2
                 deep = max(foot_a, foot_b) + 44
                 path = f"M{ax:.1f} {foot_a:.1f}C{ax:.1f} {deep:.1f} {bx:.1f} {deep:.1f} {bx:.1f} {foot_b + 5:.1f}"
-                labels.append(((ax + bx) / 2, deep - 12, "middle", f"{count:,}"))
+                labels.append(((ax + bx) / 2, deep + 3, "middle", f"{count:,}"))
             else:
                 y = by + 15.0 * (seen[b] - (fan[b] - 1) / 2)
                 seen[b] += 1
@@ -232,16 +233,17 @@ class Overview:
                 f'<figcaption>{alt}. <span class="spot mono"></span></figcaption></figure>'
             )
 
+        by_line = f"Nodes: position from left to right, {what} from top down as they come; the darker the more"
+        by_distance = "Reads: position from left to right, distance to the operand from 1 at the top, doubling downwards"
         left = f" {self.left_out} thin edges are left out." if self.left_out else ""
         body = "\n".join([
             f"<h1>{escape(title)}</h1>",
-            f"<p>{graph.n:,} nodes, {graph.core.n_operands:,} reads, {groups.n:,} {what}. A line, a box or a spot of the "
-            "raster opens one node below.</p>",
+            f"<p>{graph.n:,} nodes, {graph.core.n_operands:,} reads, {groups.n:,} {what}. A line, a box or a spot of "
+            "the raster opens one node below.</p>",
             "<h2>The source, with heat</h2>",
             f'<div class="scroll" tabindex="0">{Heat(graph, "nodes", groups).to_html(opens)}</div>',
             "<h2>The tape</h2>",
-            f'<div class="pair">{figure(nodes, "nodes", f"Nodes: position from left to right, {what} from top down in the order of first use; the darker the more")}'  # noqa: E501
-            f'{figure(reads, "reads", "Reads: position from left to right, distance to the operand from 1 at the top, doubling downwards")}</div>',  # noqa: E501
+            f'<div class="pair">{figure(nodes, "nodes", by_line)}{figure(reads, "reads", by_distance)}</div>',
             f"<h2>Folded to {what}</h2><p>A number at an arrow: how often what is made there is read here.{left}</p>",
             f'<div class="fold">{self.svg()}</div>',
             '<h2>One node, and what it is computed from</h2><p id="cone-of"></p><div id="cone"></div>',

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 GAP = 18.0  # between boxes of a layer
-ROUNDS = 12
+ROUNDS = 8
 
 Point = tuple[float, float]
 
@@ -149,11 +149,11 @@ def layered(
     for row in layers.order:
         for k, place in zip(row, _spread([0.0] * len(row), [height[k] for k in row], [1.0] * len(row))):
             y[k] = place
-    for turn in range(2 * ROUNDS):
+    for turn in range(ROUNDS):
         forth = turn % 2 == 0
         for row in layers.order if forth else layers.order[::-1]:
             near = layers.before if forth else layers.after
-            if turn >= ROUNDS:
+            if turn >= ROUNDS // 2:
                 both = [layers.before[k] + layers.after[k] for k in row]
             else:
                 both = [near[k] for k in row]

@@ -1,7 +1,7 @@
 """`rounding`: how many digits of a result are true, and which lines lost the others.
 
-The error of each operation times its adjoint, summed, is the result's error to first order: P. Langlois, "Automatic linear
-correction of rounding errors", BIT 41 (2001), 515-539. It knows nothing of the error of the inputs themselves."""
+The error of each operation times its adjoint, summed, is the result's error to first order: P. Langlois, "Automatic
+linear correction of rounding errors", BIT 41 (2001), 515-539. It knows nothing of the error of the inputs."""
 from __future__ import annotations
 
 import math
@@ -69,7 +69,7 @@ class Rounding:
             return 0
         if not loss:
             return 17
-        return max(0, min(17, int(math.floor(math.log10(abs(self.value) / loss))))) if self.value else 0
+        return max(0, min(17, math.floor(math.log10(abs(self.value) / loss)))) if self.value else 0
 
     def __str__(self) -> str:
         off = f"{self.error:.2g}" + (f" ± {self.bound:.1g}" if self.bound else "")

@@ -158,8 +158,8 @@ def route(points: list[tuple[float, float]]) -> str:
     """A smooth line through points, level at each."""
     path = [f"M{points[0][0]:.1f} {points[0][1]:.1f}"]
     for (ax, ay), (bx, by) in zip(points, points[1:]):
-        bend = (bx - ax) / 2
-        path.append(f"C{ax + bend:.1f} {ay:.1f} {bx - bend:.1f} {by:.1f} {bx:.1f} {by:.1f}" if ay != by else f"H{bx:.1f}")
+        middle = (ax + bx) / 2
+        path.append(f"C{middle:.1f} {ay:.1f} {middle:.1f} {by:.1f} {bx:.1f} {by:.1f}" if ay != by else f"H{bx:.1f}")
     return "".join(path)
 
 

@@ -8,15 +8,18 @@ from .graph import COMPUTED
 from .small import LINE, Picture
 
 COLOURS = """
-.tg { --ink: #1b1f24; --soft: #57606a; --line: #8c959f; --fill: #ffffff; --leaf: #eef4ff; --root: #fff4df; --paper: #ffffff }
+.tg { --ink: #1b1f24; --soft: #57606a; --line: #8c959f; --fill: #ffffff; --leaf: #eef4ff; --root: #fff4df;
+  --paper: #ffffff }
 @media (prefers-color-scheme: dark) {
-.tg { --ink: #e6edf3; --soft: #9aa4af; --line: #6e7781; --fill: #1c2128; --leaf: #172a46; --root: #3a2c10; --paper: #0d1117 } }
+.tg { --ink: #e6edf3; --soft: #9aa4af; --line: #6e7781; --fill: #1c2128; --leaf: #172a46; --root: #3a2c10;
+  --paper: #0d1117 } }
 .tg .paper { fill: var(--paper) } .tg path { fill: none; stroke: var(--line); stroke-width: 1.3 }
 .tg .head { fill: var(--line); stroke: none }
 .tg rect.box { fill: var(--fill); stroke: var(--ink); stroke-width: 1.2 }
-.tg .leaf rect.box { fill: var(--leaf); stroke-dasharray: 5 2 } .tg .root rect.box { fill: var(--root); stroke-width: 2.4 }
-.tg text { font: 12px ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; fill: var(--ink); text-anchor: middle;
-  white-space: pre } .tg text.title { font-weight: 600 } .tg text.soft { fill: var(--soft) }
+.tg .leaf rect.box { fill: var(--leaf); stroke-dasharray: 5 2 }
+.tg .root rect.box { fill: var(--root); stroke-width: 2.4 }
+.tg text { font: 12px ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; fill: var(--ink);
+  text-anchor: middle; white-space: pre } .tg text.title { font-weight: 600 } .tg text.soft { fill: var(--soft) }
 """
 
 
@@ -25,7 +28,8 @@ def head(width: float, height: float, what: str) -> list[str]:
         f'<svg xmlns="http://www.w3.org/2000/svg" class="tg" width="{width:.0f}" height="{height:.0f}" '
         f'viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{escape(what)}">',
         f"<title>{escape(what)}</title><style>{COLOURS}</style>",
-        '<defs><marker id="tg-head" viewBox="0 0 8 8" refX="3" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+        '<defs><marker id="tg-head" viewBox="0 0 8 8" refX="3" refY="4" markerWidth="8" markerHeight="8" orient="auto" '
+        'markerUnits="userSpaceOnUse">'
         '<path class="head" d="M0 0L8 4L0 8z"/></marker></defs>',
         f'<rect class="paper" width="{width:.0f}" height="{height:.0f}"/>',
     ]
