@@ -1,6 +1,6 @@
 """`debug`: within it, a loss or a gradient that is not finite is an error that says where it was made.
 
-The checks are put into the classes when the first block begins and taken out when the last one ends: outside, nothing is
+The checks are put into the classes when the first block begins and taken out when the last ends: outside, nothing is
 asked. Within, results are looked at once they are there, and lines are noted as they run, for Values alone."""
 from __future__ import annotations
 

@@ -35,9 +35,9 @@ class Diagnosis:
         more: how many other origins there are; this one is the first in order of cause.
     """
 
-    __module__ = "tapegrad"
-
-    def __init__(self, graph: Graph, origin: Any, way: Sequence[int], result: float, name: str | None) -> None:
+    def __init__(
+        self, graph: Graph, origin: Any, way: Sequence[int], result: float, name: str | None, of_adjoint: bool
+    ) -> None:
         i, k = origin.node, origin.operand
         place, operands = graph.place(i), graph.operands(i)
         self.filename, self.lineno = place
@@ -53,6 +53,7 @@ class Diagnosis:
         self.adjoint: float | None = None
         self.partial: float | None = None
         self.what = "value"
+        self._of_adjoint = of_adjoint
         self._slope, self._sum = "", bool(origin.sum)
         if k != NONE:
             self.what = "adjoint"
@@ -70,8 +71,8 @@ class Diagnosis:
     row: int | None
 
     def __str__(self) -> str:
-        of = f"the derivative by {self.input}" if self.what == "adjoint" and self.input else "the gradient"
-        asked = f"{'the result' if self.what == 'value' else of} is {self.result!r}"
+        of = f"the derivative by {self.input}" if self.input else "the gradient"
+        asked = f"{of if self._of_adjoint else 'the result'} is {self.result!r}"
         if self.row is not None:
             asked += f" in row {self.row}"
         place = where(self.filename, self.lineno)
@@ -140,7 +141,7 @@ def of_graph(graph: Graph, by: Sequence[int], inf: bool, swept: bool = False) ->
         if is_bad(graph.value(root), inf):
             if lib.tg_graph_bad_value(graph.core, root, how, origin, way, len(way)):
                 raise MemoryError
-            return Diagnosis(graph, origin, list(way[0 : origin.n_way]), graph.value(root), None)
+            return Diagnosis(graph, origin, list(way[0 : origin.n_way]), graph.value(root), None, False)
     if not swept:
         graph.sweep()
     bad = next((i for i in by if is_bad(graph.adjoint(i), inf)), None)
@@ -150,7 +151,7 @@ def of_graph(graph: Graph, by: Sequence[int], inf: bool, swept: bool = False) ->
         raise MemoryError
     if not origin.count:  # beyond a Python rule: the node itself is all that is known
         origin.node, origin.operand, origin.count, origin.sum = bad, NONE, 1, 1
-    return Diagnosis(graph, origin, list(way[0 : origin.n_way]), graph.adjoint(bad), graph.names.get(bad))
+    return Diagnosis(graph, origin, list(way[0 : origin.n_way]), graph.adjoint(bad), graph.names.get(bad), True)
 
 
 def of_program(recorded: Recorded, flat: array[float], inf: bool) -> Diagnosis | None:

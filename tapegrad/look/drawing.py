@@ -25,8 +25,6 @@ class Drawing:
         graph: what is drawn.
     """
 
-    __module__ = "tapegrad"
-
     def __init__(self, graph: Graph, numbers: bool = True, title: str = "") -> None:
         self.graph, self._numbers = graph, numbers
         operations = sum(1 for i in range(graph.n) if graph.kind(i) == COMPUTED) if graph.n <= 4 * SMALL else graph.n

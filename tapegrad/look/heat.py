@@ -123,8 +123,6 @@ class Heat:
         by: what the bars show.
     """
 
-    __module__ = "tapegrad"
-
     def __init__(self, graph: Graph, by: str, groups: Groups | None = None) -> None:
         if by not in BY:
             raise ValueError(f"by must be one of {', '.join(map(repr, BY))}, not {by!r}")

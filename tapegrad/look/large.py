@@ -234,7 +234,7 @@ class Overview:
             )
 
         by_line = f"Nodes: position from left to right, {what} from top down as they come; the darker the more"
-        by_distance = "Reads: position from left to right, distance to the operand from 1 at the top, doubling downwards"
+        by_distance = "Reads: position from left to right, distance to the operand from 1 at the top, doubling down"
         left = f" {self.left_out} thin edges are left out." if self.left_out else ""
         body = "\n".join([
             f"<h1>{escape(title)}</h1>",

@@ -39,8 +39,6 @@ class Rounding:
         lines: named tuples, the worst first.
     """
 
-    __module__ = "tapegrad"
-
     def __init__(self, graph: Graph) -> None:
         (root,) = graph.roots
         groups, n = Groups(graph), graph.n
