@@ -25,9 +25,8 @@ _KNOWN_MANY = frozenset(("DOT", "SUM", "LOGSUMEXP", "CROSS_ENTROPY", "MSE", "HIN
 
 def short(x: float) -> str:
     """A number in a box: four digits."""
-    if x == int(x) if math.isfinite(x) else False:
-        return f"{x:.0f}.0" if abs(x) < 1e5 else f"{x:.4g}"
-    return f"{x:.4g}"
+    text = f"{x:.0f}" if math.isfinite(x) and x == int(x) and abs(x) < 1e5 else f"{x:.4g}"
+    return text + ".0" if text.lstrip("-").isdigit() else text
 
 
 def source(file: str, line: int) -> str:
