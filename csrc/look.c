@@ -234,8 +234,8 @@ int tg_graph_passed(const tg_graph *graph, uint32_t i, double g, double *out)
     const double *value = graph->value;
     double to_b, *local;
     uint32_t *own;
-    if (i >= graph->n || !n)
-        return i < graph->n ? TG_OK : TG_BAD_ID;
+    if (!n)
+        return TG_OK;
     if (!tg_is_many(graph->op[i]) || graph->kind[i] != TG_COMPUTED) {
         passed(graph->kind[i] == TG_COMPUTED ? graph->op[i] : TG_LEAF, g, value[ids[0]], value[ids[n - 1]],
                value[i], out, &to_b);

@@ -10,7 +10,7 @@ import pytest
 from test_look import large, loss, neuron
 
 import tapegrad
-from tapegrad import Value, draw, record
+from tapegrad import Value, demo, draw, record
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install '.[browser]'")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -83,6 +83,18 @@ def test_the_film_of_the_tutorials_neuron_goes_forward_and_back_with_the_tutoria
     assert box(page, "x1")[1] == "grad …" and box(page, "x2")[1] == "grad 0.5"
     page.get_by_label("to the start (Home)").click()
     assert "Start" in caption(page) and page.locator(".count").inner_text() == "0 / 11"
+
+
+def test_the_demos_page_shows_the_film_of_a_neuron(show, monkeypatch, capsys):
+    class Page:
+        @staticmethod
+        def save(path):
+            monkeypatch.setattr(demo, "ROUNDS", 1)
+            demo.main(2, 0, str(path))
+
+    page = show(Page)
+    assert box(page, "neuron = tanh")[1] == "grad 1.0"
+    assert page.locator("polyline").count() == 1 and page.locator("table.heat tr").count() > 10
 
 
 def test_the_slider_moves_the_film(show):

@@ -205,7 +205,8 @@ function film(root, data) {
       b.g.setAttribute("aria-label", `${nodes[i].title}, ${b.rows[0].textContent}, ${b.rows[1].textContent}`);
       if (sum && sum.length > 1) {
         const [x, y, w, h] = nodes[i].box;
-        const text = sum.length > 4 ? `${sum.length} contributions add up` : sum.map((s, k) => k ? signed(s) : short(s)).join(" + ");
+        let text = sum.map((s, k) => k ? signed(s) : short(s)).join(" + ");
+        if (6.65 * text.length > w + 20) text = `${sum.length} contributions add up`;
         over.append(draw("text", {class: "sum", x: x + w / 2, y: y + h + 12}, text));
       }
     });
@@ -241,9 +242,12 @@ function film(root, data) {
       const words = text(j);
       if (!words) return;
       const [x, y, w, h] = nodes[a].box, twin = edges.filter(([c, d, m]) => c === a && d === b && m < j).length;
-      const left = x + w + 7, middle = y + h / 2 + 16 * twin;
-      over.append(draw("rect", {class: "under", x: left - 2, y: middle - 8, width: 6.65 * words.length + 4, height: 16}));
-      over.append(draw("text", {class: "edge", x: left, y: middle + 4}, words));
+      const rows = words.length > 21 ? words.split(/(?==)/) : [words], left = x + w + 7;
+      rows.forEach((row, line) => {
+        const middle = y + h / 2 + 15 * (twin * rows.length + line);
+        over.append(draw("rect", {class: "under", x: left - 2, y: middle - 8, width: 6.65 * row.length + 4, height: 16}));
+        over.append(draw("text", {class: "edge", x: left, y: middle + 4}, row));
+      });
     });
   }
 
