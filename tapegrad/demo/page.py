@@ -66,7 +66,8 @@ def _curve(losses: Sequence[float]) -> str:
     )
     return (
         f'<svg viewBox="0 0 {WIDE} {HIGH}" width="{WIDE}" role="img" '
-        f'aria-label="the loss falls from {losses[0]:.3f} to {losses[-1]:.3f}"><path d="M46 12V{HIGH - 36}H{WIDE - 14}" fill="none" stroke="var(--line)"/>'
+        f'aria-label="the loss falls from {losses[0]:.3f} to {losses[-1]:.3f}">'
+        f'<path d="M46 12V{HIGH - 36}H{WIDE - 14}" fill="none" stroke="var(--line)"/>'
         f'<polyline points="{points}" fill="none" stroke="var(--link)" stroke-width="2"/>'
         f'<text x="40" y="18" text-anchor="end" {STYLE}>{top:.2f}</text>'
         f'<text x="40" y="{HIGH - 34}" text-anchor="end" {STYLE}>0</text>'
@@ -81,14 +82,15 @@ def _decision(network: Network, flowers: Sequence[Flower]) -> str:
     mean = [fmean(f.x[k] for f in flowers) for k in (0, 1)]
     at = [FROM + (TO - FROM) * (k + 0.5) / GRID for k in range(GRID)]
     found = [row.index(max(row)) for row in scores([[*mean, x, y] for y in reversed(at) for x in at])]
-    parts = [f'<svg viewBox="0 0 {HIGH - 20} {HIGH - 20}" width="{HIGH - 20}" role="img" aria-label="the decision">']
+    parts = [f'<svg viewBox="0 0 {HIGH - 20} {HIGH - 20}" width="{HIGH - 20}" role="img" '
+             'shape-rendering="crispEdges" aria-label="the decision">']
     for row in range(GRID):
         cells, start = found[row * GRID : (row + 1) * GRID], 0
         for k in range(1, GRID + 1):
             if k == GRID or cells[k] != cells[start]:  # a run of one colour
                 parts.append(
                     f'<rect x="{start * size:.2f}" y="{row * size:.2f}" width="{(k - start) * size + 0.2:.2f}" '
-                    f'height="{size + 0.2:.2f}" fill="{SHADES[cells[start]]}" shape-rendering="crispEdges"/>'
+                    f'height="{size + 0.2:.2f}" fill="{SHADES[cells[start]]}"/>'
                 )
                 start = k
     for flower in flowers:

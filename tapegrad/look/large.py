@@ -122,11 +122,12 @@ class Overview:
         for (a, b, count), through in zip(self.edges, layout.through):
             (ax, ay), (bx, by) = layout.at[a], layout.at[b]
             thick = 1.0 + min(4.0, 0.4 * len(str(count)))
-            if a > b:  # below the boxes
-                foot_a, foot_b = ay + sizes[a][1] / 2, by + sizes[b][1] / 2
-                deep = max(foot_a, foot_b) + 44
-                path = f"M{ax:.1f} {foot_a:.1f}C{ax:.1f} {deep:.1f} {bx:.1f} {deep:.1f} {bx:.1f} {foot_b + 5:.1f}"
-                labels.append(((ax + bx) / 2, deep + 3, "middle", f"{count:,}"))
+            if a > b:  # from the left side to below the other
+                left, start, foot = ax - sizes[a][0] / 2, ay + 10, by + sizes[b][1] / 2 + 5
+                deep = max(ay, by) + max(sizes[a][1], sizes[b][1]) / 2 + 44
+                path = f"M{left:.1f} {start:.1f}C{left - 90:.1f} {start:.1f} {bx:.1f} {deep:.1f} {bx:.1f} {foot:.1f}"
+                x, y = (4 * left - 270 + 4 * bx) / 8, (4 * start + 3 * deep + foot) / 8
+                labels.append((x, y + 16, "middle", f"{count:,}"))
             else:
                 y = by + 15.0 * (seen[b] - (fan[b] - 1) / 2)
                 seen[b] += 1

@@ -110,24 +110,6 @@ def _spread(wanted: list[float], sizes: list[float], weights: list[float]) -> li
     return [mean + off for mean, off in zip(means, offsets)]
 
 
-def _ordered_by_igraph(layers: _Layers, n: int, edges: Sequence[tuple[int, int]]) -> bool:
-    """Let igraph order the layers, where it is installed and crosses fewer edges."""
-    try:
-        import igraph
-    except ImportError:
-        return False
-    least, before = layers.crossings(), [row[:] for row in layers.order]
-    joined = [(a, b) for a, bs in enumerate(layers.after) for b in bs]
-    graph = igraph.Graph(len(layers.layer), joined, directed=True)
-    placed = graph.layout_sugiyama(layers=layers.layer, maxiter=100)
-    for row in layers.order:
-        row.sort(key=lambda k: placed[k][0])
-    if layers.crossings() >= least:
-        layers.order = before
-        return False
-    return True
-
-
 def layered(
     sizes: Sequence[tuple[float, float]], edges: Sequence[tuple[int, int]], gap: float, margin: float = 16.0
 ) -> Layout:
@@ -142,8 +124,6 @@ def layered(
     n = len(sizes)
     layers = _Layers(n, edges)
     layers.untangle()
-    if n > 3:
-        _ordered_by_igraph(layers, n, edges)
     height = [sizes[k][1] if k < n else 4.0 for k in range(len(layers.layer))]
     y = [0.0] * len(layers.layer)
     for row in layers.order:
