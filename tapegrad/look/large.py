@@ -117,17 +117,17 @@ class Overview:
         ]
         layout = layered(sizes, [(a, b) for a, b, _ in self.edges], 110.0)
         back = any(a > b for a, b, _ in self.edges)
-        parts = head(layout.width, layout.height + (50 if back else 0), f"a graph of {self.graph.n} nodes, folded")
-        labels, seen = [], Counter[int]()
+        parts = head(layout.width, layout.height + (16 if back else 0), f"a graph of {self.graph.n} nodes, folded")
+        labels, seen, backwards = [], Counter[int](), 0
         for (a, b, count), through in zip(self.edges, layout.through):
             (ax, ay), (bx, by) = layout.at[a], layout.at[b]
             thick = 1.0 + min(4.0, 0.4 * len(str(count)))
-            if a > b:  # from the left side to below the other
+            if a > b:  # from the left side, down or up before that column, to below the other
                 left, start, foot = ax - sizes[a][0] / 2, ay + 10, by + sizes[b][1] / 2 + 5
-                deep = max(ay, by) + max(sizes[a][1], sizes[b][1]) / 2 + 44
-                path = f"M{left:.1f} {start:.1f}C{left - 90:.1f} {start:.1f} {bx:.1f} {deep:.1f} {bx:.1f} {foot:.1f}"
-                x, y = (4 * left - 270 + 4 * bx) / 8, (4 * start + 3 * deep + foot) / 8
-                labels.append((x, y + 16, "middle", f"{count:,}"))
+                turn, deep = left - 40 - 7 * (backwards % 6), foot + 10
+                backwards += 1
+                path = f"M{left:.1f} {start:.1f}H{turn:.1f}V{deep:.1f}H{bx:.1f}V{foot:.1f}"
+                labels.append((turn + 4, deep - 4, "start", f"{count:,}"))
             else:
                 y = by + 15.0 * (seen[b] - (fan[b] - 1) / 2)
                 seen[b] += 1
