@@ -155,7 +155,7 @@ tg_graph *tg_graph_of_program(const tg_program *p, const double *in, int nan_err
         } else {
             g->operand[next++] = in_slot[s->a];
             if (arity(op) == 2)
-                g->operand[next++] = in_slot[s->b];
+                g->operand[next++] = in_slot[s->b < p->n_kept ? s->b : s->a];      /* a guard of one */
         }
         g->start[i + 1] = next;
         if (op >= TG_OPS)
