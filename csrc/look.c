@@ -110,6 +110,21 @@ tg_graph *tg_graph_of_tape(const tg_tape *t, const uint32_t *roots, uint32_t n_r
     return g;
 }
 
+int tg_all_finite(const tg_tape *t, const uint32_t *ids, uint32_t n)
+{
+    double sum = 0.0;
+    uint32_t end = 0;
+    for (uint32_t k = 0; k < n; k++) {
+        if (ids[k] >= t->len)
+            return TG_BAD_ID;
+        sum += t->data[ids[k]] - t->data[ids[k]];       /* nan where one is infinite or nan */
+        end = ids[k] + 1 > end ? ids[k] + 1 : end;
+    }
+    for (uint32_t i = 0; i < end; i++)
+        sum += t->grad[i] - t->grad[i];
+    return sum == 0.0;
+}
+
 /* ---- from a program ---- */
 
 static double evaluated(const tg_graph *g, uint32_t i)

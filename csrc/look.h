@@ -31,6 +31,8 @@ typedef struct tg_graph {
 
 /* The cone of some nodes of the tape, in order; grad is theirs. NULL with *code: TG_BAD_ID or TG_MEMORY. */
 tg_graph *tg_graph_of_tape(const tg_tape *t, const uint32_t *roots, uint32_t n_roots, int64_t *code);
+/* Whether the values of these nodes are finite, and the grads of all nodes up to the last of them: 1 or 0, TG_BAD_ID. */
+int tg_all_finite(const tg_tape *t, const uint32_t *ids, uint32_t n);
 /* A program at a point; nan_errors: as in tg_job. NULL without memory. */
 tg_graph *tg_graph_of_program(const tg_program *p, const double *in, int nan_errors);
 void tg_free_graph(tg_graph *g);

@@ -1311,6 +1311,7 @@ def test_every_import_within_the_package_points_down():
 def test_numpy_pools_and_what_compiles_are_loaded_when_they_are_needed(script):
     script(
         "import sys, tapegrad; p = tapegrad.record(lambda x: x * x, 1.0); p.value_and_grad(2.0); p.map()([2.0])\n"
-        "later = {'numpy', 'concurrent.futures', 'tapegrad.program.native', 'tapegrad.program.source', 'tapegrad.look'}\n"
+        "later = {'numpy', 'concurrent.futures', 'tapegrad.look'}\n"
+        "later |= {'tapegrad.program.native', 'tapegrad.program.source'}\n"
         "assert not later & set(sys.modules), later & set(sys.modules)"
     )

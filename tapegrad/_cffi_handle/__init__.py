@@ -3,7 +3,7 @@
 Its files have the names of those of csrc/handle/, and stand on each other in the same order: handle, operands,
 recording, held, operations, attributes, value, many, bulk, gradients."""
 from .bulk import adam, data, grads, leaves, plain_leaves, rmsprop, set_data, set_grads, sgd, zero_grad
-from .gradients import adjoints, copies, depends_on_older, graph, primals, record_sweep
+from .gradients import adjoints, all_finite, copies, depends_on_older, graph, primals, record_sweep
 from .handle import no_grad_by
 from .held import clear_grads, collect, nbytes, reset, size, stats
 from .many import affine, dot, many, softmax, sum
@@ -11,37 +11,8 @@ from .recording import as_numbers_by, begin_recording, end_recording, freeze
 from .value import Value
 
 __all__ = [
-    "Value",
-    "adam",
-    "adjoints",
-    "affine",
-    "as_numbers_by",
-    "begin_recording",
-    "clear_grads",
-    "collect",
-    "copies",
-    "data",
-    "depends_on_older",
-    "dot",
-    "end_recording",
-    "freeze",
-    "grads",
-    "graph",
-    "leaves",
-    "many",
-    "nbytes",
-    "no_grad_by",
-    "plain_leaves",
-    "primals",
-    "record_sweep",
-    "reset",
-    "rmsprop",
-    "set_data",
-    "set_grads",
-    "sgd",
-    "size",
-    "softmax",
-    "stats",
-    "sum",
-    "zero_grad",
+    "Value", "adam", "adjoints", "affine", "all_finite", "as_numbers_by", "begin_recording", "clear_grads", "collect",
+    "copies", "data", "depends_on_older", "dot", "end_recording", "freeze", "grads", "graph", "leaves", "many",
+    "nbytes", "no_grad_by", "plain_leaves", "primals", "record_sweep", "reset", "rmsprop", "set_data", "set_grads",
+    "sgd", "size", "softmax", "stats", "sum", "zero_grad",
 ]  # fmt: skip

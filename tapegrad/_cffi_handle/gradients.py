@@ -118,3 +118,17 @@ def _graph(values: tuple[Handle, ...]) -> int:
 def graph(values: Iterable[Handle], /) -> int:
     """The address of a tg_graph of what they depend on."""
     return _graph(only_values(values))
+
+
+@alone
+def _all_finite(values: tuple[Handle, ...]) -> bool:
+    ids = [node(v) for v in values]
+    answer = lib.tg_all_finite(tape, ids, len(ids))
+    if answer < 0:
+        refuse(answer)
+    return bool(answer)
+
+
+def all_finite(values: Iterable[Handle], /) -> bool:
+    """Whether their data are finite, and the grads of all nodes up to the last of them."""
+    return _all_finite(only_values(values))

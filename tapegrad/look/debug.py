@@ -90,8 +90,12 @@ class debug:
 
     def _line(self, frame: FrameType, event: str, argument: Any) -> Any:
         """From here on, nodes come from the line that runs next: this one, or the caller's after a return."""
-        here = frame.f_back if event == "return" else frame
-        if here is not None and not here.f_code.co_filename.startswith(_PACKAGE):
+        here: FrameType | None = frame
+        if event == "return":
+            here = frame.f_back
+            if here is not None and here.f_code.co_filename.startswith(_PACKAGE):
+                return self._line
+        if here is not None:
             at = handle.size()
             if self._notes.ids and at < self._notes.ids[-1]:
                 reclaims = handle.stats()[4]
@@ -137,7 +141,7 @@ def _backward(original: Callable[..., None]) -> Callable[..., None]:
     def backward(self: Value, *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)
         block = _current()
-        if block is not None:
+        if block is not None and not handle.all_finite((self,)):
             _raise(_of_values([self], None, block, swept=True))
 
     return backward
@@ -183,11 +187,14 @@ def _called(original: Callable[..., Any], of: Callable[..., Sequence[Any]]) -> C
         block = _current()
         if block is None:
             return original(self, *args, **kwargs)
-        _local.current = None  # f, if it is recorded, is recorded as ever
+        tracer = sys.gettrace()
+        sys.settrace(None)  # nothing in there records on the tape but f, as ever
+        _local.current = None
         try:
             result = original(self, *args, **kwargs)
         finally:
             _local.current = block
+            sys.settrace(tracer)
         if _any_bad(result, block._inf):
             if isinstance(self, Batch):
                 _raise(of_rows(self._rows, of(*args), block._inf))
