@@ -140,6 +140,39 @@ def test_the_film_has_each_partial_and_what_the_sweep_gives():
     assert nodes["o"]["data"] == o.data == 0.7071067811865476
 
 
+def every_operation(x, y):
+    """A sum of each row of the table that a program has, with weights."""
+    parts = []
+    for row in tapegrad.tape.operations:
+        if row.kind == "unary" and row.method[0] != "_":
+            parts.append(getattr(x, row.method)())
+        elif row.kind == "binary" and row.method[0] != "_":
+            parts.append(getattr(x, row.method)(y))
+    parts += [x + y, x - y, x * y, x / y, x ** y, x ** 3, -x, abs(x), tapegrad.dot([x, y], [y, y], x)]
+    parts += [tapegrad.sum([x, y, x]), tapegrad.logsumexp([x, y]), tapegrad.mse([x, y], [y, x])]
+    parts += [tapegrad.cross_entropy([x, y], 1), tapegrad.hinge([x, y], [y, x])]
+    total = parts[0] * 0.25
+    for k, part in enumerate(parts[1:]):
+        total = total + part * (0.3 - 0.01 * k)
+    return total
+
+
+@pytest.mark.parametrize("at", [(0.3, 0.4), (0.9, 0.2), (0.01, 3.0)])
+def test_values_and_adjoints_of_a_graph_are_those_of_the_replay_and_of_the_sweep_to_the_bit(at):
+    program = record(every_operation, 0.3, 0.4, on_branch="record")
+    graph = draw(program, *at).graph
+    value, slopes = program.value_and_grad(*at, argnums=(0, 1))
+    assert graph.value(graph.roots[0]) == value
+    assert tuple(graph.adjoint(i) for i in graph.given) == slopes
+    leaves = [Value(number) for number in at]
+    total = every_operation(*leaves)
+    graph = draw(total).graph
+    total.backward()
+    assert graph.value(graph.roots[0]) == total.data
+    given = [i for i in range(graph.n) if graph.kind(i) == 1]
+    assert [graph.adjoint(i) for i in given] == [v.grad for v in leaves]
+
+
 def test_a_graph_with_a_rule_says_so_and_shows_the_grads_that_are():
     x = Value(3.0, label="x")
     y = x * x

@@ -25,6 +25,7 @@ _lock = threading.Lock()
 _replaced: list[tuple[Any, str, Any]] = []
 _blocks = 0
 _MISSING = object()
+MOST_LABELLED = 100_000  # nodes of a graph in which the label of an input is looked for
 _PACKAGE = WITHIN[0].rpartition("losses.py")[0]
 
 
@@ -128,7 +129,7 @@ def _of_values(roots: Sequence[Value], xs: Sequence[Value] | None, block: debug,
     else:
         graph.sweep()
     found = of_graph(graph, by, block._inf, swept=True)
-    if found is not None and (found.input is None or found.operation == "input"):
+    if found is not None and graph.n <= MOST_LABELLED:
         from .drawing import _label_all
 
         _label_all(graph, list(roots))

@@ -117,7 +117,8 @@ class Overview:
         ]
         layout = layered(sizes, [(a, b) for a, b, _ in self.edges], 110.0)
         back = any(a > b for a, b, _ in self.edges)
-        parts = head(layout.width, layout.height + (16 if back else 0), f"a graph of {self.graph.n} nodes, folded")
+        parts = head(layout.width, layout.height + (16 if back else 0), f"a graph of {self.graph.n} nodes, folded",
+                     "group")
         labels, seen, backwards = [], Counter[int](), 0
         for (a, b, count), through in zip(self.edges, layout.through):
             (ax, ay), (bx, by) = layout.at[a], layout.at[b]

@@ -23,10 +23,10 @@ COLOURS = """
 """
 
 
-def head(width: float, height: float, what: str) -> list[str]:
+def head(width: float, height: float, what: str, role: str = "img") -> list[str]:
     return [
         f'<svg xmlns="http://www.w3.org/2000/svg" class="tg" width="{width:.0f}" height="{height:.0f}" '
-        f'viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{escape(what)}">',
+        f'viewBox="0 0 {width:.0f} {height:.0f}" role="{role}" aria-label="{escape(what)}">',
         f"<title>{escape(what)}</title><style>{COLOURS}</style>",
         '<defs><marker id="tg-head" viewBox="0 0 8 8" refX="3" refY="4" markerWidth="8" markerHeight="8" orient="auto" '
         'markerUnits="userSpaceOnUse">'
