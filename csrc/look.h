@@ -50,7 +50,7 @@ int64_t tg_graph_groups(const tg_graph *g, uint32_t *group, uint32_t *first, uin
 int tg_graph_totals(const tg_graph *g, const uint32_t *group, uint32_t n_groups, uint64_t *nodes, uint64_t *operands,
                     double *weight, double *partial);
 /* Nanoseconds that a node of each op takes, forward and backward, measured on this graph; of many operands: an operand.
-   ns has tg_op_count + 1 entries. */
+   ns has tg_op_count + 2 entries, the last of no use. */
 void tg_graph_time(const tg_graph *g, double *ns);
 /* By group the time of its nodes: ns of their operations. */
 void tg_graph_share(const tg_graph *g, const uint32_t *group, uint32_t n_groups, const double *ns, double *took);

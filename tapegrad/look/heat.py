@@ -69,7 +69,7 @@ class Groups:
 
     def time(self) -> list[float]:
         """The share of the replay's time of each group: each operation is timed on this graph's own numbers."""
-        ns = ffi.new("double[]", lib.tg_op_count + 1)
+        ns = ffi.new("double[]", lib.tg_op_count + 2)
         lib.tg_graph_time(self.graph.core, ns)
         took = ffi.new("double[]", self.n or 1)
         lib.tg_graph_share(self.graph.core, self.group, self.n, ns, took)
