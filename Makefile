@@ -13,7 +13,7 @@ BIN = $(VENV)/bin
 .PHONY: demo test lint ctest bench clean
 
 demo: $(VENV)/installed
-	$(BIN)/python -m tapegrad demo
+	$(BIN)/python -m tapegrad demo --page demo.html
 
 test: $(VENV)/installed
 	$(BIN)/python tools/on_handles.py $(OPTIONS)
@@ -23,6 +23,7 @@ lint: $(VENV)/installed
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m mypy
 	$(BIN)/python tools/derive.py --check
+	$(BIN)/python tools/pictures.py --check
 
 bench: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
@@ -38,10 +39,11 @@ $(VENV)/installed: pyproject.toml setup.py build_ffi.py $(wildcard csrc/* csrc/h
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	@touch $@
 
-CORE = $(addprefix csrc/,tape.c ops.c sweep.c gradient.c optim.c copy.c freeze.c program.c lay_out.c replay.c)
+CORE = $(addprefix csrc/,tape.c ops.c sweep.c gradient.c optim.c copy.c freeze.c program.c lay_out.c replay.c \
+    look.c origin.c rounding.c)
 CTEST = $(CC) -std=c11 -gdwarf-4 -Wall -Wextra -Wpedantic -Werror -ffp-contract=off -Icsrc -pthread
 
-ctest: ctest-core ctest-gradient ctest-program
+ctest: ctest-core ctest-gradient ctest-program ctest-look
 	@echo 'int main(void) { return 0; }' >build/probe.c
 	if $(CC) -fsanitize=thread -o build/probe build/probe.c 2>/dev/null && build/probe; then \
 	    $(CTEST) -O1 -fsanitize=thread -o build/program_threads tests/c/test_program.c $(CORE) -lm && \

@@ -166,6 +166,8 @@ def _parser() -> ArgumentParser:
     command.add_argument("--steps", type=positive, default=200, help="training steps (default: %(default)s)")
     command.add_argument("--seed", type=int, default=1936, help="of the split and the weights (default: %(default)s)")
 
+    command.add_argument("--page", metavar="FILE", help="write a page that shows it: loss, decision, a neuron, heat")
+
     what = "print version, handle, compiler, bytes a node and ABI"
     commands.add_parser("info", help=what, description=what, allow_abbrev=False)
     return parser
@@ -185,7 +187,7 @@ def main(argv: Sequence[str]) -> None:
     elif args.command == "demo":
         from tapegrad import demo
 
-        demo.main(args.steps, args.seed)
+        demo.main(args.steps, args.seed, args.page)
     else:
         parser.error("run takes PROG, -m MODULE or -c CODE, then a space")
     return None

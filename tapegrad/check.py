@@ -9,6 +9,7 @@ from itertools import accumulate
 from typing import Any
 
 from .derivatives import Run
+from .look.diagnosis import of_program
 from .program import point
 from .program.nest import NUMBER, Form
 from .program.recorded import Recorded
@@ -64,6 +65,10 @@ def check_grads(f: Callable[..., Any], *args: Any, order: int = 2, tolerance: fl
         there[i] += by
         return there
 
+    def cause() -> str:
+        found = of_program(recorded, flat, inf=True)
+        return "" if found is None else f"\n{found}"
+
     def compare(what: str, found: Callable[[int], list[float]], at: Callable[[array[float]], Sequence[float]]) -> None:
         worst = (0.0, "")
         for i, name in enumerate(names):
@@ -75,7 +80,7 @@ def check_grads(f: Callable[..., Any], *args: Any, order: int = 2, tolerance: fl
                 if not off <= worst[0]:
                     worst = (off, f"{what} {k} by {name}: {derivative!r}, central difference {quotient!r}")
         if not worst[0] <= tolerance:
-            raise AssertionError(f"{worst[1]}: off by {worst[0]:.3g}")
+            raise AssertionError(f"{worst[1]}: off by {worst[0]:.3g}{cause()}")
 
     def data(there: array[float]) -> list[float]:
         return [y for y, _ in _swept(f, recorded.forms, there)]

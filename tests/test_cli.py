@@ -728,3 +728,14 @@ def test_training_flowers_are_standardised():
     for column in zip(*(f.x for f in train)):
         assert sum(column) == pytest.approx(0.0, abs=1e-9)
         assert sum(x * x for x in column) / len(column) == pytest.approx(1.0)
+
+
+def test_the_demo_writes_a_page_that_shows_it_and_says_where(tmp_path, sized, capsys, monkeypatch):
+    monkeypatch.setattr(demo, "ROUNDS", 1)
+    demo.main(sized(2, 20), 0, str(tmp_path / "demo.html"))
+    html = (tmp_path / "demo.html").read_text(encoding="utf-8")
+    assert capsys.readouterr().out.rstrip().endswith(f"see it: {(tmp_path / 'demo.html').resolve().as_uri()}")
+    assert html.startswith("<!doctype html>") and html.rstrip().endswith("</html>")
+    for part in ("The loss, step by step", "What it decides", "The first neuron", "Where a training step goes"):
+        assert part in html
+    assert "sums = _affine(first, x)" in html and "film(document" in html

@@ -136,6 +136,7 @@ def test_the_wheel_is_for_every_cpython_from_3_11(wheel, installed):
 def test_the_wheel_holds_types_and_the_demo_data(installed):
     assert {"tapegrad/py.typed", "tapegrad/_c_handle.pyi"} <= installed
     assert {"tapegrad/demo/iris.csv", "tapegrad/demo/README.md"} <= installed
+    assert {"tapegrad/look/page.css", "tapegrad/look/page.js"} <= installed
 
 
 @source
@@ -186,6 +187,15 @@ def test_the_readme_shows_what_its_examples_print(script, k):
     code, output = examples[k]
     assert len(code.splitlines()) <= (15, 18, 18)[k]
     assert script(code).stdout.replace("<string>", "loss.py") == output
+
+
+@source
+def test_the_examples_of_docs_look_run_and_print_what_is_shown(script):
+    blocks = re.findall(r"^```python\n(.*?)^```(?:\n+^```\n(.*?)^```$)?", read("docs/look.md"), re.DOTALL | re.M)
+    assert len(blocks) == 4
+    for code, output in blocks:
+        said = script(code.replace(".save(", "._repr_mimebundle_() or (")).stdout
+        assert not output or said == output
 
 
 @source

@@ -141,8 +141,8 @@ def test_a_saved_program_is_the_same_in_another_process_and_on_the_other_handle(
         "    for which in ((0, 1), 'params'):\n        print(program.value_and_grad(*at, argnums=which))"
     )
     handles = ("c", "cffi") if hasattr(lib, "tg_make_c_handle") else ("cffi",)
-    for handle in handles:
-        assert script(code, str(tmp_path / "p.tgp"), handle).stdout.splitlines() == bits(branching)
+    for other in handles:
+        assert script(code, str(tmp_path / "p.tgp"), other).stdout.splitlines() == bits(branching)
 
 
 def test_the_same_program_gives_the_same_bytes(branching):

@@ -3,6 +3,7 @@
 #include "attributes.h"
 #include "gradient.h"
 #include "held.h"
+#include "look.h"
 #include "operands.h"
 #include "recording.h"
 
@@ -165,6 +166,37 @@ static PyObject *module_fresh(PyObject *module, PyObject *iterable)
     return copies;
 }
 
+static PyObject *module_graph(PyObject *module, PyObject *values)
+{
+    value_list list = {0};
+    int64_t code = TG_OK;
+    tg_graph *g = NULL;
+    (void)module;
+    if (tg_gather_values(&list, values)) {
+        read_ids(&list);
+        g = tg_graph_of_tape(T, list.id, list.n, &code);
+        if (!g)
+            tg_raise(code, TG_LEAF, 0.0, 0.0);
+    }
+    Py_XDECREF(tg_let_go(&list, 1));
+    return g ? PyLong_FromVoidPtr(g) : NULL;
+}
+
+static PyObject *module_all_finite(PyObject *module, PyObject *values)
+{
+    value_list list = {0};
+    int answer = -1;
+    (void)module;
+    if (tg_gather_values(&list, values)) {
+        read_ids(&list);
+        answer = tg_all_finite(T, list.id, list.n);
+        if (answer < 0)
+            tg_raise(answer, TG_LEAF, 0.0, 0.0);
+    }
+    Py_XDECREF(tg_let_go(&list, 1));
+    return answer < 0 ? NULL : PyBool_FromLong(answer);
+}
+
 #define FUNCTION(name) (PyCFunction)(void (*)(void))module_##name, METH_FASTCALL
 
 PyMethodDef tg_gradient_functions[] = {
@@ -180,5 +212,10 @@ PyMethodDef tg_gradient_functions[] = {
      "Leaves of numbers, and of Values nodes of their own with the same data, which pass everything on."},
     {"primals", module_primals, METH_O,
      "primals($module, values, /)\n--\n\nTheir data; a recording is not told."},
+    {"all_finite", module_all_finite, METH_O,
+     "all_finite($module, values, /)\n--\n\n"
+     "Whether their data are finite, and the grads of all nodes up to the last of them."},
+    {"graph", module_graph, METH_O,
+     "graph($module, values, /)\n--\n\nThe address of a tg_graph of what they depend on."},
     {0},
 };

@@ -4,7 +4,7 @@ Its files have the names of those of csrc/handle/, and stand on each other in th
 recording, held, operations, attributes, value, many, bulk, gradients, layout, copies."""
 from .bulk import adam, data, grads, leaves, plain_leaves, rmsprop, set_data, set_grads, sgd, zero_grad
 from .copies import copies, history
-from .gradients import adjoints, depends_on_older, fresh, primals, record_sweep
+from .gradients import adjoints, all_finite, depends_on_older, fresh, graph, primals, record_sweep
 from .handle import no_grad_by
 from .held import clear_grads, collect, nbytes, reset, size, stats
 from .layout import lay_out
@@ -13,9 +13,8 @@ from .recording import as_numbers_by, begin_recording, end_recording, freeze
 from .value import Value
 
 __all__ = [
-    "Value", "adam", "adjoints", "affine", "as_numbers_by", "begin_recording", "clear_grads", "collect", "copies",
-    "data", "depends_on_older", "dot", "end_recording", "freeze", "fresh", "grads", "history", "lay_out", "leaves",
-    "many", "nbytes", "no_grad_by", "plain_leaves", "primals", "record_sweep", "reset", "rmsprop", "set_data",
-    "set_grads", "sgd", "size",
-    "softmax", "stats", "sum", "zero_grad",
+    "Value", "adam", "adjoints", "affine", "all_finite", "as_numbers_by", "begin_recording", "clear_grads", "collect",
+    "copies", "data", "depends_on_older", "dot", "end_recording", "freeze", "fresh", "grads", "graph", "history",
+    "lay_out", "leaves", "many", "nbytes", "no_grad_by", "plain_leaves", "primals", "record_sweep", "reset", "rmsprop",
+    "set_data", "set_grads", "sgd", "size", "softmax", "stats", "sum", "zero_grad",
 ]  # fmt: skip

@@ -104,3 +104,31 @@ def _primals(values: tuple[Handle, ...]) -> list[float]:
 def primals(values: Iterable[Handle], /) -> list[float]:
     """Their data; a recording is not told."""
     return _primals(only_values(values))
+
+
+@alone
+def _graph(values: tuple[Handle, ...]) -> int:
+    ids, code = [node(v) for v in values], ffi.new("int64_t *")
+    g = lib.tg_graph_of_tape(tape, ids, len(ids), code)
+    if g == ffi.NULL:
+        refuse(code[0])
+    return int(ffi.cast("uintptr_t", g))
+
+
+def graph(values: Iterable[Handle], /) -> int:
+    """The address of a tg_graph of what they depend on."""
+    return _graph(only_values(values))
+
+
+@alone
+def _all_finite(values: tuple[Handle, ...]) -> bool:
+    ids = [node(v) for v in values]
+    answer = lib.tg_all_finite(tape, ids, len(ids))
+    if answer < 0:
+        refuse(answer)
+    return bool(answer)
+
+
+def all_finite(values: Iterable[Handle], /) -> bool:
+    """Whether their data are finite, and the grads of all nodes up to the last of them."""
+    return _all_finite(only_values(values))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import pathlib
 import time
 from collections.abc import Sequence
 from statistics import median
@@ -21,20 +22,23 @@ RATE = 0.3
 ROUNDS = 3  # timed steps of each design with the cyclic gc on, and as many with it off
 
 
-def main(steps: int, seed: int) -> None:
+def main(steps: int, seed: int, page: str | None = None) -> None:
     """Train, print loss and held-out accuracy, then time the same steps on both designs.
 
     Args:
         steps: training steps, each on the whole training set; at least 1.
         seed: of the split and of the weights.
+        page: a file to write a page to that shows it all.
     """
     train, test = split(seed)
     weights = initial_weights(seed)
     network = Network(tapegrad.Value, weights)
     print(f"iris: {len(train)} flowers to learn from, {len(test)} held out; {len(network.parameters)} weights")
+    fell = []
     with Progress(steps, "training") as progress:
         for done in range(1, steps + 1):
-            progress(done, f"loss {network.step(train, RATE):.4f}")
+            fell.append(network.step(train, RATE))
+            progress(done, f"loss {fell[-1]:.4f}")
     print(f"loss {network.loss(train).data:.4f}, held-out accuracy {network.accuracy(test):.1%} after {steps} steps\n")
 
     with Progress(4 * ROUNDS, "timing") as progress:
@@ -46,6 +50,11 @@ def main(steps: int, seed: int) -> None:
     print(f"{'closures':24}{closures.gc_on:10.1f}{closures.gc_off:10.1f}")
     print(f"{'ratio':24}{closures.gc_on / tape.gc_on:10.1f}{closures.gc_off / tape.gc_off:10.1f}")
     print(f"largest relative difference between their losses: {apart:.1g}")
+    if page is not None:
+        from .page import write  # as programs: the demo itself takes none
+
+        write(page, network, fell, train)
+        print(f"\nsee it: {pathlib.Path(page).resolve().as_uri()}")
 
 
 class _Measured(NamedTuple):

@@ -17,6 +17,7 @@ from .rows import Argument, Axes, Piece, axes_of, in_rows, stacked
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
+    from ..look.diagnosis import Diagnosis
 CHUNKS = 16  # at most, in which sums are made: they depend on the number of rows alone, so the bits do, too
 CHUNK_ROWS = 256  # at least
 WORTH_THREADS = 1 << 23  # additions, some 2 ms of them, below which threads cost more than they give
@@ -502,6 +503,12 @@ class Batch:
                 )
             )
         return tuple(blocks) if isinstance(argnums, (tuple, list)) else blocks[0][0]
+
+    def diagnose(self, *args: Nest, inf: bool = True) -> Diagnosis | None:
+        """As `Program.diagnose`, of the first row that is not finite, which it names."""
+        from ..look.diagnosis import of_rows
+
+        return of_rows(self._rows, args, inf)
 
 
 def _unit(n: int, k: int) -> array[float]:

@@ -16,12 +16,15 @@ from .form import NUMBER, Nest, Shaped, matrix, objects
 from .recorded import MAX_PATHS, Argnums, Place, Recorded, Several, decoded, gathered
 from .replay import BranchChanged
 from .rows import Axes
-from .trace import Function
 
 if TYPE_CHECKING:
     from typing import Generic
 
     from typing_extensions import ParamSpec
+
+    from ..look.diagnosis import Diagnosis
+    from ..look.heat import Heat
+    from ..look.rounding import Rounding
 
     P = ParamSpec("P", default=...)
 else:  # Python 3.9 has no ParamSpec
@@ -355,6 +358,39 @@ class Program(Generic[P]):
             for by, place in zip(forms, places)
         ]
         return tuple(blocks) if isinstance(argnums, (tuple, list)) else blocks[0][0]
+
+    # ---- looked at ----
+
+    def diagnose(self, *args: Nest, inf: bool = True) -> Diagnosis | None:
+        """Which operation makes the value or the gradient there infinite or nan; None where all is finite.
+
+        Args:
+            args: as the examples were.
+            inf: whether infinities count; nan always does.
+        """
+        from ..look.diagnosis import of_program
+
+        return of_program(self._recorded, self._recorded.flat(args), inf)
+
+    def heat(self, *args: Nest, by: Literal["nodes", "time", "adjoint", "rounding"] = "nodes") -> Heat:
+        """What each source line costs there, and how much of the gradient goes through it.
+
+        Args:
+            args: as the examples were.
+            by: what its bars show: how many nodes, the share of a replay's time, the sum of |adjoint * value|, or of
+                |adjoint * rounding error|.
+        """
+        from ..look.heat import of_program
+
+        return of_program(self._recorded, args, by)
+
+    def rounding(self, *args: Nest) -> Rounding:
+        """How many digits of the value there are true, and which lines lost the others."""
+        from ..look.rounding import of_program
+
+        return of_program(self._recorded, self._recorded.flat(args))
+
+
 
 
 def record(

@@ -1,0 +1,200 @@
+"""`diagnose`: which operation made a result or a gradient that is not finite, and on which way it got there."""
+from __future__ import annotations
+
+import copy
+import math
+from array import array
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .._core import ffi, lib
+from ..program.batch import Rows
+from ..program.nest import NUMBER, Nest
+from ..program.recorded import Recorded
+from .graph import COMPUTED, CONSTANT, NONE, Graph
+from .small import source, where
+
+MOST_WAY = 1 << 16  # nodes of a way that are followed
+
+
+class Diagnosis:
+    """Where a number that is not finite was made.
+
+    Attributes:
+        what: "value": an operation made it of finite operands, or it was given; "adjoint": the derivative by an operand
+            came out so though what came from above was finite.
+        filename, lineno, text: the line, "<unknown>", 0 and "" where it was not recorded.
+        operation, formula: its name; what it computes, as text.
+        operands: their values.
+        value: the operation's own.
+        adjoint, partial: what came from above, and the slope that it met; None for a value.
+        way: the lines from there to the result or the input, as (file, line).
+        result: the bad number that was asked about.
+        input: the name of the input that is bad, or whose derivative is; None for a result of given numbers.
+        row: of the batch, or None.
+        more: how many other origins there are; this one is the first in order of cause.
+    """
+
+    def __init__(
+        self, graph: Graph, origin: Any, way: Sequence[int], result: float, name: str | None, of_adjoint: bool
+    ) -> None:
+        i, k = origin.node, origin.operand
+        place, operands = graph.place(i), graph.operands(i)
+        self.filename, self.lineno = place
+        self.text = source(*place)
+        self.operation = graph.operation(i).method.strip("_")
+        self.formula = graph.formula(i)
+        self.operands = tuple(graph.value(at) for at in operands)
+        self.value = graph.value(i)
+        made = [at for at in way if graph.kind(at) == COMPUTED]
+        self.way = list(dict.fromkeys(p for p in map(graph.place, made) if p.line))
+        self.result, self.input, self.row = result, name, None
+        self.more = max(0, origin.count - 1)
+        self.adjoint: float | None = None
+        self.partial: float | None = None
+        self.what = "value"
+        self._of_adjoint = of_adjoint
+        self._slope, self._sum = "", bool(origin.sum)
+        if k != NONE:
+            self.what = "adjoint"
+            self.adjoint, self.partial = graph.adjoint(i), graph.passed(i, 1.0)[k]
+            row = graph.operation(i)
+            self._slope = row.da if k == 0 or row.kind == "many" else row.db
+            self._by = "abcdefgh"[k] if len(operands) <= 8 else f"x[{k}]"
+        elif origin.sum:
+            self.what, self.adjoint = "adjoint", graph.adjoint(i)
+        elif graph.kind(i) != COMPUTED:
+            self.operation = "constant" if graph.kind(i) == CONSTANT else "input"
+            self.formula = graph.names.get(i, "a number")
+            self.input = graph.names.get(i) if graph.kind(i) != CONSTANT else None
+
+    row: int | None
+
+    def __str__(self) -> str:
+        of = f"the derivative by {self.input}" if self.input else "the gradient"
+        asked = f"{of if self._of_adjoint else 'the result'} is {self.result!r}"
+        if self.row is not None:
+            asked += f" in row {self.row}"
+        place = where(self.filename, self.lineno)
+        lines = [f"{asked}: made {'at ' + place if place else 'by ' + self.operation}"]
+        if self.text:
+            lines.append(f"    {self.text}")
+        if self.operation in ("input", "constant"):
+            lines.append(f"it was given: {self.formula} = {self.value!r}")
+        else:
+            shown = [f"{letter} = {x!r}" for letter, x in zip("abcdefgh", self.operands)]
+            shown += [f"and {len(self.operands) - 8} more"] if len(self.operands) > 8 else []
+            lines.append(f"{self.operation}: {self.formula} with {', '.join(shown)} gives {self.value!r}")
+            if self.partial is not None and self.adjoint is not None:
+                product = self.adjoint * self.partial
+                slope = f" ({self._slope})" if self._slope else ""
+                lines.append(
+                    f"its slope by {self._by}{slope} is {self.partial!r}: adjoint {self.adjoint!r} * that = {product!r}"
+                )
+        if self._sum:
+            lines.append(f"what is passed to it is finite, the sum is {self.adjoint!r}")
+        if len(self.way) > 1:
+            texts = [where(*place) for place in self.way]
+            lines.append("from there: " + " → ".join(texts[:4] + ["…"] * (len(texts) > 8) + texts[4:][-4:]))
+        if self.more:
+            lines.append(f"and {self.more} more {'origins' if self.more > 1 else 'origin'}")
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"<diagnosis: {self.what}, {self.operation} at {where(self.filename, self.lineno) or 'an unknown line'}>"
+
+
+class NonFinite(FloatingPointError):
+    """A result or a gradient is not finite: raised within `debug`, with the attributes of a `Diagnosis`."""
+
+    __module__ = "tapegrad"
+
+    def __init__(self, diagnosis: Diagnosis) -> None:
+        super().__init__(str(diagnosis))
+        self.diagnosis = diagnosis
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "diagnosis" or name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self.diagnosis, name)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return NonFinite, (self.diagnosis,)
+
+
+def is_bad(x: float, inf: bool) -> bool:
+    return not math.isfinite(x) if inf else math.isnan(x)
+
+
+def of_graph(graph: Graph, by: Sequence[int], inf: bool, swept: bool = False) -> Diagnosis | None:
+    """The first cause of a bad result, or, where results are good, of a bad adjoint at one of these nodes.
+
+    Args:
+        graph: what to look at.
+        by: nodes.
+        inf: whether infinities are bad.
+        swept: its adjoints are there.
+    """
+    how = 0 if inf else lib.TG_LOOK_NAN
+    origin, way = ffi.new("tg_origin *"), ffi.new("uint32_t[]", min(graph.n, MOST_WAY) or 1)
+    for root in graph.roots:
+        if is_bad(graph.value(root), inf):
+            if lib.tg_graph_bad_value(graph.core, root, how, origin, way, len(way)):
+                raise MemoryError
+            return Diagnosis(graph, origin, list(way[0 : origin.n_way]), graph.value(root), None, False)
+    if not swept:
+        graph.sweep()
+    bad = next((i for i in by if is_bad(graph.adjoint(i), inf)), None)
+    if bad is None:
+        return None
+    if lib.tg_graph_bad_adjoint(graph.core, ffi.new("uint32_t[]", list(by)), len(by), how, origin, way, len(way)):
+        raise MemoryError
+    if not origin.count:  # beyond a Python rule: the node itself is all that is known
+        origin.node, origin.operand, origin.count, origin.sum = bad, NONE, 1, 1
+    return Diagnosis(graph, origin, list(way[0 : origin.n_way]), graph.adjoint(bad), graph.names.get(bad), True)
+
+
+def of_program(recorded: Recorded, flat: array[float], inf: bool) -> Diagnosis | None:
+    """Of a program at these inputs."""
+    graph = Graph.of_program(recorded, flat)
+    if not any(is_bad(graph.value(i), inf) for i in graph.roots) and recorded.out is not NUMBER:
+        for k in range(len(graph.roots)):  # one output after the other, for their sum may hide it
+            graph.sweep([float(j == k) for j in range(len(graph.roots))])
+            found = of_graph(graph.name_inputs(recorded), graph.given, inf, swept=True)
+            if found is not None:
+                return found
+        return None
+    return of_graph(graph.name_inputs(recorded), graph.given, inf)
+
+
+def of_rows(rows: Rows, args: Sequence[Nest], inf: bool) -> Diagnosis | None:
+    """Of a batch: the first row that is bad."""
+    recorded = copy.copy(rows.recorded)
+    recorded.on_error = "nan"
+    alone = Rows(recorded, rows.axes, None, rows.threads)
+    scalar = recorded.out is NUMBER
+    first = _first_bad(alone, args, tuple(range(len(recorded.forms))) if scalar else None, inf)
+    if scalar and recorded.params:
+        first = min(first, _first_bad(alone, args, "params", inf))
+    arguments, n = alone._read(args)
+    if first >= n:
+        return None
+    flat = array("d")
+    for argument in arguments:
+        flat.extend(argument.row(first))
+    found = of_program(rows.recorded, flat, inf)
+    if found is not None:
+        found.row = first
+    return found
+
+
+def _first_bad(rows: Rows, args: Sequence[Nest], argnums: Any, inf: bool) -> int:
+    swept = rows.sweep(args, argnums)
+    first = swept.rows
+    for numbers in swept.results:
+        width = len(numbers) // swept.rows if swept.rows else 1
+        bad: Callable[[float], bool] = (lambda x: not math.isfinite(x)) if inf else math.isnan
+        at = next((k for k, x in enumerate(numbers) if bad(x)), None)
+        if at is not None:
+            first = min(first, at // width)
+    return first

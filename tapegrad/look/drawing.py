@@ -1,0 +1,152 @@
+"""`draw`: a picture of what a Value was computed from, or of a program."""
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from html import escape
+from typing import Any, Union
+
+from ..program import Program
+from ..program.nest import Nest
+from ..value import Value
+from . import page, small
+from .graph import COMPUTED, Graph
+from .svg import svg
+
+SMALL = 200  # nodes of a picture that shows each
+
+Drawn = Union[Value, Program, Iterable[Value]]
+
+
+class Drawing:
+    """A picture of a graph. It shows itself in a notebook; `save` writes it.
+
+    Attributes:
+        graph: what is drawn.
+    """
+
+    def __init__(self, graph: Graph, numbers: bool = True, title: str = "") -> None:
+        self.graph, self._numbers = graph, numbers
+        operations = sum(1 for i in range(graph.n) if graph.kind(i) == COMPUTED) if graph.n <= 4 * SMALL else graph.n
+        self.is_small = operations <= SMALL
+        self.title = title or ("a program" if graph.is_program else "a graph") + f" of {graph.n} nodes"
+        self._made: Any = None
+
+    def __repr__(self) -> str:
+        return f"<drawing: {self.title}>"
+
+    def _picture(self) -> small.Picture:
+        if self._made is None:
+            self._made = small.Picture(self.graph, self._numbers)
+        return self._made  # type: ignore[no-any-return]
+
+    def to_svg(self) -> str:
+        """As SVG: each node of a small graph, else the graph folded to its lines."""
+        if self.is_small:
+            return svg(self._picture())
+        from .large import Overview
+
+        return Overview(self.graph).svg()
+
+    def to_html(self) -> str:
+        """As one page that needs no other file and no network."""
+        if self.is_small:
+            note = "" if self._numbers else "The program was given no arguments: its inputs are 1. Change them below."
+            return page.film(self.title, self._picture().data(), note)
+        from .large import Overview
+
+        return Overview(self.graph).html(self.title)
+
+    def to_dot(self) -> str:
+        """As text in Graphviz's language."""
+        if self.is_small:
+            return small.dot(self._picture())
+        from .large import Overview
+
+        return Overview(self.graph).dot()
+
+    def to_png(self) -> bytes:
+        """As a picture of pixels, by the library resvg: `pip install 'tapegrad[draw]'`.
+
+        Raises:
+            ImportError: it is not installed.
+        """
+        try:
+            import resvg_py
+        except ImportError:
+            raise ImportError("a PNG takes the library resvg: pip install 'tapegrad[draw]'; SVG does without") from None
+        from .svg import plain
+
+        return bytes(resvg_py.svg_to_bytes(svg_string=plain(self.to_svg()), zoom=2))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write it to a file, in the format that its name ends in: .svg, .html, .dot or .png.
+
+        Raises:
+            ValueError: it ends in something else.
+            OSError: it cannot be written.
+        """
+        kind = os.path.splitext(os.fspath(path))[1].lower()
+        makers: dict[str, Any] = {".svg": self.to_svg, ".html": self.to_html, ".dot": self.to_dot, ".png": self.to_png}
+        if kind not in makers:
+            raise ValueError(f"a drawing is saved as .svg, .html, .dot or .png, not {kind!r}")
+        made = makers[kind]()
+        with open(path, "wb") as stream:
+            stream.write(made if isinstance(made, bytes) else made.encode())
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        if self.is_small:
+            return {"image/svg+xml": self.to_svg(), "text/plain": repr(self)}
+        frame = f'<iframe srcdoc="{escape(self.to_html())}" width="100%" height="800" style="border:0"></iframe>'
+        return {"text/html": frame, "text/plain": repr(self)}
+
+
+def _label_all(graph: Graph, roots: list[Value]) -> None:
+    """Name nodes by the labels of their Values."""
+    held: dict[int, Value] = dict(zip(graph.roots, roots))
+    for i in range(graph.n - 1, -1, -1):
+        v = held.get(i)
+        if v is None:
+            continue
+        label = v.label
+        if label != "":
+            graph.names[i] = str(label)
+        for k, operand in zip(graph.operands(i), v.operands):
+            held[k] = operand
+
+
+def draw(x: Drawn, *args: Nest) -> Drawing:
+    """A picture of a graph: what Values were computed from, or a program.
+
+    Args:
+        x: a Value, several, or a Program.
+        args: of the program: where to show it; without, its inputs are 1 in the page, and the picture has no numbers.
+
+    Returns:
+        A Drawing, with every node of a graph of up to 200; larger ones are folded to source lines.
+    """
+    if isinstance(x, Program):
+        recorded = x._recorded
+        if args:
+            flat = recorded.flat(args)
+        else:
+            from array import array
+
+            flat = array("d", [1.0] * recorded.n_in)
+        graph = Graph.of_program(recorded, flat).name_inputs(recorded).sweep()
+        return Drawing(graph, bool(args) or not recorded.n_in)
+    if args:
+        raise TypeError("draw() takes arguments for a Program alone")
+    roots = [x] if isinstance(x, Value) else list(x)
+    for v in roots:
+        if not isinstance(v, Value):
+            raise TypeError(f"draw() takes a Value, several or a Program, not {type(v).__name__!r}")
+    if not roots:
+        raise ValueError("draw() of no Value")
+    from .debug import noted
+
+    graph = Graph.of_values(roots, noted())
+    if graph.n <= 4 * SMALL:
+        _label_all(graph, roots)
+    graph.sweep()
+    return Drawing(graph)

@@ -1,0 +1,207 @@
+"""What is looked at: the cone of some Values, or a program at a point, as a graph of plain arrays in C."""
+from __future__ import annotations
+
+import bisect
+import inspect
+from array import array
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from .._core import ffi, lib
+from ..program.nest import NUMBER, Form
+from ..program.recorded import Recorded
+from ..program.replay import Feed, Job, Trace
+from ..tape import Operation, tape
+from ..value import Value, handle
+
+CData = Any
+NOWHERE = ("<unknown>", 0)
+CONSTANT, GIVEN, COMPUTED, COMPARED = lib.TG_CONSTANT, lib.TG_GIVEN, lib.TG_COMPUTED, lib.TG_COMPARED
+RULED = lib.TG_GRAPH_RULED
+NONE = lib.TG_NONE
+_LEAF = Operation("", "", "leaf", (), "", "", "", "", "", "", "", "", "")
+_NODE = _LEAF._replace(method="node", symbol="node", doc="made by hand")
+_GUARD = _LEAF._replace(method="guard", symbol="guard", doc="a comparison that has to come out as recorded")
+_ROWS: tuple[Operation, ...] = (_LEAF, _NODE, *tape.operations, _GUARD)
+
+
+class Place(NamedTuple):
+    """A line of a source file."""
+
+    file: str
+    line: int
+
+
+class Notes:
+    """Where nodes of the tape were recorded, as far as somebody noted it: from each id on, a place."""
+
+    def __init__(self) -> None:
+        self.ids = array("L")
+        self.places: list[tuple[str, int]] = []
+
+    def note(self, at: int, place: tuple[str, int]) -> None:
+        """From node `at` on, nodes come from there; what was noted of it and later ones is gone."""
+        while self.ids and self.ids[-1] >= at:
+            self.ids.pop()
+            self.places.pop()
+        self.ids.append(at)
+        self.places.append(place)
+
+    def clear(self) -> None:
+        del self.ids[:], self.places[:]
+
+    def of(self, i: int) -> tuple[str, int]:
+        k = bisect.bisect_right(self.ids, i) - 1
+        return self.places[k] if k >= 0 else NOWHERE
+
+
+def _fresh(address: int) -> CData:
+    core = ffi.cast("tg_graph *", address)
+    size = ffi.sizeof("tg_graph") + 38 * core.n + 4 * core.n_operands
+    return ffi.gc(core, lib.tg_free_graph, size)
+
+
+class Graph:
+    """Nodes in order: operands before what is computed of them.
+
+    Attributes:
+        core: a tg_graph.
+        names: of some leaves and Values.
+        roots: the results.
+        given: the nodes of the inputs, in order; of a program alone.
+    """
+
+    def __init__(self, core: CData, place: Callable[[int], tuple[str, int]]) -> None:
+        self.core, self.n, self._place = core, core.n, place
+        self.names: dict[int, str] = {}
+        self.roots: list[int] = ffi.unpack(core.root, core.n_roots)
+        self.given: list[int] = []
+        self.placed = False  # whether lines are known
+        self.is_program = False
+        self.codes: list[tuple[str, str]] = []  # of a program: file and name of what recorded it
+
+    @classmethod
+    def of_values(cls, values: Sequence[Value], notes: Notes | None = None) -> Graph:
+        core = _fresh(handle.graph(values))
+        graph = cls(core, lambda i: notes.of(core.id[i]) if notes is not None else NOWHERE)
+        if notes is not None and notes.ids:
+            graph.placed = True
+        return graph
+
+    @classmethod
+    def of_program(cls, recorded: Recorded, flat: array[float]) -> Graph:
+        """A program at its inputs, on the path that they take.
+
+        Raises:
+            BranchChanged: f would take a branch there that is not known, and cannot be recorded.
+        """
+        path = taken(recorded, flat)
+        core = lib.tg_graph_of_program(path.core, ffi.from_buffer("double[]", flat), recorded.on_error == "nan")
+        if core == ffi.NULL:
+            raise MemoryError
+        core = _fresh(int(ffi.cast("uintptr_t", core)))
+        graph = cls(core, lambda i: path.place(core.where[i]))
+        graph.given = list(range(path.core.n_const, path.core.n_const + path.core.n_in))
+        graph.placed = graph.is_program = True
+        graph.codes = path.codes
+        return graph
+
+    def name_inputs(self, recorded: Recorded) -> Graph:
+        """Name the inputs by the parameters of f."""
+        self.names.update(zip(self.given, input_names(recorded)))
+        return self
+
+    def sweep(self, seed: Sequence[float] | None = None) -> Graph:
+        """Make adjoints of the sum of the roots, weighed by seed."""
+        if lib.tg_graph_sweep(self.core, ffi.NULL if seed is None else ffi.new("double[]", list(seed))):
+            raise MemoryError
+        return self
+
+    # ---- a node ----
+
+    def operation(self, i: int) -> Operation:
+        op: int = self.core.op[i]
+        return _ROWS[op]
+
+    def kind(self, i: int) -> int:
+        return int(self.core.kind[i] & ~RULED)
+
+    def ruled(self, i: int) -> bool:
+        """Whether a Python rule stands in for its slope."""
+        return bool(self.core.kind[i] & RULED)
+
+    def operands(self, i: int) -> list[int]:
+        first, end = self.core.start[i], self.core.start[i + 1]
+        return list(ffi.unpack(self.core.operand + first, end - first)) if end > first else []
+
+    def value(self, i: int) -> float:
+        return float(self.core.value[i])
+
+    def adjoint(self, i: int) -> float:
+        return float(self.core.adjoint[i])
+
+    def passed(self, i: int, g: float) -> list[float]:
+        """What node i passes on to its operands when its adjoint is g: the partials where g is 1."""
+        out = ffi.new("double[]", self.core.start[i + 1] - self.core.start[i] + 1)
+        if lib.tg_graph_passed(self.core, i, g, out):
+            raise MemoryError
+        return list(out)[:-1]
+
+    def place(self, i: int) -> Place:
+        return Place(*self._place(i))
+
+    def formula(self, i: int) -> str:
+        """What it computes, as text: its operands by name or number."""
+        row, operands = self.operation(i), self.operands(i)
+        if row.symbol in ("", "leaf"):
+            return self.names.get(i, "a number")
+        texts = [self.names.get(k) or (f"{self.value(k):g}" if self.kind(k) == CONSTANT else "") for k in operands]
+        texts = [text or letter for text, letter in zip(texts, "abcdefgh")] + ["…"] * (len(texts) > 8)
+        if row.method.startswith("__") and len(texts) == 2:
+            return f"{texts[0]} {row.symbol} {texts[1]}"
+        return f"{'-' if row.symbol == 'neg' else row.symbol}({', '.join(texts)})"
+
+
+def taken(recorded: Recorded, flat: array[float]) -> Trace:
+    """The path that these inputs take. What would be refused there is not."""
+    k = 0
+    while True:
+        path = recorded.paths[k]
+        job = Job([Feed(0, len(flat), flat)], 0, 1)
+        job.c.nan_errors = 1
+        path.run(job)
+        if not job.c.failures:
+            return path
+        at = job.first_failure()
+        guard = recorded.guard(k, at)
+        if guard is None:
+            raise path.error(at, job, None)
+        k = recorded.other_path(k, guard, flat)
+
+
+def _of_form(name: str, form: Form) -> Iterable[str]:
+    if form is NUMBER or (form.size == 1 and form.shape == ()):
+        return [name]
+    shape = form.shape if form.shape else (form.size,)
+    if len(shape) == 1:
+        return [f"{name}[{k}]" for k in range(form.size)]
+    names = [""]
+    for length in shape:
+        names = [f"{head}{',' if head else ''}{k}" for head in names for k in range(length)]
+    return [f"{name}[{at}]" for at in names[: form.size]]
+
+
+def input_names(recorded: Recorded) -> list[str]:
+    """A name for each input: the parameter of f, with an index where it has parts; of params their labels."""
+    parameters: list[str] = []
+    if recorded.f is not None:
+        try:
+            parameters = list(inspect.signature(recorded.f).parameters)
+        except (TypeError, ValueError):
+            pass
+    if len(parameters) < len(recorded.forms):
+        parameters = [f"argument {k}" if len(recorded.forms) > 1 else "argument" for k in range(len(recorded.forms))]
+    names = [text for name, form in zip(parameters, recorded.forms) for text in _of_form(name, form)]
+    for k, v in enumerate(recorded.params):
+        names.append(str(getattr(v, "label", "") or f"params[{k}]"))
+    return names

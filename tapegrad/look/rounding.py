@@ -1,0 +1,87 @@
+"""`rounding`: how many digits of a result are true, and which lines lost the others.
+
+The error of each operation times its adjoint, summed, is the result's error to first order: P. Langlois, "Automatic
+linear correction of rounding errors", BIT 41 (2001), 515-539. It knows nothing of the error of the inputs."""
+from __future__ import annotations
+
+import math
+import os
+from array import array
+from typing import NamedTuple
+
+from .._core import ffi, lib
+from ..program.nest import NUMBER
+from ..program.recorded import Recorded
+from .graph import Graph
+from .heat import Groups
+from .small import source
+
+
+class Line(NamedTuple):
+    """A source line: what it adds to the error, and its share of all that was lost, 0 to 1."""
+
+    filename: str
+    lineno: int
+    text: str
+    error: float
+    share: float
+
+
+class Rounding:
+    """How true a result is.
+
+    Attributes:
+        value: as the program gives it.
+        error: an estimate of value - the exact result for these inputs.
+        bound: how far that estimate may be off to first order, for functions whose rounding is not known exactly.
+        corrected: value - error.
+        digits: decimal digits of value that are true: 0 where there is none, 17 at most.
+        lines: named tuples, the worst first.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        (root,) = graph.roots
+        groups, n = Groups(graph), graph.n
+        error, bound = ffi.new("double[]", n), ffi.new("double[]", n)
+        lib.tg_graph_rounding(graph.core, error, bound)
+        signed, size = ffi.new("double[]", groups.n), ffi.new("double[]", groups.n)
+        lib.tg_graph_weigh(graph.core, groups.group, groups.n, error, bound, signed, size)
+        self.value = graph.value(root)
+        off = [-x for x in signed[0 : groups.n]]
+        self.error = math.fsum(off) if all(map(math.isfinite, off)) else math.nan
+        one = ffi.new("double[]", groups.n)
+        lib.tg_graph_weigh(graph.core, groups.group, groups.n, ffi.new("double[]", n), bound, signed, one)
+        self.bound = math.fsum(one[0 : groups.n])
+        self.corrected = self.value - self.error
+        whole = math.fsum(size[0 : groups.n])
+        lines = [
+            Line(*place, source(*place), off[k], size[k] / whole if whole else 0.0)
+            for k, place in enumerate(groups.places) if size[k]
+        ]  # fmt: skip
+        self.lines = sorted(lines, key=lambda line: -line.share)
+
+    @property
+    def digits(self) -> int:
+        loss = abs(self.error) + self.bound
+        if not math.isfinite(loss) or not math.isfinite(self.value):
+            return 0
+        if not loss:
+            return 17
+        return max(0, min(17, math.floor(math.log10(abs(self.value) / loss)))) if self.value else 0
+
+    def __str__(self) -> str:
+        off = f"{self.error:.2g}" + (f" ± {self.bound:.1g}" if self.bound else "")
+        lines = [f"{self.value!r}: {self.digits} digits are true; error {off}, corrected {self.corrected!r}"]
+        for line in self.lines[:6]:
+            place = f"{os.path.basename(line.filename)}:{line.lineno}"
+            lines.append(f"  {place} makes {line.share:.0%} of it, {line.error:.2g}:  {line.text}")
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"<rounding: {self.value!r}, error {self.error:.2g}>"
+
+
+def of_program(recorded: Recorded, flat: array[float]) -> Rounding:
+    if recorded.out is not NUMBER:
+        raise TypeError(f"rounding is of a function that returns one Value; this one returns {recorded.out}")
+    return Rounding(Graph.of_program(recorded, flat).sweep())
