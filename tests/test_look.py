@@ -14,6 +14,7 @@ import pytest
 import tapegrad
 from tapegrad import Value, draw, heat, nn, record
 from tapegrad.look.layout import layered
+from tapegrad.look.small import short
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -188,6 +189,14 @@ def test_drawing_leaves_the_values_as_they_were():
     before = [(v.data, v.grad) for v in (o, *leaves)]
     draw(o).to_html()
     assert [(v.data, v.grad) for v in (o, *leaves)] == before
+
+
+@pytest.mark.parametrize(
+    ("x", "shown"),
+    [(2.0, "2.0"), (0.9999999999999996, "1.0"), (9124.57, "9125"), (1e-12, "1e-12"), (12345.0, "12345.0"), (-0.5, "-0.5")],
+)
+def test_a_number_in_a_box_has_four_digits_and_says_no_more_than_it_knows(x, shown):
+    assert short(x) == shown
 
 
 # ---- layout ----
