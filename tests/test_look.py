@@ -193,7 +193,7 @@ def test_drawing_leaves_the_values_as_they_were():
 
 @pytest.mark.parametrize(
     ("x", "shown"),
-    [(2.0, "2.0"), (0.9999999999999996, "1.0"), (9124.57, "9125"), (1e-12, "1e-12"), (12345.0, "12345.0"), (-0.5, "-0.5")],
+    [(2.0, "2.0"), (0.9999999999999996, "1.0"), (9124.57, "9125"), (12345.0, "12345.0"), (-5.5, "-5.5")],
 )
 def test_a_number_in_a_box_has_four_digits_and_says_no_more_than_it_knows(x, shown):
     assert short(x) == shown
