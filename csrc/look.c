@@ -110,6 +110,15 @@ tg_graph *tg_graph_of_tape(const tg_tape *t, const uint32_t *roots, uint32_t n_r
     return g;
 }
 
+void tg_graph_note(tg_graph *g, const uint32_t *ids, const uint32_t *where, uint32_t n)
+{
+    for (uint32_t i = 0, k = 0; i < g->n; i++) {
+        while (k < n && ids[k] <= g->id[i])
+            k++;
+        g->where[i] = k && g->kind[i] != TG_CONSTANT && g->kind[i] != TG_GIVEN ? where[k - 1] : 0;
+    }
+}
+
 int tg_all_finite(const tg_tape *t, const uint32_t *ids, uint32_t n)
 {
     double sum = 0.0;

@@ -38,6 +38,8 @@ tg_graph *tg_graph_of_program(const tg_program *p, const double *in, int nan_err
 void tg_free_graph(tg_graph *g);
 /* The adjoints of the sum of the roots, weighed by seed; NULL: 1 each. TG_OK or TG_MEMORY. */
 int tg_graph_sweep(tg_graph *g, const double *seed);
+/* Say where nodes of the tape were recorded: from ids[k] on, until ids[k + 1], at where[k]. */
+void tg_graph_note(tg_graph *g, const uint32_t *ids, const uint32_t *where, uint32_t n);
 /* What node i passes on to each of its operands when its adjoint is g; with g = 1 the partials. TG_OK or TG_MEMORY. */
 int tg_graph_passed(const tg_graph *graph, uint32_t i, double g, double *out);
 

@@ -36,7 +36,7 @@ class Notes:
     """Where nodes of the tape were recorded, as far as somebody noted it: from each id on, a place."""
 
     def __init__(self) -> None:
-        self.ids = array("L")
+        self.ids = array("I")
         self.places: list[tuple[str, int]] = []
 
     def note(self, at: int, place: tuple[str, int]) -> None:
@@ -86,6 +86,10 @@ class Graph:
         graph = cls(core, lambda i: notes.of(core.id[i]) if notes is not None else NOWHERE)
         if notes is not None and notes.ids:
             graph.placed = True
+            numbers: dict[tuple[str, int], int] = {}
+            where = array("I", (numbers.setdefault(place, len(numbers) + 1) for place in notes.places))
+            ids = ffi.from_buffer("uint32_t[]", notes.ids)
+            lib.tg_graph_note(core, ids, ffi.from_buffer("uint32_t[]", where), len(where))
         return graph
 
     @classmethod

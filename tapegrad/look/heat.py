@@ -55,7 +55,7 @@ class Groups:
                 graph.core, self.group, self.n, self.nodes, self.operands, self.weight, self.partial
             )
         )
-        self.places = [graph.place(i) if graph.is_program else Place(*NOWHERE) for i in self.first]
+        self.places = [graph.place(i) if graph.core.where[i] else Place(*NOWHERE) for i in self.first]
         self.placed = any(place.line for place in self.places)
 
     def name(self, k: int) -> str:

@@ -49,7 +49,7 @@ const short = x => {
   if (Number.isInteger(x) && fabs(x) < 1e5) return x.toFixed(1);
   if (!isFinite(x)) return x !== x ? "nan" : x > 0 ? "inf" : "-inf";
   const text = fabs(x) >= 1e-4 && fabs(x) < 1e6 ? String(Number(x.toPrecision(4))) : x.toExponential(3).replace(/\.?0+e/, "e");
-  return /^-?\d+$/.test(text) ? text + ".0" : text;
+  return /^-?\d{1,3}$/.test(text) ? text + ".0" : text;
 };
 const full = x => Number.isInteger(x) && fabs(x) < 1e16 ? x.toFixed(1) : isFinite(x) ? String(x) : short(x);
 const signed = x => x < 0 || Object.is(x, -0) ? `(${short(x)})` : short(x);

@@ -25,8 +25,10 @@ _KNOWN_MANY = frozenset(("DOT", "SUM", "LOGSUMEXP", "CROSS_ENTROPY", "MSE", "HIN
 
 def short(x: float) -> str:
     """A number in a box: four digits."""
-    text = f"{x:.0f}" if math.isfinite(x) and x == int(x) and abs(x) < 1e5 else f"{x:.4g}"
-    return text + ".0" if text.lstrip("-").isdigit() else text
+    if math.isfinite(x) and x == int(x) and abs(x) < 1e5:
+        return f"{x:.1f}"
+    text = f"{x:.4g}"
+    return text + ".0" if text.lstrip("-").isdigit() and abs(x) < 1000 else text
 
 
 def source(file: str, line: int) -> str:
