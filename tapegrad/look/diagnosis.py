@@ -9,7 +9,7 @@ from typing import Any
 
 from .._core import ffi, lib
 from ..program.batch import Rows
-from ..program.nest import NUMBER, Nest
+from ..program.form import NUMBER, Nest, Static
 from ..program.recorded import Recorded
 from .graph import COMPUTED, CONSTANT, NONE, Graph
 from .small import source, where
@@ -173,15 +173,17 @@ def of_rows(rows: Rows, args: Sequence[Nest], inf: bool) -> Diagnosis | None:
     recorded.on_error = "nan"
     alone = Rows(recorded, rows.axes, None, rows.threads)
     scalar = recorded.out is NUMBER
-    first = _first_bad(alone, args, tuple(range(len(recorded.forms))) if scalar else None, inf)
+    by = tuple(k for k, form in enumerate(recorded.forms) if type(form) is not Static)
+    first = _first_bad(alone, args, by if scalar else None, inf)
     if scalar and recorded.params:
         first = min(first, _first_bad(alone, args, "params", inf))
-    arguments, n = alone._read(args)
+    arguments, n = alone.read(args)
     if first >= n:
         return None
     flat = array("d")
     for argument in arguments:
-        flat.extend(argument.row(first))
+        for piece in argument.pieces:
+            flat.extend(piece.row(first))
     found = of_program(rows.recorded, flat, inf)
     if found is not None:
         found.row = first
@@ -191,7 +193,7 @@ def of_rows(rows: Rows, args: Sequence[Nest], inf: bool) -> Diagnosis | None:
 def _first_bad(rows: Rows, args: Sequence[Nest], argnums: Any, inf: bool) -> int:
     swept = rows.sweep(args, argnums)
     first = swept.rows
-    for numbers in swept.results:
+    for numbers in [swept.out, *(flat for flats in swept.grads for flat in flats)]:
         width = len(numbers) // swept.rows if swept.rows else 1
         bad: Callable[[float], bool] = (lambda x: not math.isfinite(x)) if inf else math.isnan
         at = next((k for k, x in enumerate(numbers) if bad(x)), None)

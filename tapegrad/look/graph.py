@@ -168,19 +168,17 @@ class Graph:
 
 def taken(recorded: Recorded, flat: array[float]) -> Trace:
     """The path that these inputs take. What would be refused there is not."""
-    k = 0
+    k, path = 0, recorded.paths[0]
     while True:
-        path = recorded.paths[k]
         job = Job([Feed(0, len(flat), flat)], 0, 1)
         job.c.nan_errors = 1
         path.run(job)
         if not job.c.failures:
             return path
         at = job.first_failure()
-        guard = recorded.guard(k, at)
-        if guard is None:
-            raise path.error(at, job, None)
-        k = recorded.other_path(k, guard, flat)
+        if k < 0 or not recorded.leads_on(k, at):
+            raise path.error(at, job, None, way_on=recorded.way_on)
+        k, path = recorded.other_path(k, at, flat)
 
 
 def _of_form(name: str, form: Form) -> Iterable[str]:
