@@ -12,11 +12,10 @@ from .._core import lib
 from ..value import Value, handle
 from . import file, layout, point
 from .batch import Batch
-from .form import NUMBER, Form, Nest, Shaped, matrix, objects
+from .form import NUMBER, Nest, Shaped, matrix, objects
 from .recorded import MAX_PATHS, Argnums, Place, Recorded, Several, decoded, gathered
 from .replay import BranchChanged
 from .rows import Axes
-from .trace import Function
 
 if TYPE_CHECKING:
     from typing import Generic
