@@ -1,4 +1,4 @@
-"""A model of tapegrad.nn that is trained as a recorded program, and its speed beside the same loop otherwise."""
+"""A model of tapegrad.nn that is trained as a recorded program; its speed beside the same loop on other designs."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def on_values(model: nn.MLP, X: list[list[float]], Y: list[float]) -> Callable[[
 
 
 def on_closures(model: nn.MLP, X: list[list[float]], Y: list[float]) -> Callable[[], float]:
-    """A step of the closure design: an object and a closure an operation, as in micrograd; by gradient descent, which
+    """A step of the closure design, an object and a closure an operation, as in micrograd; by gradient descent, which
     is less work than Adam."""
     weights = [[[[Scalar(w.data) for w in n.w], Scalar(n.b.data)] for n in layer.neurons] for layer in model.layers]
     parameters = [p for layer in weights for row, b in layer for p in (*row, b)]
@@ -138,7 +138,7 @@ def main() -> None:
     losses = [step() for _ in range(args.steps)]
     took = time.perf_counter() - begun
     right = sum((model(x).data > 0.0) == (y > 0.0) for x, y in zip(X, Y))
-    print(f"loss {losses[0]:.4f}, {losses[-1]:.4f} after {args.steps} steps in {took:.2f} s")
+    print(f"loss {losses[0]:.4f}, {losses[-1]:.4f} after {args.steps} steps in {took:.2f} s", end=", ")
     print(f"{right / len(X):.1%} right")
 
     print(f"{'steps a second':32}{'':>10}{'first loss':>14}")

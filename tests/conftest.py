@@ -92,7 +92,7 @@ def script(tmp_path, handle):
     package = str(pathlib.Path(tapegrad.__file__).parent.parent)
 
     def run(code, *args, timeout=300):
-        env = dict(os.environ, TAPEGRAD_HANDLE=handle, PYTHONFAULTHANDLER="1")
+        env = dict(os.environ, TAPEGRAD_HANDLE=handle, PYTHONFAULTHANDLER="1", PYTHONDONTWRITEBYTECODE="")
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [package, env.get("PYTHONPATH")]))
         done = subprocess.run(
             [sys.executable, "-c", code, *args],

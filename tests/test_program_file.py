@@ -27,7 +27,7 @@ from tapegrad.program.batch import Batch
 from tapegrad.program.file import GUARD, VERSION, decode, encode, ffi, lib
 from tapegrad.program.recorded import decoded
 from tapegrad.program.replay import shown
-from tapegrad.value import handle
+from tapegrad.value import handle as picked
 
 FUZZ = int(os.environ.get("TAPEGRAD_FUZZ", "3000"))
 DOCS = pathlib.Path(__file__).resolve().parent.parent / "docs" / "program-format.md"
@@ -177,7 +177,7 @@ def test_every_operation_is_accepted(op):
             return tapegrad.math.fsum([a, b, a])
         if kind == "many":
             pair = hasattr(tapegrad, method) and method in ("dot", "mse", "hinge")
-            make = getattr(tapegrad, method, None) or functools.partial(handle.many, op)
+            make = getattr(tapegrad, method, None) or functools.partial(picked.many, op)
             return make([a, b], [b, a]) if pair else make([a, b], 0) if method == "cross_entropy" else make([a, b])
         if kind == "passive":
             return a**3.5 if method == "__pow__" else getattr(a, method)(1)

@@ -147,7 +147,8 @@ static PyObject *one_iterable(const char *name, PyObject *const *args, Py_ssize_
 {
     if (count == 1)
         return args[0];
-    return PyErr_Format(PyExc_TypeError, "%s() takes one iterable, not %zd arguments: %s([a, b, ..])", name, count, name);
+    return PyErr_Format(PyExc_TypeError, "%s() takes one iterable, not %zd arguments: %s([a, b, ..])", name, count,
+                        name);
 }
 
 static PyObject *module_sum(PyObject *module, PyObject *const *args, Py_ssize_t count)

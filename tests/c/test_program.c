@@ -37,7 +37,11 @@ static int64_t everything(tg_tape *t, const uint32_t in[INPUTS], uint32_t out[OU
         else if (!tg_is_many(o))
             TRY(all[n], tg_record(t, o, o == TG_ACOSH ? above_one : unit,
                                   o == TG_POW || o == TG_DIV ? unit : tg_can_refuse(o) ? above_one : in[o % 3]));
-        else
+        else if (o == TG_TOP) {                         /* without a slope: of what does not move */
+            uint32_t below[3] = {unit, unit, unit};
+            TRY(below[1], tg_leaf(t, 0.9));
+            TRY(all[n], tg_record_many(t, o, below, 3));
+        } else
             TRY(all[n], tg_record_many(t, o, o == TG_CROSS_ENTROPY ? five : five + 1,
                                        o == TG_CROSS_ENTROPY ? 5 : o == TG_WHERE ? 3 : 4));
         n++;
