@@ -103,7 +103,10 @@ def logsumexp(xs):
 
 
 def cross_entropy(xs, target):
-    return logsumexp(xs) - xs[target]
+    m = max(xs)
+    if math.isinf(m) or math.isnan(m):
+        return logsumexp(xs) - xs[target]
+    return math.log(math.fsum(math.exp(x - m) for x in xs)) - (xs[target] - m)
 
 
 def mse(xs, ys):

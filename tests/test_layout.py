@@ -102,7 +102,7 @@ def test_lines_stay_known_however_often_it_is_called(sized):
             x = inner(x)
         return x
 
-    text = str(record(chain, 1.0))
+    text = record(chain, 1.0).listing()
     assert "<unknown>" not in text and text.count("test_layout.py") >= n
 
 

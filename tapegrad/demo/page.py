@@ -81,7 +81,8 @@ def _decision(network: Network, flowers: Sequence[Flower]) -> str:
     scores = record(network.scores, [0.0] * 4).map()
     mean = [fmean(f.x[k] for f in flowers) for k in (0, 1)]
     at = [FROM + (TO - FROM) * (k + 0.5) / GRID for k in range(GRID)]
-    found = [row.index(max(row)) for row in scores([[*mean, x, y] for y in reversed(at) for x in at])]
+    each = scores([[*mean, x, y] for y in reversed(at) for x in at])  # of each class, at all points
+    found = [point.index(max(point)) for point in zip(*each)]
     parts = [f'<svg viewBox="0 0 {HIGH - 20} {HIGH - 20}" width="{HIGH - 20}" role="img" '
              'shape-rendering="crispEdges" aria-label="the decision">']
     for row in range(GRID):
