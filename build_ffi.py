@@ -26,7 +26,7 @@ HANDLES = ("c", "cffi") if C_HANDLE else ("cffi",)
 
 CORE = [
     f"csrc/{name}.c"
-    for name in "tape ops sweep gradient optim copy freeze program lay_out replay look origin rounding".split()
+    for name in "tape ops sweep partials gradient optim copy freeze program lay_out replay look origin rounding".split()
 ]
 HANDLE = sorted(f"csrc/handle/{path.name}" for path in (CSRC / "handle").glob("*.c"))
 SOURCES = CORE + (HANDLE if C_HANDLE else [])

@@ -1,295 +1,18 @@
 /*  The sweep, recorded: adjoints as nodes of the tape, which can be used, swept, recorded and frozen like any others.
 
-    What a partial is made of is read from the table: its text, once, into steps for a stack. A function of one row's
-    primal becomes that row, a formula of formulas.def what it says; `?:` becomes a choice, so both sides are recorded,
-    and the one that is not chosen passes nothing on; but where a number decides, that one is not recorded. Numbers stay numbers as long as they meet no node. A text that is
-    not understood becomes nan, which no test of a row takes for its slope.
+    Partials are followed step by step: see partials.h. Of a choice both sides are recorded, and the one that is not chosen
+    passes nothing on; but where a number decides, that one is not recorded. Numbers stay numbers as long as they meet no
+    node.
 
     Nodes made here refuse nothing: where a slope is infinite the sweep gives infinity, and so do they. A product with an
     adjoint is a WEIGH, which is 0 where the adjoint is: as in the sweep, an infinite partial turns no 0 into nan.
     Adjoints are added in the order of the sweep.  */
 #include "gradient.h"
 #include "ops.h"
+#include "partials.h"
 
-#include <ctype.h>
-#include <locale.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* ---- partials, from text to steps ---- */
-
-enum { NUMBER, OPERAND, ROW, TEST, CHOICE };
-
-typedef struct {
-    uint8_t what, op;           /* op: of a ROW; of an OPERAND 0 a, 1 b, 2 y */
-    uint16_t yes, no;           /* of a TEST: how many steps follow for either side, before the CHOICE */
-    double k;                   /* of a NUMBER */
-} part;
-
-#define MOST_PARTS 2048
-#define DEEPEST 32              /* of the stack */
-
-static part parts[MOST_PARTS + 1];  /* the first is nan: that of a text that was not understood */
-static uint16_t first_part[TG_OPS][2], part_count[TG_OPS][2];
-static uint16_t n_parts;            /* 0 until the table was read */
-static int misread;
-
-static const struct {
-    const char *name, *text;
-} formulas[] = {
-#define TG_FORMULA2(name, a, b, text) {#name, #a #b "=" #text},
-#define TG_FORMULA3(name, a, b, y, text) {#name, #a #b #y "=" #text},
-#include "formulas.def"
-};
-
-/* What is left to read, and what a, b and y of it stand for. */
-typedef struct {
-    const char *at;
-    char stands[3];
-} reader;
-
-static void expression(reader *r);
-static void whole(reader *r);
-
-static int ahead(reader *r, const char *token)
-{
-    size_t n = strlen(token);
-    while (isspace((unsigned char)*r->at))
-        r->at++;
-    if (strncmp(r->at, token, n))
-        return 0;
-    r->at += n;
-    return 1;
-}
-
-static void expect(reader *r, const char *token) { misread |= !ahead(r, token); }
-
-static void put(int what, int op, double k)
-{
-    if (n_parts < MOST_PARTS)
-        parts[n_parts++] = (part){.what = (uint8_t)what, .op = (uint8_t)op, .k = k};
-    else
-        misread = 1;
-}
-
-/* The place of a, b or y in stands. */
-static int place(char letter)
-{
-    misread |= letter != 'a' && letter != 'b' && letter != 'y';
-    return letter == 'a' ? 0 : letter == 'b' ? 1 : 2;
-}
-
-static int is_unary(int op)
-{
-    switch (op) {
-#define TG_UNARY(NAME, ...) case TG_##NAME: return 1;
-#define TG_PASSIVE(NAME, ...)
-#include "ops.def"
-    default: return 0;
-    }
-}
-
-/* The row whose primal is name(a) or name(a, b), or 0. */
-static int row_of(const char *name, size_t n)
-{
-    for (int op = TG_NODE + 1; op < TG_OPS; op++) {
-        const char *primal = tg_ops[op].primal;
-        if (!tg_is_many(op) && !strncmp(primal, name, n) &&
-            (!strcmp(primal + n, "(a)") || !strcmp(primal + n, "(a, b)")))
-            return op;
-    }
-    return 0;
-}
-
-static void call(reader *r, const char *name, size_t n)
-{
-    int op = row_of(name, n);
-    if (op) {
-        expression(r);
-        while (ahead(r, ","))
-            expression(r);
-        expect(r, ")");
-        put(ROW, op, 0.0);
-        return;
-    }
-    for (size_t k = 0; k < sizeof formulas / sizeof *formulas; k++)
-        if (strlen(formulas[k].name) == n && !memcmp(formulas[k].name, name, n)) {
-            const char *takes = formulas[k].text, *text = strchr(takes, '=') + 1;
-            reader inner = {text, {0}};
-            for (; *takes != '='; takes++) {            /* its operands are a, b or y of ours */
-                while (isspace((unsigned char)*r->at))
-                    r->at++;
-                inner.stands[place(*takes)] = r->stands[place(*r->at)];
-                r->at += *r->at != 0;
-                if (takes[1] != '=')
-                    expect(r, ",");
-            }
-            expect(r, ")");
-            whole(&inner);
-            return;
-        }
-    misread = 1;
-}
-
-/* Digits with a point, which strtod takes as the locale writes it. */
-static double digits(reader *r)
-{
-    const char *point = localeconv()->decimal_point;
-    char text[64];
-    size_t n = 0;
-    for (; isdigit((unsigned char)*r->at) || *r->at == '.'; r->at++) {
-        size_t more = *r->at == '.' ? strlen(point) : 1;
-        if (n + more >= sizeof text) {
-            misread = 1;
-            return 0.0;
-        }
-        memcpy(text + n, *r->at == '.' ? point : r->at, more);
-        n += more;
-    }
-    text[n] = 0;
-    return strtod(text, NULL);
-}
-
-static void primary(reader *r)
-{
-    const char *start;
-    size_t n = 0;
-    if (ahead(r, "(")) {
-        expression(r);
-        expect(r, ")");
-        return;
-    }
-    start = r->at;
-    if (isdigit((unsigned char)*start)) {
-        put(NUMBER, 0, digits(r));
-        return;
-    }
-    while (isalnum((unsigned char)start[n]) || start[n] == '_')
-        n++;
-    r->at += n;
-    if (n == 1)
-        put(OPERAND, r->stands[place(*start)], 0.0);
-    else if (ahead(r, "("))
-        call(r, start, n);
-    else
-        misread = 1;
-}
-
-static void negated(reader *r)
-{
-    if (ahead(r, "-")) {
-        negated(r);
-        put(ROW, TG_NEG, 0.0);
-    } else
-        primary(r);
-}
-
-static void product(reader *r)
-{
-    negated(r);
-    for (;;) {
-        int op = ahead(r, "*") ? TG_MUL : ahead(r, "/") ? TG_DIV : 0;
-        if (!op)
-            return;
-        negated(r);
-        put(ROW, op, 0.0);
-    }
-}
-
-static void sum(reader *r)
-{
-    product(r);
-    for (;;) {
-        int op = ahead(r, "+") ? TG_ADD : ahead(r, "-") ? TG_SUB : 0;
-        if (!op)
-            return;
-        product(r);
-        put(ROW, op, 0.0);
-    }
-}
-
-static void comparison(reader *r)
-{
-    int op;
-    sum(r);
-    op = ahead(r, "<=") ? TG_LESS_EQUAL : ahead(r, ">=") ? TG_GREATER_EQUAL : ahead(r, "<") ? TG_LESS
-       : ahead(r, ">") ? TG_GREATER : ahead(r, "==") ? TG_EQUAL : ahead(r, "!=") ? TG_NOT_EQUAL : 0;
-    if (op) {
-        sum(r);
-        put(ROW, op, 0.0);
-    }
-}
-
-static void both(reader *r)
-{
-    comparison(r);
-    while (ahead(r, "&&")) {
-        comparison(r);
-        put(ROW, TG_MUL, 0.0);
-    }
-}
-
-static void either(reader *r)
-{
-    both(r);
-    while (ahead(r, "||")) {
-        both(r);
-        put(ROW, TG_MAX, 0.0);
-    }
-}
-
-static void expression(reader *r)
-{
-    either(r);
-    if (ahead(r, "?")) {
-        part *test = parts + n_parts;
-        put(TEST, 0, 0.0);
-        expression(r);
-        test->yes = (uint16_t)(parts + n_parts - test - 1);
-        expect(r, ":");
-        expression(r);
-        test->no = (uint16_t)(parts + n_parts - test - 1 - test->yes);
-        put(CHOICE, 0, 0.0);
-    }
-}
-
-static void whole(reader *r)
-{
-    expression(r);
-    misread |= *r->at != 0;
-}
-
-/* Whether steps leave one result, and the stack holds what they need on the way. */
-static int fit(const part *p, const part *end)
-{
-    int n = 0;
-    for (; p < end; p++) {
-        n += p->what == CHOICE ? -2 : p->what == ROW ? -!is_unary(p->op) : p->what != TEST;
-        if (n < 1 || n > DEEPEST)
-            return 0;
-    }
-    return n == 1;
-}
-
-static void read_table(void)
-{
-    put(NUMBER, 0, NAN);
-    for (int op = TG_NODE + 1; op < TG_OPS; op++)
-        for (int k = 0; k < 2 && op != TG_WHERE; k++) {
-            reader r = {k ? tg_ops[op].db : tg_ops[op].da, {0, 1, 2}};
-            const uint16_t first = n_parts;
-            misread = 0;
-            if (!*r.at)
-                continue;
-            whole(&r);
-            if (misread || !fit(parts + first, parts + n_parts))
-                n_parts = first;
-            first_part[op][k] = n_parts > first ? first : 0;
-            part_count[op][k] = n_parts > first ? n_parts - first : 1;
-        }
-}
-
-/* ---- the sweep ---- */
 
 enum { NEEDED = 1, MOVES = 2 };     /* marks: a root depends on it; it depends on an x */
 
@@ -371,37 +94,46 @@ static term choose(recorded_sweep *s, term c, term a, term b)
 }
 
 /* What these steps give, at what a, b and y stand for. */
-static term follow(recorded_sweep *s, const part *p, const part *end, const term named[3])
+static term follow(recorded_sweep *s, const tg_part *p, const tg_part *end, const term named[3])
 {
-    term stack[DEEPEST];
+    term stack[TG_DEEPEST_PARTIAL];
     int n = 0;
     for (; p < end; p++)
         switch (p->what) {
-        case NUMBER: stack[n++] = number(p->k); break;
-        case OPERAND: stack[n++] = named[p->op]; break;
-        case TEST:
+        case TG_PART_NUMBER: stack[n++] = number(p->k); break;
+        case TG_PART_OPERAND: stack[n++] = named[p->op]; break;
+        case TG_PART_TEST:
             if (!stack[n - 1].is_node) {
-                const part *yes = p + 1, *no = yes + p->yes, *choice = no + p->no;
+                const tg_part *yes = p + 1, *no = yes + p->yes, *choice = no + p->no;
                 stack[n - 1] = stack[n - 1].k != 0.0 ? follow(s, yes, no, named) : follow(s, no, choice, named);
                 p = choice;
             }
             break;
-        case CHOICE:
+        case TG_PART_CHOICE:
             n -= 2;
             stack[n - 1] = choose(s, stack[n - 1], stack[n], stack[n + 1]);
             break;
         default:
-            n -= !is_unary(p->op);
-            stack[n - 1] = apply(s, p->op, stack[n - 1], stack[is_unary(p->op) ? n - 1 : n]);
+            n -= !tg_is_unary(p->op);
+            stack[n - 1] = apply(s, p->op, stack[n - 1], stack[tg_is_unary(p->op) ? n - 1 : n]);
         }
     return stack[0];
+}
+
+/* How many steps partial k of a row has. */
+static uint32_t steps(int op, int k)
+{
+    uint32_t count;
+    tg_partial(op, k, &count);
+    return count;
 }
 
 /* Partial k of a row. */
 static term partial(recorded_sweep *s, int op, int k, const term named[3])
 {
-    const part *first = parts + first_part[op][k];
-    return follow(s, first, first + part_count[op][k], named);
+    uint32_t count;
+    const tg_part *first = tg_partial(op, k, &count);
+    return follow(s, first, first + count, named);
 }
 
 /* g times a partial: 0 where g is 0. */
@@ -433,7 +165,7 @@ static void add_to(recorded_sweep *s, uint32_t id, term g)
    a last one without a partner as it is. */
 static void pass_many(recorded_sweep *s, int op, const uint32_t *ids, uint32_t n, term y, term g)
 {
-    const int in_pairs = part_count[op][1] > 0;
+    const int in_pairs = steps(op, 1) > 0;
     const uint32_t half = in_pairs ? n / 2 : n;
     if (in_pairs && n % 2)
         add_to(s, ids[n - 1], g);
@@ -594,8 +326,8 @@ static int survey(recorded_sweep *s, const uint32_t *xs, uint32_t n_xs, uint32_t
             words += moved ? 5 * (uint64_t)t->b[i] + 16 : 0;
         } else {
             moved = moves(s, t->a[i]) || (!tg_is_passive(op) && moves(s, t->b[i]));
-            nodes += moved ? 2 * ((uint64_t)part_count[op][0] + part_count[op][1]) + 8 : 0;
-            words += moved ? 4 * ((uint64_t)part_count[op][0] + part_count[op][1]) : 0;
+            nodes += moved ? 2 * ((uint64_t)steps(op, 0) + steps(op, 1)) + 8 : 0;
+            words += moved ? 4 * ((uint64_t)steps(op, 0) + steps(op, 1)) : 0;
         }
         if (moved && tg_has_rule(t, i))
             return TG_RULED;
@@ -628,7 +360,7 @@ static void sweep(recorded_sweep *s)
         named[2] = node(i);
         for (int side = 0; side < 2; side++) {
             const uint32_t operand = side ? t->b[i] : t->a[i];
-            if (part_count[op][side] && moves(s, operand))
+            if (steps(op, side) && moves(s, operand))
                 add_to(s, operand, weighed(s, g, partial(s, op, side, named)));
         }
     }
@@ -646,8 +378,6 @@ int tg_record_sweep(tg_tape *t, const uint32_t *roots, const uint32_t *seeds, ui
 {
     recorded_sweep s = {.t = t, .first = t->len, .before = t->len};
     int code = TG_OK;
-    if (!n_parts)
-        read_table();
     for (uint32_t k = 0; k < n_roots; k++)
         if (roots[k] >= t->len || (seeds && seeds[k] >= t->len))
             return TG_BAD_ID;
