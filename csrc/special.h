@@ -180,7 +180,15 @@ static inline double tg_xlogy(double a, double b) { return a == 0.0 && b == b ? 
 
 static inline int tg_is_pole(double a) { return a <= 0.0 && a == floor(a) && !isinf(a); }
 static inline double tg_gamma(double a) { return tg_is_pole(a) || a == -INFINITY ? NAN : tgamma(a); }
-static inline double tg_lgamma(double a) { return tg_is_pole(a) ? NAN : lgamma(a); }
+
+/* lgamma() of POSIX writes a global, signgam, which threads would race for; strict C11 does not declare the other. */
+extern double lgamma_r(double, int *);
+static inline double tg_log_gamma(double a)
+{
+    int sign;
+    return lgamma_r(a, &sign);
+}
+static inline double tg_lgamma(double a) { return tg_is_pole(a) ? NAN : tg_log_gamma(a); }
 
 /* The Hurwitz zeta function of s > 1 and a > 0 by the formula of Euler and Maclaurin; c: B(2k) / (2k)!. */
 static inline double tg_hurwitz(double s, double a)
@@ -265,7 +273,7 @@ static inline double tg_betaln(double a, double b)
     double low = a < b ? a : b, high = a < b ? b : a;
     if (!(low > 0.0 && high >= 10.0))
         return tg_lgamma(low) + tg_lgamma(high) - tg_lgamma(low + high);
-    return lgamma(low) - low * log(high) - (low + high - 0.5) * log1p(low / high) + low +
+    return tg_log_gamma(low) - low * log(high) - (low + high - 0.5) * log1p(low / high) + low +
            (tg_stirling(high) - tg_stirling(low + high));
 }
 
