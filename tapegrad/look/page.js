@@ -1,5 +1,6 @@
 "use strict";
-const {exp, expm1, log, log1p, log2, log10, sqrt, sin, cos, tan, asin, acos, atan, atan2, sinh, cosh, hypot, pow} = Math;
+const {exp, expm1, log, log1p, log2, log10, sqrt, sin, cos, tan, asin, acos, atan, atan2, sinh, cosh, asinh, atanh, acosh,
+  cbrt, floor, ceil, trunc, hypot, pow} = Math;
 const fabs = Math.abs, TG_1_LN2 = Math.LOG2E, TG_1_LN10 = Math.LOG10E, TG_2_SQRTPI = 2 / Math.sqrt(Math.PI);
 const tg_tanh = a => {
   const s = Math.abs(a), e = expm1(2 * s), y = s >= 22 ? 1 : s < 0.55 ? e / (e + 2) : 1 - 2 / (exp(2 * s) + 1);

@@ -16,11 +16,18 @@ GAP = 152.0  # between layers: the film writes on the edges there
 
 # What the page has in JavaScript: an operation whose texts name something else is shown, but not computed anew.
 _KNOWN = frozenset(
-    "a b y exp expm1 log log1p log2 log10 sqrt sin cos tan asin acos atan atan2 sinh cosh hypot erf pow fabs tg_tanh "
-    "tg_relu tg_sigmoid tg_softplus tg_max tg_min tg_weigh tg_sign tg_first tg_share tg_pow_da tg_pow_db TG_1_LN2 "
-    "TG_1_LN10 TG_2_SQRTPI".split()
+    "a b y exp expm1 log log1p log2 log10 sqrt sin cos tan asin acos atan atan2 sinh cosh asinh acosh atanh cbrt floor "
+    "ceil trunc hypot erf pow fabs tg_tanh tg_relu tg_sigmoid tg_softplus tg_max tg_min tg_weigh tg_sign tg_first "
+    "tg_share tg_pow_da tg_pow_db TG_1_LN2 TG_1_LN10 TG_2_SQRTPI".split()
 )
 _KNOWN_MANY = frozenset(("DOT", "SUM", "LOGSUMEXP", "CROSS_ENTROPY", "MSE", "HINGE", "WHERE"))
+
+
+def is_computed(row: Any) -> bool:
+    """Whether a page can compute this operation of the table anew."""
+    if row.kind == "many":
+        return row.name in _KNOWN_MANY
+    return set(re.findall(r"[A-Za-z_]\w*", f"{row.primal} {row.da} {row.db}")) <= _KNOWN and bool(row.primal)
 
 
 def short(x: float) -> str:
@@ -110,12 +117,6 @@ class Picture:
 
     # ---- for the page ----
 
-    def _can_compute(self, i: int) -> bool:
-        row = self.graph.operation(i)
-        if row.kind == "many":
-            return row.name in _KNOWN_MANY
-        return set(re.findall(r"[A-Za-z_]\w*", f"{row.primal} {row.da} {row.db}")) <= _KNOWN and bool(row.primal)
-
     def data(self) -> dict[str, Any]:
         """What the page makes the film of."""
         graph = self.graph
@@ -134,7 +135,7 @@ class Picture:
                 node["doc"] = row.doc
                 partials = graph.passed(i, 1.0)
                 node["partial"] = [partials[n] for n in kept]
-                if not self.is_cone and self._can_compute(i):
+                if not self.is_cone and is_computed(row):
                     rows[row.name] = (row.kind, row.primal, row.da, row.db)
                 elif not self.is_cone:
                     node["fixed"] = True
