@@ -144,8 +144,9 @@ TG_INLINE void NAME(forward)(tg_job *j, uint32_t from, uint32_t to, int live)
             TG_COMPARISONS(HOW)
 #undef HOW
             default: EACH {
-                double a = xa[l], b = xb[l];
-                other |= (uint32_t)(tg_refusal(refuses, a, b, tg_primal(refuses, a, b)) != TG_OK) << l;
+                int code;
+                tg_evaluate(refuses, xa[l], xb[l], &code);
+                other |= (uint32_t)(code != TG_OK) << l;
             }
             }
             if (s->y & 1)

@@ -7,13 +7,6 @@
 
 #include <stdlib.h>
 
-/* The tape has the operands of a dot as xs, then ys, then a bias. */
-static uint32_t place(int op, uint32_t k, uint32_t n)
-{
-    const uint32_t half = n / 2;
-    return op != TG_DOT || k == 2 * half ? k : k % 2 ? half + k / 2 : k / 2;
-}
-
 int tg_lay_out(tg_tape *t, const tg_program *p, const uint32_t *in, uint32_t *of, uint32_t *a, uint32_t *b,
                uint32_t *out)
 {
@@ -46,7 +39,7 @@ int tg_lay_out(tg_tape *t, const tg_program *p, const uint32_t *in, uint32_t *of
             uint32_t *to = tg_push_many(t, op, s->b);
             of[k] = t->len - 1;
             for (uint32_t m = 0; m < s->b; m++)
-                to[place(op, m, s->b)] = id[p->pool[2 * (size_t)(s->a + m) + 1]];
+                to[tg_place(op, m, s->b)] = id[p->pool[2 * (size_t)(s->a + m) + 1]];
             t->data[of[k]] = tg_many_primal(op, t->data, to, s->b);
         } else {
             const uint32_t x = id[s->live_a], y = id[s->live_b];

@@ -2,22 +2,14 @@
 #include "look.h"
 #include "flush.h"
 #include "ops.h"
+#include "partials.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-/* How many operands a row of few has; a passive one counts. */
-static uint32_t arity(int op)
-{
-    switch (op) {
-#define TG_UNARY(NAME, ...) case TG_##NAME: return 1;
-#define TG_PASSIVE(NAME, ...) case TG_##NAME: return 2;
-#include "ops.def"
-    case TG_LEAF: return 0;
-    default: return 2;
-    }
-}
+/* How many operands an instruction of few has; a passive one counts. */
+static uint32_t arity(int op) { return tg_is_unary(op) ? 1 : 2; }
 
 static tg_graph *new_graph(uint64_t n, uint64_t operands, uint64_t roots)
 {
@@ -46,20 +38,6 @@ void tg_free_graph(tg_graph *g) { free(g); }
 
 /* ---- from the tape ---- */
 
-/* The operands of a node of the tape, an exponent too. */
-static const uint32_t *operands_of(const tg_tape *t, uint32_t id, uint32_t *pair, uint32_t *count)
-{
-    int op = t->op[id] & TG_OPCODE;
-    if (tg_is_many(op)) {
-        *count = t->b[id];
-        return t->pool + t->a[id];
-    }
-    pair[0] = t->a[id];
-    pair[1] = t->b[id];
-    *count = arity(op);
-    return pair;
-}
-
 tg_graph *tg_graph_of_tape(const tg_tape *t, const uint32_t *roots, uint32_t n_roots, int64_t *code)
 {
     uint32_t *number = NULL, top = 0, n = 0, pair[2], count;
@@ -79,7 +57,7 @@ tg_graph *tg_graph_of_tape(const tg_tape *t, const uint32_t *roots, uint32_t n_r
         number[roots[k]] = 1;
     for (uint32_t i = top; i-- > 0;)
         if (number[i]) {
-            const uint32_t *ids = operands_of(t, i, pair, &count);
+            const uint32_t *ids = tg_recorded(t, i, pair, &count);
             n++;
             operands += count;
             for (uint32_t k = 0; k < count; k++)
@@ -88,7 +66,7 @@ tg_graph *tg_graph_of_tape(const tg_tape *t, const uint32_t *roots, uint32_t n_r
     g = new_graph(n, operands, n_roots);
     for (uint32_t i = 0, at = 0, next = 0; g && i < top; i++)
         if (number[i]) {
-            const uint32_t *ids = operands_of(t, i, pair, &count);
+            const uint32_t *ids = tg_recorded(t, i, pair, &count);
             int ruled = tg_has_rule(t, i);
             number[i] = at;
             g->op[at] = t->op[i] & TG_OPCODE;
@@ -170,11 +148,8 @@ tg_graph *tg_graph_of_program(const tg_program *p, const double *in, int nan_err
         g->where[i] = s->where;
         g->id[i] = k;
         if (op < TG_OPS && tg_is_many(op)) {
-            const uint32_t half = s->b / 2, pairs = op == TG_DOT ? 2 * half : 0;
-            for (uint32_t j = 0; j < s->b; j++) {
-                uint32_t to = j < pairs ? j / 2 + j % 2 * half : j;
-                g->operand[next + to] = in_slot[pool[2 * (size_t)j]];
-            }
+            for (uint32_t j = 0; j < s->b; j++)
+                g->operand[next + tg_place(op, j, s->b)] = in_slot[pool[2 * (size_t)j]];
             next += s->b;
         } else {
             g->operand[next++] = in_slot[s->a];
@@ -232,14 +207,9 @@ int tg_graph_sweep(tg_graph *g, const double *seed)
         const uint32_t *ids = g->operand + g->start[i], n = g->start[i + 1] - g->start[i];
         if (adj[i] == 0.0 || !n || g->kind[i] != TG_COMPUTED)
             continue;
-        if (tg_is_many(g->op[i])) {
-            switch (g->op[i]) {
-#define TG_MANY(NAME, method, aliases, symbol, refusal, doc, primal, sweep, da, db)                                    \
-    case TG_##NAME: sweep(adj[i], g->value[i], g->value, ids, n, adj, touched); break;
-#include "ops.def"
-            default: break;
-            }
-        } else {
+        if (tg_is_many(g->op[i]))
+            tg_many_sweep(g->op[i], adj[i], g->value[i], g->value, ids, n, adj, touched);
+        else {
             double to_a, to_b;
             passed(g->op[i], adj[i], g->value[ids[0]], g->value[ids[n - 1]], g->value[i], &to_a, &to_b);
             adj[ids[0]] += to_a;
@@ -276,18 +246,12 @@ int tg_graph_passed(const tg_graph *graph, uint32_t i, double g, double *out)
         own[k] = k;
         out[k] = 0.0;
     }
-    switch (graph->op[i]) {
-#define TG_MANY(NAME, method, aliases, symbol, refusal, doc, primal, sweep, da, db)                                    \
-    case TG_##NAME: sweep(g, value[i], local, own, n, out, (uint8_t *)(own + n)); break;
-#include "ops.def"
-    default: break;
-    }
+    tg_many_sweep(graph->op[i], g, value[i], local, own, n, out, (uint8_t *)(own + n));
     free(local);
     return TG_OK;
 }
 
-/* The most operands of a node. */
-static uint32_t widest(const tg_graph *g)
+uint32_t tg_graph_widest(const tg_graph *g)
 {
     uint32_t most = 2;
     for (uint32_t i = 0; i < g->n; i++)
@@ -301,10 +265,11 @@ static uint32_t widest(const tg_graph *g)
 int64_t tg_graph_groups(const tg_graph *g, uint32_t *group, uint32_t *first, uint32_t n_first)
 {
     enum { BITS = 16, ROOM = 1 << BITS };
-    uint32_t *key = tg_realloc(NULL, 2 * ROOM * sizeof *key), *number = key + ROOM, n = 0;
+    uint32_t *key = tg_realloc(NULL, 2 * ROOM * sizeof *key), n = 0;
     int placed = 0;
     if (!key)
         return TG_MEMORY;
+    uint32_t *number = key + ROOM;
     memset(key, 0xFF, ROOM * sizeof *key);
     if (n_first > ROOM / 2)
         n_first = ROOM / 2;
@@ -333,7 +298,7 @@ int64_t tg_graph_groups(const tg_graph *g, uint32_t *group, uint32_t *first, uin
 int tg_graph_totals(const tg_graph *g, const uint32_t *group, uint32_t n_groups, uint64_t *nodes, uint64_t *operands,
                     double *weight, double *partial)
 {
-    double *each = tg_realloc(NULL, widest(g) * sizeof *each);
+    double *each = tg_realloc(NULL, tg_graph_widest(g) * sizeof *each);
     if (!each)
         return TG_MEMORY;
     for (uint32_t i = 0; i < g->n; i++) {

@@ -96,4 +96,7 @@ int tg_graph_bad_adjoint(const tg_graph *g, const uint32_t *by, uint32_t n_by, i
 void tg_graph_rounding(const tg_graph *g, double *error, double *bound);
 /* cdef: end */
 
+/* The most operands of a node; 2 at least. */
+uint32_t tg_graph_widest(const tg_graph *g);
+
 #endif

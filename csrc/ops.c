@@ -221,6 +221,17 @@ double tg_many_primal(int op, const double *data, const uint32_t *ids, uint32_t 
     }
 }
 
+void tg_many_sweep(int op, double g, double y, const double *data, const uint32_t *ids, uint32_t n, double *adj,
+                   uint8_t *touched)
+{
+    switch (op) {
+#define TG_MANY(NAME, method, aliases, symbol, refusal, doc, primal, sweep, ...)                                       \
+    case TG_##NAME: sweep(g, y, data, ids, n, adj, touched); break;
+#include "ops.def"
+    default: break;
+    }
+}
+
 double tg_evaluate(int op, double a, double b, int *refusal)
 {
     double y = tg_primal(op, a, b);

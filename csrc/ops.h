@@ -8,12 +8,6 @@
 #include "scalar.h"
 #include "tape.h"
 
-#if defined(_MSC_VER)
-#define TG_INLINE static __forceinline
-#else
-#define TG_INLINE static inline __attribute__((always_inline))
-#endif
-
 /* The primals and slopes of the many-operand rows: n operand ids, x[k] is data[ids[k]]. */
 #define TG_MANY_SWEEP(name)                                                                                            \
     void name(double g, double y, const double *data, const uint32_t *ids, uint32_t n, double *adj, uint8_t *touched)
@@ -23,6 +17,8 @@
 #include "ops.def"
 
 double tg_many_primal(int op, const double *data, const uint32_t *ids, uint32_t n);     /* 0 for TG_NODE */
+void tg_many_sweep(int op, double g, double y, const double *data, const uint32_t *ids, uint32_t n, double *adj,
+                   uint8_t *touched);
 
 /* Which primals the partials of a row name, first and second: those of a, of b, of the result. known, of TG_OPS bytes,
    is zero at first and keeps what was read, for reading takes the row's text. */

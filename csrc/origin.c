@@ -49,10 +49,13 @@ static void mark_causes(const tg_graph *g, uint32_t i, int how, uint8_t *mark, u
     }
 }
 
-static void follow(const uint32_t *next, uint32_t i, tg_origin *out, uint32_t *way, uint32_t n_way)
+/* The nodes from i on, at most n_way: how many. */
+static uint32_t follow(const uint32_t *next, uint32_t i, uint32_t *way, uint32_t n_way)
 {
-    for (out->n_way = 0; i != TG_NONE && out->n_way < n_way; i = next[i])
-        way[out->n_way++] = i;
+    uint32_t n = 0;
+    for (; i != TG_NONE && n < n_way; i = next[i])
+        way[n++] = i;
+    return n;
 }
 
 int tg_graph_bad_value(const tg_graph *g, uint32_t root, int how, tg_origin *out, uint32_t *way, uint32_t n_way)
@@ -70,7 +73,7 @@ int tg_graph_bad_value(const tg_graph *g, uint32_t root, int how, tg_origin *out
     memset(next, 0xFF, g->n * sizeof *next);
     memset(mark, 0, g->n);
     mark_causes(g, root, how, mark, next, &out->node, &out->count);
-    follow(next, out->node, out, way, n_way);
+    out->n_way = follow(next, out->node, way, n_way);
     free(next);
     return TG_OK;
 }
@@ -79,12 +82,10 @@ int tg_graph_bad_value(const tg_graph *g, uint32_t root, int how, tg_origin *out
 static int bad_primals(const tg_graph *g, uint32_t i, uint32_t k, int how, uint8_t *known, uint32_t *causes)
 {
     const uint32_t *ids = g->operand + g->start[i], n = g->start[i + 1] - g->start[i];
-    int named, count = 0;
-    if (bad(g->value[i], how)) {                        /* a bad result has its own cause; it may be a bad operand */
-        named = tg_names(g->op[i], known);
-        if (named & TG_NAMES_Y || tg_is_many(g->op[i]))
-            causes[count++] = i;
-    }
+    const int named = tg_names(g->op[i], known);
+    int count = 0;
+    if (bad(g->value[i], how) && (named & TG_NAMES_Y || tg_is_many(g->op[i])))
+        causes[count++] = i;                            /* a bad result has its own cause; it may be a bad operand */
     if (tg_is_many(g->op[i])) {
         if (g->op[i] == TG_DOT && k < n / 2 * 2) {
             uint32_t other = ids[k < n / 2 ? k + n / 2 : k - n / 2];
@@ -94,7 +95,6 @@ static int bad_primals(const tg_graph *g, uint32_t i, uint32_t k, int how, uint8
             causes[count++] = ids[k];
         return count;
     }
-    named = tg_names(g->op[i], known);
     if (named & TG_NAMES_A && (g->op[i] != TG_MUL || k == 1) && bad(g->value[ids[0]], how))
         causes[count++] = ids[0];
     if (named & TG_NAMES_B && n > 1 && (g->op[i] != TG_MUL || k == 0) && bad(g->value[ids[1]], how))
@@ -177,14 +177,12 @@ static int from_adjoints(const tg_graph *g, search *s, int how, tg_origin *out, 
 int tg_graph_bad_adjoint(const tg_graph *g, const uint32_t *by, uint32_t n_by, int how, tg_origin *out, uint32_t *way,
                          uint32_t n_way)
 {
-    uint32_t most = 2, n_values = 0, *values;
+    const uint32_t most = tg_graph_widest(g);
+    uint32_t n_values = 0, *values;
     search s;
     int code, any = 0;
     memset(out, 0, sizeof *out);
     memset(&s, 0, sizeof s);
-    for (uint32_t i = 0; i < g->n; i++)
-        if (g->start[i + 1] - g->start[i] > most)
-            most = g->start[i + 1] - g->start[i];
     s.each = tg_realloc(NULL, most * sizeof *s.each + (size_t)g->n * (3 * sizeof(uint32_t) + 1));
     if (!s.each)
         return TG_MEMORY;
@@ -214,19 +212,14 @@ int tg_graph_bad_adjoint(const tg_graph *g, const uint32_t *by, uint32_t n_by, i
             way[out->n_way++] = i;
             i = i < g->n && s.mark[i] & 4 ? TG_NONE : s.next[g->n + i];
         }
-        if (out->n_way && s.mark[way[out->n_way - 1]] & 4 && out->n_way < n_way) {
-            tg_origin rest;
-            follow(s.next, s.next[g->n + way[out->n_way - 1]], &rest, way + out->n_way, n_way - out->n_way);
-            out->n_way += rest.n_way;
-        }
+        if (out->n_way && s.mark[way[out->n_way - 1]] & 4 && out->n_way < n_way)
+            out->n_way += follow(s.next, s.next[g->n + way[out->n_way - 1]], way + out->n_way, n_way - out->n_way);
     } else if (!code && out->count) {
-        tg_origin rest;
         uint32_t to = out->operand == TG_NONE ? out->node : g->operand[g->start[out->node] + out->operand];
         uint32_t at = out->operand != TG_NONE && n_way;
         if (at)
             way[0] = out->node;
-        follow(s.next, to, &rest, way + at, n_way - at);
-        out->n_way = at + rest.n_way;
+        out->n_way = at + follow(s.next, to, way + at, n_way - at);
     }
     free(s.each);
     return code;

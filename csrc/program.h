@@ -142,6 +142,13 @@ static inline int tg_names_operand(int op, uint32_t k, uint32_t n)
     return op == TG_DOT ? n % 2 == 0 || k < n - 1 : op != TG_WHERE || k == 0;     /* a bias is only added */
 }
 
+/* Where operand k of n is on the tape, which has those of a dot as xs, then ys, then a bias. */
+static inline uint32_t tg_place(int op, uint32_t k, uint32_t n)
+{
+    const uint32_t half = n / 2;
+    return op != TG_DOT || k == 2 * half ? k : k % 2 ? half + k / 2 : k / 2;
+}
+
 /* X(how, sign) for each comparison. */
 #define TG_COMPARISONS(X) X(0, <) X(1, <=) X(2, >) X(3, >=) X(4, ==) X(5, !=)
 

@@ -158,6 +158,12 @@ int tg_copy(tg_tape *t, const uint32_t *ids, uint32_t *into, uint32_t n);
 void tg_fail_allocation(uint64_t n);
 /* cdef: end */
 
+#if defined(_MSC_VER)
+#define TG_INLINE static __forceinline
+#else
+#define TG_INLINE static inline __attribute__((always_inline))
+#endif
+
 enum {                      /* opcodes: a leaf, a node made by hand (operands, no slope of its own), the table */
     TG_LEAF,
     TG_NODE,
@@ -198,7 +204,7 @@ static inline int tg_is_passive(int op)
 static inline int tg_has_rule(const tg_tape *t, uint32_t id) { return t->rule && t->rule[id / 8] >> id % 8 & 1; }
 
 /* Append a node. There must be room. */
-static inline uint32_t tg_push(tg_tape *t, int op, uint32_t a, uint32_t b, double data)
+TG_INLINE uint32_t tg_push(tg_tape *t, int op, uint32_t a, uint32_t b, double data)
 {
     uint32_t i = t->len++;
     t->op[i] = (uint8_t)op;

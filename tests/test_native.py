@@ -18,7 +18,7 @@ from reference import BINARY, UNARY, apply
 import tapegrad
 from tapegrad import Value
 from tapegrad.program import BranchChanged, native, point, record
-from tapegrad.program.nest import NUMBER
+from tapegrad.program.form import NUMBER
 
 try:
     native.compiler()

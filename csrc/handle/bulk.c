@@ -15,12 +15,7 @@ static PyObject *floats(PyObject *values, int grads)
         x = tg_realloc(NULL, (list.n + (size_t)1) * sizeof *x);
         for (uint32_t k = 0; x && k < list.n; k++)
             x[k] = grads ? tg_read_grad(T, list.id[k], tg_thread()) : T->data[list.id[k]];
-        out = x ? PyList_New(list.n) : PyErr_NoMemory();
-        for (uint32_t k = 0; out && k < list.n; k++) {
-            PyObject *item = PyFloat_FromDouble(x[k]);
-            if (!item || PyList_SetItem(out, k, item))
-                Py_CLEAR(out);
-        }
+        out = x ? tg_float_list(x, list.n) : PyErr_NoMemory();
     }
     free(x);
     Py_XDECREF(tg_let_go(&list, out != NULL));
@@ -31,6 +26,12 @@ static PyObject *module_data(PyObject *module, PyObject *values)
 {
     (void)module;
     return tg_note_escape("data() was called: a replay does not see it") ? NULL : floats(values, 0);
+}
+
+static PyObject *module_primals(PyObject *module, PyObject *values)
+{
+    (void)module;
+    return floats(values, 0);
 }
 
 static PyObject *module_grads(PyObject *module, PyObject *values)
@@ -163,27 +164,40 @@ static PyObject *module_rmsprop(PyObject *module, PyObject *args)
     return tg_let_go(&list, good);
 }
 
-static PyObject *module_leaves(PyObject *module, PyObject *iterable)
+/* Leaves of numbers, and of Values, where they may be there, nodes with the same data that pass everything on. */
+static PyObject *new_nodes(PyObject *iterable, int values)
 {
     operand_list list = {0};
-    PyObject *leaves = NULL;
-    (void)module;
-    if (tg_gather(&list, iterable) < 0)
-        goto out;
-    if (list.numbers < list.n) {
-        PyErr_SetString(PyExc_TypeError, "leaves are made of numbers, not 'Value'");
-        goto out;
+    PyObject *nodes = NULL;
+    if (tg_gather(&list, iterable) >= 0) {
+        if (values || list.numbers == list.n)
+            nodes = tg_bare_list(list.n);
+        else
+            PyErr_SetString(PyExc_TypeError, "leaves are made of numbers, not 'Value'");
     }
-    leaves = tg_bare_list(list.n);
-    if (leaves && !tg_make_room(list.n, 0))
-        Py_CLEAR(leaves);
-    for (uint32_t k = 0; leaves && k < list.n; k++)
-        own((Value *)PyList_GetItem(leaves, k), tg_push(T, TG_LEAF, 0, 0, list.number[k]));
-    if (leaves)
-        PyObject_GC_Track(leaves);
-out:
+    if (nodes && !tg_make_room(list.n, 0))
+        Py_CLEAR(nodes);
+    for (uint32_t k = 0; nodes && k < list.n; k++) {
+        uint32_t id = is_value(list.item[k]) ? ((Value *)list.item[k])->id : TG_NONE;
+        own((Value *)PyList_GetItem(nodes, k), id == TG_NONE ? tg_push(T, TG_LEAF, 0, 0, list.number[k])
+                                                             : tg_push(T, TG_COPY, id, id, T->data[id]));
+    }
+    if (nodes)
+        PyObject_GC_Track(nodes);
     tg_release(&list);
-    return leaves;
+    return nodes;
+}
+
+static PyObject *module_leaves(PyObject *module, PyObject *iterable)
+{
+    (void)module;
+    return new_nodes(iterable, 0);
+}
+
+static PyObject *module_fresh(PyObject *module, PyObject *iterable)
+{
+    (void)module;
+    return new_nodes(iterable, 1);
 }
 
 static int floats_alone(PyObject *list, Py_ssize_t n)
@@ -221,6 +235,8 @@ static PyObject *module_plain_leaves(PyObject *module, PyObject *numbers)
 PyMethodDef tg_bulk_functions[] = {
     {"data", module_data, METH_O, NULL},
     {"grads", module_grads, METH_O, NULL},
+    {"primals", module_primals, METH_O,
+     "primals($module, values, /)\n--\n\nTheir data; a recording is not told."},
     {"set_data", module_set_data, METH_VARARGS, NULL},
     {"set_grads", module_set_grads, METH_VARARGS, NULL},
     {"sgd", module_sgd, METH_VARARGS, NULL},
@@ -228,6 +244,9 @@ PyMethodDef tg_bulk_functions[] = {
     {"rmsprop", module_rmsprop, METH_VARARGS, NULL},
     {"leaves", module_leaves, METH_O,
      "leaves($module, numbers, /)\n--\n\nA list of new leaves, one for every number of an iterable."},
+    {"fresh", module_fresh, METH_O,
+     "fresh($module, items, /)\n--\n\n"
+     "Leaves of numbers, and of Values nodes of their own with the same data, which pass everything on."},
     {"plain_leaves", module_plain_leaves, METH_O,
      "plain_leaves($module, numbers, /)\n--\n\nAs `leaves`, of a list of floats alone; None of anything else."},
     {"zero_grad", module_zero_grad, METH_O,

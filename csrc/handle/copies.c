@@ -100,20 +100,13 @@ static PyObject *module_history(PyObject *module, PyObject *args)
 /* A handle without a node, of the class of v and with its attributes, or NULL with an exception. */
 static Value *twin(const Value *v)
 {
-    PyTypeObject *type = Py_TYPE((PyObject *)v);
     Value *w;
     if (tg_has_rule(T, v->id) && tg_operands(T, v->id, NULL, 0)) {
         PyErr_SetString(PyExc_TypeError, "a Value whose _backward was set cannot be copied: its rule is about the "
                                          "operands that it was written for; use v.data");
         return NULL;
     }
-    if (type == tg_value_type)
-        w = tg_new_handle();
-    else {
-        w = (Value *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
-        if (w)
-            w->id = TG_NONE;
-    }
+    w = tg_new_of(Py_TYPE((PyObject *)v));
     if (w && v->dict && PyDict_Size(v->dict)) {
         w->dict = PyDict_Copy(v->dict);
         if (!w->dict || tg_set_attribute(w, tg_rule_name, NULL)) {      /* a leaf's has nowhere to push to */

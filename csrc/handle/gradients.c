@@ -30,12 +30,6 @@ static int gather(arguments *a, const char *function, PyObject *const *args, Py_
     return 0;
 }
 
-static void read_ids(value_list *list)
-{
-    for (uint32_t k = 0; k < list->n; k++)
-        list->id[k] = ((Value *)PyTuple_GetItem(list->tuple, k))->id;
-}
-
 static PyObject *let_go(arguments *a, PyObject *out)
 {
     tg_release(&a->seeds);
@@ -58,16 +52,11 @@ static PyObject *module_adjoints(PyObject *module, PyObject *const *args, Py_ssi
         PyErr_NoMemory();
     else {
         int code;
-        read_ids(&a.roots);
-        read_ids(&a.xs);
+        tg_read_ids(&a.roots);
+        tg_read_ids(&a.xs);
         code = tg_adjoints(T, a.roots.id, a.seeds.number, a.roots.n, a.xs.id, a.xs.n, x, tg_call_rule, NULL,
                            (uint64_t)PyThread_get_thread_ident());
-        out = code ? tg_raise(code, TG_LEAF, 0.0, 0.0) : PyList_New(a.xs.n);
-        for (uint32_t k = 0; out && k < a.xs.n; k++) {
-            PyObject *item = PyFloat_FromDouble(x[k]);
-            if (!item || PyList_SetItem(out, k, item))
-                Py_CLEAR(out);
-        }
+        out = code ? tg_raise(code, TG_LEAF, 0.0, 0.0) : tg_float_list(x, a.xs.n);
     }
     free(x);
     return let_go(&a, out);
@@ -90,8 +79,8 @@ static PyObject *module_record_sweep(PyObject *module, PyObject *const *args, Py
     if (out) {
         uint32_t *seeds = args[1] == Py_None ? NULL : ids + a.xs.n;
         int code;
-        read_ids(&a.roots);
-        read_ids(&a.xs);
+        tg_read_ids(&a.roots);
+        tg_read_ids(&a.xs);
         if (seeds)
             tg_ids_of(&a.seeds, seeds);
         code = tg_record_sweep(T, a.roots.id, seeds, a.roots.n, a.xs.id, a.xs.n, ids);
@@ -117,7 +106,7 @@ static PyObject *module_depends_on_older(PyObject *module, PyObject *const *args
     if (n != 2)
         PyErr_SetString(PyExc_TypeError, "depends_on_older() takes roots and xs");
     else if (tg_gather_values(&roots, args[0]) && tg_gather_values(&xs, args[1])) {
-        read_ids(&roots);
+        tg_read_ids(&roots);
         for (uint32_t k = 0; k < xs.n; k++)
             first = xs.id[k] < first ? xs.id[k] : first;
         answer = tg_depends_on_older(T, roots.id, roots.n, first);
@@ -129,43 +118,6 @@ static PyObject *module_depends_on_older(PyObject *module, PyObject *const *args
     return answer < 0 ? NULL : PyBool_FromLong(answer);
 }
 
-static PyObject *module_primals(PyObject *module, PyObject *values)
-{
-    value_list list = {0};
-    PyObject *out = NULL;
-    (void)module;
-    if (tg_gather_values(&list, values))
-        out = PyList_New(list.n);
-    for (uint32_t k = 0; out && k < list.n; k++) {
-        PyObject *item = PyFloat_FromDouble(T->data[((Value *)PyTuple_GetItem(list.tuple, k))->id]);
-        if (!item || PyList_SetItem(out, k, item))
-            Py_CLEAR(out);
-    }
-    Py_XDECREF(tg_let_go(&list, 1));
-    return out;
-}
-
-/* Leaves of numbers, and of Values nodes of their own with the same data, that pass everything on. */
-static PyObject *module_fresh(PyObject *module, PyObject *iterable)
-{
-    operand_list list = {0};
-    PyObject *copies = NULL;
-    (void)module;
-    if (tg_gather(&list, iterable) >= 0)
-        copies = tg_bare_list(list.n);
-    if (copies && !tg_make_room(list.n, 0))
-        Py_CLEAR(copies);
-    for (uint32_t k = 0; copies && k < list.n; k++) {
-        uint32_t id = is_value(list.item[k]) ? ((Value *)list.item[k])->id : TG_NONE;
-        own((Value *)PyList_GetItem(copies, k), id == TG_NONE ? tg_push(T, TG_LEAF, 0, 0, list.number[k])
-                                                              : tg_push(T, TG_COPY, id, id, T->data[id]));
-    }
-    if (copies)
-        PyObject_GC_Track(copies);
-    tg_release(&list);
-    return copies;
-}
-
 static PyObject *module_graph(PyObject *module, PyObject *values)
 {
     value_list list = {0};
@@ -173,7 +125,6 @@ static PyObject *module_graph(PyObject *module, PyObject *values)
     tg_graph *g = NULL;
     (void)module;
     if (tg_gather_values(&list, values)) {
-        read_ids(&list);
         g = tg_graph_of_tape(T, list.id, list.n, &code);
         if (!g)
             tg_raise(code, TG_LEAF, 0.0, 0.0);
@@ -188,7 +139,6 @@ static PyObject *module_all_finite(PyObject *module, PyObject *values)
     int answer = -1;
     (void)module;
     if (tg_gather_values(&list, values)) {
-        read_ids(&list);
         answer = tg_all_finite(T, list.id, list.n);
         if (answer < 0)
             tg_raise(answer, TG_LEAF, 0.0, 0.0);
@@ -207,11 +157,6 @@ PyMethodDef tg_gradient_functions[] = {
      "record_sweep($module, roots, seeds, xs, /)\n--\n\nAs `adjoints`, but recorded: a list of Values."},
     {"depends_on_older", FUNCTION(depends_on_older),
      "depends_on_older($module, roots, xs, /)\n--\n\nWhether a root depends on what is older than all xs."},
-    {"fresh", module_fresh, METH_O,
-     "fresh($module, items, /)\n--\n\n"
-     "Leaves of numbers, and of Values nodes of their own with the same data, which pass everything on."},
-    {"primals", module_primals, METH_O,
-     "primals($module, values, /)\n--\n\nTheir data; a recording is not told."},
     {"all_finite", module_all_finite, METH_O,
      "all_finite($module, values, /)\n--\n\n"
      "Whether their data are finite, and the grads of all nodes up to the last of them."},

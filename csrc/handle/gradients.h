@@ -4,7 +4,7 @@
 
 #include "handle.h"
 
-/* adjoints, record_sweep, depends_on_older, fresh, primals. */
+/* adjoints, record_sweep, depends_on_older, all_finite, graph. */
 extern PyMethodDef tg_gradient_functions[];
 
 #endif

@@ -89,6 +89,17 @@ PyObject *tg_handle_of(uint32_t id)
     return own(v, id);
 }
 
+Value *tg_new_of(PyTypeObject *type)
+{
+    Value *v;
+    if (type == tg_value_type)
+        return tg_new_handle();
+    v = (Value *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
+    if (v)
+        v->id = TG_NONE;
+    return v;
+}
+
 PyObject *tg_bare_list(uint32_t m)
 {
     PyObject *list = PyList_New(m);

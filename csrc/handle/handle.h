@@ -82,6 +82,9 @@ static inline PyObject *own(Value *v, uint32_t id)
 /* A handle without a node, or NULL with an exception. */
 Value *tg_new_handle(void);
 
+/* The same of any class of Values. */
+Value *tg_new_of(PyTypeObject *type);
+
 /* A list of m handles without nodes, or NULL with an exception. gc.get_objects() does not see it: track it when all
    have nodes. */
 PyObject *tg_bare_list(uint32_t m);

@@ -39,8 +39,7 @@ static PyObject *lay_out(PyObject *module, PyObject *args)
             PyErr_NoMemory();
         else if ((out = PyList_New(p->n_out)) != NULL) {
             int code;
-            for (uint32_t k = 0; k < in.n; k++)         /* making room may have moved them */
-                in.id[k] = ((Value *)PyTuple_GetItem(in.tuple, k))->id;
+            tg_read_ids(&in);                           /* making room may have moved them */
             code = tg_lay_out(T, p, in.id, of, of + n, of + 2 * n, of + 3 * n);
             if (code)
                 tg_raise(code, TG_LEAF, 0.0, 0.0);

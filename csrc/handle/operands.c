@@ -110,6 +110,12 @@ int tg_gather_values(value_list *list, PyObject *values)
     return 1;
 }
 
+void tg_read_ids(value_list *list)
+{
+    for (uint32_t k = 0; k < list->n; k++)
+        list->id[k] = ((Value *)PyTuple_GetItem(list->tuple, k))->id;
+}
+
 PyObject *tg_let_go(value_list *list, int good)
 {
     free(list->id);
@@ -117,4 +123,15 @@ PyObject *tg_let_go(value_list *list, int good)
     if (!good)
         return NULL;
     Py_RETURN_NONE;
+}
+
+PyObject *tg_float_list(const double *x, uint32_t n)
+{
+    PyObject *list = PyList_New(n);
+    for (uint32_t k = 0; list && k < n; k++) {
+        PyObject *item = PyFloat_FromDouble(x[k]);
+        if (!item || PyList_SetItem(list, k, item))
+            Py_CLEAR(list);
+    }
+    return list;
 }

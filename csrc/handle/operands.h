@@ -32,7 +32,13 @@ typedef struct {
 /* 1, or 0 with an exception. May run Python code. */
 int tg_gather_values(value_list *list, PyObject *values);
 
+/* The ids again, after what may have moved them. */
+void tg_read_ids(value_list *list);
+
 /* Hold them no more. None where all went well, else NULL. */
 PyObject *tg_let_go(value_list *list, int good);
+
+/* A list of floats, or NULL with an exception. */
+PyObject *tg_float_list(const double *x, uint32_t n);
 
 #endif

@@ -4,7 +4,7 @@
 #include "program.h"
 #include "recording.h"
 
-static inline int room(uint32_t nodes) { return T->len + (uint64_t)nodes <= T->room || tg_make_room(nodes, 0); }
+TG_INLINE int room(uint32_t nodes) { return T->len + (uint64_t)nodes <= T->room || tg_make_room(nodes, 0); }
 
 /* An operation of these nodes, one TG_NONE for its number, was refused: a replay has to ask the same again. */
 static PyObject *refuse(int code, int op, uint32_t a, uint32_t b, double da, double db)

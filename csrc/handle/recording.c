@@ -169,16 +169,21 @@ int tg_do_note_place(void)
     return note_where(r, (uint32_t)where);
 }
 
+static int add_question(recording *r, tg_comparison asked)
+{
+    if (grow(&r->asked, r->n_asked, &r->asked_cap, sizeof *r->asked))
+        return -1;
+    r->asked[r->n_asked++] = asked;
+    return 0;
+}
+
 int tg_do_note_question(uint32_t a, uint32_t b, double k, uint32_t how, int outcome)
 {
     recording *r = current;
     int64_t where = r ? here(r) : 0;
     if (!r)
         return 0;
-    if (where < 0 || grow(&r->asked, r->n_asked, &r->asked_cap, sizeof *r->asked))
-        return -1;
-    r->asked[r->n_asked++] = (tg_comparison){a, b, k, how, (uint32_t)outcome, (uint32_t)where};
-    return 0;
+    return where < 0 ? -1 : add_question(r, (tg_comparison){a, b, k, how, (uint32_t)outcome, (uint32_t)where});
 }
 
 int tg_do_note_escape(const char *what)
@@ -222,13 +227,10 @@ int tg_note_layout(const tg_program *p, PyObject *codes, const uint32_t *of, con
             if (where < 0)
                 return -1;
         }
-        if (tg_row(s) != TG_GUARD) {
-            if (note_from(r, of[k], (uint32_t)where, (s->op & TG_QUIET) != 0))
-                return -1;
-        } else if (grow(&r->asked, r->n_asked, &r->asked_cap, sizeof *r->asked))
+        if (tg_row(s) == TG_GUARD
+                ? add_question(r, (tg_comparison){a[k], b[k], 0.0, s->y >> 1, s->y & 1, (uint32_t)where})
+                : note_from(r, of[k], (uint32_t)where, (s->op & TG_QUIET) != 0))
             return -1;
-        else
-            r->asked[r->n_asked++] = (tg_comparison){a[k], b[k], 0.0, s->y >> 1, s->y & 1, (uint32_t)where};
     }
     return 0;
 }

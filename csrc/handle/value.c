@@ -10,14 +10,8 @@ static PyObject *label_name;
 
 static PyObject *value_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    Value *v;
     (void)args, (void)kwargs;
-    if (type == tg_value_type)
-        return (PyObject *)tg_new_handle();
-    v = (Value *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
-    if (v)
-        v->id = TG_NONE;
-    return (PyObject *)v;
+    return (PyObject *)tg_new_of(type);
 }
 
 static int set_unless_empty(Value *v, PyObject *name, PyObject *text)
