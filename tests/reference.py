@@ -99,14 +99,22 @@ def sign(a):
 
 def logsumexp(xs):
     m = max(xs)
-    return m if math.isinf(m) else m + math.log(math.fsum(math.exp(x - m) for x in xs))
+    return m if math.isinf(m) else m + math.log(_total(xs, m))
+
+
+def _total(xs, m):
+    """Added one after the other, as C does: log(1 + tiny) makes 1e-10 of a last bit."""
+    total = 0.0
+    for x in xs:
+        total += math.exp(x - m)
+    return total
 
 
 def cross_entropy(xs, target):
     m = max(xs)
     if math.isinf(m) or math.isnan(m):
         return logsumexp(xs) - xs[target]
-    return math.log(math.fsum(math.exp(x - m) for x in xs)) - (xs[target] - m)
+    return math.log(_total(xs, m)) - (xs[target] - m)
 
 
 def mse(xs, ys):
