@@ -11,8 +11,10 @@ from typing import Any
 from .derivatives import Run
 from .look.diagnosis import of_program
 from .program import point
-from .program.nest import NUMBER, Form
+from .program.arguments import Arguments
+from .program.form import NUMBER, Form
 from .program.recorded import Recorded
+from .program.replay import units
 from .value import Value, handle
 
 _STEP = sys.float_info.epsilon ** (1 / 3)  # balances truncation, h^2, against rounding, epsilon / h
@@ -28,10 +30,16 @@ def _swept(f: Callable[..., Any], forms: Sequence[Form], flat: array[float]) -> 
     ]
 
 
-def _names(forms: Sequence[Form]) -> list[str]:
-    names = []
+def _names(forms: Arguments) -> list[str]:
+    """Of all numbers: those of a list or an array by position, others by the leaves of the tree."""
+    names: list[str] = []
     for k, form in enumerate(forms):
-        names += [f"argument {k}"] if form is NUMBER else [f"argument {k}, element {i}" for i in range(form.size)]
+        if form is NUMBER:
+            names.append(f"argument {k}")
+        elif form.shape is not None:
+            names += [f"argument {k}, element {i}" for i in range(form.size)]
+        else:
+            names += form.names(f"argument {forms.label(k)}")
     return names
 
 
@@ -88,16 +96,14 @@ def check_grads(f: Callable[..., Any], *args: Any, order: int = 2, tolerance: fl
     compare("the sweep's derivative of output", lambda i: [grad[i] for _, grad in swept], data)
     if escapes:
         return
-    rows = [point.reverse(recorded, flat, array("d", (float(i == k) for i in range(n_out))))[1] for k in range(n_out)]
+    seeds = [units(1, n_out, k) for k in range(n_out)]
+    rows = [point.reverse(recorded, flat, seed)[1] for seed in seeds]
     compare("the program's derivative of output", lambda i: [row[i] for row in rows], data)
     if order == 2:
-        for k in range(n_out):
-            seed = array("d", (float(i == k) for i in range(n_out)))
+        for k, seed in enumerate(seeds):
 
             def second(i: int, seed: array[float] = seed) -> list[float]:
-                unit = array("d", bytes(8 * len(flat)))
-                unit[i] = 1.0
-                return list(point.tangent_over_reverse(recorded, flat, unit, seed))
+                return list(point.tangent_over_reverse(recorded, flat, units(1, len(flat), i), seed))
 
             def first(there: array[float], seed: array[float] = seed) -> Sequence[float]:
                 return point.reverse(recorded, there, seed)[1]

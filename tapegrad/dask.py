@@ -19,7 +19,7 @@ except ImportError as error:
 from ._core import lib
 from .program import file
 from .program.batch import Batch, Rows
-from .program.nest import Shaped
+from .program.form import Shaped
 from .program.program import Program
 from .program.recorded import Argnums, Several, decoded, gathered
 from .program.replay import pointer

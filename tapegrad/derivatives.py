@@ -98,7 +98,7 @@ class Run:
             if not isinstance(result, tuple) or len(result) != 2:
                 raise TypeError(f"with has_aux, f has to return a pair, not {type(result).__name__!r}")
             result, self.aux = result
-        self.out = NUMBER if isinstance(result, Value) else form_of(result, "what f returned")
+        self.out = form_of(result, "what f returned")
         if type(self.out) is Static:
             raise TypeError(f"f returned {self.out}: it has to return a Value, or a nest of them")
         self.outputs = self.out.elements(result)
@@ -307,10 +307,11 @@ class _Hvp(_Derivative):
 def _like(x: Any, form: Form, what: str) -> list[Any]:
     """The elements of a nest that has to have a form, Values or numbers."""
     came = form_of(x, what)
-    if any(isinstance(item, Value) for item in came.elements(x)):
+    elements = came.elements(x)
+    if any(isinstance(item, Value) for item in elements):
         if came != form and (came.shape != form.shape or form.shape is None):
             raise ValueError(f"{what} is {came}, not {form}")
-        return came.elements(x)
+        return elements
     flat = array("d")
     form.read(x, what, flat)
     return flat.tolist()

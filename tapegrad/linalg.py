@@ -10,11 +10,13 @@ from itertools import product
 from typing import Any, NamedTuple
 
 from ._refusals import as_number
+from ._rows import binary, unary
 from .value import Value, dot, leaves, sum
 
 __all__ = ["LinAlgError", "SlogdetResult", "cholesky", "det", "inv", "norm", "slogdet", "solve"]
 
 _Row = list[Any]  # of Values alone or of floats alone
+_sqrt, _log, _max, _min = unary("SQRT"), unary("LOG"), binary("MAX"), binary("MIN")
 
 
 class LinAlgError(ValueError):
@@ -110,25 +112,9 @@ def _shaped(items: _Row, shape: Sequence[int], boxed: bool) -> Any:
     return items
 
 
-def _sqrt(x: Any) -> Any:
-    return x.sqrt() if isinstance(x, Value) else math.sqrt(x)
-
-
-def _log(x: Any) -> Any:
-    return x.log() if isinstance(x, Value) else math.log(x)
-
-
 def _total(xs: Sequence[Any]) -> Any:
     """The sum, from left to right: Python's own rounds otherwise."""
     return sum(xs) if xs and isinstance(xs[0], Value) else reduce(operator.add, xs, 0)
-
-
-def _largest(xs: _Row) -> Any:
-    return reduce(lambda a, b: a.max(b) if isinstance(a, Value) else a if a > b or a != a else b, xs)
-
-
-def _smallest(xs: _Row) -> Any:
-    return reduce(lambda a, b: a.min(b) if isinstance(a, Value) else a if a < b or a != a else b, xs)
 
 
 def _dot_floats(xs: _Row, ys: _Row, bias: float) -> float:
@@ -443,7 +429,7 @@ def _vector_norm(xs: _Row, ord: Any) -> Any:
         return float(len([x for x in xs if not 0 <= x <= 0]))
     sizes = [*map(abs, xs)]
     if math.isinf(ord):
-        return _largest(sizes) if ord > 0 else _smallest(sizes)
+        return reduce(_max if ord > 0 else _min, sizes)
     if ord == 1:
         return _total(sizes)
     return _root(_total([x**ord for x in sizes]), ord)
@@ -458,7 +444,7 @@ def _matrix_norm(rows: list[_Row], ord: Any) -> Any:
         raise ValueError(f"norm: matrices have no ord {ord!r}")
     lines = rows if math.isinf(ord) else zip(*rows)
     totals = [_total([*map(abs, line)]) for line in lines]
-    return _largest(totals) if ord > 0 else _smallest(totals)
+    return reduce(_max if ord > 0 else _min, totals)
 
 
 def _length(xs: _Row) -> Any:

@@ -22,9 +22,10 @@ import pytest
 
 import tapegrad
 from tapegrad import BranchChanged, Value, record
-from tapegrad.program import Program, nest
+from tapegrad.program import Program
 from tapegrad.program.batch import Batch
 from tapegrad.program.file import GUARD, VERSION, decode, encode, ffi, lib
+from tapegrad.program.form import NUMBER, Static, numbers
 from tapegrad.program.recorded import decoded
 from tapegrad.program.replay import shown
 from tapegrad.value import handle as picked
@@ -705,7 +706,7 @@ def test_inputs_that_are_not_in_the_file_take_no_memory():
 
 def example(form, draw):
     """A nest of numbers of this form."""
-    return form.build(iter(lambda: draw.uniform(-2.0, 2.0), None), nest.numbers)
+    return form.build(iter(lambda: draw.uniform(-2.0, 2.0), None), numbers)
 
 
 def result(f, *args):
@@ -723,8 +724,8 @@ def replay(program, draw):
         return
     args = [example(form, draw) for form in program._recorded.forms]
     forms = program._recorded.forms
-    rows = [form.value if isinstance(form, nest.Static) else [example(form, draw) for _ in range(19)] for form in forms]
-    mapped = [k for k, form in enumerate(forms) if not isinstance(form, nest.Static)]
+    rows = [form.value if isinstance(form, Static) else [example(form, draw) for _ in range(19)] for form in forms]
+    mapped = [k for k, form in enumerate(forms) if not isinstance(form, Static)]
     value = result(program, *args)
     str(program)
     result(lambda: program.jacobian(*args, argnums="params"))
@@ -740,7 +741,7 @@ def replay(program, draw):
         together = result(by_row)
         result(program.map(), *rows)
         assert together == repr(alone) or (isinstance(together, type) and together in alone)
-    if mapped and program._recorded.out is nest.NUMBER:
+    if mapped and program._recorded.out is NUMBER:
         everything = tuple(mapped)
         assert result(lambda: program.value_and_grad(*args, argnums=everything)[0]) == value
         result(lambda: program.hessian(*args, argnums=everything))

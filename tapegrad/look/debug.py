@@ -15,7 +15,7 @@ from typing import Any
 from ..program import Program
 from ..program.batch import Batch
 from ..value import WITHIN, Value, handle
-from .diagnosis import Diagnosis, NonFinite, is_bad, of_graph, of_rows
+from .diagnosis import Diagnosis, NonFinite, is_bad, of_graph
 from .graph import GIVEN, Graph, Notes
 
 __all__ = ["NonFinite", "debug", "noted"]
@@ -26,6 +26,7 @@ _replaced: list[tuple[Any, str, Any]] = []
 _blocks = 0
 _MISSING = object()
 MOST_LABELLED = 100_000  # nodes of a graph in which the label of an input is looked for
+Given = tuple[Sequence[Any], dict[str, Any]]  # what f is called with
 _PACKAGE = WITHIN[0].rpartition("losses.py")[0]
 
 
@@ -42,7 +43,8 @@ def noted() -> Notes | None:
 class debug:
     """`with debug(): ...` raises NonFinite where `backward`, a program or a gradient gives what is not finite.
 
-    It counts for its thread. Lines of Values are known for what is recorded within.
+    It counts for its thread. Lines of Values are known for what is recorded within. A second derivative that is not
+    finite, though value and gradient are, is let be.
 
     Args:
         inf: whether infinities are errors; nan always is.
@@ -54,7 +56,6 @@ class debug:
         self._inf, self._notes = inf, Notes()
         self._outer: debug | None = None
         self._frames: list[tuple[FrameType, Any]] = []
-        self._traces = False
         self._reclaims = 0
 
     def __enter__(self) -> debug:
@@ -62,7 +63,6 @@ class debug:
         _install(1)
         self._reclaims = handle.stats()[4]
         if sys.gettrace() is None:
-            self._traces = True
             frame: FrameType | None = sys._getframe(1)
             while frame is not None and len(self._frames) < 64:
                 self._frames.append((frame, frame.f_trace))
@@ -74,7 +74,7 @@ class debug:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, back: TracebackType | None
     ) -> None:
-        if self._traces:
+        if self._frames:
             sys.settrace(None)
             for frame, before in self._frames:
                 frame.f_trace = before
@@ -112,11 +112,6 @@ def _raise(found: Diagnosis | None) -> None:
         raise NonFinite(found)
 
 
-def _labels(graph: Graph, xs: Sequence[Value]) -> None:
-    for i, x in zip(graph.roots, xs):
-        graph.names[i] = str(x.label or "")
-
-
 def _of_values(roots: Sequence[Value], xs: Sequence[Value] | None, block: debug, swept: bool) -> Diagnosis | None:
     """Of Values: by xs, or by all leaves with a handle."""
     graph = Graph.of_values([*roots, *(xs or ())], block._notes)
@@ -130,9 +125,7 @@ def _of_values(roots: Sequence[Value], xs: Sequence[Value] | None, block: debug,
         graph.sweep()
     found = of_graph(graph, by, block._inf, swept=True)
     if found is not None and graph.n <= MOST_LABELLED:
-        from .drawing import _label_all
-
-        _label_all(graph, list(roots))
+        graph.name_values(roots)
         found = of_graph(graph, by, block._inf, swept=True)
     return found
 
@@ -148,13 +141,16 @@ def _backward(original: Callable[..., None]) -> Callable[..., None]:
     return backward
 
 
-def _adjoints(original: Callable[..., list[float]]) -> Callable[..., list[float]]:
+def _adjoints(original: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
+    """A sweep that gives floats, or recorded, Values."""
+
     @functools.wraps(original)
-    def adjoints(roots: Iterable[Value], seeds: Any, xs: Iterable[Value]) -> list[float]:
+    def adjoints(roots: Iterable[Value], seeds: Any, xs: Iterable[Value]) -> list[Any]:
         ys, by = tuple(roots), tuple(xs)
         out = original(ys, seeds, by)
         block = _current()
-        if block is not None and (_any_bad(out, block._inf) or _any_bad(handle.primals(ys), block._inf)):
+        found = handle.primals(out) if original.__name__ == "record_sweep" else out
+        if block is not None and (_any_bad(found, block._inf) or _any_bad(handle.primals(ys), block._inf)):
             _raise(_of_values(ys, by, block, swept=False))
         return out
 
@@ -180,42 +176,52 @@ def _any_bad(result: Any, inf: bool) -> bool:
         return any(_any_bad(x, inf) for x in result)
 
 
-def _called(original: Callable[..., Any], of: Callable[..., Sequence[Any]]) -> Callable[..., Any]:
+def _quietly(block: debug, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call what looks at its own result: nothing in there records on the tape but f, as ever."""
+    tracer = sys.gettrace()
+    sys.settrace(None)
+    _local.current = None
+    try:
+        return function(*args, **kwargs)
+    finally:
+        _local.current = block
+        sys.settrace(tracer)
+
+
+def _called(original: Callable[..., Any], of: Callable[..., Given]) -> Callable[..., Any]:
     """A method of a program or batch, whose result is looked at; of: what the arguments of f are among its own."""
 
     @functools.wraps(original)
     def called(self: Any, *args: Any, **kwargs: Any) -> Any:
-        block = _current()
-        if block is None:
-            return original(self, *args, **kwargs)
-        tracer = sys.gettrace()
-        sys.settrace(None)  # nothing in there records on the tape but f, as ever
-        _local.current = None
-        try:
-            result = original(self, *args, **kwargs)
-        finally:
-            _local.current = block
-            sys.settrace(tracer)
-        if _any_bad(result, block._inf):
-            if isinstance(self, Batch):
-                _raise(of_rows(self._rows, of(*args), block._inf))
-            else:
-                _raise(self.diagnose(*of(*args), inf=block._inf))
-        return result
+        def looked_at(function: Callable[..., Any], *args_: Any, **kwargs_: Any) -> Any:
+            block = _current()
+            if block is None:
+                return function(*args_, **kwargs_)
+            result = _quietly(block, function, *args_, **kwargs_)
+            if _any_bad(result, block._inf):
+                recorded = self._rows.recorded if isinstance(self, Batch) else self._recorded
+                _raise(self.diagnose(*recorded.forms.bound(*of(*args, **kwargs)), inf=block._inf))
+            return result
+
+        result = looked_at(original, self, *args, **kwargs)
+        if original.__name__ != "vjp":
+            return result
+        value, pull = result
+        return value, functools.partial(looked_at, pull)
 
     return called
 
 
-def _same(*args: Any) -> Sequence[Any]:
-    return args
+def _same(*args: Any, argnums: Any = 0, **named: Any) -> Given:
+    return args, named
 
 
-def _primals(primals: Sequence[Any], *tangents: Any) -> Sequence[Any]:
-    return primals
+def _primals(primals: Sequence[Any], tangents: Sequence[Any]) -> Given:
+    return primals, {}
 
 
-def _but_second(x: Any, v: Any, *rest: Any) -> Sequence[Any]:
-    return (x, *rest)
+def _but_second(x: Any, v: Any, *rest: Any, argnums: Any = 0, **named: Any) -> Given:
+    return (x, *rest), named
 
 
 def _install(step: int) -> None:
@@ -226,11 +232,11 @@ def _install(step: int) -> None:
         if _blocks == 1 and step == 1:
             _replace(Value, "backward", _backward)
             _replace(handle, "adjoints", _adjoints)
-            of: dict[str, Callable[..., Sequence[Any]]] = {"jvp": _primals, "hvp": _but_second}
-            for name in ("__call__", "value_and_grad", "jacobian", "hessian", "jvp", "hvp"):
-                _replace(Program, name, functools.partial(_called, of=of.get(name, _same)))
-            for name in ("__call__", "value_and_grad"):
-                _replace(Batch, name, functools.partial(_called, of=_same))
+            _replace(handle, "record_sweep", _adjoints)
+            of: dict[str, Callable[..., Given]] = {"jvp": _primals, "hvp": _but_second}
+            for name in ("__call__", "value_and_grad", "jacobian", "hessian", "jvp", "hvp", "vjp"):
+                for face in (Program, Batch):
+                    _replace(face, name, functools.partial(_called, of=of.get(name, _same)))
         elif _blocks == 0:
             for where, name, before in _replaced:
                 if before is _MISSING:

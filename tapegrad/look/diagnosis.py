@@ -4,13 +4,15 @@ from __future__ import annotations
 import copy
 import math
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from .._core import ffi, lib
 from ..program.batch import Rows
 from ..program.form import NUMBER, Nest, Static
 from ..program.recorded import Recorded
+from ..program.replay import units
+from ..program.rows import one_row
 from .graph import COMPUTED, CONSTANT, NONE, Graph
 from .small import source, where
 
@@ -159,7 +161,7 @@ def of_program(recorded: Recorded, flat: array[float], inf: bool) -> Diagnosis |
     graph = Graph.of_program(recorded, flat)
     if not any(is_bad(graph.value(i), inf) for i in graph.roots) and recorded.out is not NUMBER:
         for k in range(len(graph.roots)):  # one output after the other, for their sum may hide it
-            graph.sweep([float(j == k) for j in range(len(graph.roots))])
+            graph.sweep(units(1, len(graph.roots), k))
             found = of_graph(graph.name_inputs(recorded), graph.given, inf, swept=True)
             if found is not None:
                 return found
@@ -180,11 +182,8 @@ def of_rows(rows: Rows, args: Sequence[Nest], inf: bool) -> Diagnosis | None:
     arguments, n = alone.read(args)
     if first >= n:
         return None
-    flat = array("d")
-    for argument in arguments:
-        for piece in argument.pieces:
-            flat.extend(piece.row(first))
-    found = of_program(rows.recorded, flat, inf)
+    pieces = (piece for argument in arguments for piece in argument.pieces)
+    found = of_program(rows.recorded, one_row(pieces, first), inf)
     if found is not None:
         found.row = first
     return found
@@ -195,8 +194,7 @@ def _first_bad(rows: Rows, args: Sequence[Nest], argnums: Any, inf: bool) -> int
     first = swept.rows
     for numbers in [swept.out, *(flat for flats in swept.grads for flat in flats)]:
         width = len(numbers) // swept.rows if swept.rows else 1
-        bad: Callable[[float], bool] = (lambda x: not math.isfinite(x)) if inf else math.isnan
-        at = next((k for k, x in enumerate(numbers) if bad(x)), None)
+        at = next((k for k, x in enumerate(numbers) if is_bad(x, inf)), None)
         if at is not None:
             first = min(first, at // width)
     return first

@@ -4,16 +4,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from html import escape
-from typing import Any, Union
+from typing import TYPE_CHECKING, Any, Union
 
 from ..program import Program
-from ..program.nest import Nest
+from ..program.form import Nest
 from ..value import Value
 from . import page, small
 from .graph import COMPUTED, Graph
 from .svg import svg
 
-SMALL = 200  # nodes of a picture that shows each
+if TYPE_CHECKING:
+    from .large import Overview
+
+SMALL = 200  # operations of a picture that shows each
 
 Drawn = Union[Value, Program, Iterable[Value]]
 
@@ -40,30 +43,31 @@ class Drawing:
             self._made = small.Picture(self.graph, self._numbers)
         return self._made  # type: ignore[no-any-return]
 
+    def _overview(self) -> Overview:
+        from .large import Overview  # seldom needed
+
+        if self._made is None:
+            self._made = Overview(self.graph)
+        return self._made  # type: ignore[no-any-return]
+
     def to_svg(self) -> str:
         """As SVG: each node of a small graph, else the graph folded to its lines."""
         if self.is_small:
             return svg(self._picture())
-        from .large import Overview
-
-        return Overview(self.graph).svg()
+        return self._overview().svg()
 
     def to_html(self) -> str:
         """As one page that needs no other file and no network."""
         if self.is_small:
             note = "" if self._numbers else "The program was given no arguments: its inputs are 1. Change them below."
             return page.film(self.title, self._picture().data(), note)
-        from .large import Overview
-
-        return Overview(self.graph).html(self.title)
+        return self._overview().html(self.title)
 
     def to_dot(self) -> str:
         """As text in Graphviz's language."""
         if self.is_small:
             return small.dot(self._picture())
-        from .large import Overview
-
-        return Overview(self.graph).dot()
+        return self._overview().dot()
 
     def to_png(self) -> bytes:
         """As a picture of pixels, by the library resvg: `pip install 'tapegrad[draw]'`.
@@ -101,20 +105,6 @@ class Drawing:
         return {"text/html": frame, "text/plain": repr(self)}
 
 
-def _label_all(graph: Graph, roots: list[Value]) -> None:
-    """Name nodes by the labels of their Values."""
-    held: dict[int, Value] = dict(zip(graph.roots, roots))
-    for i in range(graph.n - 1, -1, -1):
-        v = held.get(i)
-        if v is None:
-            continue
-        label = v.label
-        if label != "":
-            graph.names[i] = str(label)
-        for k, operand in zip(graph.operands(i), v.operands):
-            held[k] = operand
-
-
 def draw(x: Drawn, *args: Nest) -> Drawing:
     """A picture of a graph: what Values were computed from, or a program.
 
@@ -123,7 +113,7 @@ def draw(x: Drawn, *args: Nest) -> Drawing:
         args: of the program: where to show it; without, its inputs are 1 in the page, and the picture has no numbers.
 
     Returns:
-        A Drawing, with every node of a graph of up to 200; larger ones are folded to source lines.
+        A Drawing, with every node of a graph of up to 200 operations; larger ones are folded to source lines.
     """
     if isinstance(x, Program):
         recorded = x._recorded
@@ -147,6 +137,6 @@ def draw(x: Drawn, *args: Nest) -> Drawing:
 
     graph = Graph.of_values(roots, noted())
     if graph.n <= 4 * SMALL:
-        _label_all(graph, roots)
+        graph.name_values(roots)
     graph.sweep()
     return Drawing(graph)

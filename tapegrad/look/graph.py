@@ -2,15 +2,13 @@
 from __future__ import annotations
 
 import bisect
-import inspect
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from .._core import ffi, lib
-from ..program.nest import NUMBER, Form
+from ..program import point
 from ..program.recorded import Recorded
-from ..program.replay import Feed, Job, Trace
 from ..tape import Operation, tape
 from ..value import Value, handle
 
@@ -76,7 +74,6 @@ class Graph:
         self.names: dict[int, str] = {}
         self.roots: list[int] = ffi.unpack(core.root, core.n_roots)
         self.given: list[int] = []
-        self.placed = False  # whether lines are known
         self.is_program = False
         self.codes: list[tuple[str, str]] = []  # of a program: file and name of what recorded it
 
@@ -85,7 +82,6 @@ class Graph:
         core = _fresh(handle.graph(values))
         graph = cls(core, lambda i: notes.of(core.id[i]) if notes is not None else NOWHERE)
         if notes is not None and notes.ids:
-            graph.placed = True
             numbers: dict[tuple[str, int], int] = {}
             where = array("I", (numbers.setdefault(place, len(numbers) + 1) for place in notes.places))
             ids = ffi.from_buffer("uint32_t[]", notes.ids)
@@ -99,14 +95,14 @@ class Graph:
         Raises:
             BranchChanged: f would take a branch there that is not known, and cannot be recorded.
         """
-        path = taken(recorded, flat)
+        path = point.path(recorded, flat, nan_errors=True)
         core = lib.tg_graph_of_program(path.core, ffi.from_buffer("double[]", flat), recorded.on_error == "nan")
         if core == ffi.NULL:
             raise MemoryError
         core = _fresh(int(ffi.cast("uintptr_t", core)))
         graph = cls(core, lambda i: path.place(core.where[i]))
         graph.given = list(range(path.core.n_const, path.core.n_const + path.core.n_in))
-        graph.placed = graph.is_program = True
+        graph.is_program = True
         graph.codes = path.codes
         return graph
 
@@ -114,6 +110,19 @@ class Graph:
         """Name the inputs by the parameters of f."""
         self.names.update(zip(self.given, input_names(recorded)))
         return self
+
+    def name_values(self, roots: Sequence[Value]) -> None:
+        """Name nodes by the labels of their Values."""
+        held: dict[int, Value] = dict(zip(self.roots, roots))
+        for i in range(self.n - 1, -1, -1):
+            v = held.get(i)
+            if v is None:
+                continue
+            label = v.label
+            if label != "":
+                self.names[i] = str(label)
+            for k, operand in zip(self.operands(i), v.operands):
+                held[k] = operand
 
     def sweep(self, seed: Sequence[float] | None = None) -> Graph:
         """Make adjoints of the sum of the roots, weighed by seed."""
@@ -166,44 +175,9 @@ class Graph:
         return f"{'-' if row.symbol == 'neg' else row.symbol}({', '.join(texts)})"
 
 
-def taken(recorded: Recorded, flat: array[float]) -> Trace:
-    """The path that these inputs take. What would be refused there is not."""
-    k, path = 0, recorded.paths[0]
-    while True:
-        job = Job([Feed(0, len(flat), flat)], 0, 1)
-        job.c.nan_errors = 1
-        path.run(job)
-        if not job.c.failures:
-            return path
-        at = job.first_failure()
-        if k < 0 or not recorded.leads_on(k, at):
-            raise path.error(at, job, None, way_on=recorded.way_on)
-        k, path = recorded.other_path(k, at, flat)
-
-
-def _of_form(name: str, form: Form) -> Iterable[str]:
-    if form is NUMBER or (form.size == 1 and form.shape == ()):
-        return [name]
-    shape = form.shape if form.shape else (form.size,)
-    if len(shape) == 1:
-        return [f"{name}[{k}]" for k in range(form.size)]
-    names = [""]
-    for length in shape:
-        names = [f"{head}{',' if head else ''}{k}" for head in names for k in range(length)]
-    return [f"{name}[{at}]" for at in names[: form.size]]
-
-
 def input_names(recorded: Recorded) -> list[str]:
-    """A name for each input: the parameter of f, with an index where it has parts; of params their labels."""
-    parameters: list[str] = []
-    if recorded.f is not None:
-        try:
-            parameters = list(inspect.signature(recorded.f).parameters)
-        except (TypeError, ValueError):
-            pass
-    if len(parameters) < len(recorded.forms):
-        parameters = [f"argument {k}" if len(recorded.forms) > 1 else "argument" for k in range(len(recorded.forms))]
-    names = [text for name, form in zip(parameters, recorded.forms) for text in _of_form(name, form)]
-    for k, v in enumerate(recorded.params):
-        names.append(str(getattr(v, "label", "") or f"params[{k}]"))
-    return names
+    """A name for each input: the parameter of f, with the place within it; of params their labels."""
+    forms = recorded.forms
+    one = "argument" if len(forms) == 1 else ""
+    found = [name for k, form in enumerate(forms) for name in form.names(forms.names[k] or one or f"argument {k}")]
+    return found + [str(getattr(v, "label", "") or f"params[{k}]") for k, v in enumerate(recorded.params)]

@@ -12,7 +12,7 @@ from html import escape
 from typing import Any, NamedTuple
 
 from .._core import ffi, lib
-from ..program.nest import Nest
+from ..program.form import Nest
 from ..program.recorded import Recorded
 from .graph import NOWHERE, Graph, Place
 
@@ -76,14 +76,21 @@ class Groups:
         total = sum(took[0 : self.n])
         return [x / total if total else 0.0 for x in took[0 : self.n]]
 
-    def rounding(self) -> list[float]:
-        """The sum of |adjoint * rounding error| of each group."""
-        n = self.graph.n
-        error, bound = ffi.new("double[]", n or 1), ffi.new("double[]", n or 1)
+    def errors(self) -> tuple[Any, Any]:
+        """The rounding error of each node, and a bound of what that does not say."""
+        error, bound = ffi.new("double[]", self.graph.n or 1), ffi.new("double[]", self.graph.n or 1)
         lib.tg_graph_rounding(self.graph.core, error, bound)
+        return error, bound
+
+    def weighed(self, error: Any, bound: Any) -> tuple[list[float], list[float]]:
+        """The sum of adjoint * error of each group, and of |adjoint| * (|error| + bound)."""
         signed, sizes = ffi.new("double[]", self.n or 1), ffi.new("double[]", self.n or 1)
         lib.tg_graph_weigh(self.graph.core, self.group, self.n, error, bound, signed, sizes)
-        return list(sizes[0 : self.n])
+        return list(signed[0 : self.n]), list(sizes[0 : self.n])
+
+    def rounding(self) -> list[float]:
+        """The sum of |adjoint * rounding error| of each group."""
+        return self.weighed(*self.errors())[1]
 
 
 def _checked(code: int) -> int:

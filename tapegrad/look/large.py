@@ -15,14 +15,13 @@ from .graph import Graph
 from .heat import Groups, Heat, Row
 from .layout import layered
 from .page import literal, page
-from .small import Picture, route
+from .small import LETTER, LINE, Picture, route
 from .svg import head
 
 WIDTH, HEIGHT = 1024, 512  # cells of a raster
 BOXES = 200  # of the folded graph
 EDGES = 12  # into one box
 CONES, CONE = 16, 40  # how many are in the page, and nodes of each
-LETTER, LINE = 7.25, 15.0
 TEXT = 38  # characters of a source line in a box
 
 
@@ -65,7 +64,6 @@ class Overview:
         order: dict[str, int] = {}
         to = [order.setdefault(name if name in kept else "others", len(order)) for name in names]
         self.boxes = list(order)
-        self.box_of = to
         self.opens = [0] * len(order)
         self.counts = [0] * len(order)
         self.texts = [""] * len(order)

@@ -9,8 +9,7 @@ import os
 from array import array
 from typing import NamedTuple
 
-from .._core import ffi, lib
-from ..program.nest import NUMBER
+from .._core import ffi
 from ..program.recorded import Recorded
 from .graph import Graph
 from .heat import Groups
@@ -41,19 +40,15 @@ class Rounding:
 
     def __init__(self, graph: Graph) -> None:
         (root,) = graph.roots
-        groups, n = Groups(graph), graph.n
-        error, bound = ffi.new("double[]", n), ffi.new("double[]", n)
-        lib.tg_graph_rounding(graph.core, error, bound)
-        signed, size = ffi.new("double[]", groups.n), ffi.new("double[]", groups.n)
-        lib.tg_graph_weigh(graph.core, groups.group, groups.n, error, bound, signed, size)
+        groups = Groups(graph)
+        error, bound = groups.errors()
+        signed, size = groups.weighed(error, bound)
         self.value = graph.value(root)
-        off = [-x for x in signed[0 : groups.n]]
+        off = [-x for x in signed]
         self.error = math.fsum(off) if all(map(math.isfinite, off)) else math.nan
-        one = ffi.new("double[]", groups.n)
-        lib.tg_graph_weigh(graph.core, groups.group, groups.n, ffi.new("double[]", n), bound, signed, one)
-        self.bound = math.fsum(one[0 : groups.n])
+        self.bound = math.fsum(groups.weighed(ffi.new("double[]", graph.n), bound)[1])
         self.corrected = self.value - self.error
-        whole = math.fsum(size[0 : groups.n])
+        whole = math.fsum(size)
         lines = [
             Line(*place, source(*place), off[k], size[k] / whole if whole else 0.0)
             for k, place in enumerate(groups.places) if size[k]
@@ -82,6 +77,5 @@ class Rounding:
 
 
 def of_program(recorded: Recorded, flat: array[float]) -> Rounding:
-    if recorded.out is not NUMBER:
-        raise TypeError(f"rounding is of a function that returns one Value; this one returns {recorded.out}")
+    recorded.check_scalar("rounding")
     return Rounding(Graph.of_program(recorded, flat).sweep())

@@ -38,7 +38,7 @@ class Arguments(tuple[Form, ...]):
     def leaves(self) -> Iterator[tuple[str, Form]]:
         """The names of all leaves, in order, and their forms; a list of numbers counts as one."""
         for k, form in enumerate(self):
-            yield from form.leaves(self.label(k) if self.names[k] else f"argument {k}")
+            yield from form.leaves(self.names[k] or f"argument {k}")
 
     def number_names(self) -> list[str]:
         """The names of all numbers, in order."""

@@ -2,6 +2,7 @@
 on its own path."""
 from __future__ import annotations
 
+import copy
 import os
 import threading
 from array import array
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, overload
 from .._core import ffi, lib
 from .form import NUMBER, Form, Nest, Shaped
 from .recorded import Argnums, Recorded, Several, gathered
-from .replay import REFUSALS, Buffer, CData, Job, Trace, pointer, zeros
-from .rows import Argument, Axes, Piece, axes_of, in_rows, stacked
+from .replay import ONE, REFUSALS, Buffer, CData, Job, Trace, pointer, units, zeros
+from .rows import Argument, Axes, Piece, axes_of, in_rows, one_row, stacked
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -47,9 +48,6 @@ class Asked(NamedTuple):
     seed_stride: int = 0
     tangents: Sequence[tuple[Piece, Buffer, int]] = ()
     wanted: Sequence[Piece] = ()
-
-
-ONE = array("d", (1.0,))
 
 
 class Swept(NamedTuple):
@@ -105,7 +103,7 @@ class Rows:
             recorded.check_scalar("a gradient")
         places = [] if argnums is None else recorded.chosen(argnums)
         arguments, rows = self.read(args)
-        wanted = [next(a for a in arguments if a.place is place) for place in places]
+        wanted = [arguments[place.number] for place in places]
         pieces = list(dict.fromkeys(piece for a in wanted for piece in a.pieces))
         out, *flats = self.perform(arguments, rows, Asked(ONE, wanted=pieces) if wanted else Asked())
         by_piece = dict(zip(pieces, flats))
@@ -115,7 +113,7 @@ class Rows:
         return Swept(rows, out, grads, wanted, arguments)
 
     def read(self, args: Sequence[Nest]) -> tuple[list[Argument], int]:
-        """All arguments, params included, and the number of rows."""
+        """All arguments, the params last, and the number of rows."""
         recorded = self.recorded
         recorded.check_count(args)
         arguments: list[Argument] = []
@@ -173,7 +171,7 @@ class Rows:
                         feed.grad_tangent, feed.grad_tangent_stride = buffer, stride
                     else:
                         feed.grad, feed.grad_stride = buffer, stride
-                made = Job(feeds, start, stop)
+                made = Job(feeds, start, stop, failed)
                 made.c.tangents = bool(asked.tangents)
                 made.out(buffers[0], strides[0])
                 if along:
@@ -182,7 +180,6 @@ class Rows:
                     made.seed(seed, asked.seed_stride)
                 if chosen is not None:
                     made.rows(chosen)
-                made.fail_into(failed)
                 made.c.nan_errors = recorded.on_error == "nan"
                 return made, buffers
 
@@ -247,11 +244,8 @@ class Rows:
     def _group(self, pieces: list[Piece], stop: tuple[int, int], rows: array[int]) -> _Group:
         """Rows that stopped there, with the path that the first of them goes on with."""
         recorded, (k, at), first = self.recorded, stop, rows[0]
-        flat = array("d")
-        for piece in pieces:
-            flat.extend(piece.row(first))
         try:
-            return _Group(*recorded.other_path(k, at, flat), rows, stop)
+            return _Group(*recorded.other_path(k, at, one_row(pieces, first)), rows, stop)
         except REFUSALS as error:  # f was recorded there, and something refused
             path = recorded.paths[k]
             job = self._stopped(pieces, path, first)
@@ -264,7 +258,6 @@ class Rows:
     def _stopped(self, pieces: list[Piece], path: Trace, row: int) -> Job:
         """The replay of a row that stops on this path."""
         job = Job([piece.feed() for piece in pieces], row, row + 1)
-        job.fail_into(ffi.new("uint32_t[]", row + 1))
         job.c.nan_errors = self.recorded.on_error == "nan"
         path.run(job)
         return job
@@ -369,7 +362,7 @@ class Batch:
         batch, recorded = self._rows, self._rows.recorded
         arguments, rows = batch.read(recorded.forms.bound(primals, named))
         for piece in (piece for argument in arguments for piece in argument.pieces):
-            piece.numbers = piece.numbers[:] if isinstance(piece.numbers, array) else piece.numbers.copy()
+            piece.numbers = copy.copy(piece.numbers)
         value = self._values(batch.perform(arguments, rows, Asked())[0], rows, arguments)
         wanted = arguments[:-1]
         pieces = [piece for argument in wanted for piece in argument.pieces]
@@ -423,13 +416,13 @@ class Batch:
         arguments, rows = batch.read(recorded.forms.bound(args, named))
         parts = []
         for place in places:
-            wanted = next(a for a in arguments if a.place is place)
+            wanted = arguments[place.number]
             forward = wanted.rows is None or batch.reduce is None
             if forward and place.form.size < recorded.n_out:
                 flats = self._columns(wanted, arguments, rows)
             else:
                 flats = [
-                    batch.perform(arguments, rows, Asked(_unit(recorded.n_out, k), wanted=wanted.pieces))[1:]
+                    batch.perform(arguments, rows, Asked(units(1, recorded.n_out, k), wanted=wanted.pieces))[1:]
                     for k in range(recorded.n_out)
                 ]
             parts.append(recorded.out.map(self._block(wanted, flats, rows, arguments)))
@@ -462,7 +455,7 @@ class Batch:
         recorded.check_scalar("a Hessian")
         place = recorded.chosen_one(argnums)
         arguments, rows = batch.read(recorded.forms.bound((x, *rest), named))
-        wanted = next(a for a in arguments if a.place is place)
+        wanted = arguments[place.number]
         asked = Asked(ONE, 0, batch.tangents(wanted, v, "v"), wanted.pieces)
         return self._gradient(wanted, batch.perform(arguments, rows, asked)[1:], rows, arguments)
 
@@ -484,7 +477,7 @@ class Batch:
         recorded.check_scalar("a Hessian")
         places = recorded.chosen(argnums)
         arguments, rows = batch.read(recorded.forms.bound(args, named))
-        wanted = [next(a for a in arguments if a.place is place) for place in places]
+        wanted = [arguments[place.number] for place in places]
         pieces = list(dict.fromkeys(piece for a in wanted for piece in a.pieces))
         blocks = []
         for by in wanted:
@@ -511,14 +504,8 @@ class Batch:
         return of_rows(self._rows, args, inf)
 
 
-def _unit(n: int, k: int) -> array[float]:
-    found = zeros(n)
-    found[k] = 1.0
-    return found
-
-
 def _directions(argument: Argument) -> Iterator[tuple[int, int, tuple[Piece, Buffer, int]]]:
     """Along each number of an argument, the same for all rows: which piece, which of its numbers, the tangent."""
     for k, piece in enumerate(argument.pieces):
         for i in range(piece.size):
-            yield k, i, (piece, _unit(piece.size, i), 0)
+            yield k, i, (piece, units(1, piece.size, i), 0)

@@ -34,8 +34,10 @@ def inputs(recorded: Recorded, args: Sequence[Nest]) -> list[Value]:
     for k, (x, form) in enumerate(zip(args, recorded.forms)):
         what = f"argument {recorded.forms.label(k)}"
         came = form_of(x, what)
-        data = [handle.primals((v,))[0] if isinstance(v, Value) else v for v in came.elements(x)]
-        form.read(came.build(iter(data), objects), what, array("d"))
+        elements = came.elements(x)
+        data = iter(handle.primals([v for v in elements if isinstance(v, Value)]))
+        numbers = [next(data) if isinstance(v, Value) else v for v in elements]
+        form.read(came.build(iter(numbers), objects), what, array("d"))
         items += form.elements(x)
     items += recorded.params
     return [x if isinstance(x, Value) else Value(x) for x in items]

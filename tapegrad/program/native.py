@@ -22,12 +22,12 @@ from .._core import ffi
 from .replay import CData
 from .source import write
 
-# No fused multiply-add, and no sincos: its bits need not be those of sin and cos.
 PART = 24  # chunks, some second, that a compiler gets at most
 LEAST = 6  # chunks that are worth a compiler of their own
 
 _log = logging.getLogger("tapegrad")
 
+# No fused multiply-add, and no sincos: its bits need not be those of sin and cos.
 FLAGS = ["-std=gnu11", "-O1", "-ffp-contract=off", "-fno-builtin-sin", "-fno-builtin-cos", "-fPIC", "-shared"]
 
 

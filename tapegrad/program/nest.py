@@ -9,9 +9,7 @@ from typing import Any
 from .._refusals import as_number
 from ..value import Value
 from .containers import Fields, Mapping, Registered, field_names, one_level
-from .form import NUMBER, PLAIN, Array, Form, Nest, Series, Shaped, Static, element, is_array, numbers, objects, series
-
-__all__ = ["NUMBER", "Form", "Nest", "Shaped", "form_of", "numbers", "objects"]
+from .form import ELEMENTS, NUMBER, Array, Form, Series, Static, element, is_array, series
 
 _OPTREES = (collections.OrderedDict, collections.defaultdict, collections.deque)
 
@@ -40,9 +38,11 @@ def form_of(x: object, what: str) -> Form:
     Raises:
         TypeError: there is a number in it that is not real, or a container that takes optree.
     """
+    if type(x) in ELEMENTS:
+        return NUMBER
     if isinstance(x, (list, tuple)) and not hasattr(x, "_fields"):
         kind, items = tuple if isinstance(x, tuple) else list, tuple(x)
-        if set(map(type, items)) <= PLAIN:
+        if set(map(type, items)) <= ELEMENTS:
             return series(kind, len(items))
         return Series(kind, tuple(form_of(item, f"{what}[{k}]") for k, item in enumerate(items)))
     if is_array(x):

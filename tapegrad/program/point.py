@@ -5,18 +5,18 @@ import functools
 from array import array
 from collections.abc import Callable, Sequence
 
-from .._core import ffi, lib
+from .._core import lib
 from .recorded import Place, Recorded
-from .replay import REFUSALS, Feed, Job, Trace, zeros
+from .replay import ONE, REFUSALS, Feed, Job, Trace, units, zeros
 
 MOST = 1 << 22  # numbers that one replay of many rows writes
 
 
-def run(recorded: Recorded, flat: array[float], job: Job) -> Trace:
+def run(recorded: Recorded, flat: array[float], job: Job, nan_errors: bool = False) -> Trace:
     """Carry out a job over the path that these inputs take, which is returned; it may start again, so nothing that it
-    writes is summed."""
+    writes is summed. nan_errors: what would be refused is nan, whatever on_error says."""
     k, path = 0, recorded.paths[0]
-    job.c.nan_errors = recorded.on_error == "nan"
+    job.c.nan_errors = nan_errors or recorded.on_error == "nan"
     while True:
         path.run(job)
         if not job.c.failures:
@@ -32,9 +32,9 @@ def run(recorded: Recorded, flat: array[float], job: Job) -> Trace:
             raise
 
 
-def path(recorded: Recorded, flat: array[float]) -> Trace:
-    """The path that these inputs take."""
-    return run(recorded, flat, Job([Feed(0, len(flat), flat)], 0, 1))
+def path(recorded: Recorded, flat: array[float], nan_errors: bool = False) -> Trace:
+    """The path that these inputs take; nan_errors: as `run` has it."""
+    return run(recorded, flat, Job([Feed(0, len(flat), flat)], 0, 1), nan_errors)
 
 
 def value(recorded: Recorded, flat: array[float]) -> array[float]:
@@ -108,11 +108,11 @@ def jacobian(recorded: Recorded, flat: array[float], by: Place) -> array[float]:
     def row(start: int, feed: Feed, buffer: array[float], n: int) -> Job:
         feed.grad, feed.grad_stride = buffer, n_in
         job = Job([feed], 0, n)
-        job.seed(_units(n, n_out, start), n_out)
+        job.seed(units(n, n_out, start), n_out)
         return job
 
     def column(start: int, feed: Feed, buffer: array[float], n: int) -> Job:
-        feed.tangent, feed.tangent_stride = _units(n, n_in, start), n_in
+        feed.tangent, feed.tangent_stride = units(n, n_in, start), n_in
         job = Job([feed], 0, n)
         job.c.tangents = 1
         job.out_tangent(buffer, n_out)
@@ -131,11 +131,11 @@ def hessian(recorded: Recorded, flat: array[float], by: Place, of: Sequence[Plac
     n_in = recorded.n_in
 
     def row(start: int, feed: Feed, buffer: array[float], n: int) -> Job:
-        feed.tangent, feed.tangent_stride = _units(n, n_in, start), n_in
+        feed.tangent, feed.tangent_stride = units(n, n_in, start), n_in
         feed.grad_tangent, feed.grad_tangent_stride = buffer, n_in
         job = Job([feed], 0, n)
         job.c.tangents = 1
-        job.seed(array("d", (1.0,)))
+        job.seed(ONE)
         return job
 
     rows = _rows(recorded, flat, by.form.size, n_in, by.first, row)
@@ -161,17 +161,8 @@ def _replay(
     """One replay of n rows, which make lets write width numbers each."""
     buffer = zeros(n * width)
     job = make(Feed(0, len(flat), flat), buffer, n)
-    job.fail_into(ffi.new("uint32_t[]", n))
     run(recorded, flat, job)
     return buffer
-
-
-def _units(n: int, width: int, first: int) -> array[float]:
-    """n rows: the unit vectors from first on."""
-    rows = zeros(n * width)
-    for k in range(n):
-        rows[k * width + first + k] = 1.0
-    return rows
 
 
 def _columns(rows: array[float], width: int, of: Place) -> array[float]:

@@ -14,7 +14,7 @@ from . import file, layout, point
 from .batch import Batch
 from .form import NUMBER, Nest, Shaped, matrix, objects
 from .recorded import MAX_PATHS, Argnums, Place, Recorded, Several, decoded, gathered
-from .replay import BranchChanged
+from .replay import ONE, BranchChanged, zeros
 from .rows import Axes
 
 if TYPE_CHECKING:
@@ -244,7 +244,7 @@ class Program(Generic[P]):
         try:
             sweep = self._idle.pop()
         except IndexError:
-            sweep = point.Reverse(recorded, array("d", (1.0,)))
+            sweep = point.Reverse(recorded, ONE)
         try:
             sweep.at(flat)
             return sweep.out[0], gathered(argnums, [place.shaped(sweep.grad, args) for place in places])
@@ -333,10 +333,10 @@ class Program(Generic[P]):
         recorded.check_scalar("a Hessian")
         args = recorded.forms.bound((x, *rest), named)
         flat, place = recorded.flat(args), recorded.chosen_one(argnums)
-        direction, tangent = array("d"), array("d", bytes(8 * recorded.n_in))
+        direction, tangent = array("d"), zeros(recorded.n_in)
         place.form.read(v, "v", direction)
         tangent[place.first : place.first + len(direction)] = direction
-        return place.shaped(point.tangent_over_reverse(recorded, flat, tangent, array("d", (1.0,))), args)
+        return place.shaped(point.tangent_over_reverse(recorded, flat, tangent, ONE), args)
 
     @overload
     def hessian(self, /, *args: Nest, argnums: int | Literal["params"] = 0, **named: Nest) -> Shaped: ...
@@ -389,8 +389,6 @@ class Program(Generic[P]):
         from ..look.rounding import of_program
 
         return of_program(self._recorded, self._recorded.flat(args))
-
-
 
 
 def record(

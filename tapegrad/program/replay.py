@@ -182,8 +182,19 @@ def pointer(buffer: Buffer) -> CData:
     return ffi.from_buffer("double[]", buffer)
 
 
+ONE = array("d", (1.0,))
+
+
 def zeros(n: int) -> array[float]:
     return array("d", (0.0,)) * n
+
+
+def units(n: int, width: int, first: int) -> array[float]:
+    """n rows: the unit vectors from first on."""
+    rows = zeros(n * width)
+    for k in range(n):
+        rows[k * width + first + k] = 1.0
+    return rows
 
 
 class Feed:
@@ -198,9 +209,14 @@ class Feed:
 
 
 class Job:
-    """A tg_job, with the buffers that it points to."""
+    """A tg_job, with the buffers that it points to.
 
-    def __init__(self, feeds: Sequence[Feed], start: int, stop: int) -> None:
+    Args:
+        feeds, start, stop: what the rows from start to stop - 1 are fed from.
+        failed: where it is written, for each row, at which instruction it did not do as recorded: its number + 1.
+    """
+
+    def __init__(self, feeds: Sequence[Feed], start: int, stop: int, failed: CData | None = None) -> None:
         self.c = c = ffi.new("tg_job *")
         self._feeds = ffi.new("tg_feed[]", len(feeds))
         self._held: list[CData] = []
@@ -214,7 +230,7 @@ class Job:
             if f.grad_tangent is not None:
                 to.grad_tangent, to.grad_tangent_stride = self._hold(f.grad_tangent), f.grad_tangent_stride
         c.feed, c.n_feeds, c.start, c.stop = self._feeds, len(feeds), start, stop
-        self.fail_into(ffi.new("uint32_t[]", 1))
+        self._failed = c.failed = ffi.new("uint32_t[]", stop) if failed is None else failed
 
     def _hold(self, buffer: Buffer) -> CData:
         p = pointer(buffer)
@@ -235,10 +251,6 @@ class Job:
         p = ffi.from_buffer("int64_t[]", rows)
         self._held.append(p)
         self.c.row = p
-
-    def fail_into(self, failed: CData) -> None:
-        """Where it is written, for each row, at which instruction it did not do as recorded: its number + 1."""
-        self._failed = self.c.failed = failed
 
     def first_failure(self) -> int:
         """The instruction at which the first row failed; all failures are forgotten."""

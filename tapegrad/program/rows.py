@@ -2,13 +2,13 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .containers import Container
 from .form import NUMBER, PLAIN, Array, Form, Leaf, Nest, Series, Shaped, Static, as_array, differs, floats, is_array
 from .recorded import Place
-from .replay import Buffer, Feed
+from .replay import Buffer, Feed, zeros
 
 if TYPE_CHECKING:
     from numpy import float64
@@ -93,7 +93,7 @@ class Piece:
         self.came = Array(rows.shape[1:]) if x.ndim > 1 else NUMBER
 
     def feed(self) -> Feed:
-        return Feed(self.first, self.size, self.numbers, 0 if self.rows is None else self.size)
+        return Feed(self.first, self.size, self.numbers, self.stride)
 
     @property
     def stride(self) -> int:
@@ -165,6 +165,14 @@ def stacked(form: Form, flat: array[float], rows: int, arrays: bool, lists: bool
     return form.map(leaf, lists=lists)
 
 
+def one_row(pieces: Iterable[Piece], k: int) -> array[float]:
+    """The inputs of a row, whose pieces these are."""
+    flat = array("d")
+    for piece in pieces:
+        flat.extend(piece.row(k))
+    return flat
+
+
 class Argument:
     """One argument of a batch, that was read: its pieces, in the order of their numbers."""
 
@@ -187,7 +195,10 @@ class Argument:
         by_leaf = not one_axis or (axes is not None and isinstance(form, Container))
         parts = taken_apart(form, x, what) if by_leaf else None
         if parts is not None:
-            return self._read_parts(form, first, [axes] * len(parts) if one_axis else axes, x, parts)
+            inner = [axes] * len(parts)
+            if not one_axis:
+                inner = [axis for _, axis, _ in taken_apart(form, axes, "in_axes") or ()]
+            return self._read_parts(form, first, inner, x, parts)
         if not one_axis and not isinstance(form, Static):
             differs(x, form, what)
         piece = Piece(form, first, None if isinstance(form, Static) else axes)
@@ -195,11 +206,12 @@ class Argument:
         self.pieces.append(piece)
         return next
 
-    def _read_parts(self, form: Form, first: int, axes: Axes, x: Nest, parts: Taken) -> Callable[[Iterator[Any]], Any]:
-        all_axes = axes if type(axes) is list else [inner for _, inner, _ in taken_apart(form, axes, "in_axes") or ()]
+    def _read_parts(
+        self, form: Form, first: int, all_axes: list[Axes], x: Nest, parts: Taken
+    ) -> Callable[[Iterator[Any]], Any]:
         inner = []
-        for a, (part, y, name) in zip(all_axes, parts):
-            inner.append(self._read(part, first, a, y, name))
+        for axes, (part, y, name) in zip(all_axes, parts):
+            inner.append(self._read(part, first, axes, y, name))
             first += part.size
         if isinstance(form, Container):
             close = form.closing(x)
@@ -221,7 +233,7 @@ def in_rows(form: Form, x: Nest, rows: int, what: str) -> array[float]:
     argument = Argument(Place(form, 0), form.map(lambda *_: 0), x, what)
     if argument.rows not in (rows, None):
         raise ValueError(f"{what} has {argument.rows} rows, the arguments have {rows}")
-    flat = array("d", bytes(8 * rows * form.size))
+    flat = zeros(rows * form.size)
     for piece in argument.pieces:
         for i in range(piece.size):
             flat[piece.first + i :: form.size] = array("d", piece.numbers[i :: piece.size])

@@ -11,8 +11,8 @@ from typing import Any
 
 from .._core import ffi, lib
 from ..value import WITHIN, Value, handle
-from .form import number
-from .nest import NUMBER, Form, Nest, form_of, objects
+from .form import Form, Nest, number, objects
+from .nest import form_of
 from .replay import Trace, shown
 
 Function = Callable[..., Nest]  # of Values, which it returns, too
@@ -82,7 +82,7 @@ def _named(code: CodeType | tuple[str, str] | None) -> tuple[str, str]:
 def _outputs(result: Nest) -> tuple[Form, list[Value]]:
     """The form of what f returned, and its numbers: what is no Value is a constant."""
     what = "what f returned"
-    form = NUMBER if isinstance(result, Value) else form_of(result, what)
+    form = form_of(result, what)
     values = [v if isinstance(v, Value) else Value(number(v, what)) for v in form.elements(result)]
     if not values:
         raise ValueError(f"f returned nothing to differentiate: {form}")
