@@ -1,6 +1,6 @@
-# make demo    set up, build, train on iris and time the closure design beside it
+# make demo    set up, build, train on iris and time the closure design beside it; writes demo.html, the last loss
 # make test    set up, build, run all tests on both handles; OPTIONS=--full runs the long ones at full size
-# make lint    ruff, mypy --strict, files derived from the core
+# make lint    ruff, mypy --strict, files derived from the core, pictures in docs/
 # make ctest   the core alone under ASan and UBSan, and under valgrind and ThreadSanitizer where they are installed
 # make bench   measure beside micrograd and other libraries: benchmarks/RESULTS.md and its pictures, in half an hour
 # PYTHON=pypy3 chooses the interpreter; each has a virtual environment of its own, or the one that VENV names.

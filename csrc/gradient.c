@@ -1,11 +1,11 @@
 /*  The sweep, recorded: adjoints as nodes of the tape, which can be used, swept, recorded and frozen like any others.
 
-    Partials are followed step by step: see partials.h. Of a choice both sides are recorded, and the one that is not chosen
-    passes nothing on; but where a number decides, that one is not recorded. Numbers stay numbers as long as they meet no
-    node.
+    Partials are followed step by step: see partials.h. Of a choice both sides are recorded, and the one that is not
+    chosen passes nothing on; but where a number decides, that one is not recorded. Numbers stay numbers as long as they
+    meet no node.
 
-    Nodes made here refuse nothing: where a slope is infinite the sweep gives infinity, and so do they. A product with an
-    adjoint is a WEIGH, which is 0 where the adjoint is: as in the sweep, an infinite partial turns no 0 into nan.
+    Nodes made here refuse nothing: where a slope is infinite the sweep gives infinity, and so do they. A product with
+    an adjoint is a WEIGH, which is 0 where the adjoint is: as in the sweep, an infinite partial turns no 0 into nan.
     Adjoints are added in the order of the sweep.  */
 #include "gradient.h"
 #include "ops.h"
@@ -194,7 +194,7 @@ static void pass_cross_entropy(recorded_sweep *s, uint32_t *ids, uint32_t n, ter
         }
 }
 
-/* Of rows that the table does not have the partials of: what their sweeps in ops.c do. ids is a copy: the pool moves. */
+/* Of rows whose partials are not in the table: what their sweeps in ops.c do. ids is a copy: the pool moves. */
 static void pass_apart(recorded_sweep *s, uint32_t i, int op, uint32_t *ids, uint32_t n, term g)
 {
     const uint32_t half = n / 2;
@@ -265,7 +265,7 @@ static int reach(recorded_sweep *s, const uint32_t *roots, uint32_t n_roots)
             s->mark[(id) - s->first] |= NEEDED;                                                                        \
             touched[((id) >> TG_BLOCK) - base] = 1;                                                                    \
         } else                                                                                                         \
-            s->older = 1;                                                                                                \
+            s->older = 1;                                                                                              \
     } while (0)
     for (uint32_t k = 0; k < n_roots; k++)
         NEED(roots[k]);

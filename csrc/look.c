@@ -350,7 +350,8 @@ void tg_graph_time(const tg_graph *g, double *ns)
             uint64_t units = 0;
             double begin = now(), took;
             for (uint32_t s = 0; s < n * (SAMPLE / n); s++) {       /* many, for asking the clock takes time, too */
-                const uint32_t i = sample[op][s % n], *ids = g->operand + g->start[i], m = g->start[i + 1] - g->start[i];
+                const uint32_t i = sample[op][s % n], m = g->start[i + 1] - g->start[i];
+                const uint32_t *ids = g->operand + g->start[i];
                 if (op < TG_OPS && tg_is_many(op)) {
                     sink += tg_many_primal(op, g->value, ids, m);
                     units += m;

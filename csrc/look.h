@@ -31,7 +31,7 @@ typedef struct tg_graph {
 
 /* The cone of some nodes of the tape, in order; grad is theirs. NULL with *code: TG_BAD_ID or TG_MEMORY. */
 tg_graph *tg_graph_of_tape(const tg_tape *t, const uint32_t *roots, uint32_t n_roots, int64_t *code);
-/* Whether the values of these nodes are finite, and the grads of all nodes up to the last of them: 1 or 0, TG_BAD_ID. */
+/* Whether these nodes' values are finite, and the grads of all nodes up to the last of them: 1 or 0, TG_BAD_ID. */
 int tg_all_finite(const tg_tape *t, const uint32_t *ids, uint32_t n);
 /* A program at a point; nan_errors: as in tg_job. NULL without memory. */
 tg_graph *tg_graph_of_program(const tg_program *p, const double *in, int nan_errors);
@@ -83,8 +83,8 @@ typedef struct tg_origin {
     int sum;                /* contributions were finite, their sum is not */
 } tg_origin;
 
-/* Where a bad value at a root, or a bad adjoint at one of the nodes in by, comes from: way gets the nodes from there on,
-   at most n_way. TG_OK, with count 0 where nothing is bad; or TG_MEMORY. */
+/* Where a bad value at a root, or a bad adjoint at one of the nodes in by, comes from: way gets the nodes from there
+   on, at most n_way. TG_OK, with count 0 where nothing is bad; or TG_MEMORY. */
 int tg_graph_bad_value(const tg_graph *g, uint32_t root, int how, tg_origin *out, uint32_t *way, uint32_t n_way);
 int tg_graph_bad_adjoint(const tg_graph *g, const uint32_t *by, uint32_t n_by, int how, tg_origin *out, uint32_t *way,
                          uint32_t n_way);

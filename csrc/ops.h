@@ -72,7 +72,8 @@ enum { TG_REFUSE_NEVER, TG_REFUSE_MATH, TG_REFUSE_POLE, TG_REFUSE_DIVIDE, TG_REF
 static inline int tg_can_refuse(int op)
 {
     switch (op) {
-#define TG_FEW(NAME, method, aliases, symbol, refusal, ...) case TG_##NAME: return TG_REFUSE_##refusal != TG_REFUSE_NEVER;
+#define TG_FEW(NAME, method, aliases, symbol, refusal, ...)                                                            \
+    case TG_##NAME: return TG_REFUSE_##refusal != TG_REFUSE_NEVER;
 #include "ops.def"
     default: return 0;
     }

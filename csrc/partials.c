@@ -1,7 +1,7 @@
 /*  The partials of the table, from their texts to steps for a stack: read once, and followed by who records a sweep.
 
-    A function of one row's primal becomes that row, a formula of formulas.def what it says; `?:` becomes a choice. A text
-    that is not understood becomes nan, which no test of a row takes for its slope.  */
+    A function of one row's primal becomes that row, a formula of formulas.def what it says; `?:` becomes a choice. A
+    text that is not understood becomes nan, which no test of a row takes for its slope.  */
 #include "partials.h"
 #include "ops.h"
 

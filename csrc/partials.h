@@ -14,8 +14,8 @@ typedef struct {
 
 #define TG_DEEPEST_PARTIAL 32   /* of the stack */
 
-/* The steps of partial 0, da, or 1, db, of a row, and how many they are; 0 where it has none. The caller lets one thread
-   in at a time. */
+/* The steps of partial 0, da, or 1, db, of a row, and how many they are; 0 where it has none. The caller lets one
+   thread in at a time. */
 const tg_part *tg_partial(int op, int k, uint32_t *count);
 
 /* Whether a row has one operand. */

@@ -52,7 +52,7 @@ typedef struct tg_comparison {
 } tg_comparison;
 #define TG_REFUSES 6
 
-/* From node id on, until the next event, nodes were recorded there; quiet: by a recorded sweep, which refuses nothing. */
+/* From node id on, until the next event, nodes are from there; quiet: of a recorded sweep, which refuses nothing. */
 typedef struct tg_event {
     uint32_t id, where, quiet;
 } tg_event;

@@ -103,7 +103,8 @@ void tg_graph_rounding(const tg_graph *g, double *error, double *bound)
                 break;
             }
             error[i] = (double)(longer(op, a, b, y) - y);
-            bound[i] = fabs(y) * (LDBL_MANT_DIG > DBL_MANT_DIG && error[i] != 0.0 ? 2.0 * LDBL_EPSILON : 2.5 * DBL_EPSILON);
+            const int is_longer = LDBL_MANT_DIG > DBL_MANT_DIG && error[i] != 0.0;
+            bound[i] = fabs(y) * (is_longer ? 2.0 * LDBL_EPSILON : 2.5 * DBL_EPSILON);
         }
         if (!isfinite(error[i]))
             error[i] = 0.0;

@@ -246,8 +246,8 @@ int tg_node_bytes(int swept)
 
 uint64_t tg_bytes(const tg_tape *t)
 {
-    return t->cap * (uint64_t)tg_node_bytes(0) + (t->rule ? t->cap / 8 + 1 : 0) + t->pool_cap * (uint64_t)sizeof *t->pool +
-           t->adj_cap * (uint64_t)sizeof *t->adj + (t->adj_cap >> TG_BLOCK);
+    return t->cap * (uint64_t)tg_node_bytes(0) + (t->rule ? t->cap / 8 + 1 : 0) +
+           t->pool_cap * (uint64_t)sizeof *t->pool + t->adj_cap * (uint64_t)sizeof *t->adj + (t->adj_cap >> TG_BLOCK);
 }
 
 void tg_clear_grads(tg_tape *t)

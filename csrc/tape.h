@@ -119,7 +119,7 @@ int tg_reclaim_due(const tg_tape *t, uint64_t nodes, uint64_t words);
 
 /* Add d(root)/d(v) times seed to the grad of every v that root depends on; set root's grad to seed. */
 int tg_backward(tg_tape *t, uint32_t root, double seed, tg_rule rule, void *context, uint64_t thread);
-/* The adjoints of xs, a sweep from all roots at once with these seeds, or 1 each; no grad changes, but where rules do. */
+/* The adjoints of xs, a sweep from all roots at once with these seeds, or 1 each; only rules change grads. */
 int tg_adjoints(tg_tape *t, const uint32_t *roots, const double *seeds, uint32_t n_roots, const uint32_t *xs,
                 uint32_t n_xs, double *out, tg_rule rule, void *context, uint64_t thread);
 /* Push grad[id] one step, to the grads of the operands. */
@@ -149,7 +149,7 @@ void tg_adam(tg_tape *t, const uint32_t *ids, uint32_t n, const tg_adam_settings
 void tg_rmsprop(tg_tape *t, const uint32_t *ids, uint32_t n, const tg_rmsprop_settings *r, double *square, double *mean,
                 double *buffer);
 
-/* Copy nodes, ascending, with their data and grads, at the end of the tape: into[k] becomes the id of the copy of ids[k],
+/* Copy nodes, ascending, with their data and grads, at the end of the tape: into[k] becomes the id of ids[k]'s copy,
    unless it is that of a node to be taken for the copy, and TG_NONE otherwise. Operands outside of ids are shared; a
    rule is not copied. */
 int tg_copy(tg_tape *t, const uint32_t *ids, uint32_t *into, uint32_t n);

@@ -1,4 +1,4 @@
-"""Where pickles of earlier releases look for a batch: `Loop` was its name, and a Program what it held."""
+"""Where pickles of earlier versions look for a batch: `Loop` was its name, and a Program what it held."""
 from __future__ import annotations
 
 from typing import Any

@@ -11,7 +11,7 @@ import random
 import pytest
 
 import tapegrad
-from tapegrad import NonFinite, Program, Value, check_grads, debug, grad, record
+from tapegrad import NonFinite, Program, Value, check_grads, debug, grad, gradient, record
 
 INF, NAN = math.inf, math.nan
 HERE = pathlib.Path(__file__).name
@@ -320,6 +320,37 @@ def test_debug_looks_at_programs_batches_and_gradients_of_functions():
         call()
         with debug(), pytest.raises(NonFinite):
             call()
+
+
+def test_debug_looks_at_every_way_that_a_program_runs():
+    """Each derivative, of one sample and of rows, by position and by name, and what a pullback gives."""
+
+    def root(x):
+        return x.sqrt()
+
+    rows = [1.0, 0.0]
+    program = record(root, 1.0)
+    batch, zero = program.map(), Value(0.0)
+    calls = {
+        "grad by name": lambda: program.grad(x=0.0),
+        "jvp": lambda: program.jvp((0.0,), (1.0,)),
+        "hessian": lambda: program.hessian(0.0),
+        "pullback": lambda: program.vjp(0.0)[1](1.0),
+        "batch jvp": lambda: batch.jvp((rows,), ([1.0, 1.0],)),
+        "batch hvp": lambda: batch.hvp(rows, [1.0, 1.0]),
+        "batch jacobian": lambda: batch.jacobian(rows),
+        "batch hessian": lambda: batch.hessian(rows),
+        "batch pullback": lambda: batch.vjp(rows)[1]([1.0, 1.0]),
+        "recorded sweep": lambda: gradient(root(zero), zero),
+    }
+    for name, call in calls.items():
+        with debug():
+            try:
+                result = call()
+            except NonFinite as error:
+                assert error.operation == "sqrt", name
+            else:
+                pytest.fail(f"{name}: {result!r}")
 
 
 def test_debug_says_nothing_while_all_is_finite():

@@ -216,5 +216,6 @@ def test_nothing_is_left_of_contexts_that_are_gone():
     alternating(stays, stays)
     with no_grad():
         assert len(off_anywhere) >= 1
-    gc.collect()
+    for _ in range(9):  # PyPy finalizes what others hold a layer at a time
+        gc.collect()
     assert not off_anywhere

@@ -239,8 +239,8 @@ uint64_t tg_thread(void) { return T->sweep ? (uint64_t)PyThread_get_thread_ident
 /* ---- no_grad ---- */
 
 /*  A context variable holds how deep its context is in no_grad: None, or a capsule whose pointer is the depth. A task
-    starts with a copy of its maker's context and so in no_grad if that is; hence the capsules that live are counted, not
-    who entered and left.  */
+    starts with a copy of its maker's context and so in no_grad if that is; hence the capsules that live are counted,
+    not who entered and left.  */
 #define DEPTH "tapegrad.no_grad"
 
 int tg_grad_off_anywhere;

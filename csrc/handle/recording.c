@@ -304,8 +304,8 @@ static PyObject *end_recording(PyObject *module, PyObject *unused)
 
 #define FOREIGN "another thread computed a part of it: what that thread compared is no guard"
 
-/* A program has taken Values for constants: of the recording around it, or where it is recorded while a function is being
-   differentiated, which may be by them. */
+/* A program has taken Values for constants: of the recording around it, or where it is recorded while a function is
+   being differentiated, which may be by them. */
 static int note_captured(recording *r)
 {
     int code;

@@ -9,5 +9,5 @@ __all__ = ["BranchChanged", "Program", "load", "record"]
 
 
 def _decoded(data: bytes) -> Program:
-    """What pickles of earlier releases call."""
+    """What pickles of earlier versions call."""
     return Program(decoded(data))

@@ -405,7 +405,8 @@ def record(
         examples, named: the arguments, by position and by name: nests of lists, tuples, dicts, named tuples,
             dataclasses, and of what `optree` knows where that is installed. Numbers become Values, NumPy arrays object
             arrays of Values, as do pandas Series and DataFrames. What else is in them is a part of what is recorded: a
-            replay has to be given what is equal. Names that this function has itself go by position.
+            replay has to be given what is equal. One that is changed in place is compared with itself, and so not
+            found. Names that this function has itself go by position.
         params: Values that f closes over and that are inputs, too: every replay reads their data, and argnums="params"
             differentiates by them. Other Values that f closes over are constants, with the data that they have when
             the path is recorded.

@@ -1,4 +1,4 @@
-/*  Sweeps for functions of functions, without Python: adjoints as numbers and as nodes. Prints what fails; exit 1 then.  */
+/*  Sweeps for functions of functions, without Python: adjoints as numbers and as nodes. Prints what fails, exits 1.  */
 #include "check.h"
 #include "gradient.h"
 
@@ -37,7 +37,8 @@ static void every_row_has_the_sweeps_slopes(void)
 static void seeds_weigh_roots_and_are_nodes_of_a_recorded_sweep(void)
 {
     tg_tape t = new_tape();
-    uint32_t x = leaf(&t, 3.0), roots[2] = {op(&t, TG_MUL, x, x), x}, seeds[2] = {leaf(&t, 2.0), leaf(&t, 5.0)}, out, by;
+    uint32_t x = leaf(&t, 3.0), roots[2] = {op(&t, TG_MUL, x, x), x}, out, by;
+    uint32_t seeds[2] = {leaf(&t, 2.0), leaf(&t, 5.0)};
     double slope;
     CHECK(tg_adjoints(&t, roots, (double[]){2.0, 5.0}, 2, &x, 1, &slope, NULL, NULL, 0) == TG_OK && slope == 17.0);
     CHECK(tg_record_sweep(&t, roots, seeds, 2, &x, 1, &out) == TG_OK && t.data[out] == 17.0);
