@@ -1,6 +1,6 @@
 "use strict";
-const {exp, expm1, log, log1p, log2, log10, sqrt, sin, cos, tan, asin, acos, atan, atan2, sinh, cosh, asinh, atanh, acosh,
-  cbrt, floor, ceil, trunc, hypot, pow} = Math;
+const {exp, expm1, log, log1p, log2, log10, sqrt, sin, cos, tan, asin, acos, atan, atan2, sinh, cosh, asinh, atanh,
+  acosh, cbrt, floor, ceil, trunc, hypot, pow} = Math;
 const fabs = Math.abs, TG_1_LN2 = Math.LOG2E, TG_1_LN10 = Math.LOG10E, TG_2_SQRTPI = 2 / Math.sqrt(Math.PI);
 const tg_tanh = a => {
   const s = Math.abs(a), e = expm1(2 * s), y = s >= 22 ? 1 : s < 0.55 ? e / (e + 2) : 1 - 2 / (exp(2 * s) + 1);
@@ -31,17 +31,24 @@ const lse = xs => {
   return isFinite(top) ? top + log(xs.reduce((s, x) => s + exp(x - top), 0)) : top;
 };
 const half = xs => xs.length >> 1;
+const pairs = (xs, f, y = 0) => {
+  for (let k = 0; k < half(xs); k++) y += f(xs[k], xs[half(xs) + k]);
+  return y;
+};
 const MANY = {                                          // value, partials
   SUM: [xs => xs.reduce((s, x) => s + x, 0), xs => xs.map(() => 1)],
-  DOT: [xs => { let y = xs.length % 2 ? xs[xs.length - 1] : 0; for (let k = 0; k < half(xs); k++) y += xs[k] * xs[half(xs) + k]; return y; },
+  DOT: [xs => pairs(xs, (x, z) => x * z, xs.length % 2 ? xs[xs.length - 1] : 0),
     xs => xs.map((_, k) => k < half(xs) ? xs[half(xs) + k] : k < 2 * half(xs) ? xs[k - half(xs)] : 1)],
   LOGSUMEXP: [lse, (xs, y) => xs.map(x => exp(x - y))],
   CROSS_ENTROPY: [xs => lse(xs.slice(0, -1)) - xs[xs.length - 1],
     xs => { const all = xs.slice(0, -1), y = lse(all); return [...all.map(x => exp(x - y)), -1]; }],
-  MSE: [xs => { let y = 0; for (let k = 0; k < half(xs); k++) y += (xs[k] - xs[half(xs) + k]) ** 2; return y / half(xs); },
+  MSE: [xs => pairs(xs, (x, z) => (x - z) ** 2) / half(xs),
     xs => xs.map((x, k) => 2 / half(xs) * (k < half(xs) ? x - xs[half(xs) + k] : x - xs[k - half(xs)]))],
-  HINGE: [xs => { let y = 0; for (let k = 0; k < half(xs); k++) y += tg_relu(1 - xs[k] * xs[half(xs) + k]); return y / half(xs); },
-    xs => xs.map((x, k) => { const o = xs[k < half(xs) ? k + half(xs) : k - half(xs)]; return 1 - x * o > 0 ? -o / half(xs) : 0; })],
+  HINGE: [xs => pairs(xs, (x, z) => tg_relu(1 - x * z)) / half(xs),
+    xs => xs.map((x, k) => {
+      const other = xs[k < half(xs) ? k + half(xs) : k - half(xs)];
+      return 1 - x * other > 0 ? -other / half(xs) : 0;
+    })],
   WHERE: [xs => xs[0] !== 0 ? xs[1] : xs[2], xs => [0, xs[0] !== 0 ? 1 : 0, xs[0] !== 0 ? 0 : 1]],
 };
 const CONSTANT = 0, GIVEN = 1, COMPUTED = 2;
@@ -49,14 +56,18 @@ const CONSTANT = 0, GIVEN = 1, COMPUTED = 2;
 const short = x => {
   if (Number.isInteger(x) && fabs(x) < 1e5) return x.toFixed(1);
   if (!isFinite(x)) return x !== x ? "nan" : x > 0 ? "inf" : "-inf";
-  const text = fabs(x) >= 1e-4 && fabs(x) < 1e6 ? String(Number(x.toPrecision(4))) : x.toExponential(3).replace(/\.?0+e/, "e");
+  const text = fabs(x) >= 1e-4 && fabs(x) < 1e6 ? String(Number(x.toPrecision(4)))
+    : x.toExponential(3).replace(/\.?0+e/, "e");
   return /^-?\d{1,3}$/.test(text) ? text + ".0" : text;
 };
 const full = x => Number.isInteger(x) && fabs(x) < 1e16 ? x.toFixed(1) : isFinite(x) ? String(x) : short(x);
 const signed = x => x < 0 || Object.is(x, -0) ? `(${short(x)})` : short(x);
 const make = (tag, attributes = {}, ...children) => {
   const e = document.createElement(tag);
-  for (const [name, x] of Object.entries(attributes)) name in e && name !== "list" && typeof x !== "string" ? e[name] = x : e.setAttribute(name, x);
+  for (const [name, x] of Object.entries(attributes)) {
+    if (name in e && name !== "list" && typeof x !== "string") e[name] = x;
+    else e.setAttribute(name, x);
+  }
   e.append(...children);
   return e;
 };
@@ -101,7 +112,8 @@ function film(root, data) {
   const last = () => forward.length + (backward.length ? 1 + backward.length : 0);
 
   // ---- the page's parts ----
-  const button = (text, name, act) => make("button", {type: "button", "aria-label": name, title: name, onclick: act}, text);
+  const button = (text, name, act) =>
+    make("button", {type: "button", "aria-label": name, title: name, onclick: act}, text);
   const slider = make("input", {type: "range", min: "0", max: "0", value: "0", "aria-label": "step"});
   slider.oninput = () => go(+slider.value);
   const count = make("span", {class: "mono count"});
@@ -112,11 +124,19 @@ function film(root, data) {
     svg.setAttribute("width", all ? "100%" : data.width);
     svg.setAttribute("height", all ? "74vh" : data.height);
   });
-  const bar = make("div", {class: "bar"}, button("|◀", "to the start (Home)", () => go(0)), button("◀ back", "back (left arrow)", () => go(step - 1)),
-    button("step ▶", "step (right arrow)", () => go(step + 1)), button("▶|", "to the end (End)", () => go(last())), play, slider, count, fit);
+  const bar = make("div", {class: "bar"}, button("|◀", "to the start (Home)", () => go(0)),
+    button("◀ back", "back (left arrow)", () => go(step - 1)),
+    button("step ▶", "step (right arrow)", () => go(step + 1)),
+    button("▶|", "to the end (End)", () => go(last())), play, slider, count, fit);
   const caption = make("div", {class: "caption", "aria-live": "polite"});
-  const svg = draw("svg", {width: data.width, height: data.height, viewBox: `0 0 ${data.width} ${data.height}`, role: "group", "aria-label": "graph"});
-  const marker = draw("marker", {id: "head", viewBox: "0 0 8 8", refX: 3, refY: 4, markerWidth: 7, markerHeight: 7, orient: "auto", markerUnits: "userSpaceOnUse"});
+  const svg = draw("svg", {
+    width: data.width, height: data.height, viewBox: `0 0 ${data.width} ${data.height}`, role: "group",
+    "aria-label": "graph",
+  });
+  const marker = draw("marker", {
+    id: "head", viewBox: "0 0 8 8", refX: 3, refY: 4, markerWidth: 7, markerHeight: 7, orient: "auto",
+    markerUnits: "userSpaceOnUse",
+  });
   marker.append(draw("path", {class: "head", d: "M0 0L8 4L0 8z"}));
   svg.append(marker);
   const lines = edges.map(([, , , d]) => svg.appendChild(draw("path", {d, "marker-end": "url(#head)"})));
@@ -124,7 +144,8 @@ function film(root, data) {
     if (!v.box) return null;
     const [x, y, w, h] = v.box, kind = roots.includes(i) ? "root" : v.kind === COMPUTED ? "node" : "leaf";
     const g = draw("g", {class: `n ${kind}`, tabindex: 0, role: "button", "data-node": i});
-    g.append(draw("rect", {x, y, width: w, height: h, rx: kind === "leaf" ? 12 : 4}), draw("text", {class: "t", x: x + w / 2, y: y + 19}, v.title));
+    g.append(draw("rect", {x, y, width: w, height: h, rx: kind === "leaf" ? 12 : 4}),
+      draw("text", {class: "t", x: x + w / 2, y: y + 19}, v.title));
     const rows = [34, 49].map(dy => g.appendChild(draw("text", {class: "soft", x: x + w / 2, y: y + dy})));
     g.onclick = g.onfocus = () => choose(i);
     g.onmouseenter = () => choose(i);
@@ -134,7 +155,14 @@ function film(root, data) {
   const over = svg.appendChild(draw("g", {"pointer-events": "none"}));
   const details = make("div"), inputs = make("div");
   const view = make("div", {class: "view"}, svg);
-  root.replaceChildren(make("div", {class: "film", tabindex: "-1"}, bar, caption, view, make("div", {class: "side"}, details, inputs)));
+  const side = make("div", {class: "side"}, details, inputs);
+  root.replaceChildren(make("div", {class: "film", tabindex: "-1"}, bar, caption, view, side));
+
+  // What node i passes on to its operand j, in numbers.
+  const product = (i, j) => {
+    const g = adjoint[i], slope = partial[i][j];
+    return `${short(g)} × ${signed(slope)} = ${short(g * slope)}`;
+  };
 
   // ---- leaves that can be changed ----
   const free = nodes.map((v, i) => i).filter(i => nodes[i].kind !== COMPUTED && (nodes[i].box || nodes[i].name));
@@ -142,7 +170,9 @@ function film(root, data) {
   if (free.length && !fixed) {
     const table = make("table");
     free.slice(0, 60).forEach(i => {
-      const field = make("input", {type: "number", step: "any", value: String(numbers[i]), "data-leaf": i, "aria-label": nodes[i].name || "input"});
+      const field = make("input", {
+        type: "number", step: "any", value: String(numbers[i]), "data-leaf": i, "aria-label": nodes[i].name || "input",
+      });
       field.oninput = () => {
         if (field.value === "" || !isFinite(+field.value)) return;
         numbers[i] = +field.value;
@@ -165,18 +195,20 @@ function film(root, data) {
     if (v.rule) rows.push(["", "a Python rule stands in for its slope"]);
     v.ops.forEach((k, j) => {
       const who = nodes[k].name || nodes[k].title;
-      rows.push([v.ops.length > 8 ? `x[${j}]` : "abcdefgh"[j], nodes[k].kind === CONSTANT && !nodes[k].name ? full(value[k]) : `${who} = ${full(value[k])}`]);
+      const plain = nodes[k].kind === CONSTANT && !nodes[k].name;
+      rows.push([v.ops.length > 8 ? `x[${j}]` : "abcdefgh"[j], plain ? full(value[k]) : `${who} = ${full(value[k])}`]);
       if (!v.rule && nodes[k].kind !== CONSTANT) rows.push(["  slope", full(partial[i][j])]);
     });
     if (!ruled && backward.length) {
       const from = [];
       nodes.forEach((u, p) => u.ops.forEach((k, j) => {
-        if (k === i && adjoint[p] !== 0) from.push(`${signed(adjoint[p])} × ${signed(partial[p][j])} = ${short(adjoint[p] * partial[p][j])}  from ${u.title}`);
+        if (k === i && adjoint[p] !== 0) from.push(`${product(p, j)}  from ${u.title}`);
       }));
       if (from.length) rows.push([from.length > 1 ? "adds up" : "comes from", from.join("\n")]);
     }
     const table = make("table", {class: "details"});
-    rows.forEach(([a, b]) => table.append(make("tr", {}, make("td", {}, a), make("td", {style: "white-space: pre-wrap"}, b))));
+    for (const [a, b] of rows)
+      table.append(make("tr", {}, make("td", {}, a), make("td", {style: "white-space: pre-wrap"}, b)));
     details.replaceChildren(make("h2", {}, v.title), table);
   }
 
@@ -225,7 +257,7 @@ function film(root, data) {
       active = passed[passed.length - 1];
       const v = nodes[active];
       text = `Backward: ${v.title} has grad ${short(adjoint[active])} and passes on, to each operand, grad × partial.`;
-      mark(active, j => `${short(adjoint[active])} × ${signed(partial[active][j])} = ${short(adjoint[active] * partial[active][j])}`);
+      mark(active, j => product(active, j));
     }
     caption.textContent = text;
     if (active >= 0 && boxes[active]) {
@@ -246,7 +278,8 @@ function film(root, data) {
       const rows = words.length > 21 ? words.split(/(?==)/) : [words], left = x + w + 7;
       rows.forEach((row, line) => {
         const middle = y + h / 2 + 15 * (twin * rows.length + line);
-        over.append(draw("rect", {class: "under", x: left - 2, y: middle - 8, width: 6.65 * row.length + 4, height: 16}));
+        const width = 6.65 * row.length + 4;
+        over.append(draw("rect", {class: "under", x: left - 2, y: middle - 8, width, height: 16}));
         over.append(draw("text", {class: "edge", x: left, y: middle + 4}, row));
       });
     });
@@ -268,7 +301,9 @@ function film(root, data) {
   }
   document.onkeydown = event => {
     if (event.target.matches("input[type=number]") || event.ctrlKey || event.metaKey || event.altKey) return;
-    const act = {ArrowRight: () => go(step + 1), ArrowLeft: () => go(step - 1), Home: () => go(0), End: () => go(last())}[event.key];
+    const act = {
+      ArrowRight: () => go(step + 1), ArrowLeft: () => go(step - 1), Home: () => go(0), End: () => go(last()),
+    }[event.key];
     if (event.key === "f") fit.click();
     else if (act) { act(); event.preventDefault(); }
     else if (event.key === " " && !event.target.matches("button, [data-group]")) { toggle(); event.preventDefault(); }
@@ -296,7 +331,11 @@ function overview(data) {
   }
   document.querySelectorAll("[data-group]").forEach(e => {
     e.onclick = () => open(+e.dataset.group);
-    e.onkeydown = event => { if (event.key === "Enter" || event.key === " ") { open(+e.dataset.group); event.preventDefault(); } };
+    e.onkeydown = event => {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      open(+e.dataset.group);
+      event.preventDefault();
+    };
   });
   document.querySelectorAll("img[data-raster]").forEach(img => {
     const note = img.parentElement.querySelector(".spot"), what = img.dataset.raster;
@@ -309,7 +348,8 @@ function overview(data) {
     const group = y => data.order[Math.min(data.order.length - 1, Math.floor(y * data.order.length))];
     img.onmousemove = event => {
       const [x, y] = spot(event);
-      note.textContent = what === "nodes" ? `position ${x}: ${data.groups[group(y)]}` : `position ${x}: reads from ${Math.round(2 ** (y * data.octaves))} nodes before`;
+      note.textContent = `position ${x}: ` + (what === "nodes" ? data.groups[group(y)]
+        : `reads from ${Math.round(2 ** (y * data.octaves))} nodes before`);
     };
     img.onclick = event => { const [x, y] = spot(event); open(what === "nodes" ? group(y) : -1, x); };
   });
