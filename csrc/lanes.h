@@ -440,6 +440,7 @@ TG_CLONES static void NAME(read)(tg_job *j, const double *from, int64_t stride, 
                                  double *to)
 {
     const double *x[LANES];
+    const uint32_t paired = LANES > 1 ? count & ~1u : 0;
     for (uint32_t i = 0; !stride && i < count; i++) {
         double same = from[i];
         EACH AT(to, first + i)[l] = same;
@@ -447,9 +448,12 @@ TG_CLONES static void NAME(read)(tg_job *j, const double *from, int64_t stride, 
     if (!stride)
         return;
     EACH x[l] = from + stride * NAME(row)(j, l);
-    for (uint32_t i = 0; i < count; i += TG_TILE)
-        EACH for (uint32_t m = i; m < i + TG_TILE && m < count; m++)
-            AT(to, first + m)[l] = x[l][m];
+    for (uint32_t i = 0; i < paired; i += TG_TILE)
+        for (int l = 0; l + 1 < LANES; l += 2)
+            for (uint32_t m = i; m < i + TG_TILE && m < paired; m += 2)
+                turn(x[l] + m, x[l + 1] + m, AT(to, first + m) + l, AT(to, first + m + 1) + l);
+    for (uint32_t i = paired; i < count; i++)
+        EACH AT(to, first + i)[l] = x[l][i];
 }
 
 static void NAME(load)(tg_job *j, int first_block)
@@ -491,8 +495,23 @@ static void NAME(seeds)(tg_job *j)
     }
 }
 
+/* The adjoints of count inputs, from x on, to a row of each alive lane. */
+TG_CLONES static void NAME(collect_rows)(tg_job *j, const double *x, uint32_t count, double *to, int64_t stride)
+{
+    const uint32_t all = (uint32_t)((1ull << LANES) - 1), paired = LANES > 1 && j->alive == all ? count & ~1u : 0;
+    double *own[LANES];
+    EACH own[l] = to + stride * NAME(row)(j, l);
+    for (uint32_t i = 0; i < paired; i += TG_TILE)
+        for (int l = 0; l + 1 < LANES; l += 2)
+            for (uint32_t m = i; m < i + TG_TILE && m < paired; m += 2)
+                turn(AT(x, m) + l, AT(x, m + 1) + l, own[l] + m, own[l + 1] + m);
+    EACH if (j->alive >> l & 1)
+        for (uint32_t i = paired; i < count; i++)
+            own[l][i] = AT(x, i)[l];
+}
+
 /* The adjoints of the inputs, which are 0 again afterwards; what is added up over rows stays until the last block. */
-TG_CLONES static void NAME(collect)(tg_job *j, int last_block, double *adj, grad_of_feed *grad)
+static void NAME(collect)(tg_job *j, int last_block, double *adj, grad_of_feed *grad)
 {
     for (uint32_t k = 0; k < j->n_feeds; k++) {
         const tg_feed *f = j->feed + k;
@@ -500,18 +519,11 @@ TG_CLONES static void NAME(collect)(tg_job *j, int last_block, double *adj, grad
         double *to = grad(f, &stride), *x = AT(adj, j->program->n_const + f->first);
         if (!stride && !last_block)
             continue;
-        for (uint32_t i = 0; to && stride && i < f->count; i += TG_TILE)
-            for (int l = 0; l < LANES; l++)
-                if (j->alive >> l & 1) {
-                    double *own = to + stride * NAME(row)(j, l);
-                    for (uint32_t m = i; m < i + TG_TILE && m < f->count; m++)
-                        own[m] = x[(size_t)m * LANES + l];
-                }
-        for (uint32_t i = 0; i < f->count; i++, x += LANES) {
-            if (to && !stride)
-                to[i] += add_up(x, LANES);
-            EACH x[l] = 0.0;
-        }
+        if (to && stride)
+            NAME(collect_rows)(j, x, f->count, to, stride);
+        for (uint32_t i = 0; to && !stride && i < f->count; i++)
+            to[i] += add_up(AT(x, i), LANES);
+        memset(x, 0, (size_t)f->count * LANES * sizeof *x);
     }
 }
 

@@ -52,6 +52,26 @@ def test_each_row_has_the_bits_of_the_row_alone(program, n):
     assert batch.grad(WEIGHTS, rows, argnums=1) == [program.grad(WEIGHTS, row, argnums=1) for row in rows]
 
 
+@pytest.mark.parametrize("width", [1, 2, 3, 7, 8, 9, 10, 23, 64, 65])
+@pytest.mark.parametrize("on_error", ["raise", "nan"])
+def test_rows_of_any_width_are_read_and_their_gradients_written(width, on_error):
+    """Rows go on two paths, so that blocks of lanes have some that are out."""
+
+    def f(xs):
+        s = tapegrad.dot(xs, xs)
+        return s * 2.0 if xs[-1] > 0.25 else s.tanh() - xs[0]
+
+    def row(k):
+        return [math.sin(k * 1.1 + i) for i in range(width)]
+
+    program = record(f, row(0), on_branch="record", on_error=on_error)
+    for n in (1, 2, LANES - 1, LANES, LANES + 1, 3 * LANES + 5):
+        rows = [row(k) for k in range(n)]
+        assert program.map().value_and_grad(rows) == tuple(
+            [one(x) for x in rows] for one in (program, program.grad)
+        )
+
+
 @pytest.mark.parametrize("n", SIZES)
 @pytest.mark.parametrize("reduce", ["sum", "mean"])
 def test_a_reduced_batch_is_the_sum_or_the_mean_of_the_rows(program, n, reduce):

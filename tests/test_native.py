@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -160,6 +161,90 @@ def test_rows_of_many_operands_unrolled_and_as_loops(n):
     assert outcome(p.value_and_grad, infinite, 1.0) == outcome(q.value_and_grad, infinite, 1.0)
 
 
+PATTERNS = {  # of operands: the one with this number of the crowd, which has n
+    "one after the other": lambda k, n: k,
+    "evenly spaced": lambda k, n: 3 * k,
+    "backwards": lambda k, n: n - 1 - k,
+    "the same": lambda k, n: 5,
+    "every one twice": lambda k, n: k // 2,
+    "all over": lambda k, n: k * k * 7 + k // 3,
+    "runs and gaps": lambda k, n: k + 4 * (k // 11) + (k % 11 == 3),
+}
+
+
+def summed(plan, size):
+    """A function of so many numbers that sums and multiplies them in patterns: of inputs, of what is made, of numbers.
+
+    plan: for each sum its kind, how many operands, and for each side who is summed and in which pattern."""
+
+    def f(xs):
+        made = [x.relu() if k % 5 else x * 0.25 for k, x in enumerate(xs)]
+        crowds = {"inputs": xs, "made": made, "numbers": [0.125 * k - 1.0 for k in range(size)]}
+        total, last = 0.0, xs[0]
+        for kind, n, (one, first), (other, second) in plan:
+            left, right = (
+                [crowds[name][PATTERNS[pattern](k, size) % size] for k in range(n)]
+                for name, pattern in ((one, first), (other, second))
+            )
+            y = tapegrad.dot(left, right, last) if kind == "dot" else getattr(tapegrad, kind)([*left, last])
+            last = y.tanh()
+            total = total + last
+            crowds["made"] = [*crowds["made"][1:], last]
+        return total
+
+    return f
+
+
+def same_of_lists(f, rows):
+    """Fails unless native code does the same: one row, rows with numbers of their own, and added up."""
+    p, q = twins(f, rows[0])
+    for xs in rows[:4]:
+        assert outcome(q.value_and_grad, xs) == outcome(p.value_and_grad, xs)
+    for options in ({}, {"reduce": "sum"}):
+        assert outcome(q.map(**options).value_and_grad, rows) == outcome(p.map(**options).value_and_grad, rows)
+
+
+side = st.tuples(st.sampled_from(["inputs", "made", "made", "numbers"]), st.sampled_from(list(PATTERNS)))
+sums = st.tuples(st.sampled_from(["dot", "dot", "dot", "sum", "logsumexp"]), st.integers(1, 60), side, side)
+
+
+@given(st.lists(sums, min_size=4, max_size=25), st.integers(17, 70), st.integers(1, 33), st.integers(0, 9999))
+@settings(max_examples=20)
+def test_sums_over_slots_in_any_pattern_have_the_interpreters_bits(plan, size, n, seed):
+    draw = random.Random(seed)
+    rows = [
+        [draw.choice(SPECIAL) if draw.random() < 0.01 else draw.gauss(0, 1) for _ in range(size)] for _ in range(n)
+    ]
+    same_of_lists(summed(plan, size), rows)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 8, 9, 31, 32, 33, 64, 65, 1000])
+def test_dots_of_any_length_have_the_interpreters_bits(n):
+    plan = [
+        ("dot", n, (one, first), (other, second))
+        for one, other in (("inputs", "inputs"), ("inputs", "made"), ("made", "numbers"))
+        for first, second in zip(PATTERNS, [*list(PATTERNS)[3:], *list(PATTERNS)[:3]])
+    ]
+    rows = [[math.sin(k + 0.1 * row) for k in range(max(n, 9))] for row in range(19)]
+    same_of_lists(summed(plan, max(n, 9)), rows)
+
+
+def test_weights_that_rows_share_beside_numbers_of_their_own():
+    """A layer: weights one after the other for each neuron, its inputs the same for all."""
+
+    def f(weights, xs):
+        hidden = [tapegrad.dot(weights[20 * k : 20 * k + 20], xs, weights[400 + k]).relu() for k in range(20)]
+        return tapegrad.dot(hidden, hidden[::-1]) + tapegrad.sum(hidden)
+
+    weights, rows = [math.sin(k) for k in range(420)], [[math.cos(k + j) for k in range(20)] for j in range(21)]
+    p, q = twins(f, weights, rows[0])
+    for options in ({}, {"reduce": "mean"}):
+        results = [
+            bits(r.map(in_axes=(None, 0), **options).value_and_grad(weights, rows, argnums=(0, 1))) for r in (p, q)
+        ]
+        assert results[0] == results[1]
+
+
 step = st.tuples(
     st.sampled_from([*UNARY, *BINARY, *("add", "sub", "mul", "tanh", "sin", "sigmoid", "dot", "sum") * 4]),
     st.lists(st.integers(0, 9), min_size=3, max_size=5),
@@ -280,10 +365,22 @@ def test_to_c_compiles_on_its_own_without_a_warning(name, tmp_path):
     if shutil.which(name) is None:
         pytest.skip(f"no {name}")
     source = tmp_path / "program.c"
-    source.write_text(record(every_row(), 0.3, 0.7).to_c())
+    source.write_text(record(lambda a, b: every_row()(a, b) * many_chunks(a, b), 0.3, 0.7).to_c())
     command = [name, "-std=gnu11", "-O1", "-ffp-contract=off", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
     for more in ([], ["-march=native"]):
         subprocess.run([*command, *more, "-c", str(source), "-o", str(tmp_path / "program.o")], check=True)
+
+
+def length_of_dots(pattern, n):
+    """Of the source of some dots of so many operands each, less what a program of none has."""
+    plan = [("dot", n, ("inputs", "one after the other"), ("inputs", pattern))] * 2
+    return len(record(summed(plan, 2000), [0.5] * 2000).to_c())
+
+
+def test_a_sum_over_evenly_spaced_slots_is_a_loop():
+    for pattern in ("one after the other", "evenly spaced", "the same"):
+        assert length_of_dots(pattern, 600) - length_of_dots(pattern, 60) < 60  # digits
+    assert 540 * 8 < length_of_dots("all over", 600) - length_of_dots("all over", 60) < 540 * 80  # numbers of tables
 
 
 # ---- in parts ----

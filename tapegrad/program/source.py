@@ -1,9 +1,11 @@
-"""A program as C source: its instructions as straight-line code in chunks, made of the texts in the rows of ops.def.
+"""A program as C source: its instructions in straight lines, in chunks, made of the texts in the rows of ops.def; a sum
+or a dot of more than a few terms is a loop over its slots where these are evenly spaced, as a layer's mostly are, or
+else over a table of them.
 
 A chunk is two functions, forward over kept slots and reverse over the adjoints of live ones, each at two widths: the
 file includes itself once for one lane and once for as many as the core has. It can be compiled in parts, chunks FROM to
-TO - 1 each, for a linker to put together. What is wide is a vector of the compiler's:
-nothing is left to its vectoriser, and compile time is linear.
+TO - 1 each, for a linker to put together. What is wide is a vector of the compiler's, and a comparison of vectors is a
+mask; functions are called in a loop over the lanes. Compile time is linear.
 
 Forward gives 0, or else a guard came out otherwise or a result is not finite: then the core's interpreter carries out
 that block of rows, and native code need not know what is refused, nor which lanes are out. In reverse an adjoint of 0
@@ -14,14 +16,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
-from itertools import groupby
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import NamedTuple
 
 from .._core import ffi, lib
 from .replay import COMPARISONS, GUARD, QUIET, REFUSES, CData
 
 CHUNK = 120  # operands; more take gcc longer for each, fewer keep less in registers
-UNROLLED = 64  # operands; an instruction that has more becomes a loop over a table
+RUN = 8  # terms of a sum; as many become a loop, over a table where their slots are not evenly spaced
+LOOP = 4  # operands that a loop counts for
 
 _HEAD = """\
 /* Written by tapegrad. v: primals of kept slots, adj: adjoints of live slots; slot s is the LANES doubles from
@@ -61,6 +65,7 @@ static inline int wide_any(wide_mask m)
 #define V(slot) (*(vec *)(v + (size_t)(slot) * LANES))
 #define A(slot) (*(vec *)(adj + (size_t)(slot) * LANES))
 #define EACH for (int l = 0; l < STEP; l++)
+#define UNROLLED _Pragma("GCC unroll 4")
 #define FSUM_ADD(s, c, d, x) { \\
         vec t = s + (x), z = t - s, e = (s - (t - z)) + ((x) - z), u = c + e; \\
         z = u - c; d += (c - (u - z)) + (e - z); s = t; c = u; }
@@ -76,6 +81,7 @@ static inline int wide_any(wide_mask m)
 #define ANY(m) ((m) != 0)
 #define WEIGHED(g, partial) ((g) == 0.0 ? 0.0 : (g) * (partial))
 #define CHOSEN(m, a, b) ((m) ? (a) : (b))
+#define ALL(x) (x)
 #include __FILE__
 #undef LANES
 #undef STEP
@@ -85,6 +91,7 @@ static inline int wide_any(wide_mask m)
 #undef ANY
 #undef WEIGHED
 #undef CHOSEN
+#undef ALL
 #define LANES %(lanes)d
 #define STEP SIDE
 #define NAME(x) wide_##x
@@ -93,6 +100,7 @@ static inline int wide_any(wide_mask m)
 #define ANY(m) wide_any(m)
 #define WEIGHED(g, partial) ((vec)((mask)((g) * (partial)) & (mask)((g) != 0.0)))
 #define CHOSEN(m, a, b) ((vec)(((mask)(a) & (m)) | ((mask)(b) & ~(m))))
+#define ALL(x) ((x) + (vec){0})
 #include __FILE__
 #else
 """
@@ -125,6 +133,28 @@ _REFUSALS = {  # whether the primal that is put in is refused
     "PAIR": "tg_refuses_pair(a, b, %s)", "DIVIDE": "(double)(b == 0.0 && !isfinite(%s))",
 }  # fmt: skip
 _OPERAND = re.compile(r"\b[aby]\b")
+_COMPARISON = re.compile("[<>]|[=!]=")
+_TEXTS = {  # of functions of scalar.h, by how rows call them
+    f"{name}({takes.replace('double ', '')})": text
+    for name, takes, text in re.findall(
+        r"^static inline double (tg_\w+)\((double a(?:, double b)?)\) { return ([^;]+); }$",
+        ffi.string(lib.tg_scalar_source).decode(), re.MULTILINE,
+    )
+}  # fmt: skip
+
+
+def _blended(text: str) -> str | None:
+    """A text that is arithmetic, comparisons and choices alone, for numbers and vectors; None: it is more."""
+    if re.search(r"\w\(|\([^()]*\?", text) or ("||" in text and "&&" in text):
+        return None
+    asked, _, rest = text.partition(" ? ")
+    if rest:
+        chosen, _, other = rest.partition(" : ")
+        mask, parts = re.sub(r" ([|&])\1 ", r") \1 (", asked), [_blended(chosen), _blended(other)]
+        return None if None in parts else f"CHOSEN(({mask}), {parts[0]}, {parts[1]})"
+    if _COMPARISON.search(text):
+        return f"CHOSEN({text}, ALL(1.0), ALL(0.0))"
+    return text if _OPERAND.search(text) else f"ALL({text})"
 
 
 class _Row:
@@ -144,6 +174,50 @@ class _Row:
 _ROWS = [_Row(lib.tg_ops[op]) for op in range(lib.tg_op_count)]
 
 
+def _added(text: str, *numbers: str) -> str:
+    """A statement that adds to adjoints; numbers: of each its slot and, for %s, the kept one."""
+    adds = (f"A({slot}) += {text.replace('%s', kept)};" for slot, kept in zip(numbers[::2], numbers[1::2]))
+    return f"{{ {' '.join(adds)} }}"
+
+
+class _Piece(NamedTuple):
+    """Terms of a sum, each the numbers of slots, that are written alike."""
+
+    terms: Sequence[tuple[int, ...]]
+    steps: tuple[int, ...] | None  # from a term to the next, if all are the same
+
+    @property
+    def as_loop(self) -> bool:
+        return len(self.terms) >= RUN
+
+    @property
+    def slots(self) -> Iterator[int]:
+        return (slot for term in self.terms for slot in term)
+
+
+def _pieces(terms: Sequence[tuple[int, ...]]) -> Iterator[_Piece]:
+    """Terms in order: runs of RUN or more whose numbers are evenly spaced, and what is between them."""
+
+    def steps(k: int) -> tuple[int, ...] | None:
+        here, following = terms[k], terms[k + 1]
+        return tuple(b - a for a, b in zip(here, following)) if len(here) == len(following) else None
+
+    done = at = 0
+    while at < len(terms):
+        stop, same = at + 1, steps(at) if at + 1 < len(terms) else None
+        while same is not None and stop < len(terms) and steps(stop - 1) == same:
+            stop += 1
+        if stop - at < RUN:
+            at = max(at + 1, stop - 1)  # its last term may begin the next run
+            continue
+        if done < at:
+            yield _Piece(terms[done:at], None)
+        yield _Piece(terms[at:stop], same)
+        done = at = stop
+    if done < len(terms):
+        yield _Piece(terms[done:], None)
+
+
 class _Instruction:
     """An instruction with its operands: pairs of a kept and a live slot."""
 
@@ -156,7 +230,15 @@ class _Instruction:
             self.operands = list(zip(pairs[::2], pairs[1::2]))
         else:
             self.operands = [(s.a, s.live_a), (s.b, s.live_b)][: 1 if self.row.kind == "unary" else 2]
-        self.as_loop = len(self.operands) > UNROLLED
+        kept = [slot for slot, _ in self.operands]
+        self.pieces: list[_Piece] = []  # of the kept slots of a sum's terms
+        if self.row.name == "DOT":
+            self.pieces += _pieces(list(zip(kept[: len(kept) - 1 : 2], kept[1::2])))
+        elif self.row.kind == "many" and self.row.name != "WHERE":
+            self.pieces += _pieces([(slot,) for slot in kept])
+        self.looped = {slot for piece in self.pieces if piece.as_loop for slot in piece.slots}
+        in_loops = [len(piece.terms) * len(piece.terms[0]) for piece in self.pieces if piece.as_loop]
+        self.weight = len(kept) - sum(in_loops) + LOOP * len(in_loops)
         self.checked = self.row.checked and not self.guard
         self.stored = False
 
@@ -169,11 +251,10 @@ class _Writer:
         self.instructions = [_Instruction(p, k) for k in range(p.n_instr)]
         self.first, operands = [0], 0
         for s in self.instructions:
-            weight = 1 if s.as_loop else len(s.operands)
-            if operands and operands + weight > CHUNK:
+            if operands and operands + s.weight > CHUNK:
                 self.first.append(s.k)
                 operands = 0
-            operands += weight
+            operands += s.weight
         self.first.append(p.n_instr)
         self.helpers: dict[str, str] = {}
         self.tables: list[str] = []
@@ -189,7 +270,7 @@ class _Writer:
             for slot, _ in s.operands:
                 made = maker.get(slot)
                 if made is not None:
-                    made.stored |= s.as_loop or chunk_of[made.k] != chunk_of[s.k]
+                    made.stored |= slot in s.looped or chunk_of[made.k] != chunk_of[s.k]
                     if made.checked and s.row.name in _LINEAR:  # it shows there, too
                         made.checked, s.checked = False, True
             if not s.guard:
@@ -201,10 +282,10 @@ class _Writer:
         return self.instructions[self.first[k] : self.first[k + 1]]
 
     def expression(self, name: str, text: str, operands: dict[str, str]) -> str:
-        """A text of the table with a, b and y put in, by way of a helper where it is more than arithmetic: a comparison
-        of vectors is a mask."""
-        if not re.search(r"\w\(|[?<=>]|!=", text):
-            filled = _OPERAND.sub(lambda m: operands[m[0]], text)
+        """A text of the table with a, b and y put in, by way of a helper where it calls a function."""
+        blended = _blended(_TEXTS.get(text, text))
+        if blended is not None:
+            filled = _OPERAND.sub(lambda m: operands[m[0]], blended)
             return filled if filled in operands.values() else f"({filled})"
         names = sorted(set(_OPERAND.findall(text)))
         if name not in self.helpers:
@@ -216,11 +297,16 @@ class _Writer:
             )
         return f"NAME({name})({', '.join(operands[x] for x in names)})"
 
-    def _loop(self, table: list[int], step: int, body: str) -> str:
-        """body for i from entry to entry of a table, step numbers each."""
-        name = f"table{len(self.tables)}"
-        self.tables.append(f"static const uint32_t {name}[] = {{{', '.join(map(str, table))}}};\n")
-        return f"for (const uint32_t *i = {name}; i < {name} + {len(table)}; i += {step}) {body}"
+    def _loop(self, piece: _Piece, body: Callable[..., str]) -> str:
+        """A loop over the terms; body says what is done, by the numbers of a term."""
+        first, count = piece.terms[0], len(piece.terms)
+        if piece.steps is not None:
+            numbers = [f"{a} {'-' if step < 0 else '+'} {abs(step)} * i" for a, step in zip(first, piece.steps)]
+            return f"for (int i = 0; i < {count}; i++) {body(*numbers)}"
+        name, width = f"table{len(self.tables)}", len(first)
+        self.tables.append(f"static const uint32_t {name}[] = {{{', '.join(map(str, piece.slots))}}};\n")
+        numbers = [f"i[{k}]" for k in range(width)]
+        return f"for (const uint32_t *i = {name}; i < {name} + {count * width}; i += {width}) {body(*numbers)}"
 
     def forward(self, k: int) -> Iterator[str]:
         local: dict[int, str] = {}
@@ -231,7 +317,7 @@ class _Writer:
                 continue
             y = local[s.y] = f"y{s.k}"
             if s.row.kind == "many":
-                yield from self._sum(s, y, names)
+                yield from self._sum(s, y, local)
             else:
                 yield f"vec {y} = {self.expression(s.row.name, s.row.primal, dict(zip('ab', names)))};"
             if s.checked:
@@ -248,70 +334,82 @@ class _Writer:
             answer = f"{self.expression(f'{row.name}_refuses', _REFUSALS[row.refusal] % row.primal, operands)} != 0.0"
         return f"fail |= (mask)({answer}) {'==' if outcome else '!='} 0;"
 
-    def _sum(self, s: _Instruction, y: str, names: list[str]) -> Iterator[str]:
+    def _sum(self, s: _Instruction, y: str, local: dict[int, str]) -> Iterator[str]:
         """A row of many operands, whose steps are those of lanes.h."""
-        kept = [slot for slot, _ in s.operands]
+
+        def name(slot: int) -> str:
+            return local.get(slot, f"V({slot})")
+
+        def each(text: str) -> Iterator[str]:
+            """The text for all terms, with %s for each operand of a term."""
+            for piece in s.pieces:
+                if piece.as_loop:
+                    yield "UNROLLED " + self._loop(piece, lambda *numbers: text % tuple(f"V({x})" for x in numbers))
+                else:
+                    yield from (text % tuple(map(name, term)) for term in piece.terms)
+
+        larger = self.expression("MAX", "tg_max(a, b)", {"a": f"top{s.k}", "b": "x"})
+        first, last = name(s.operands[0][0]), name(s.operands[-1][0])
         if s.row.name == "LOGSUMEXP":  # an infinite top makes it nan
             top, total = f"top{s.k}", f"total{s.k}"
-            yield f"vec {top} = {names[0]}, {total} = {{0}};"
-            for text in (
-                f"{top} = {self.expression('MAX', 'tg_max(a, b)', {'a': top, 'b': '%s'})};",
-                f"{total} += {self.expression('EXP', 'exp(a)', {'a': f'%s - {top}'})};",
-            ):
-                yield from [self._loop(kept, 1, text % "V(*i)")] if s.as_loop else (text % x for x in names)
+            yield f"vec {top} = {first}, {total} = {{0}};"
+            yield from each(f"{{ vec x = %s; {top} = {larger}; }}")
+            yield from each(f"{total} += {self.expression('EXP', 'exp(a)', {'a': f'%s - {top}'})};")
             yield f"vec {y} = {top} + {self.expression('LOG', 'log(a)', {'a': total})};"
         elif s.row.name == "FSUM":
             yield f"vec {y}, sum{s.k} = {{0}}, c{s.k} = {{0}}, d{s.k} = {{0}};"
-            text = f"FSUM_ADD(sum{s.k}, c{s.k}, d{s.k}, %s)"
-            yield from [self._loop(kept, 1, text % "V(*i)")] if s.as_loop else (text % x for x in names)
+            yield from each(f"FSUM_ADD(sum{s.k}, c{s.k}, d{s.k}, %s)")
             yield f"FSUM_TOTAL({y}, sum{s.k}, c{s.k}, d{s.k});"
         elif s.row.name == "TOP":
             top = f"top{s.k}"
-            yield f"vec {top} = {names[0]};"
-            text = f"{top} = {self.expression('MAX', 'tg_max(a, b)', {'a': top, 'b': '%s'})};"
-            yield from [self._loop(kept[1:], 1, text % "V(*i)")] if s.as_loop else (text % x for x in names[1:])
+            yield f"vec {top} = {first};"
+            yield from each(f"{{ vec x = %s; {top} = {larger}; }}")
             yield f"vec {y} = {self.expression('TOP', 'isfinite(a) ? a : 0.0', {'a': top})};"
         elif s.row.name == "WHERE":
-            yield f"vec {y} = CHOSEN({names[0]} != 0.0, {names[1]}, {names[2]});"
+            yield f"vec {y} = CHOSEN({first} != 0.0, {name(s.operands[1][0])}, {last});"
         elif s.row.name == "DOT":
-            n = len(kept) - len(kept) % 2
-            yield f"vec {y} = {names[-1] if n < len(kept) else '{0}'};"
-            if s.as_loop:
-                yield self._loop(kept[:n], 2, f"{y} += V(i[0]) * V(i[1]);")
-            else:
-                yield from (f"{y} += {x} * {w};" for x, w in zip(names[:n:2], names[1:n:2]))
+            yield f"vec {y} = {last if len(s.operands) % 2 else '{0}'};"
+            yield from each(f"{y} += %s * %s;")
         else:
             yield f"vec {y} = {{0}};"
-            yield from [self._loop(kept, 1, f"{y} += V(*i);")] if s.as_loop else (f"{y} += {x};" for x in names)
+            yield from each(f"{y} += %s;")
 
-    def _passed_on(self, s: _Instruction) -> Iterator[tuple[int, str, int]]:
-        """What an instruction adds to which adjoints, in the order of lanes.h: the slot; a term with %g for its own
-        adjoint; and the slot of the primal that %s in the term stands for."""
+    def _passed_on(self, s: _Instruction) -> Iterator[tuple[str, list[tuple[int, ...]]]]:
+        """What an instruction adds to which adjoints, in the order of lanes.h: terms, each one or two pairs of a live
+        slot and the kept one of the primal that %s stands for in the text, as %g does for its own adjoint."""
         if s.row.name == "DOT":
             if len(s.operands) % 2:
-                yield s.operands[-1][1], "%g", 0
-            for x, w in zip(s.operands[: len(s.operands) - 1 : 2], s.operands[1::2]):
-                yield x[1], "%g * V(%s)", w[0]
-                yield w[1], "%g * V(%s)", x[0]
+                yield "%g", [(s.operands[-1][1], 0)]
+            pairs = zip(s.operands[: len(s.operands) - 1 : 2], s.operands[1::2])
+            yield "%g * V(%s)", [(live_x, w, live_w, x) for (x, live_x), (w, live_w) in pairs]
         elif s.row.name == "WHERE":
             (c, _), (_, a), (_, b) = s.operands
-            yield a, f"CHOSEN(V({c}) != 0.0, %g, (vec){{0}})", 0
-            yield b, f"CHOSEN(V({c}) != 0.0, (vec){{0}}, %g)", 0
+            yield f"CHOSEN(V({c}) != 0.0, %g, (vec){{0}})", [(a, 0)]
+            yield f"CHOSEN(V({c}) != 0.0, (vec){{0}}, %g)", [(b, 0)]
         elif s.row.name == "TOP":
             return
         elif s.row.kind == "many":
             text = s.row.partials[0]
-            partial = self.expression(f"{s.row.name}_da", text, {"a": "V(%s)", "y": f"V({s.y})"})
-            for kept, live in s.operands:
-                yield live, "%g" if text == "1.0" else f"WEIGHED(%g, {partial})", kept
+            slope = self.expression(f"{s.row.name}_da", text, {"a": "V(%s)", "y": f"V({s.y})"})
+            terms: list[tuple[int, ...]] = [(live, kept) for kept, live in s.operands]
+            yield "%g" if text == "1.0" else f"WEIGHED(%g, {slope})", terms
         else:
             values = {"a": f"V({s.operands[0][0]})", "b": f"V({s.operands[-1][0]})", "y": f"V({s.y})"}
             for which, text, (_, live) in zip("ab", s.row.partials, s.operands):
                 if text == "0.0":
                     continue
-                partial = self.expression(f"{s.row.name}_d{which}", text, values)
+                slope = self.expression(f"{s.row.name}_d{which}", text, values)
                 finite = (text in _PLAIN and s.row.name != "WEIGH") or s.row.name in _SMOOTH
-                yield live, "%g" if text == "1.0" else f"%g * {partial}" if finite else f"WEIGHED(%g, {partial})", 0
+                yield "%g" if text == "1.0" else f"%g * {slope}" if finite else f"WEIGHED(%g, {slope})", [(live, 0)]
+
+    def _adds(self, s: _Instruction) -> Iterator[tuple[str, _Piece]]:
+        """The same in pieces, without what constants would get."""
+        for text, terms in self._passed_on(s):
+            pairs = ([pair for pair in zip(term[::2], term[1::2]) if pair[0] >= self.p.n_const] for term in terms)
+            for piece in _pieces([sum(found, ()) for found in pairs if found]):
+                if piece.steps is None:
+                    piece = _Piece([pair for term in piece.terms for pair in zip(term[::2], term[1::2])], None)
+                yield text, piece
 
     def reverse(self, k: int) -> Iterator[str]:
         plan, left = [], Counter[int]()  # left: how often a slot is still touched in this chunk
@@ -319,51 +417,57 @@ class _Writer:
             if s.guard or s.live_y not in self._pending:
                 continue
             self._pending.discard(s.live_y)
-            passed = []
-            for slot, term, kept in self._passed_on(s):
-                if slot >= self.p.n_const:
-                    passed.append((slot, term, kept, slot in self._pending))
+            adds = []  # with the adjoints that each adds to, and whether they are there by then
+            for text, piece in self._adds(s):
+                pairs = [pair for term in piece.terms for pair in zip(term[::2], term[1::2])]
+                waiting = []
+                for slot, _ in pairs:
+                    waiting.append(slot in self._pending)
                     self._pending.add(slot)
-            left.update([s.live_y, *(slot for slot, *_ in passed)])
-            plan.append((s, passed))
+                left.update(slot for slot, _ in pairs)
+                adds.append((text, piece, pairs, waiting))
+            left[s.live_y] += 1
+            plan.append((s, adds))
         local: dict[int, str] = {}  # adjoints that memory does not have yet
         stale: set[int] = set()  # memory is 0 for the others among them
-        for s, passed in plan:
+        for s, adds in plan:
             left[s.live_y] -= 1
             g = local.pop(s.live_y, "")
             if not g:
                 g = f"g{s.k}"
                 stale.add(s.live_y)
-                if passed:
+                if adds:
                     yield f"vec {g} = A({s.live_y});"
             if s.live_y in stale:
                 stale.discard(s.live_y)
                 yield f"A({s.live_y}) = (vec){{0}};"
-            if s.as_loop:
-                left.subtract(slot for slot, *_ in passed)
-                for slot in sorted(local.keys() & {slot for slot, *_ in passed}):
-                    stale.discard(slot)
-                    yield f"A({slot}) = {local.pop(slot)};"
-                for term, group in groupby(passed, lambda x: x[1]):
-                    table = [number for slot, _, kept, _ in group for number in (slot, kept)]
-                    yield self._loop(table, 2, f"A(i[0]) += {term.replace('%g', g).replace('%s', 'i[1]')};")
-                continue
-            for n, (slot, term, kept, pending) in enumerate(passed):
-                left[slot] -= 1
-                term = term.replace("%g", g).replace("%s", str(kept))
-                if pending:
-                    if slot not in local:
-                        stale.add(slot)
-                    term = f"{local.get(slot, f'A({slot})')} + {term}"
-                if not left[slot]:
-                    local.pop(slot, None)
-                    stale.discard(slot)
-                    yield f"A({slot}) = {term};"
-                elif term == g:
-                    local[slot] = g
-                else:
-                    local[slot] = f"g{s.k}_{n}"
-                    yield f"vec {local[slot]} = {term};"
+            n = 0
+            for text, piece, pairs, waiting in adds:
+                text = text.replace("%g", g)
+                if piece.as_loop:
+                    left.subtract(slot for slot, _ in pairs)
+                    for slot in sorted(local.keys() & {slot for slot, _ in pairs}):
+                        stale.discard(slot)
+                        yield f"A({slot}) = {local.pop(slot)};"
+                    yield self._loop(piece, partial(_added, text))
+                    continue
+                for (slot, kept), there in zip(pairs, waiting):
+                    left[slot] -= 1
+                    term = text.replace("%s", str(kept))
+                    if there:
+                        if slot not in local:
+                            stale.add(slot)
+                        term = f"{local.get(slot, f'A({slot})')} + {term}"
+                    if not left[slot]:
+                        local.pop(slot, None)
+                        stale.discard(slot)
+                        yield f"A({slot}) = {term};"
+                    elif term == g:
+                        local[slot] = g
+                    else:
+                        local[slot] = f"g{s.k}_{n}"
+                        yield f"vec {local[slot]} = {term};"
+                    n += 1
 
 
 def write(p: CData) -> tuple[str, list[int]]:
