@@ -457,7 +457,7 @@ static void every_allocation_may_fail(void)
         tg_fail_allocation(0);
         free_tape(&t);
     }
-    CHECK(n > 15);
+    CHECK(n > 10);
 }
 
 struct task {
