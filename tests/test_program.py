@@ -831,6 +831,34 @@ def test_recording_leaves_grads_alone():
     assert w.grad == 6.0
 
 
+def test_lines_are_those_of_the_code_that_ran_whatever_lay_there_before():
+    """Code objects come and go in a loop, generators and other functions take turns."""
+    ran = []
+
+    def made(line):
+        ran.append(f"made.py:{line}")
+        names = {}
+        exec(compile("\n" * (line - 1) + "def g(v): return v.sin()", "made.py", "exec"), names)
+        return names["g"]
+
+    def steps(v, n):
+        for _ in range(n):
+            v = v.tanh()
+            yield v
+
+    def f(v):
+        for k in range(300):
+            v = made(1 + 7 * k % 150)(v)
+            v = v.cos().exp() if k % 2 else v.exp().cos()
+        for one, other in zip(steps(v, 5), steps(v.atan(), 5)):
+            v = v.hypot(one).hypot(other)
+        return v
+
+    found = [row.split()[-1] for row in record(f, 0.5).listing().splitlines()[1:-1]]
+    ran += [line_of(f, 3)] * 600 + [line_of(f, 4)] + [line_of(f, 5)] * 10 + [line_of(steps, 2)] * 10
+    assert sorted(found) == sorted(ran)
+
+
 def test_values_that_die_while_recording_leave_the_lines_right():
     def f(x):
         for _ in range(5):
