@@ -103,8 +103,7 @@ class Recorded:
         examples, forms = arguments_of(f, examples, named or {})
         flat = array("d")
         for k, (x, form) in enumerate(zip(examples, forms)):
-            what = f"example {forms.label(k)}"
-            flat.extend(v.data if isinstance(v, Value) else number(v, what) for v in form.elements(x))
+            _read_example(form, x, f"example {forms.label(k)}", flat)
         escapes = Escapes(strict)
         path, out = trace(forms.passed_to(f), forms, flat, inputs, escapes)
         return cls(f, forms, out, inputs, [path], {}, on_branch, on_error, escapes, max_paths)
@@ -277,6 +276,16 @@ class Recorded:
             f"f takes more paths than the {self.max_paths} that max_paths keeps: from here on each call that takes "
             f"another records f anew.{most}",
         )
+
+
+def _read_example(form: Form, x: Nest, what: str, to: array[float]) -> None:
+    """As `Form.read`, which takes arrays and lists at once; an example may hold Values, too: their data."""
+    before = len(to)
+    try:
+        form.read(x, what, to)
+    except TypeError:
+        del to[before:]
+        to.extend(v.data if isinstance(v, Value) else number(v, what) for v in form.elements(x))
 
 
 def gathered(argnums: Argnums, parts: list[T]) -> T | tuple[T, ...]:
