@@ -79,8 +79,26 @@ static inline PyObject *own(Value *v, uint32_t id)
     return (PyObject *)v;
 }
 
+/* Memory of dead handles, linked by dict: each has its type still, and a reference to it. */
+extern Value *tg_spare;
+extern int tg_spares;
+
+/* A handle without a node that no memory was spare for; as tg_new_handle. */
+Value *tg_another_handle(void);
+
 /* A handle without a node, or NULL with an exception. */
-Value *tg_new_handle(void);
+static inline Value *tg_new_handle(void)
+{
+    Value *v = tg_spare;
+    if (!v)
+        return tg_another_handle();
+    tg_spare = (Value *)v->dict;
+    tg_spares--;
+    Py_SET_REFCNT((PyObject *)v, 1);
+    v->id = TG_NONE;
+    v->dict = NULL;
+    return v;
+}
 
 /* The same of any class of Values. */
 Value *tg_new_of(PyTypeObject *type);
@@ -115,16 +133,21 @@ void *tg_raise(int64_t code, int op, double a, double b);
 /* Raise TypeError "what, not 'type of o'". Returns NULL. */
 void *tg_wrong_type(const char *what, PyObject *o);
 
-/* A number that is no float, int or bool; as tg_number. */
+/* As tg_number, of what is no float, or of a subclass. */
 int tg_other_number(PyObject *o, double *out);
 
 /* 1: *out is the number; 0: no number; -1: an exception is set. May run Python code. */
 static inline int tg_number(PyObject *o, double *out)
 {
-    if (!PyFloat_Check(o) && Py_TYPE(o) != &PyLong_Type && Py_TYPE(o) != &PyBool_Type)
-        return tg_other_number(o, out);
-    *out = PyFloat_AsDouble(o);
-    return *out == -1.0 && PyErr_Occurred() ? -1 : 1;
+    double other;                       /* out may stay in a register */
+    int status;
+    if (PyFloat_CheckExact(o)) {
+        *out = PyFloat_AsDouble(o);
+        return 1;
+    }
+    status = tg_other_number(o, &other);
+    *out = other;
+    return status;
 }
 
 /* 1: *out is the number; 0 with an exception, for no number TypeError "what, not 'type of o'". */
