@@ -40,7 +40,7 @@ $(VENV)/installed: pyproject.toml setup.py build_ffi.py $(wildcard csrc/* csrc/h
 	@touch $@
 
 CORE = $(addprefix csrc/,tape.c ops.c sweep.c partials.c gradient.c optim.c copy.c freeze.c program.c lay_out.c replay.c \
-    look.c origin.c rounding.c)
+    matrix.c look.c origin.c rounding.c)
 CTEST = $(CC) -std=c11 -gdwarf-4 -Wall -Wextra -Wpedantic -Werror -ffp-contract=off -Icsrc -pthread
 
 ctest: ctest-core ctest-gradient ctest-program ctest-look

@@ -4,22 +4,12 @@
 
     Native code knows rows that do as recorded alone: a block with another starts anew in the interpreter.  */
 #include "program.h"
+#include "clones.h"
 #include "flush.h"
 #include "ops.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-/* Compiled for wider vectors, too, where the compiler and the loader can choose between them. */
-#if defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__) && defined(__has_attribute) &&                     \
-    !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && !defined(__clang__)
-#if __has_attribute(target_clones)
-#define TG_CLONES __attribute__((target_clones("default", "avx2", "avx512f")))
-#endif
-#endif
-#ifndef TG_CLONES
-#define TG_CLONES
-#endif
 
 #define WIDE 16
 #define TG_TILE 8              /* elements of a row that are turned at a time: their slots fit the nearest cache */
@@ -86,34 +76,47 @@ static double *grad_tangent_of(const tg_feed *f, int64_t *stride)
 }
 
 /* Whether primals are in kept slots; for interpreted values alone they are in live ones. */
-static int kept_slots(const tg_job *j) { return j->seed || j->tangents || j->native; }
+static int kept_slots(const tg_job *j) { return j->seed || j->tangents || j->native || j->keep; }
+
+/* How many doubles the primals of a block take. */
+static size_t of_block(const tg_job *j)
+{
+    return (size_t)(kept_slots(j) ? j->program->n_kept : j->program->n_live) * (size_t)j->lanes;
+}
+
+#define INTERPRETED 0x80000000u
 
 int tg_start(tg_job *j)
 {
     const tg_program *p = j->program;
-    size_t lanes = j->stop - j->start > 1 ? WIDE : 1, kept = p->n_kept * lanes, live = p->n_live * lanes, n;
+    const int lanes = j->stop - j->start > 1 ? WIDE : 1, sharing = lanes > 1 && !j->tangents;
     const uint32_t n_fixed = p->n_const + p->n_in;
-    const int sharing = lanes > 1 && !j->tangents;
-    size_t primals = kept_slots(j) ? kept : live;
+    size_t kept = p->n_kept * (size_t)lanes, live = p->n_live * (size_t)lanes;
+    size_t blocks = j->keep ? (size_t)((j->stop - j->start + lanes - 1) / lanes) : !j->kept, primals, n;
+    j->lanes = lanes;
+    if (blocks > SIZE_MAX / sizeof(double) / 2 / (of_block(j) + 1))
+        return TG_MEMORY;
+    primals = of_block(j) * blocks;
     n = primals + (j->tangents ? kept : 0) + (j->seed ? live : 0) + (j->seed && j->tangents ? live : 0) +
-        (sharing ? (size_t)n_fixed / sizeof(double) + 1 : 0);
+        (j->keep ? blocks : 0) + (sharing ? (size_t)n_fixed / sizeof(double) + 1 : 0);
     j->memory = tg_zeroed((n + 8) * sizeof(double));
     if (!j->memory)
         return TG_MEMORY;
-    j->lanes = (int)lanes;
-    j->primal = (double *)(((uintptr_t)j->memory + 63) & ~(uintptr_t)63);
+    j->primal = j->primals = (double *)(((uintptr_t)j->memory + 63) & ~(uintptr_t)63);
     j->tangent = j->primal + primals;
     j->adj = j->tangent + (j->tangents ? kept : 0);
     j->adj_tangent = j->adj + (j->seed ? live : 0);
-    j->shared = sharing ? (uint8_t *)(j->adj_tangent + (j->seed && j->tangents ? live : 0)) : NULL;
+    j->lives = (uint32_t *)(j->adj_tangent + (j->seed && j->tangents ? live : 0));
+    j->shared = sharing ? (uint8_t *)((double *)j->lives + (j->keep ? blocks : 0)) : NULL;
     for (uint32_t k = 0; sharing && k < j->n_feeds; k++)
         if (!j->feed[k].in_stride)
             memset(j->shared + p->n_const + j->feed[k].first, 1, j->feed[k].count);
     if (sharing)
         memset(j->shared, 1, p->n_const);
-    for (uint32_t i = 0; i < p->n_const; i++)
-        for (size_t l = 0; l < lanes; l++)
-            j->primal[i * lanes + l] = p->constant[i];
+    for (size_t k = 0; k < blocks; k++)
+        for (uint32_t i = 0; i < p->n_const; i++)
+            for (int l = 0; l < lanes; l++)
+                j->primals[k * of_block(j) + i * (size_t)lanes + (size_t)l] = p->constant[i];
     j->base = j->start;
     j->phase = LOAD;
     j->failures = 0;
@@ -124,6 +127,24 @@ void tg_finish(tg_job *j)
 {
     free(j->memory);
     j->memory = NULL;
+}
+
+/* The primals of the block, which are there already where the job is of a kept one. */
+static void load(tg_job *j, const width *w)
+{
+    const size_t block = (size_t)((j->base - j->start) / j->lanes);
+    j->interpreted = 0;
+    j->at = 0;
+    j->phase = j->kept ? WRITE : FORWARD;
+    if (j->kept) {
+        j->primal = j->kept->primals + block * of_block(j);
+        j->interpreted = j->kept->lives[block] & INTERPRETED ? 1 : 0;
+        j->alive = j->kept->lives[block] & ~INTERPRETED;
+        return;
+    }
+    if (j->keep)
+        j->primal = j->primals + block * of_block(j);
+    w->load(j, j->keep || j->base == j->start);
 }
 
 static void write_out(tg_job *j, const width *w)
@@ -185,10 +206,7 @@ static uint64_t advance(tg_job *j, uint64_t budget)
     fp_mode mode;
     switch ((enum phase)j->phase) {
     case LOAD:
-        w->load(j, j->base == j->start);
-        j->phase = FORWARD;
-        j->interpreted = 0;
-        j->at = 0;
+        load(j, w);
         return 1;
     case FORWARD:
         j->at = to;
@@ -215,6 +233,8 @@ static uint64_t advance(tg_job *j, uint64_t budget)
         break;
     case WRITE:
         write_out(j, w);
+        if (j->keep)
+            j->lives[(j->base - j->start) / j->lanes] = j->alive | (j->interpreted ? INTERPRETED : 0);
         if (j->seed)
             w->seeds(j);
         j->phase = REVERSE;

@@ -1,15 +1,12 @@
 """A recorded function at one point, on flat arrays: values and derivatives, over whichever path the point takes."""
 from __future__ import annotations
 
-import functools
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 
 from .._core import lib
 from .recorded import Place, Recorded
-from .replay import ONE, REFUSALS, Feed, Job, Trace, units, zeros
-
-MOST = 1 << 22  # numbers that one replay of many rows writes
+from .replay import REFUSALS, Buffer, Feed, Job, Matrix, Trace, room, zeros
 
 
 def run(recorded: Recorded, flat: array[float], job: Job, nan_errors: bool = False) -> Trace:
@@ -21,6 +18,7 @@ def run(recorded: Recorded, flat: array[float], job: Job, nan_errors: bool = Fal
         path.run(job)
         if not job.c.failures:
             return path
+        job.finish()
         at = job.first_failure()
         if k < 0 or not recorded.leads_on(k, at):
             raise path.error(at, job, None, way_on=recorded.way_on)
@@ -59,7 +57,8 @@ class Reverse:
         self._job.seed(seed)
 
     def at(self, flat: array[float]) -> None:
-        self._flat[:] = flat
+        if flat:  # none would resize, which a buffer in use refuses
+            self._flat[:] = flat
         run(self._recorded, flat, self._job)
 
 
@@ -97,79 +96,77 @@ def tangent_over_reverse(
     return result
 
 
-# ---- matrices: rows that differ in a seed or a tangent alone, side by side in the lanes ----
+# ---- at primals that are kept ----
 
 
-def jacobian(recorded: Recorded, flat: array[float], by: Place) -> array[float]:
-    """The derivatives of each output, in order, by a part of the inputs: by rows in reverse or by columns forward,
-    whichever are fewer."""
-    n_in, n_out = recorded.n_in, recorded.n_out
+class Kept:
+    """A replay at one point after the other, the primals of which are kept until the next: for matrices, and for one
+    sweep after another.
 
-    def row(start: int, feed: Feed, buffer: array[float], n: int) -> Job:
-        feed.grad, feed.grad_stride = buffer, n_in
-        job = Job([feed], 0, n)
-        job.seed(units(n, n_out, start), n_out)
-        return job
+    Attributes:
+        out: the outputs.
+    """
 
-    def column(start: int, feed: Feed, buffer: array[float], n: int) -> Job:
-        feed.tangent, feed.tangent_stride = units(n, n_in, start), n_in
-        job = Job([feed], 0, n)
-        job.c.tangents = 1
-        job.out_tangent(buffer, n_out)
-        return job
+    def __init__(self, recorded: Recorded) -> None:
+        self._recorded, self._flat = recorded, zeros(recorded.n_in)
+        self.out = zeros(recorded.n_out)
+        self._job = Job([Feed(0, recorded.n_in, self._flat)], 0, 1)
+        self._job.keep()
+        self._job.out(self.out, recorded.n_out)
+        self._matrices: dict[tuple[int, ...], Matrix] = {}
 
-    if n_out <= by.form.size:
-        return _columns(_rows(recorded, flat, n_out, n_in, 0, row), n_in, by)
-    columns, entries = _rows(recorded, flat, by.form.size, n_out, by.first, column), array("d")
-    for i in range(n_out):
-        entries.extend(columns[i::n_out])
-    return entries
+    def at(self, flat: array[float]) -> None:
+        """Replay there."""
+        self.finish()
+        if flat:  # none would resize, which a buffer in use refuses
+            self._flat[:] = flat
+        self._path = run(self._recorded, flat, self._job)
 
+    def finish(self) -> None:
+        """Let go of the primals."""
+        self._job.finish()
 
-def hessian(recorded: Recorded, flat: array[float], by: Place, of: Sequence[Place]) -> list[array[float]]:
-    """The second derivatives of the one output by a part of the inputs, row after row, and by each of some parts."""
-    n_in = recorded.n_in
+    def pull(self, seed: array[float], places: Sequence[Place]) -> list[array[float]]:
+        """The gradient, by parts of the inputs, of the sum of the outputs weighed by seed; several threads may do so at
+        once."""
+        grads, feeds = {}, []
+        for place in places:
+            if place.number not in grads:
+                feed = Feed(place.first, place.form.size, self._flat)
+                feed.grad = grads[place.number] = zeros(feed.count)
+                feed.grad_stride = feed.count
+                feeds.append(feed)
+        job = self._job.again(feeds)
+        job.seed(seed)
+        self._path.run(job)
+        return [grads[place.number] for place in places]
 
-    def row(start: int, feed: Feed, buffer: array[float], n: int) -> Job:
-        feed.tangent, feed.tangent_stride = units(n, n_in, start), n_in
-        feed.grad_tangent, feed.grad_tangent_stride = buffer, n_in
-        job = Job([feed], 0, n)
-        job.c.tangents = 1
-        job.seed(ONE)
-        return job
+    def jacobians(self, places: Sequence[Place]) -> list[Buffer]:
+        """The derivatives of each output, in order, by parts of the inputs: by rows in reverse or by columns forward,
+        whichever are fewer."""
+        n_out = self._recorded.n_out
+        found = {place.number: room(n_out * place.form.size) for place in places}
+        in_reverse = {place.number: place for place in places if n_out <= place.form.size}
+        if in_reverse:
+            self._fill(lib.TG_ROWS, 0, n_out, in_reverse.values(), [found[k] for k in in_reverse])
+        for place in {place.number: place for place in places if n_out > place.form.size}.values():
+            self._fill(lib.TG_COLUMNS, place.first, place.form.size, (), [found[place.number]])
+        return [found[place.number] for place in places]
 
-    rows = _rows(recorded, flat, by.form.size, n_in, by.first, row)
-    return [_columns(rows, n_in, place) for place in of]
+    def hessians(self, places: Sequence[Place]) -> list[list[Buffer]]:
+        """The second derivatives of the one output by a part of the inputs, row after row, and by each of them all."""
+        distinct, found = {place.number: place for place in places}, {}
+        for by in distinct.values():
+            buffers = {k: room(by.form.size * of.form.size) for k, of in distinct.items()}
+            self._fill(lib.TG_HESSIAN, by.first, by.form.size, distinct.values(), list(buffers.values()))
+            found[by.number] = buffers
+        return [[found[by.number][of.number] for of in places] for by in places]
 
-
-def _rows(
-    recorded: Recorded, flat: array[float], rows: int, width: int, first: int,
-    make: Callable[[int, Feed, array[float], int], Job],
-) -> array[float]:  # fmt: skip
-    """Rows of derivatives, one for each unit vector from first on, of width numbers; buffers stay small."""
-    found, inner = array("d"), max(len(flat), recorded.n_out)
-    most = max(lib.tg_lanes, MOST // (inner + 1))
-    for start in range(0, rows, most):
-        n = min(most, rows - start)
-        found.extend(_replay(recorded, flat, n, width, functools.partial(make, first + start)))
-    return found
-
-
-def _replay(
-    recorded: Recorded, flat: array[float], n: int, width: int, make: Callable[[Feed, array[float], int], Job]
-) -> array[float]:
-    """One replay of n rows, which make lets write width numbers each."""
-    buffer = zeros(n * width)
-    job = make(Feed(0, len(flat), flat), buffer, n)
-    run(recorded, flat, job)
-    return buffer
-
-
-def _columns(rows: array[float], width: int, of: Place) -> array[float]:
-    """Those columns of rows of width numbers that are a part of the inputs."""
-    if of.form.size == width:
-        return rows
-    found = array("d")
-    for start in range(of.first, len(rows), width):
-        found.extend(rows[start : start + of.form.size])
-    return found
+    def _fill(self, how: int, first: int, count: int, places: Collection[Place], buffers: list[Buffer]) -> None:
+        """See tg_matrix."""
+        key = (how, first, count, *(place.number for place in places))
+        matrix = self._matrices.get(key)
+        if matrix is None:
+            feeds = [(place.first, place.form.size) for place in places]
+            matrix = self._matrices[key] = Matrix(self._job, how, first, count, feeds)
+        matrix.fill(self._path, buffers)

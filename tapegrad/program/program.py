@@ -6,7 +6,7 @@ import itertools
 import os
 from array import array
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from .._core import lib
 from ..value import Value, handle
@@ -37,6 +37,8 @@ else:  # Python 3.9 has no ParamSpec
 
 __all__ = ["BranchChanged", "Program", "load", "record"]
 
+T = TypeVar("T")
+
 MOST_NAMES = 8  # of inputs in a listing
 SHOWN = 30  # instructions at the start and the end of a path that is printed
 
@@ -53,6 +55,7 @@ class Program(Generic[P]):
     def __init__(self, recorded: Recorded) -> None:
         self._recorded = recorded
         self._idle: list[point.Reverse] = []  # with their buffers: as many as ever ran at once
+        self._idle_kept: list[point.Kept] = []
 
     # ---- what it is ----
 
@@ -213,6 +216,19 @@ class Program(Generic[P]):
                 return None
             raise
 
+    def _at(self, flat: array[float], matrices: Callable[[point.Kept], T]) -> T:
+        """What there is of matrices at a point."""
+        try:
+            kept = self._idle_kept.pop()
+        except IndexError:
+            kept = point.Kept(self._recorded)
+        try:
+            kept.at(flat)
+            return matrices(kept)
+        finally:
+            kept.finish()
+            self._idle_kept.append(kept)
+
     @overload
     def value_and_grad(self, /, *args: Nest, argnums: int = 0, **named: Nest) -> tuple[float, Shaped]: ...
     @overload
@@ -270,20 +286,27 @@ class Program(Generic[P]):
         """The gradient; see `value_and_grad`."""
         return self.value_and_grad(*args, argnums=argnums, **named)[1]
 
-    def vjp(self, /, *primals: Nest, **named: Nest) -> tuple[Shaped, Callable[[Nest], tuple[Shaped, ...]]]:
-        """The value, and a function from a cotangent, shaped like it, to the tuple of v^T J for each argument."""
+    def vjp(self, /, *primals: Nest, **named: Nest) -> tuple[Shaped, Callable[..., Any]]:
+        """The value, and a function from a cotangent, shaped like it, to the tuple of v^T J for each argument.
+
+        That function keeps the primals of the replay, 8 bytes for each of `stats["slots"]`, as long as it is there, so
+        that a call of it is a reverse sweep alone; it may be called from several threads at once. Its argument
+        `argnums` says by what, as that of `grad` does: then no other gradient is built.
+        """
         recorded = self._recorded
         args = recorded.forms.bound(primals, named)
         flat, forms = recorded.flat(args), [place.like(args) for place in recorded.places]
-        value = recorded.out.shaped(point.value(recorded, flat))
+        kept, param_form = point.Kept(recorded), recorded.param_place.form
+        kept.at(flat)
 
-        def pull(cotangent: Nest) -> tuple[Shaped, ...]:
-            seed = array("d")
+        def pull(cotangent: Nest, argnums: Argnums | None = None) -> Shaped:
+            places, seed = recorded.places if argnums is None else recorded.chosen(argnums), array("d")
             recorded.out.read(cotangent, "the cotangent", seed)
-            _, grad = point.reverse(recorded, flat, seed)
-            return tuple(form.shaped(grad, place.first) for form, place in zip(forms, recorded.places))
+            found = zip(places, kept.pull(seed, places))
+            parts = [(forms[place.number] if place.number >= 0 else param_form).shaped(grad) for place, grad in found]
+            return tuple(parts) if argnums is None else gathered(argnums, parts)
 
-        return value, pull
+        return recorded.out.shaped(kept.out), pull
 
     def jvp(self, primals: Sequence[Nest], tangents: Sequence[Nest]) -> tuple[Shaped, Shaped]:
         """The value and J v.
@@ -304,7 +327,7 @@ class Program(Generic[P]):
     @overload
     def jacobian(self, /, *args: Nest, argnums: Several, **named: Nest) -> tuple[Shaped, ...]: ...
     def jacobian(self, /, *args: Nest, argnums: Argnums = 0, **named: Nest) -> Shaped:
-        """The Jacobian: by rows in reverse or by columns forward, whichever are fewer.
+        """The Jacobian: by rows in reverse or by columns forward, whichever are fewer, 16 at a time over one replay.
 
         Returns:
             Shaped like f's result, in every place a gradient made up as the argument came; in the place of an array,
@@ -314,7 +337,8 @@ class Program(Generic[P]):
         recorded = self._recorded
         args = recorded.forms.bound(args, named) if named else args
         flat, places = recorded.flat(args), recorded.chosen(argnums)
-        parts = [matrix(recorded.out, place.like(args), point.jacobian(recorded, flat, place)) for place in places]
+        found = self._at(flat, lambda kept: kept.jacobians(places))
+        parts = [matrix(recorded.out, place.like(args), entries) for place, entries in zip(places, found)]
         return gathered(argnums, parts)
 
     def hvp(
@@ -343,7 +367,8 @@ class Program(Generic[P]):
     @overload
     def hessian(self, /, *args: Nest, argnums: Several, **named: Nest) -> tuple[tuple[Shaped, ...], ...]: ...
     def hessian(self, /, *args: Nest, argnums: Argnums = 0, **named: Nest) -> Shaped:
-        """The Hessian by argument argnums: shaped like it, in every place a row shaped like it, as a Jacobian is.
+        """The Hessian by argument argnums: shaped like it, in every place a row shaped like it, as a Jacobian is. One
+        replay and one sweep, then 16 rows at a time.
 
         Returns:
             For a tuple of argnums, a tuple of tuples of blocks: by the first of a pair of arguments, then the second.
@@ -353,10 +378,8 @@ class Program(Generic[P]):
         args = recorded.forms.bound(args, named) if named else args
         flat, places = recorded.flat(args), recorded.chosen(argnums)
         forms = [place.like(args) for place in places]
-        blocks = [
-            tuple(matrix(by, of, entries) for of, entries in zip(forms, point.hessian(recorded, flat, place, places)))
-            for by, place in zip(forms, places)
-        ]
+        found = self._at(flat, lambda kept: kept.hessians(places))
+        blocks = [tuple(matrix(by, of, part) for of, part in zip(forms, row)) for by, row in zip(forms, found)]
         return tuple(blocks) if isinstance(argnums, (tuple, list)) else blocks[0][0]
 
     # ---- looked at ----

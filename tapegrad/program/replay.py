@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from array import array
 from collections.abc import Sequence
@@ -98,18 +99,22 @@ class Trace:
         return (self.codes[code][0], line) if 0 < code < len(self.codes) else ("<unknown>", 0)
 
     def run(self, job: Job, stop: threading.Event | None = None) -> None:
-        """Carry out a job, in slices."""
+        """Carry out a job, in slices; one to keep is finished by `Job.finish`."""
         c = job.c
         c.program, c.native = self.core, self.native[0] if self.native else ffi.NULL
         if lib.tg_start(c):
             raise MemoryError
+        kept = False
         try:
             budget = max(1, self.slice // c.lanes)
             while lib.tg_run(c, budget):
                 if stop is not None and stop.is_set():
                     break
+            else:
+                kept = bool(c.keep)
         finally:
-            lib.tg_finish(c)
+            if not kept:
+                lib.tg_finish(c)
 
     def is_guard(self, at: int) -> bool:
         """Whether the instruction is a guard; else it is one that can refuse."""
@@ -189,6 +194,12 @@ def zeros(n: int) -> array[float]:
     return array("d", (0.0,)) * n
 
 
+def room(n: int) -> Buffer:
+    """A buffer of n doubles that are all to be written: pages that nobody has touched, where NumPy is loaded."""
+    numpy = sys.modules.get("numpy")
+    return numpy.empty(n) if numpy else zeros(n)
+
+
 def units(n: int, width: int, first: int) -> array[float]:
     """n rows: the unit vectors from first on."""
     rows = zeros(n * width)
@@ -252,8 +263,55 @@ class Job:
         self._held.append(p)
         self.c.row = p
 
+    def keep(self) -> None:
+        """Keep the primals until `finish`, or as long as this job is there."""
+        self.c.keep = 1
+        self.c = ffi.gc(self.c, lib.tg_finish)
+
+    def finish(self) -> None:
+        """Let go of what is kept; it can be carried out again."""
+        lib.tg_finish(self.c)
+
+    def again(self, feeds: Sequence[Feed]) -> Job:
+        """A job for the same rows, at the primals of this one, which was carried out and kept."""
+        other = Job(feeds, self.c.start, self.c.stop, self._failed)
+        other._held.append(self.c)
+        other.c.kept, other.c.row = self.c, self.c.row
+        return other
+
     def first_failure(self) -> int:
         """The instruction at which the first row failed; all failures are forgotten."""
         at: int = next(x for x in self._failed if x) - 1
         ffi.buffer(self._failed)[:] = bytes(ffi.sizeof(self._failed))
         return at
+
+
+class Matrix:
+    """A tg_matrix at the point of a job that is kept, for whatever that is carried out with.
+
+    Args:
+        how, first, count: which derivatives, and of or by what.
+        feeds: the ranges of inputs by which there are rows: which is the first, and how many.
+    """
+
+    def __init__(self, job: Job, how: int, first: int, count: int, feeds: Sequence[tuple[int, int]] = ()) -> None:
+        self._feeds = ffi.new("tg_feed[]", len(feeds))
+        for to, (start, size) in zip(self._feeds, feeds):
+            to.first, to.count, to.grad_stride = start, size, size
+        self._c = c = ffi.new("tg_matrix *")
+        c.job, c.how, c.first, c.count, c.feed, c.n_feeds = job.c, how, first, count, self._feeds, len(feeds)
+
+    def fill(self, path: Trace, buffers: Sequence[Buffer]) -> None:
+        """Write the rows by each feed to its buffer, or columns to the one that there is."""
+        c, held = self._c, [pointer(buffer) for buffer in buffers]
+        if c.how == lib.TG_COLUMNS:
+            c.out, c.out_stride = held[0], c.count
+        for feed, at in zip(self._feeds, held):
+            feed.grad = at
+        if lib.tg_matrix_start(c):
+            raise MemoryError
+        try:
+            while lib.tg_matrix_run(c, max(1, path.slice // lib.tg_lanes)):
+                pass
+        finally:
+            lib.tg_matrix_finish(c)

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "check.h"
+#include "matrix.h"
 #include "program.h"
 
 #define ROWS 97                 /* three blocks and some */
@@ -237,6 +238,113 @@ static void second_derivatives_are_differences_of_first_ones(void)
     free_tape(&t);
 }
 
+/* A job for the row at x alone, from which to take derivatives. */
+static tg_job kept_at(const tg_program *p, tg_feed *feed, const double *x, uint32_t *failed)
+{
+    tg_job job = {.program = p, .feed = feed, .n_feeds = 1, .stop = 1, .failed = failed, .keep = 1};
+    *feed = (tg_feed){.first = 0, .count = INPUTS, .in = x, .in_stride = INPUTS, .grad_stride = INPUTS,
+                      .grad_tangent_stride = INPUTS};
+    return job;
+}
+
+static int fill(const tg_job *job, int how, uint32_t count, tg_feed *feed, double *to, uint64_t budget)
+{
+    tg_matrix m = {.job = job, .how = how, .count = count, .feed = feed, .n_feeds = 1, .out = to, .out_stride = INPUTS};
+    int code;
+    feed->grad = to;
+    code = tg_matrix_start(&m);
+    while (!code && tg_matrix_run(&m, budget))
+        ;
+    tg_matrix_finish(&m);
+    return code;
+}
+
+static void matrices_have_the_bits_of_one_direction_after_the_other(void)
+{
+    tg_tape t = new_tape();
+    int64_t code;
+    tg_program *p = program_of_everything(&t, 0, &code);
+    for (int row = 0; p && row < 9; row++) {
+        double x[INPUTS], rows[OUTPUTS * INPUTS], columns[OUTPUTS * INPUTS], hessian[INPUTS * INPUTS];
+        tg_feed feed;
+        uint32_t failed = 0;
+        tg_job job = kept_at(p, &feed, x, &failed);
+        inputs_of(row, x);
+        CHECK(tg_start(&job) == TG_OK);
+        while (tg_run(&job, 7))
+            ;
+        CHECK(fill(&job, TG_ROWS, OUTPUTS, &feed, rows, 7) == TG_OK);
+        CHECK(fill(&job, TG_COLUMNS, INPUTS, &feed, columns, 1) == TG_OK);
+        CHECK(fill(&job, TG_HESSIAN, INPUTS, &feed, hessian, 1000) == TG_OK);
+        for (int k = 0; k < OUTPUTS; k++) {             /* the sweep is carried out again at the same primals */
+            double seed[OUTPUTS] = {0.0}, grad[INPUTS];
+            tg_job again = {.program = p, .feed = &feed, .n_feeds = 1, .stop = 1, .kept = &job, .seed = seed};
+            seed[k] = 1.0;
+            feed.grad = grad;
+            CHECK(tg_start(&again) == TG_OK);
+            while (tg_run(&again, 7))
+                ;
+            tg_finish(&again);
+            for (int i = 0; i < INPUTS; i++) {
+                CHECK(same(grad[i] + 0.0, rows[k * INPUTS + i] + 0.0));
+                CHECK(close_to(grad[i], columns[k * INPUTS + i]));
+            }
+        }
+        tg_finish(&job);
+        for (int k = 0; k < INPUTS; k++) {
+            double seed[OUTPUTS] = {1.0}, unit[INPUTS] = {0.0}, along[INPUTS], out[OUTPUTS], column[OUTPUTS];
+            tg_job one = {.program = p, .feed = &feed, .n_feeds = 1, .stop = 1, .failed = &failed, .seed = seed,
+                          .tangents = 1, .out = out, .out_stride = OUTPUTS, .out_tangent = column,
+                          .out_tangent_stride = OUTPUTS};
+            unit[k] = 1.0;
+            feed.tangent = unit;
+            feed.grad = NULL;
+            feed.grad_tangent = along;
+            CHECK(tg_start(&one) == TG_OK);
+            while (tg_run(&one, 1000))
+                ;
+            tg_finish(&one);
+            for (int i = 0; i < INPUTS; i++)
+                CHECK(same(along[i] + 0.0, hessian[k * INPUTS + i] + 0.0));
+            for (int i = 0; i < OUTPUTS; i++)
+                CHECK(same(column[i] + 0.0, columns[i * INPUTS + k] + 0.0));
+        }
+    }
+    tg_free_program(p);
+    free_tape(&t);
+}
+
+static void kept_rows_are_swept_again(void)
+{
+    tg_tape t = new_tape();
+    int64_t code;
+    static result whole, again;
+    static double x[ROWS * INPUTS];
+    tg_program *p = program_of_everything(&t, 1, &code);
+    tg_feed feed = {.first = 0, .count = INPUTS, .in = x, .in_stride = INPUTS, .grad_stride = INPUTS};
+    tg_job kept = {.program = p, .feed = &feed, .n_feeds = 1, .stop = ROWS, .failed = again.failed, .keep = 1};
+    tg_job job = {.program = p, .feed = &feed, .n_feeds = 1, .stop = ROWS, .kept = &kept, .seed = seeds};
+    for (int row = 0; row < ROWS; row++)
+        inputs_of(row, x + INPUTS * row);
+    CHECK(replay(p, &whole, 0, ROWS, 1000, 0, 1) == TG_OK && whole.failures > 0);
+    CHECK(tg_start(&kept) == TG_OK);
+    while (tg_run(&kept, 50))
+        ;
+    for (int k = 0; k < 2; k++) {
+        memset(again.grad, 0, sizeof again.grad);
+        feed.grad = again.grad;
+        CHECK(tg_start(&job) == TG_OK);
+        while (tg_run(&job, 50))
+            ;
+        tg_finish(&job);
+        CHECK(!memcmp(whole.grad, again.grad, sizeof whole.grad));
+    }
+    CHECK(kept.failures == whole.failures && !memcmp(whole.failed, again.failed, sizeof whole.failed));
+    tg_finish(&kept);
+    tg_free_program(p);
+    free_tape(&t);
+}
+
 static void rows_on_another_branch_are_told_and_write_nothing(void)
 {
     tg_tape t = new_tape();
@@ -433,6 +541,22 @@ static void a_chain_needs_few_slots(void)
 }
 
 /* Fail each allocation in turn: a code comes back, nothing is lost, and the next try is good. */
+static int hessian_of(const tg_program *p, result *r)
+{
+    double x[INPUTS], hessian[INPUTS * INPUTS];
+    tg_feed feed;
+    tg_job job = kept_at(p, &feed, x, r->failed);
+    int code;
+    inputs_of(0, x);
+    code = tg_start(&job);
+    while (!code && tg_run(&job, 1000))
+        ;
+    if (!code)
+        code = fill(&job, TG_HESSIAN, INPUTS, &feed, hessian, 1000);
+    tg_finish(&job);
+    return code;
+}
+
 static void every_allocation_may_fail(void)
 {
     uint64_t n = 0;
@@ -446,6 +570,8 @@ static void every_allocation_may_fail(void)
         CHECK(p ? code == TG_OK : code == TG_MEMORY);
         if (p)
             code = replay(p, &r, 0, ROWS, 1000, 1, 1);
+        if (code == TG_OK)
+            code = hessian_of(p, &r);
         CHECK(code == TG_OK || code == TG_MEMORY);
         tg_free_program(p);
         if (code < 0) {
@@ -503,6 +629,8 @@ int main(void)
     a_replay_is_the_tape_again();
     the_bits_depend_on_the_row_alone();
     second_derivatives_are_differences_of_first_ones();
+    matrices_have_the_bits_of_one_direction_after_the_other();
+    kept_rows_are_swept_again();
     rows_on_another_branch_are_told_and_write_nothing();
     refusals_fail_or_become_nan();
     freezing_refuses_what_is_not_there();
