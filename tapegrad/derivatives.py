@@ -373,8 +373,8 @@ def hvp(fun: Function, argnums: int = 0) -> Callable[..., Any]:
 
 def vjp(fun: Function, *primals: Any) -> tuple[Any, Callable[..., Any]]:
     """The value of fun at primals, and a function from a cotangent, shaped like it, to the tuple of v^T J, one for each
-    argument. fun is called once; what it did is kept as long as that function is. Its argument `argnums` says by what, as
-    that of `grad` does: then no other derivative is given."""
+    argument. fun is called once; what it did is kept as long as that function is. Its argument `argnums` says by what,
+    as that of `grad` does: then no other derivative is given."""
     run = Run(fun, range(len(primals)), primals, {})
     ends = list(itertools.accumulate((form.size for form in run.forms), initial=0))
 

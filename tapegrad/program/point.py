@@ -2,11 +2,20 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import TypeVar
 
 from .._core import lib
 from .recorded import Place, Recorded
 from .replay import REFUSALS, Buffer, Feed, Job, Matrix, Trace, room, zeros
+
+T = TypeVar("T")
+
+
+def assign(to: array[float], numbers: array[float]) -> None:
+    """Into a buffer in use, as many as it has; of none it would be resized, which is refused."""
+    if numbers:
+        to[:] = numbers
 
 
 def run(recorded: Recorded, flat: array[float], job: Job, nan_errors: bool = False) -> Trace:
@@ -57,8 +66,7 @@ class Reverse:
         self._job.seed(seed)
 
     def at(self, flat: array[float]) -> None:
-        if flat:  # none would resize, which a buffer in use refuses
-            self._flat[:] = flat
+        assign(self._flat, flat)
         run(self._recorded, flat, self._job)
 
 
@@ -114,32 +122,34 @@ class Kept:
         self._job.keep()
         self._job.out(self.out, recorded.n_out)
         self._matrices: dict[tuple[int, ...], Matrix] = {}
+        self._sweeps: list[tuple[array[float], array[float], Job]] = []  # seed and gradient; those that are idle
 
     def at(self, flat: array[float]) -> None:
         """Replay there."""
         self.finish()
-        if flat:  # none would resize, which a buffer in use refuses
-            self._flat[:] = flat
+        assign(self._flat, flat)
         self._path = run(self._recorded, flat, self._job)
 
     def finish(self) -> None:
         """Let go of the primals."""
         self._job.finish()
 
-    def pull(self, seed: array[float], places: Sequence[Place]) -> list[array[float]]:
-        """The gradient, by parts of the inputs, of the sum of the outputs weighed by seed; several threads may do so at
-        once."""
-        grads, feeds = {}, []
-        for place in places:
-            if place.number not in grads:
-                feed = Feed(place.first, place.form.size, self._flat)
-                feed.grad = grads[place.number] = zeros(feed.count)
-                feed.grad_stride = feed.count
-                feeds.append(feed)
-        job = self._job.again(feeds)
-        job.seed(seed)
-        self._path.run(job)
-        return [grads[place.number] for place in places]
+    def pull(self, seed: array[float], shaped: Callable[[array[float]], T]) -> T:
+        """What becomes of the gradient of the sum of the outputs weighed by seed; several threads may ask at once."""
+        try:
+            own, grad, job = self._sweeps.pop()
+        except IndexError:
+            own, grad = zeros(self._recorded.n_out), zeros(self._recorded.n_in)
+            feed = Feed(0, len(grad), self._flat)
+            feed.grad, feed.grad_stride = grad, len(grad)
+            job = self._job.again([feed])
+            job.seed(own)
+        try:
+            assign(own, seed)
+            self._path.run(job)
+            return shaped(grad)
+        finally:
+            self._sweeps.append((own, grad, job))
 
     def jacobians(self, places: Sequence[Place]) -> list[Buffer]:
         """The derivatives of each output, in order, by parts of the inputs: by rows in reverse or by columns forward,

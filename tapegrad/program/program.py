@@ -40,6 +40,7 @@ __all__ = ["BranchChanged", "Program", "load", "record"]
 T = TypeVar("T")
 
 MOST_NAMES = 8  # of inputs in a listing
+MOST_IDLE = 8  # replays with their buffers that wait for the next call
 SHOWN = 30  # instructions at the start and the end of a path that is printed
 
 
@@ -55,7 +56,7 @@ class Program(Generic[P]):
     def __init__(self, recorded: Recorded) -> None:
         self._recorded = recorded
         self._idle: list[point.Reverse] = []  # with their buffers: as many as ever ran at once
-        self._idle_kept: list[point.Kept] = []
+        self._idle_kept: list[point.Kept] = []  # likewise, up to MOST_IDLE
 
     # ---- what it is ----
 
@@ -218,16 +219,12 @@ class Program(Generic[P]):
 
     def _at(self, flat: array[float], matrices: Callable[[point.Kept], T]) -> T:
         """What there is of matrices at a point."""
-        try:
-            kept = self._idle_kept.pop()
-        except IndexError:
-            kept = point.Kept(self._recorded)
+        kept = _taken(self._recorded, self._idle_kept)
         try:
             kept.at(flat)
             return matrices(kept)
         finally:
-            kept.finish()
-            self._idle_kept.append(kept)
+            _put_back(kept, self._idle_kept)
 
     @overload
     def value_and_grad(self, /, *args: Nest, argnums: int = 0, **named: Nest) -> tuple[float, Shaped]: ...
@@ -295,18 +292,8 @@ class Program(Generic[P]):
         """
         recorded = self._recorded
         args = recorded.forms.bound(primals, named)
-        flat, forms = recorded.flat(args), [place.like(args) for place in recorded.places]
-        kept, param_form = point.Kept(recorded), recorded.param_place.form
-        kept.at(flat)
-
-        def pull(cotangent: Nest, argnums: Argnums | None = None) -> Shaped:
-            places, seed = recorded.places if argnums is None else recorded.chosen(argnums), array("d")
-            recorded.out.read(cotangent, "the cotangent", seed)
-            found = zip(places, kept.pull(seed, places))
-            parts = [(forms[place.number] if place.number >= 0 else param_form).shaped(grad) for place, grad in found]
-            return tuple(parts) if argnums is None else gathered(argnums, parts)
-
-        return recorded.out.shaped(kept.out), pull
+        pull = _Pullback(recorded, args, self._idle_kept)
+        return recorded.out.shaped(pull.kept.out), pull
 
     def jvp(self, primals: Sequence[Nest], tangents: Sequence[Nest]) -> tuple[Shaped, Shaped]:
         """The value and J v.
@@ -412,6 +399,45 @@ class Program(Generic[P]):
         from ..look.rounding import of_program
 
         return of_program(self._recorded, self._recorded.flat(args))
+
+
+class _Pullback:
+    """What `Program.vjp` gives; its replay goes back to those that are idle."""
+
+    def __init__(self, recorded: Recorded, args: Sequence[Nest], idle: list[point.Kept]) -> None:
+        flat = recorded.flat(args)
+        forms = [place.like(args) for place in recorded.places]
+        self._recorded, self._forms, self._idle = recorded, [*forms, recorded.param_place.form], idle
+        self.kept = _taken(recorded, idle)
+        self.kept.at(flat)
+
+    def __call__(self, cotangent: Nest, argnums: Argnums | None = None) -> Shaped:
+        recorded, seed = self._recorded, array("d")
+        places = recorded.places if argnums is None else recorded.chosen(argnums)
+        recorded.out.read(cotangent, "the cotangent", seed)
+
+        def shaped(grad: array[float]) -> list[Shaped]:
+            return [self._forms[place.number].shaped(grad, place.first) for place in places]
+
+        parts = self.kept.pull(seed, shaped)
+        return tuple(parts) if argnums is None else gathered(argnums, parts)
+
+    def __del__(self) -> None:
+        if hasattr(self, "kept"):
+            _put_back(self.kept, self._idle)
+
+
+def _taken(recorded: Recorded, idle: list[point.Kept]) -> point.Kept:
+    try:
+        return idle.pop()
+    except IndexError:
+        return point.Kept(recorded)
+
+
+def _put_back(kept: point.Kept, idle: list[point.Kept]) -> None:
+    kept.finish()
+    if len(idle) < MOST_IDLE:
+        idle.append(kept)
 
 
 def record(
