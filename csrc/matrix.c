@@ -86,9 +86,9 @@ static void put(struct tg_term *e, int k, const uint32_t *pair, double slope)
 /* The terms of instruction k; constants are none's operands, for nothing moves them. */
 static void write_terms(tg_matrix *m, uint32_t k)
 {
-    const tg_program *p = m->job->program;
+    const tg_program *p = m->program;
     const tg_instr *s = p->instr + k;
-    const double *v = m->job->primal;
+    const double *v = m->primal;
     const uint32_t n = tg_is_many(tg_row(s)) ? s->b : 0, *pool = p->pool + 2 * (size_t)s->a;
     struct tg_line *line = m->line + k;
     struct tg_term *e = m->term + line->first, none = {{0, 0}, {TG_NONE, TG_NONE}, {0.0, 0.0}};
@@ -143,10 +143,10 @@ static void write_terms(tg_matrix *m, uint32_t k)
 /* The adjoint of instruction k goes on to its operands, one lane wide, and bends its slopes. */
 static void write_bends(tg_matrix *m, uint32_t k)
 {
-    const tg_program *p = m->job->program;
+    const tg_program *p = m->program;
     const tg_instr *s = p->instr + k;
     struct tg_line *line = m->line + k;
-    const double *v = m->job->primal, g = line->y == TG_NONE ? 0.0 : m->adjoint[line->live_y];
+    const double *v = m->primal, g = line->y == TG_NONE ? 0.0 : m->adjoint[line->live_y];
     m->weight[k] = g;
     if (line->y == TG_NONE)
         return;
@@ -278,7 +278,7 @@ static uint32_t in_block(const tg_matrix *m)
 
 static void seeds(tg_matrix *m)
 {
-    const tg_program *p = m->job->program;
+    const tg_program *p = m->program;
     const uint32_t n = in_block(m), first = p->n_const + m->first + m->done;
     double unit[DIRECTIONS];
     for (uint32_t i = 0; i < p->n_in && m->how != TG_ROWS; i++)
@@ -296,7 +296,7 @@ static void seeds(tg_matrix *m)
 
 static void write_columns(tg_matrix *m)
 {
-    const tg_program *p = m->job->program;
+    const tg_program *p = m->program;
     const uint32_t n = in_block(m);
     for (uint32_t i = 0; i < p->n_out; i++) {
         const uint32_t y = p->out[2 * (size_t)i];
@@ -311,7 +311,7 @@ static void write_columns(tg_matrix *m)
 /* Turned, eight inputs at a time, for a row of the result is a lane; nothing counts afterwards. */
 static void write_rows(tg_matrix *m)
 {
-    const uint32_t n_const = m->job->program->n_const, n = in_block(m);
+    const uint32_t n_const = m->program->n_const, n = in_block(m);
     for (uint32_t f = 0; f < m->n_feeds; f++) {
         const tg_feed *feed = m->feed + f;
         const uint32_t first = n_const + feed->first;
@@ -324,14 +324,14 @@ static void write_rows(tg_matrix *m)
             }
         }
     }
-    memset(m->counts + n_const, 0, m->job->program->n_in);
+    memset(m->counts + n_const, 0, m->program->n_in);
 }
 
 /* ---- the machine ---- */
 
 int tg_matrix_start(tg_matrix *m)
 {
-    const tg_program *p = m->job->program;
+    const tg_program *p = m->program;
     const int second = m->how == TG_HESSIAN;
     const size_t kept = m->how == TG_ROWS ? 0 : p->n_kept * (size_t)DIRECTIONS;
     const size_t live = m->how == TG_COLUMNS ? 0 : p->n_live * (size_t)DIRECTIONS;
@@ -371,7 +371,7 @@ void tg_matrix_finish(tg_matrix *m)
 
 static void start_bends(tg_matrix *m)
 {
-    const tg_program *p = m->job->program;
+    const tg_program *p = m->program;
     memset(m->adjoint, 0, p->n_live * sizeof *m->adjoint);
     m->adjoint[p->out[1]] = 1.0;
 }
@@ -379,7 +379,7 @@ static void start_bends(tg_matrix *m)
 /* The step of the machine, as replay.c has one. */
 static uint32_t advance(tg_matrix *m, uint64_t budget)
 {
-    const uint32_t n = m->job->program->n_instr, from = m->at;
+    const uint32_t n = m->program->n_instr, from = m->at;
     const uint32_t step = n - from < budget ? n - from : (uint32_t)budget, to = from + step;
     const int over = to == n;
     m->at = over ? 0 : to;

@@ -113,16 +113,17 @@ typedef struct tg_job {
     int64_t start, stop;
     uint32_t *failed;                   /* by row: 0, or 1 + the instruction that would not do as recorded */
     int tangents, nan_errors;           /* nan_errors: results that are refused become nan */
-    int keep;                           /* primals of all rows until tg_finish, in kept slots */
-    const struct tg_job *kept;          /* of the same rows, done with keep and not finished: its primals, read only */
+    double *keep;                       /* NULL, or where primals stay: n_kept for each of the rows, of which there is
+                                           room for a multiple of tg_lanes if they are several */
+    uint32_t *lives;                    /* with keep, for each of the rows: which did as recorded */
+    int again;                          /* with keep: they are there, of a job for the same rows */
     /* of the replay itself */
     int lanes, phase, interpreted;      /* interpreted: this block of rows, whatever native is */
     uint32_t at, alive;
     int64_t base;
     uint64_t failures;
     double fail_a, fail_b, fail_y;
-    double *memory, *primals, *primal, *tangent, *adj, *adj_tangent;    /* primals: of all blocks that are kept */
-    uint32_t *lives;                    /* by block that is kept: alive, and interpreted in the highest bit */
+    double *memory, *primal, *tangent, *adj, *adj_tangent;
     uint8_t *shared;                    /* of the fixed slots: the same in all rows */
 } tg_job;
 

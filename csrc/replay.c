@@ -78,45 +78,39 @@ static double *grad_tangent_of(const tg_feed *f, int64_t *stride)
 /* Whether primals are in kept slots; for interpreted values alone they are in live ones. */
 static int kept_slots(const tg_job *j) { return j->seed || j->tangents || j->native || j->keep; }
 
-/* How many doubles the primals of a block take. */
-static size_t of_block(const tg_job *j)
+static void write_constants(tg_job *j)
 {
-    return (size_t)(kept_slots(j) ? j->program->n_kept : j->program->n_live) * (size_t)j->lanes;
+    double *to = j->primal;
+    for (uint32_t i = 0; i < j->program->n_const; i++)
+        for (int l = 0; l < j->lanes; l++)
+            *to++ = j->program->constant[i];
 }
-
-#define INTERPRETED 0x80000000u
 
 int tg_start(tg_job *j)
 {
     const tg_program *p = j->program;
-    const int lanes = j->stop - j->start > 1 ? WIDE : 1, sharing = lanes > 1 && !j->tangents;
+    size_t lanes = j->stop - j->start > 1 ? WIDE : 1, kept = p->n_kept * lanes, live = p->n_live * lanes, n;
     const uint32_t n_fixed = p->n_const + p->n_in;
-    size_t kept = p->n_kept * (size_t)lanes, live = p->n_live * (size_t)lanes;
-    size_t blocks = j->keep ? (size_t)((j->stop - j->start + lanes - 1) / lanes) : !j->kept, primals, n;
-    j->lanes = lanes;
-    if (blocks > SIZE_MAX / sizeof(double) / 2 / (of_block(j) + 1))
-        return TG_MEMORY;
-    primals = of_block(j) * blocks;
+    const int sharing = lanes > 1 && !j->tangents;
+    size_t primals = j->keep ? 0 : kept_slots(j) ? kept : live;
     n = primals + (j->tangents ? kept : 0) + (j->seed ? live : 0) + (j->seed && j->tangents ? live : 0) +
-        (j->keep ? blocks : 0) + (sharing ? (size_t)n_fixed / sizeof(double) + 1 : 0);
+        (sharing ? (size_t)n_fixed / sizeof(double) + 1 : 0);
     j->memory = tg_zeroed((n + 8) * sizeof(double));
     if (!j->memory)
         return TG_MEMORY;
-    j->primal = j->primals = (double *)(((uintptr_t)j->memory + 63) & ~(uintptr_t)63);
+    j->lanes = (int)lanes;
+    j->primal = (double *)(((uintptr_t)j->memory + 63) & ~(uintptr_t)63);
     j->tangent = j->primal + primals;
     j->adj = j->tangent + (j->tangents ? kept : 0);
     j->adj_tangent = j->adj + (j->seed ? live : 0);
-    j->lives = (uint32_t *)(j->adj_tangent + (j->seed && j->tangents ? live : 0));
-    j->shared = sharing ? (uint8_t *)((double *)j->lives + (j->keep ? blocks : 0)) : NULL;
+    j->shared = sharing ? (uint8_t *)(j->adj_tangent + (j->seed && j->tangents ? live : 0)) : NULL;
     for (uint32_t k = 0; sharing && k < j->n_feeds; k++)
         if (!j->feed[k].in_stride)
             memset(j->shared + p->n_const + j->feed[k].first, 1, j->feed[k].count);
     if (sharing)
         memset(j->shared, 1, p->n_const);
-    for (size_t k = 0; k < blocks; k++)
-        for (uint32_t i = 0; i < p->n_const; i++)
-            for (int l = 0; l < lanes; l++)
-                j->primals[k * of_block(j) + i * (size_t)lanes + (size_t)l] = p->constant[i];
+    if (!j->keep)
+        write_constants(j);
     j->base = j->start;
     j->phase = LOAD;
     j->failures = 0;
@@ -129,21 +123,24 @@ void tg_finish(tg_job *j)
     j->memory = NULL;
 }
 
-/* The primals of the block, which are there already where the job is of a kept one. */
+#define INTERPRETED 0x80000000u
+
+/* The primals that do not follow from others; where they are kept, all may be there already. */
 static void load(tg_job *j, const width *w)
 {
-    const size_t block = (size_t)((j->base - j->start) / j->lanes);
+    j->phase = FORWARD;
     j->interpreted = 0;
     j->at = 0;
-    j->phase = j->kept ? WRITE : FORWARD;
-    if (j->kept) {
-        j->primal = j->kept->primals + block * of_block(j);
-        j->interpreted = j->kept->lives[block] & INTERPRETED ? 1 : 0;
-        j->alive = j->kept->lives[block] & ~INTERPRETED;
-        return;
+    if (j->keep) {
+        j->primal = j->keep + j->base * (int64_t)j->program->n_kept;
+        if (j->again) {
+            j->interpreted = j->lives[j->base] & INTERPRETED ? 1 : 0;
+            j->alive = j->lives[j->base] & ~INTERPRETED;
+            j->phase = WRITE;
+            return;
+        }
+        write_constants(j);
     }
-    if (j->keep)
-        j->primal = j->primals + block * of_block(j);
     w->load(j, j->keep || j->base == j->start);
 }
 
@@ -233,8 +230,8 @@ static uint64_t advance(tg_job *j, uint64_t budget)
         break;
     case WRITE:
         write_out(j, w);
-        if (j->keep)
-            j->lives[(j->base - j->start) / j->lanes] = j->alive | (j->interpreted ? INTERPRETED : 0);
+        if (j->keep && !j->again)
+            j->lives[j->base] = j->alive | (j->interpreted ? INTERPRETED : 0);
         if (j->seed)
             w->seeds(j);
         j->phase = REVERSE;

@@ -7,12 +7,12 @@ import os
 import threading
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 from .._core import ffi, lib
 from .form import NUMBER, Form, Nest, Shaped
 from .recorded import Argnums, Recorded, Several, gathered
-from .replay import ONE, REFUSALS, Buffer, CData, Job, Trace, pointer, units, zeros
+from .replay import ONE, REFUSALS, Buffer, CData, Job, Primals, Trace, pointer, units, zeros
 from .rows import Argument, Axes, Piece, axes_of, in_rows, one_row, stacked
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..look.diagnosis import Diagnosis
 CHUNKS = 16  # at most, in which sums are made: they depend on the number of rows alone, so the bits do, too
 CHUNK_ROWS = 256  # at least
+MOST_KEPT = 1 << 23  # primals for the sake of pullbacks
 WORTH_THREADS = 1 << 23  # additions, some 2 ms of them, below which threads cost more than they give
 
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}  # by process, which fork copies without its threads, and size
@@ -63,12 +64,13 @@ class Swept(NamedTuple):
 
 class _Group(NamedTuple):
     """Rows, None being all, and the path that they take next: its number, -1 where it is not kept, and itself; origin:
-    the path where they stopped, and its instruction."""
+    the path where they stopped, and its instruction; primals: theirs, where they are kept."""
 
     number: int
     path: Trace
     rows: array[int] | None
     origin: tuple[int, int]
+    primals: Primals | None = None
 
 
 class Rows:
@@ -136,8 +138,13 @@ class Rows:
             raise ValueError(f"{what} has other rows than its argument, or they are elsewhere in it")
         return [(a, b.numbers, b.stride) for a, b in pairs]
 
-    def perform(self, arguments: list[Argument], rows: int, asked: Asked) -> list[array[float]]:
-        """The outputs, then their tangents or derivatives by the wanted pieces; summed, or one row after the other."""
+    def perform(
+        self, arguments: list[Argument], rows: int, asked: Asked, kept: list[_Group] | None = None
+    ) -> list[array[float]]:
+        """The outputs, then their tangents or derivatives by the wanted pieces; summed, or one row after the other.
+
+        kept: an empty list, to which the primals go; or a full one, from which they come: then there are no outputs.
+        """
         recorded, mean, wanted = self.recorded, self.reduce == "mean", asked.wanted
         n_out, along = recorded.n_out, bool(asked.tangents) and asked.seed is None
         outs = 2 if along else 1
@@ -152,14 +159,20 @@ class Rows:
         if seed is not None and mean and rows:
             seed = array("d", (x / rows for x in seed))
         failed = ffi.new("uint32_t[]", max(1, rows))
-        pending = [_Group(0, recorded.paths[0], None, (0, 0))] if rows else []
+        again = bool(kept)
+        pending = list(kept) if kept else [_Group(0, recorded.paths[0], None, (0, 0))] if rows else []
         while pending:
-            group = min(pending, key=lambda group: (group.number < 0, group.number))
+            group = pending[0] if again else min(pending, key=lambda group: (group.number < 0, group.number))
             pending = [other for other in pending if other is not group]
-            _, path, chosen, _ = group
+            path, chosen = group.path, group.rows
             count = rows if chosen is None else len(chosen)
+            if kept is not None and not again:
+                group = group._replace(primals=Primals(path, count))
+                kept.append(group)
 
-            def job(start: int, stop: int, chosen: array[int] | None = chosen) -> tuple[Job, list[array[float]]]:
+            def job(
+                start: int, stop: int, chosen: array[int] | None = chosen, primals: Primals | None = group.primals
+            ) -> tuple[Job, list[array[float]]]:
                 buffers = [total if stride else zeros(len(total)) for total, stride in zip(totals, strides)]
                 feeds = [piece.feed() for piece in pieces]
                 for piece, tangent, stride in asked.tangents:
@@ -173,7 +186,10 @@ class Rows:
                         feed.grad, feed.grad_stride = buffer, stride
                 made = Job(feeds, start, stop, failed)
                 made.c.tangents = bool(asked.tangents)
-                made.out(buffers[0], strides[0])
+                if not again:
+                    made.out(buffers[0], strides[0])
+                if primals is not None:
+                    made.keep(primals, again)
                 if along:
                     made.out_tangent(buffers[1], strides[1])
                 if seed is not None:
@@ -225,7 +241,7 @@ class Rows:
 
     def _sort(self, pieces: list[Piece], group: _Group, rows: int, failed: CData) -> list[_Group]:
         """Send the rows that left a path to other paths, or raise for the first that finds none."""
-        recorded, (number, path, chosen, origin) = self.recorded, group
+        recorded, (number, path, chosen, origin, _) = self.recorded, group
         stopped = {row: at - 1 for row, at in enumerate(ffi.unpack(failed, rows)) if at}
         groups: dict[tuple[int, int], array[int]] = {}
         lost: list[int] = []
@@ -356,25 +372,36 @@ class Batch:
         """The gradient; see `value_and_grad`."""
         return self.value_and_grad(*args, argnums=argnums, **named)[1]
 
-    def vjp(self, /, *primals: Nest, **named: Nest) -> tuple[Shaped, Callable[[Nest], tuple[Shaped, ...]]]:
+    def vjp(self, /, *primals: Nest, **named: Nest) -> tuple[Shaped, Callable[..., Any]]:
         """The value, and a function from a cotangent, shaped like it, to the tuple of v^T J for each argument, which
-        is of every row without reduce."""
+        is of every row without reduce.
+
+        Its argument `argnums` says by what, as that of `grad` does: then no other derivative is built. Up to 64 MiB of
+        primals are kept as long as that function is there, so that a call is a sweep alone; beyond, rows are replayed.
+        """
         batch, recorded = self._rows, self._rows.recorded
         arguments, rows = batch.read(recorded.forms.bound(primals, named))
-        for piece in (piece for argument in arguments for piece in argument.pieces):
+        kept: list[_Group] | None = [] if rows * recorded.paths[0].core.n_kept <= MOST_KEPT else None
+        for piece in (piece for argument in arguments for piece in argument.pieces if kept is None):
             piece.numbers = copy.copy(piece.numbers)
-        value = self._values(batch.perform(arguments, rows, Asked())[0], rows, arguments)
-        wanted = arguments[:-1]
-        pieces = [piece for argument in wanted for piece in argument.pieces]
+        value = self._values(batch.perform(arguments, rows, Asked(), kept)[0], rows, arguments)
 
-        def pull(cotangent: Nest) -> tuple[Shaped, ...]:
+        def pull(cotangent: Nest, argnums: Argnums | None = None) -> Shaped:
+            wanted = arguments[:-1]
+            if argnums is not None:
+                wanted = [arguments[place.number] for place in recorded.chosen(argnums)]
+            pieces = list(dict.fromkeys(piece for argument in wanted for piece in argument.pieces))
             if batch.reduce is None:
                 seed, stride = in_rows(recorded.out, cotangent, rows, "the cotangent"), recorded.n_out
             else:
                 seed, stride = array("d"), 0
                 recorded.out.read(cotangent, "the cotangent", seed)
-            flats = iter(batch.perform(arguments, rows, Asked(seed, stride, wanted=pieces))[1:])
-            return tuple(self._gradient(a, [next(flats) for _ in a.pieces], rows, arguments) for a in wanted)
+            flats = dict(zip(pieces, batch.perform(arguments, rows, Asked(seed, stride, wanted=pieces), kept)[1:]))
+            by_argument = [[flats[piece] for piece in a.pieces] for a in wanted]
+            if len(set(wanted)) < len(wanted):  # each gets numbers of its own
+                by_argument = [[flat[:] for flat in one] for one in by_argument]
+            parts = [self._gradient(a, one, rows, arguments) for a, one in zip(wanted, by_argument)]
+            return tuple(parts) if argnums is None else gathered(argnums, parts)
 
         return value, pull
 

@@ -7,7 +7,9 @@ from typing import TypeVar
 
 from .._core import lib
 from .recorded import Place, Recorded
-from .replay import REFUSALS, Buffer, Feed, Job, Matrix, Trace, room, zeros
+from .replay import REFUSALS, Buffer, Feed, Job, Matrix, Primals, Trace, room, zeros
+
+MOST_RESTING = 1 << 16  # primals
 
 T = TypeVar("T")
 
@@ -18,16 +20,20 @@ def assign(to: array[float], numbers: array[float]) -> None:
         to[:] = numbers
 
 
-def run(recorded: Recorded, flat: array[float], job: Job, nan_errors: bool = False) -> Trace:
+def run(
+    recorded: Recorded, flat: array[float], job: Job, nan_errors: bool = False,
+    keep: Callable[[Trace], Primals] | None = None,
+) -> Trace:  # fmt: skip
     """Carry out a job over the path that these inputs take, which is returned; it may start again, so nothing that it
-    writes is summed. nan_errors: what would be refused is nan, whatever on_error says."""
+    writes is summed. nan_errors: what would be refused is nan, whatever on_error says; keep: where primals are left."""
     k, path = 0, recorded.paths[0]
     job.c.nan_errors = nan_errors or recorded.on_error == "nan"
     while True:
+        if keep is not None:
+            job.keep(keep(path))
         path.run(job)
         if not job.c.failures:
             return path
-        job.finish()
         at = job.first_failure()
         if k < 0 or not recorded.leads_on(k, at):
             raise path.error(at, job, None, way_on=recorded.way_on)
@@ -119,20 +125,25 @@ class Kept:
         self._recorded, self._flat = recorded, zeros(recorded.n_in)
         self.out = zeros(recorded.n_out)
         self._job = Job([Feed(0, recorded.n_in, self._flat)], 0, 1)
-        self._job.keep()
         self._job.out(self.out, recorded.n_out)
+        self._primals: Primals | None = None
         self._matrices: dict[tuple[int, ...], Matrix] = {}
         self._sweeps: list[tuple[array[float], array[float], Job]] = []  # seed and gradient; those that are idle
 
     def at(self, flat: array[float]) -> None:
         """Replay there."""
-        self.finish()
         assign(self._flat, flat)
-        self._path = run(self._recorded, flat, self._job)
+        run(self._recorded, flat, self._job, keep=self._keep)
 
-    def finish(self) -> None:
-        """Let go of the primals."""
-        self._job.finish()
+    def _keep(self, path: Trace) -> Primals:
+        if self._primals is None or self._primals.path is not path:
+            self._primals = Primals(path, 1)
+        return self._primals
+
+    def rest(self) -> None:
+        """Let go of primals that take more room than is worth keeping until the next replay."""
+        if self._primals is not None and self._primals.path.core.n_kept > MOST_RESTING:
+            self._primals = None
 
     def pull(self, seed: array[float], shaped: Callable[[array[float]], T]) -> T:
         """What becomes of the gradient of the sum of the outputs weighed by seed; several threads may ask at once."""
@@ -142,11 +153,13 @@ class Kept:
             own, grad = zeros(self._recorded.n_out), zeros(self._recorded.n_in)
             feed = Feed(0, len(grad), self._flat)
             feed.grad, feed.grad_stride = grad, len(grad)
-            job = self._job.again([feed])
+            job = Job([feed], 0, 1)
             job.seed(own)
         try:
+            assert self._primals is not None
             assign(own, seed)
-            self._path.run(job)
+            job.keep(self._primals, again=True)
+            self._primals.path.run(job)
             return shaped(grad)
         finally:
             self._sweeps.append((own, grad, job))
@@ -178,5 +191,6 @@ class Kept:
         matrix = self._matrices.get(key)
         if matrix is None:
             feeds = [(place.first, place.form.size) for place in places]
-            matrix = self._matrices[key] = Matrix(self._job, how, first, count, feeds)
-        matrix.fill(self._path, buffers)
+            matrix = self._matrices[key] = Matrix(how, first, count, feeds)
+        assert self._primals is not None
+        matrix.fill(self._primals, buffers)

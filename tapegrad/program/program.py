@@ -435,7 +435,7 @@ def _taken(recorded: Recorded, idle: list[point.Kept]) -> point.Kept:
 
 
 def _put_back(kept: point.Kept, idle: list[point.Kept]) -> None:
-    kept.finish()
+    kept.rest()
     if len(idle) < MOST_IDLE:
         idle.append(kept)
 

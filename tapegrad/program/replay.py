@@ -99,22 +99,18 @@ class Trace:
         return (self.codes[code][0], line) if 0 < code < len(self.codes) else ("<unknown>", 0)
 
     def run(self, job: Job, stop: threading.Event | None = None) -> None:
-        """Carry out a job, in slices; one to keep is finished by `Job.finish`."""
+        """Carry out a job, in slices."""
         c = job.c
         c.program, c.native = self.core, self.native[0] if self.native else ffi.NULL
         if lib.tg_start(c):
             raise MemoryError
-        kept = False
         try:
             budget = max(1, self.slice // c.lanes)
             while lib.tg_run(c, budget):
                 if stop is not None and stop.is_set():
                     break
-            else:
-                kept = bool(c.keep)
         finally:
-            if not kept:
-                lib.tg_finish(c)
+            lib.tg_finish(c)
 
     def is_guard(self, at: int) -> bool:
         """Whether the instruction is a guard; else it is one that can refuse."""
@@ -263,21 +259,9 @@ class Job:
         self._held.append(p)
         self.c.row = p
 
-    def keep(self) -> None:
-        """Keep the primals until `finish`, or as long as this job is there."""
-        self.c.keep = 1
-        self.c = ffi.gc(self.c, lib.tg_finish)
-
-    def finish(self) -> None:
-        """Let go of what is kept; it can be carried out again."""
-        lib.tg_finish(self.c)
-
-    def again(self, feeds: Sequence[Feed]) -> Job:
-        """A job for the same rows, at the primals of this one, which was carried out and kept."""
-        other = Job(feeds, self.c.start, self.c.stop, self._failed)
-        other._held.append(self.c)
-        other.c.kept, other.c.row = self.c, self.c.row
-        return other
+    def keep(self, primals: Primals, again: bool = False) -> None:
+        """Leave the primals there; or take them from there, where a job for the same rows left them."""
+        self.c.keep, self.c.lives, self.c.again = primals.numbers, primals.lives, again
 
     def first_failure(self) -> int:
         """The instruction at which the first row failed; all failures are forgotten."""
@@ -286,32 +270,43 @@ class Job:
         return at
 
 
+class Primals:
+    """Where jobs leave the primals of some rows of a trace, for what is carried out later."""
+
+    def __init__(self, path: Trace, rows: int) -> None:
+        lanes = lib.tg_lanes if rows > 1 else 1
+        self.path = path
+        self.numbers = pointer(room(-(-rows // lanes) * lanes * path.core.n_kept))
+        self.lives = ffi.new("uint32_t[]", rows)
+
+
 class Matrix:
-    """A tg_matrix at the point of a job that is kept, for whatever that is carried out with.
+    """A tg_matrix.
 
     Args:
         how, first, count: which derivatives, and of or by what.
         feeds: the ranges of inputs by which there are rows: which is the first, and how many.
     """
 
-    def __init__(self, job: Job, how: int, first: int, count: int, feeds: Sequence[tuple[int, int]] = ()) -> None:
+    def __init__(self, how: int, first: int, count: int, feeds: Sequence[tuple[int, int]] = ()) -> None:
         self._feeds = ffi.new("tg_feed[]", len(feeds))
         for to, (start, size) in zip(self._feeds, feeds):
             to.first, to.count, to.grad_stride = start, size, size
         self._c = c = ffi.new("tg_matrix *")
-        c.job, c.how, c.first, c.count, c.feed, c.n_feeds = job.c, how, first, count, self._feeds, len(feeds)
+        c.how, c.first, c.count, c.feed, c.n_feeds = how, first, count, self._feeds, len(feeds)
 
-    def fill(self, path: Trace, buffers: Sequence[Buffer]) -> None:
-        """Write the rows by each feed to its buffer, or columns to the one that there is."""
+    def fill(self, at: Primals, buffers: Sequence[Buffer]) -> None:
+        """Write the rows by each feed to its buffer, or columns to the one that there is, at the primals of a row."""
         c, held = self._c, [pointer(buffer) for buffer in buffers]
+        c.program, c.primal = at.path.core, at.numbers
         if c.how == lib.TG_COLUMNS:
             c.out, c.out_stride = held[0], c.count
-        for feed, at in zip(self._feeds, held):
-            feed.grad = at
+        for feed, to in zip(self._feeds, held):
+            feed.grad = to
         if lib.tg_matrix_start(c):
             raise MemoryError
         try:
-            while lib.tg_matrix_run(c, max(1, path.slice // lib.tg_lanes)):
+            while lib.tg_matrix_run(c, max(1, at.path.slice // lib.tg_lanes)):
                 pass
         finally:
             lib.tg_matrix_finish(c)

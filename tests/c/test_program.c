@@ -238,18 +238,28 @@ static void second_derivatives_are_differences_of_first_ones(void)
     free_tape(&t);
 }
 
-/* A job for the row at x alone, from which to take derivatives. */
-static tg_job kept_at(const tg_program *p, tg_feed *feed, const double *x, uint32_t *failed)
+/* The primals of the row at x, to be freed, or NULL without memory. */
+static double *kept_at(const tg_program *p, const double *x, uint32_t *failed)
 {
-    tg_job job = {.program = p, .feed = feed, .n_feeds = 1, .stop = 1, .failed = failed, .keep = 1};
-    *feed = (tg_feed){.first = 0, .count = INPUTS, .in = x, .in_stride = INPUTS, .grad_stride = INPUTS,
-                      .grad_tangent_stride = INPUTS};
-    return job;
+    uint32_t lives;
+    double *kept = malloc(p->n_kept * sizeof *kept);
+    tg_feed feed = {.first = 0, .count = INPUTS, .in = x, .in_stride = INPUTS};
+    tg_job job = {.program = p, .feed = &feed, .n_feeds = 1, .stop = 1, .failed = failed, .keep = kept,
+                  .lives = &lives};
+    if (!kept || tg_start(&job)) {
+        free(kept);
+        return NULL;
+    }
+    while (tg_run(&job, 7))
+        ;
+    tg_finish(&job);
+    return kept;
 }
 
-static int fill(const tg_job *job, int how, uint32_t count, tg_feed *feed, double *to, uint64_t budget)
+static int fill(const tg_program *p, const double *kept, int how, uint32_t count, tg_feed *feed, double *to,
+                uint64_t budget)
 {
-    tg_matrix m = {.job = job, .how = how, .count = count, .feed = feed, .n_feeds = 1, .out = to, .out_stride = INPUTS};
+    tg_matrix m = {.program = p, .primal = kept, .how = how, .count = count, .feed = feed, .n_feeds = 1, .out = to, .out_stride = INPUTS};
     int code;
     feed->grad = to;
     code = tg_matrix_start(&m);
@@ -266,19 +276,20 @@ static void matrices_have_the_bits_of_one_direction_after_the_other(void)
     tg_program *p = program_of_everything(&t, 0, &code);
     for (int row = 0; p && row < 9; row++) {
         double x[INPUTS], rows[OUTPUTS * INPUTS], columns[OUTPUTS * INPUTS], hessian[INPUTS * INPUTS];
-        tg_feed feed;
-        uint32_t failed = 0;
-        tg_job job = kept_at(p, &feed, x, &failed);
+        tg_feed feed = {.first = 0, .count = INPUTS, .in = x, .in_stride = INPUTS, .grad_stride = INPUTS,
+                        .grad_tangent_stride = INPUTS};
+        uint32_t failed = 0, lives = 1;
+        double *kept;
         inputs_of(row, x);
-        CHECK(tg_start(&job) == TG_OK);
-        while (tg_run(&job, 7))
-            ;
-        CHECK(fill(&job, TG_ROWS, OUTPUTS, &feed, rows, 7) == TG_OK);
-        CHECK(fill(&job, TG_COLUMNS, INPUTS, &feed, columns, 1) == TG_OK);
-        CHECK(fill(&job, TG_HESSIAN, INPUTS, &feed, hessian, 1000) == TG_OK);
+        kept = kept_at(p, x, &failed);
+        CHECK(kept);
+        CHECK(fill(p, kept, TG_ROWS, OUTPUTS, &feed, rows, 7) == TG_OK);
+        CHECK(fill(p, kept, TG_COLUMNS, INPUTS, &feed, columns, 1) == TG_OK);
+        CHECK(fill(p, kept, TG_HESSIAN, INPUTS, &feed, hessian, 1000) == TG_OK);
         for (int k = 0; k < OUTPUTS; k++) {             /* the sweep is carried out again at the same primals */
             double seed[OUTPUTS] = {0.0}, grad[INPUTS];
-            tg_job again = {.program = p, .feed = &feed, .n_feeds = 1, .stop = 1, .kept = &job, .seed = seed};
+            tg_job again = {.program = p, .feed = &feed, .n_feeds = 1, .stop = 1, .keep = kept, .lives = &lives,
+                            .again = 1, .seed = seed};
             seed[k] = 1.0;
             feed.grad = grad;
             CHECK(tg_start(&again) == TG_OK);
@@ -290,7 +301,7 @@ static void matrices_have_the_bits_of_one_direction_after_the_other(void)
                 CHECK(close_to(grad[i], columns[k * INPUTS + i]));
             }
         }
-        tg_finish(&job);
+        free(kept);
         for (int k = 0; k < INPUTS; k++) {
             double seed[OUTPUTS] = {1.0}, unit[INPUTS] = {0.0}, along[INPUTS], out[OUTPUTS], column[OUTPUTS];
             tg_job one = {.program = p, .feed = &feed, .n_feeds = 1, .stop = 1, .failed = &failed, .seed = seed,
@@ -320,16 +331,22 @@ static void kept_rows_are_swept_again(void)
     int64_t code;
     static result whole, again;
     static double x[ROWS * INPUTS];
+    static uint32_t lives[ROWS];
     tg_program *p = program_of_everything(&t, 1, &code);
     tg_feed feed = {.first = 0, .count = INPUTS, .in = x, .in_stride = INPUTS, .grad_stride = INPUTS};
-    tg_job kept = {.program = p, .feed = &feed, .n_feeds = 1, .stop = ROWS, .failed = again.failed, .keep = 1};
-    tg_job job = {.program = p, .feed = &feed, .n_feeds = 1, .stop = ROWS, .kept = &kept, .seed = seeds};
+    double *keep = malloc((ROWS + 15) / 16 * 16 * (p ? p->n_kept : 1) * sizeof *keep);
+    tg_job kept = {.program = p, .feed = &feed, .n_feeds = 1, .stop = ROWS, .failed = again.failed, .keep = keep,
+                   .lives = lives};
+    tg_job job = kept;
+    job.again = 1;
+    job.seed = seeds;
     for (int row = 0; row < ROWS; row++)
         inputs_of(row, x + INPUTS * row);
     CHECK(replay(p, &whole, 0, ROWS, 1000, 0, 1) == TG_OK && whole.failures > 0);
     CHECK(tg_start(&kept) == TG_OK);
     while (tg_run(&kept, 50))
         ;
+    tg_finish(&kept);
     for (int k = 0; k < 2; k++) {
         memset(again.grad, 0, sizeof again.grad);
         feed.grad = again.grad;
@@ -340,7 +357,7 @@ static void kept_rows_are_swept_again(void)
         CHECK(!memcmp(whole.grad, again.grad, sizeof whole.grad));
     }
     CHECK(kept.failures == whole.failures && !memcmp(whole.failed, again.failed, sizeof whole.failed));
-    tg_finish(&kept);
+    free(keep);
     tg_free_program(p);
     free_tape(&t);
 }
@@ -543,17 +560,13 @@ static void a_chain_needs_few_slots(void)
 /* Fail each allocation in turn: a code comes back, nothing is lost, and the next try is good. */
 static int hessian_of(const tg_program *p, result *r)
 {
-    double x[INPUTS], hessian[INPUTS * INPUTS];
-    tg_feed feed;
-    tg_job job = kept_at(p, &feed, x, r->failed);
+    double x[INPUTS], hessian[INPUTS * INPUTS], *kept;
+    tg_feed feed = {.first = 0, .count = INPUTS, .grad_stride = INPUTS};
     int code;
     inputs_of(0, x);
-    code = tg_start(&job);
-    while (!code && tg_run(&job, 1000))
-        ;
-    if (!code)
-        code = fill(&job, TG_HESSIAN, INPUTS, &feed, hessian, 1000);
-    tg_finish(&job);
+    kept = kept_at(p, x, r->failed);
+    code = kept ? fill(p, kept, TG_HESSIAN, INPUTS, &feed, hessian, 1000) : TG_MEMORY;
+    free(kept);
     return code;
 }
 
