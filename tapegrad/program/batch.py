@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..look.diagnosis import Diagnosis
 CHUNKS = 16  # at most, in which sums are made: they depend on the number of rows alone, so the bits do, too
 CHUNK_ROWS = 256  # at least
-MOST_KEPT = 1 << 23  # primals for the sake of pullbacks
+MOST_KEPT = 1 << 18  # primals for the sake of pullbacks: 2 MiB, for beyond the cache a replay costs less than reading them
 WORTH_THREADS = 1 << 23  # additions, some 2 ms of them, below which threads cost more than they give
 
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}  # by process, which fork copies without its threads, and size
@@ -376,7 +376,7 @@ class Batch:
         """The value, and a function from a cotangent, shaped like it, to the tuple of v^T J for each argument, which
         is of every row without reduce.
 
-        Its argument `argnums` says by what, as that of `grad` does: then no other derivative is built. Up to 64 MiB of
+        Its argument `argnums` says by what, as that of `grad` does: then no other derivative is built. Up to 2 MiB of
         primals are kept as long as that function is there, so that a call is a sweep alone; beyond, rows are replayed.
         """
         batch, recorded = self._rows, self._rows.recorded
