@@ -1,4 +1,4 @@
-/*  Functions over lanes are compiled for wider vectors, too, where the compiler and the loader can choose between them.  */
+/*  Functions over lanes are compiled for wider vectors, too, where compiler and loader can choose between them.  */
 #ifndef TG_CLONES_H
 #define TG_CLONES_H
 

@@ -1,8 +1,8 @@
 /*  Jacobians and Hessians at one point: the primals are there, and DIRECTIONS tangents or adjoints go side by side.
 
     At a point an instruction is linear: a sum of terms, slope * operand or slope * a + slope * b each. They are written
-    down once, and for a Hessian also how slopes bend and the adjoints of the one sweep. Then every block of directions
-    is a walk over terms, without an operation's partial in it.
+    down once, and for a Hessian also how slopes bend and the adjoints of the one sweep. Then every block of directions is
+    a walk over terms, without an operation's partial in it.
 
     What no direction of a block moves is passed over, so the cost of a sparse matrix is that of its blocks that are not
     0. What is passed over is what lanes.h would have computed as 0: where a bend or an adjoint is not finite, 0 times it
@@ -62,7 +62,8 @@ static struct tg_bend bend_of(int op, double a, double b, double y)
     (void)a, (void)b, (void)y;
     switch (op) {
 #define TG_FEW(NAME, method, aliases, symbol, refusal, doc, primal, da, db, daa, dab, dbb)                             \
-    case TG_##NAME: return (struct tg_bend){daa, dab, dbb, TG_FLAT(daa) && TG_FLAT(dab) && TG_FLAT(dbb) ? NO_BEND : BEND};
+    case TG_##NAME:                                                                                                    \
+        return (struct tg_bend){daa, dab, dbb, TG_FLAT(daa) && TG_FLAT(dab) && TG_FLAT(dbb) ? NO_BEND : BEND};
 #include "ops.def"
     default: return (struct tg_bend){0.0, 0.0, 0.0, NO_BEND};
     }

@@ -7,11 +7,11 @@
 /* cdef: begin */
 enum { TG_COLUMNS, TG_ROWS, TG_HESSIAN };   /* a Jacobian's, forward; a Jacobian's, in reverse; a Hessian's */
 
-/* What derivatives are wanted at the point of a job of one row whose primals were kept.
-   COLUMNS: of all outputs, by inputs from first on, count of them, to out[output * out_stride + input - first]. ROWS: of
-   outputs from first on, by the inputs of each feed, to its grad, with a row for each output. HESSIAN: of the one output
-   by inputs from first on, and by those of each feed, to its grad, with a row for each of the first. All that is wanted
-   is written, whatever was there. */
+/* What derivatives are wanted at the point of a job of one row whose primals were kept. COLUMNS: of all outputs, by
+   inputs from first on, count of them, to out[output * out_stride + input - first]. ROWS: of outputs from first on, by
+   the inputs of each feed, to its grad, with a row for each output. HESSIAN: of the one output by inputs from first on,
+   and by those of each feed, to its grad, with a row for each of the first. All that is wanted is written, whatever was
+   there. */
 typedef struct tg_matrix {
     const tg_program *program;
     const double *primal;

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..look.diagnosis import Diagnosis
 CHUNKS = 16  # at most, in which sums are made: they depend on the number of rows alone, so the bits do, too
 CHUNK_ROWS = 256  # at least
-MOST_KEPT = 1 << 18  # primals for the sake of pullbacks: 2 MiB, for beyond the cache a replay costs less than reading them
+MOST_KEPT = 1 << 18  # primals for the sake of pullbacks, 2 MiB: a replay costs less than reading them from memory
 WORTH_THREADS = 1 << 23  # additions, some 2 ms of them, below which threads cost more than they give
 
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}  # by process, which fork copies without its threads, and size
