@@ -1,12 +1,12 @@
 /*  Jacobians and Hessians at one point: the primals are there, and DIRECTIONS tangents or adjoints go side by side.
 
     At a point an instruction is linear: a sum of terms, slope * operand or slope * a + slope * b each. They are written
-    down once, and for a Hessian also how slopes bend and the adjoints of the one sweep. Then every block of directions is
-    a walk over terms, without an operation's partial in it.
+    down once, and for a Hessian also how slopes bend and the adjoints of the one sweep. Then every block of directions
+    is a walk over terms, without an operation's partial in it.
 
-    What no direction of a block moves is passed over, so the cost of a sparse matrix is that of its blocks that are not
-    0. What is passed over is what lanes.h would have computed as 0: where a bend or an adjoint is not finite, 0 times it
-    is not, and the instruction stays. The numbers are those of lanes.h, term by term, for the same bits.  */
+    What no direction of a block moves is passed over, so a sparse matrix costs what its blocks do that are not 0. That is
+    what lanes.h computes as 0: where a bend or an adjoint is not finite, 0 times it is not, and the instruction stays.
+    The numbers are those of lanes.h, term by term, for the same bits.  */
 #include "matrix.h"
 #include "clones.h"
 #include "flush.h"
