@@ -3,7 +3,9 @@
 All build the same graphs with the same Python loops, and give value and gradient: "moons" is the loss of 100 points
 with L2 by the 337 weights of MLP(2, [16, 16, 1]), "chain" 10^5 operations of x*a + b with a tanh after every twentieth,
 "links" 10^3 without a tanh, "row" the loss of one point by weights and point, of which a batch has 1,024 with
-weights of their own; or 65,536 that share them, of which only tapegrad knows. "links" comes in a batch, too."""
+weights of their own; or 65,536 that share them, of which only tapegrad knows. "links" comes in a batch, too. With
+"row" go derivatives of other functions that are more than a gradient: Rosenbrock's chained one, joints, and nearest
+centres."""
 
 from __future__ import annotations
 
@@ -72,6 +74,36 @@ def row(inputs: Sequence[Any], relu: Callable[[Any], Any], tanh: Callable[[Any],
     return hinge(inputs[:WEIGHTS], inputs[WEIGHTS:], relu)
 
 
+def rosenbrock(x: Sequence[Any]) -> Any:
+    total = 0.0
+    for a, b in zip(x, x[1:]):
+        slope, rest = b - a * a, 1.0 - a
+        total = total + 100.0 * (slope * slope) + rest * rest
+    return total
+
+
+def joints(x: Sequence[Any]) -> list[Any]:
+    """900 numbers from 26, each of a few of them, as where the points of a hand are by its angles."""
+    out = []
+    for i in range(300):
+        reach = 0.0
+        for k in range(i % 7, len(x), 7):
+            reach = reach + (x[k] * (0.01 * i + k)).sin()
+        out += [reach, reach * x[i % len(x)], x[3 * i % len(x)] * x[i % len(x)]]
+    return out
+
+
+def nearest(centres: Any, point: Any) -> Any:
+    """The squared distance of the nearest of some centres: summed over points, what k-means makes small."""
+    least = None
+    for centre in centres:
+        distance = 0.0
+        for a, b in zip(centre, point):
+            distance = distance + (a - b) * (a - b)
+        least = distance if least is None else least.min(distance)
+    return least
+
+
 GRAPHS: dict[str, tuple[Callable[..., Any], list[float]]] = {
     "moons": (moons, START),
     "chain": (chain, [0.3, 0.99, 0.01]),
@@ -120,6 +152,27 @@ class Tapegrad:
         program = tapegrad.record(lambda w, point: hinge(w, point, lambda v: v.relu()), weights, points[0])
         batch = self.ready(program).map((None, 0), reduce="mean", threads=threads)
         return lambda: batch.value_and_grad(weights, points)
+
+    def derivatives(self) -> dict[str, Callable[[], Any]]:
+        """Hessians, a Jacobian, and Hessians of rows times a vector, beside values."""
+        import numpy
+
+        import tapegrad
+
+        at = {n: numpy.array([draw.uniform(-2.0, 2.0) for _ in range(n)]) for n in (6, 26, 1000)}
+        six, thousand = (tapegrad.record(rosenbrock, at[n]) for n in (6, 1000))
+        listed, numbers = tapegrad.record(rosenbrock, at[6].tolist()), at[6].tolist()
+        hand = tapegrad.record(joints, at[26])
+        centres, points = (numpy.array([draw.gauss(0.0, 1.0) for _ in range(8 * n)]) for n in (10, 20000))
+        centres, points = centres.reshape(-1, 8), points.reshape(-1, 8)
+        rows = tapegrad.record(nearest, centres, points[0]).map((None, 0), reduce="sum")
+        along = numpy.ones_like(centres)
+        return {
+            "hessian 6": lambda: six.hessian(at[6]), "hessian 6, list": lambda: listed.hessian(numbers),
+            "hessian 1000": lambda: thousand.hessian(at[1000]), "joints": lambda: hand(at[26]),
+            "jacobian": lambda: hand.jacobian(at[26]), "nearest": lambda: rows(centres, points),
+            "nearest along": lambda: rows.hvp(centres, along, points),
+        }  # fmt: skip
 
     def training(self) -> tuple[Callable[[], Any], Callable[[], Any]]:
         """A step of gradient descent on 100 points: a program mapped over them, and all of it recorded every time."""
@@ -278,6 +331,8 @@ def main(contender: str, graph: str, seconds: str) -> None:
                 found[f"batch {threads}"] = timed(engine.batch(rows, threads), float(seconds)) / ROWS
             except NotImplementedError:
                 pass
+    if graph == "row" and contender == "tapegrad":
+        found["derivatives"] = {name: timed(f, float(seconds)) for name, f in engine.derivatives().items()}
     if graph == "row" and hasattr(engine, "shared"):
         found["replayed step"], found["recorded step"] = (timed(f, float(seconds)) for f in engine.training())
         points = numpy.array(POINTS * COPIES)

@@ -233,6 +233,13 @@ def _program_goals(programs: Any) -> Iterator[tuple[str, str, float, list[float]
         one["recorded step"] / one["replayed step"] for one in steps
     ]
     yield "compiling, ms", "at most", 0.6, [1e3 * t for t in found("row", "tapegrad, native", "freeze")]
+    took = [one["derivatives"] for one in steps if "derivatives" in one]
+    for key, how in ("hessian 6", "an array"), ("hessian 6, list", "a list"):
+        yield f"Hessian of Rosenbrock's function of 6 numbers, {how}: µs", "at most", 3.0, [1e6 * t[key] for t in took]
+    yield "… of 1,000 numbers, an array: ms", "at most", 20.0, [1e3 * t["hessian 1000"] for t in took]
+    yield "Jacobian of 900 results by 26 numbers, in calls", "at most", 6.0, [t["jacobian"] / t["joints"] for t in took]
+    nearest = [t["nearest along"] / t["nearest"] for t in took]
+    yield "k-means, 20,000 rows, H v by the centres, in values", "at most", 5.5, nearest
 
 
 def _bars(group: Any) -> list[tuple[str, str, float]]:

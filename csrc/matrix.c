@@ -4,9 +4,9 @@
     down once, and for a Hessian also how slopes bend and the adjoints of the one sweep. Then every block of directions
     is a walk over terms, without an operation's partial in it.
 
-    What no direction of a block moves is passed over, so a sparse matrix costs what its blocks do that are not 0. That is
-    what lanes.h computes as 0: where a bend or an adjoint is not finite, 0 times it is not, and the instruction stays.
-    The numbers are those of lanes.h, term by term, for the same bits.  */
+    What no direction of a block moves is passed over, so a sparse matrix costs what its blocks do that are not 0. That
+    is what lanes.h computes as 0: where a bend or an adjoint is not finite, 0 times it is not, and the instruction
+    stays. The numbers are those of lanes.h, term by term, for the same bits.  */
 #include "matrix.h"
 #include "clones.h"
 #include "flush.h"
