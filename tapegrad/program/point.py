@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from .._core import lib
 from .recorded import Place, Recorded
-from .replay import REFUSALS, Buffer, Feed, Job, Matrix, Primals, Trace, room, zeros
+from .replay import ONE, REFUSALS, Buffer, Feed, Job, Matrix, Primals, Trace, room, units, zeros
 
 MOST_RESTING = 1 << 16  # primals
 
@@ -114,11 +114,11 @@ def tangent_over_reverse(
 
 
 class Kept:
-    """A replay at one point after the other, the primals of which are kept until the next: for matrices, and for one
-    sweep after another.
+    """Replays at one point after the other, the primals of which are kept until the next: for matrices, and for one
+    sweep after another. One direction goes alone, for lanes would cost it more.
 
     Attributes:
-        out: the outputs.
+        out: the outputs, once there was a replay.
     """
 
     def __init__(self, recorded: Recorded) -> None:
@@ -131,9 +131,17 @@ class Kept:
         self._sweeps: list[tuple[array[float], array[float], Job]] = []  # seed and gradient; those that are idle
 
     def at(self, flat: array[float]) -> None:
-        """Replay there."""
+        """Go there; a replay comes when it is needed."""
         assign(self._flat, flat)
-        run(self._recorded, flat, self._job, keep=self._keep)
+        self._replayed = False
+
+    def replay(self) -> Primals:
+        """The primals there."""
+        if not self._replayed:
+            run(self._recorded, self._flat, self._job, keep=self._keep)
+            self._replayed = True
+        assert self._primals is not None
+        return self._primals
 
     def _keep(self, path: Trace) -> Primals:
         if self._primals is None or self._primals.path is not path:
@@ -156,10 +164,10 @@ class Kept:
             job = Job([feed], 0, 1)
             job.seed(own)
         try:
-            assert self._primals is not None
+            primals = self.replay()
             assign(own, seed)
-            job.keep(self._primals, again=True)
-            self._primals.path.run(job)
+            job.keep(primals, again=True)
+            primals.path.run(job)
             return shaped(grad)
         finally:
             self._sweeps.append((own, grad, job))
@@ -168,21 +176,34 @@ class Kept:
         """The derivatives of each output, in order, by parts of the inputs: by rows in reverse or by columns forward,
         whichever are fewer."""
         n_out = self._recorded.n_out
-        found = {place.number: room(n_out * place.form.size) for place in places}
-        in_reverse = {place.number: place for place in places if n_out <= place.form.size}
-        if in_reverse:
-            self._fill(lib.TG_ROWS, 0, n_out, in_reverse.values(), [found[k] for k in in_reverse])
-        for place in {place.number: place for place in places if n_out > place.form.size}.values():
-            self._fill(lib.TG_COLUMNS, place.first, place.form.size, (), [found[place.number]])
+        distinct = {place.number: place for place in places}
+        in_reverse = [place for place in distinct.values() if n_out <= place.form.size]
+        rows = [room(n_out * place.form.size) for place in in_reverse] if n_out != 1 else []
+        if rows:
+            self._fill(lib.TG_ROWS, 0, n_out, in_reverse, rows)
+        elif in_reverse:
+            rows = self.pull(ONE, lambda grad: _parts(grad, in_reverse))
+        found = {place.number: row for place, row in zip(in_reverse, rows)}
+        for k, place in distinct.items():
+            if n_out > place.form.size == 1:
+                found[k] = forward(self._recorded, self._flat, units(1, len(self._flat), place.first))[1]
+            elif n_out > place.form.size:
+                found[k] = room(n_out * place.form.size)
+                self._fill(lib.TG_COLUMNS, place.first, place.form.size, (), [found[k]])
         return [found[place.number] for place in places]
 
     def hessians(self, places: Sequence[Place]) -> list[list[Buffer]]:
         """The second derivatives of the one output by a part of the inputs, row after row, and by each of them all."""
-        distinct, found = {place.number: place for place in places}, {}
+        distinct = {place.number: place for place in places}
+        found: dict[int, dict[int, Buffer]] = {}
         for by in distinct.values():
-            buffers = {k: room(by.form.size * of.form.size) for k, of in distinct.items()}
-            self._fill(lib.TG_HESSIAN, by.first, by.form.size, distinct.values(), list(buffers.values()))
-            found[by.number] = buffers
+            if by.form.size == 1:
+                along = units(1, len(self._flat), by.first)
+                rows = _parts(tangent_over_reverse(self._recorded, self._flat, along, ONE), distinct.values())
+            else:
+                rows = [room(by.form.size * of.form.size) for of in distinct.values()]
+                self._fill(lib.TG_HESSIAN, by.first, by.form.size, distinct.values(), rows)
+            found[by.number] = dict(zip(distinct, rows))
         return [[found[by.number][of.number] for of in places] for by in places]
 
     def _fill(self, how: int, first: int, count: int, places: Collection[Place], buffers: list[Buffer]) -> None:
@@ -192,5 +213,9 @@ class Kept:
         if matrix is None:
             feeds = [(place.first, place.form.size) for place in places]
             matrix = self._matrices[key] = Matrix(how, first, count, feeds)
-        assert self._primals is not None
-        matrix.fill(self._primals, buffers)
+        matrix.fill(self.replay(), buffers)
+
+
+def _parts(row: array[float], places: Collection[Place]) -> list[Buffer]:
+    """What there is for some parts of the inputs."""
+    return [row[place.first : place.first + place.form.size] for place in places]

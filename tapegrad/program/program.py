@@ -410,6 +410,7 @@ class _Pullback:
         self._recorded, self._forms, self._idle = recorded, [*forms, recorded.param_place.form], idle
         self.kept = _taken(recorded, idle)
         self.kept.at(flat)
+        self.kept.replay()
 
     def __call__(self, cotangent: Nest, argnums: Argnums | None = None) -> Shaped:
         recorded, seed = self._recorded, array("d")
