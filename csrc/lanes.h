@@ -239,9 +239,9 @@ TG_CLONES static void NAME(reverse)(tg_job *j, uint32_t from, uint32_t to)
         if (tg_row(s) == TG_GUARD)
             continue;
         EACH g[l] = G[l];
+        EACH G[l] = 0.0;                                /* of -0.0, too: the job may start again in native code */
         if (LANES == 1 && g[0] == 0.0)
             continue;
-        EACH G[l] = 0.0;
         switch (tg_row(s)) {
 #define ROW(NAME_, da, db)                                                                                             \
     case TG_##NAME_: {                                                                                                 \

@@ -128,6 +128,7 @@ void tg_accumulate(double *to, const double *from, uint64_t n);
 
 extern const int tg_lanes;
 int tg_start(tg_job *j);                /* TG_OK or TG_MEMORY */
+void tg_again(tg_job *j);               /* from the start, in the same memory, once it is done */
 int tg_run(tg_job *j, uint64_t budget); /* 1: there is more to do after this many instructions; 0: done */
 void tg_finish(tg_job *j);
 /* cdef: end */

@@ -114,10 +114,15 @@ int tg_start(tg_job *j)
     for (uint32_t i = 0; i < p->n_const; i++)
         for (size_t l = 0; l < lanes; l++)
             j->primal[i * lanes + l] = p->constant[i];
+    tg_again(j);
+    return TG_OK;
+}
+
+void tg_again(tg_job *j)
+{
     j->base = j->start;
     j->phase = LOAD;
     j->failures = 0;
-    return TG_OK;
 }
 
 void tg_finish(tg_job *j)

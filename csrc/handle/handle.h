@@ -11,11 +11,13 @@
         value       construction; the type
         many, bulk, gradients, layout   the functions beside the type
         copies      copies of Values, and of their history
+        form, call  numbers out of nests, and nests of numbers; calls of a program that need no Python
+        quick       the class under tapegrad.Program, and the decorator of its methods
         module      makes the module tapegrad._c_handle
 
-    The GIL is the tape's lock: nothing here releases it, but for rules. Whatever runs Python code (reading a number, an
-    allocation that collects, reclaim) may move ids: it comes before they are read, and from then on until the node is
-    recorded nothing can.  */
+    The GIL is the tape's lock: nothing here releases it, but for rules, and for long replays, which leave the tape
+    alone. Whatever runs Python code (reading a number, an allocation that collects, reclaim) may move ids: it comes
+    before they are read, and from then on until the node is recorded nothing can.  */
 #ifndef TG_HANDLE_H
 #define TG_HANDLE_H
 

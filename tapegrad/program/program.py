@@ -16,6 +16,7 @@ from .form import NUMBER, Nest, Shaped, matrix, objects
 from .recorded import MAX_PATHS, Argnums, Place, Recorded, Several, decoded, gathered
 from .replay import ONE, BranchChanged, zeros
 from .rows import Axes
+from .told import told
 
 if TYPE_CHECKING:
     from typing import Generic
@@ -41,7 +42,7 @@ MOST_NAMES = 8  # of inputs in a listing
 SHOWN = 30  # instructions at the start and the end of a path that is printed
 
 
-class Program(Generic[P]):
+class Program(handle.Quick, Generic[P]):
     """A recorded function; see `record`. Calling it replays it: numbers in, numbers out.
 
     It may be called from any number of threads at once. It can be saved, pickled and copied. A copy shares f and the
@@ -53,6 +54,9 @@ class Program(Generic[P]):
     def __init__(self, recorded: Recorded) -> None:
         self._recorded = recorded
         self._idle: list[point.Reverse] = []  # with their buffers: as many as ever ran at once
+
+    def _told(self) -> tuple[Any, ...] | None:
+        return told(self._recorded)
 
     # ---- what it is ----
 
@@ -165,6 +169,7 @@ class Program(Generic[P]):
         for path in self._recorded.paths:
             if path.native is None:
                 path.native = compiled(path.core)
+        self._changed()
         return self
 
     # ---- replay ----
@@ -186,6 +191,7 @@ class Program(Generic[P]):
         """
         return Batch(self._recorded, in_axes, reduce, threads)
 
+    @handle.quick
     def __call__(self, /, *args: P.args, **named: P.kwargs) -> Shaped:
         """The value, as f on numbers gives it; where an argument holds Values, as f on Values gives it: what the
         program does is recorded on the tape, at most once a call, so that it can be differentiated there and be part of
@@ -221,6 +227,7 @@ class Program(Generic[P]):
     ) -> tuple[float, list[float]]: ...
     @overload
     def value_and_grad(self, /, *args: Nest, argnums: Several, **named: Nest) -> tuple[float, tuple[Shaped, ...]]: ...
+    @handle.quick
     def value_and_grad(self, /, *args: Nest, argnums: Argnums = 0, **named: Nest) -> tuple[Any, Shaped]:
         """The value and its gradient.
 
@@ -266,6 +273,7 @@ class Program(Generic[P]):
     def grad(self, /, *args: Nest, argnums: Literal["params"], **named: Nest) -> list[float]: ...
     @overload
     def grad(self, /, *args: Nest, argnums: Several, **named: Nest) -> tuple[Shaped, ...]: ...
+    @handle.quick
     def grad(self, /, *args: Nest, argnums: Argnums = 0, **named: Nest) -> Shaped:
         """The gradient; see `value_and_grad`."""
         return self.value_and_grad(*args, argnums=argnums, **named)[1]
@@ -285,6 +293,7 @@ class Program(Generic[P]):
 
         return value, pull
 
+    @handle.quick
     def jvp(self, primals: Sequence[Nest], tangents: Sequence[Nest]) -> tuple[Shaped, Shaped]:
         """The value and J v.
 
@@ -317,6 +326,7 @@ class Program(Generic[P]):
         parts = [matrix(recorded.out, place.like(args), point.jacobian(recorded, flat, place)) for place in places]
         return gathered(argnums, parts)
 
+    @handle.quick
     def hvp(
         self, x: Nest, v: Nest, /, *rest: Nest, argnums: int | Literal["params"] = 0, **named: Nest
     ) -> Shaped:

@@ -266,6 +266,41 @@ static void rows_on_another_branch_are_told_and_write_nothing(void)
     free_tape(&t);
 }
 
+/* Also after rows that stopped on the way. */
+static void a_job_that_is_done_starts_again_in_its_memory(void)
+{
+    tg_tape t = new_tape();
+    int64_t code;
+    tg_program *p = program_of_everything(&t, 1, &code);
+    double x[INPUTS];
+    static result again;
+    tg_feed feed = {.count = INPUTS, .in = x, .tangent = direction, .grad = again.grad, .in_stride = INPUTS,
+                    .grad_tangent = again.grad_tangent, .grad_stride = INPUTS, .grad_tangent_stride = INPUTS};
+    tg_job job = {.program = p, .feed = &feed, .n_feeds = 1, .stop = 1, .tangents = 1, .seed = seeds, .out = again.out,
+                  .out_tangent = again.out_tangent, .out_stride = OUTPUTS, .out_tangent_stride = OUTPUTS,
+                  .failed = again.failed};
+    CHECK(p && tg_start(&job) == TG_OK);
+    for (int row = 0; p && row < ROWS; row++) {
+        static result alone;
+        memset(&alone, 0, sizeof alone);
+        memset(&again, 0, sizeof again);
+        inputs_of(row, x);
+        tg_again(&job);
+        while (tg_run(&job, 5))
+            ;
+        again.failures = job.failures;
+        CHECK(replay(p, &alone, row, row + 1, 5, 1, 1) == TG_OK);
+        CHECK(again.failures == alone.failures && again.failed[0] == alone.failed[row]);
+        CHECK(!memcmp(again.out, alone.out + row * OUTPUTS, OUTPUTS * sizeof(double)));
+        CHECK(!memcmp(again.out_tangent, alone.out_tangent + row * OUTPUTS, OUTPUTS * sizeof(double)));
+        CHECK(!memcmp(again.grad, alone.grad + row * INPUTS, INPUTS * sizeof(double)));
+        CHECK(!memcmp(again.grad_tangent, alone.grad_tangent + row * INPUTS, INPUTS * sizeof(double)));
+    }
+    tg_finish(&job);
+    tg_free_program(p);
+    free_tape(&t);
+}
+
 static void refusals_fail_or_become_nan(void)
 {
     tg_tape t = new_tape();
@@ -504,6 +539,7 @@ int main(void)
     the_bits_depend_on_the_row_alone();
     second_derivatives_are_differences_of_first_ones();
     rows_on_another_branch_are_told_and_write_nothing();
+    a_job_that_is_done_starts_again_in_its_memory();
     refusals_fail_or_become_nan();
     freezing_refuses_what_is_not_there();
     every_question_stops_the_rows_that_answer_otherwise();
