@@ -3,7 +3,8 @@
 All build the same graphs with the same Python loops, and give value and gradient: "moons" is the loss of 100 points
 with L2 by the 337 weights of MLP(2, [16, 16, 1]), "chain" 10^5 operations of x*a + b with a tanh after every twentieth,
 "links" 10^3 without a tanh, "row" the loss of one point by weights and point, of which a batch has 1,024 with
-weights of their own; or 65,536 that share them, of which only tapegrad knows. "links" comes in a batch, too."""
+weights of their own; or 65,536 that share them, of which only tapegrad knows. "links" comes in a batch, too. "six" and
+"thousand" are Rosenbrock's chained function of so many numbers, where calls as such count."""
 
 from __future__ import annotations
 
@@ -21,6 +22,7 @@ from typing import Any
 LAYERS = [(2, 16), (16, 16), (16, 1)]
 WEIGHTS = sum((n_in + 1) * n_out for n_in, n_out in LAYERS)
 ROWS = 1024
+SHORT = 1e-4  # seconds: the clock itself takes 1e-7
 COPIES = 64  # of the rows where they share their weights, which takes little memory
 
 draw = random.Random(1)
@@ -72,11 +74,21 @@ def row(inputs: Sequence[Any], relu: Callable[[Any], Any], tanh: Callable[[Any],
     return hinge(inputs[:WEIGHTS], inputs[WEIGHTS:], relu)
 
 
+def rosenbrock(x: Sequence[Any], relu: Callable[[Any], Any], tanh: Callable[[Any], Any]) -> Any:
+    total = 0.0
+    for a, b in zip(x, x[1:]):
+        slope, rest = b - a * a, 1.0 - a
+        total = total + 100.0 * (slope * slope) + rest * rest
+    return total
+
+
 GRAPHS: dict[str, tuple[Callable[..., Any], list[float]]] = {
     "moons": (moons, START),
     "chain": (chain, [0.3, 0.99, 0.01]),
     "links": (links, [0.3, 0.99, 0.01]),
     "row": (row, [*START, *POINTS[0]]),
+    "six": (rosenbrock, [-1.2, 1.0, 0.5, -0.5, 2.0, 0.25]),
+    "thousand": (rosenbrock, [draw.uniform(-2.0, 2.0) for _ in range(1000)]),
 }
 BATCHES = {
     "links": [[0.3 + 1e-4 * k, 0.99, 0.01] for k in range(ROWS)],
@@ -95,8 +107,11 @@ class Tapegrad:
 
         import tapegrad
 
-        self.at = numpy.array(at)
-        self.program = tapegrad.record(lambda v: graph(v, lambda x: x.relu(), lambda x: x.tanh()), self.at)
+        def f(v: Any) -> Any:
+            return graph(v, lambda x: x.relu(), lambda x: x.tanh())
+
+        self.f, self.at = f, numpy.array(at)
+        self.program = tapegrad.record(f, self.at)
         return self.program.stats["seconds"]  # type: ignore[no-any-return]
 
     def one(self) -> tuple[float, Any]:
@@ -149,12 +164,25 @@ class Tapegrad:
 
         return replayed, recorded
 
+    def calls(self) -> dict[str, Callable[[], Any]]:
+        """Calls at one point besides value and gradient by an array."""
+        import tapegrad
+
+        at, along = self.at, self.program.jvp
+        numbers = at.tolist()
+        pair = self.ready(tapegrad.record(lambda x, y: x * y + x.sin(), 1.0, 2.0))
+        listed = self.ready(tapegrad.record(self.f, numbers))
+        return {
+            "call": lambda: pair(1.0, 2.0), "call and gradient": lambda: pair.value_and_grad(1.0, 2.0),
+            "list": lambda: listed.value_and_grad(numbers), "jvp": lambda: along((at,), (at,)),
+        }  # fmt: skip
+
     def ready(self, program: Any) -> Any:
         return program
 
 
 class Native(Tapegrad):
-    graphs = ("links", "row")  # compiling pays for small programs
+    graphs = ("links", "row", "six")  # compiling pays for small programs
 
     def freeze(self, graph: Callable[..., Any], at: Sequence[float]) -> float:
         super().freeze(graph, at)
@@ -210,7 +238,7 @@ class Ddx:
 
 
 class CompiledDdx(Ddx):
-    graphs = ("links", "row")
+    graphs = ("links", "row", "six")
     compiled = True
 
 
@@ -246,20 +274,62 @@ class CasADi:
         return lambda: mapped(columns)
 
 
+class CasADiBuffer(CasADi):
+    """The function called on memory that it was given once."""
+
+    graphs = ("six", "thousand")
+
+    def freeze(self, graph: Callable[..., Any], at: Sequence[float]) -> float:
+        import numpy
+
+        def bound(function: Any, *sizes: int) -> tuple[Callable[[], None], list[Any]]:
+            """What calls a function of arrays like at, and the arrays that it writes."""
+            buffer, trigger = function.buffer()
+            for k in range(function.n_in()):
+                buffer.set_arg(k, memoryview(self.numbers))
+            results = [numpy.zeros(size) for size in sizes]
+            for k, x in enumerate(results):
+                buffer.set_res(k, memoryview(x))
+            self.held.append(buffer)
+            return trigger, results
+
+        took = super().freeze(graph, at)
+        self.numbers, self.held = numpy.array(at), list[Any]()
+        self.trigger, (self.value, self.gradient) = bound(self.function, 1, len(at))
+        self.second_trigger, (self.product,) = bound(self.second, len(at))
+        return took
+
+    def one(self) -> tuple[float, Any]:
+        self.trigger()
+        return self.value[0], self.gradient  # type: ignore[return-value]
+
+    def along(self) -> Any:
+        self.second_trigger()
+        return self.product
+
+
 CONTENDERS: dict[str, Any] = {
     "tapegrad": Tapegrad, "tapegrad, native": Native, "ddx-ad": Ddx, "ddx-ad, compiled": CompiledDdx,
-    "CasADi SX": CasADi,
+    "CasADi SX": CasADi, "CasADi SX, buffers": CasADiBuffer,
 }  # fmt: skip
 
 
 def timed(f: Callable[[], Any], seconds: float) -> float:
-    """The median of as many runs as that takes, five at least and one to warm up."""
+    """The median of as many runs as that takes, five at least and one to warm up; what is short runs several times."""
     times: list[float] = []
+    began, each = time.perf_counter(), 1
+    f()
+    while time.perf_counter() - began < SHORT:
+        each *= 2
+        began = time.perf_counter()
+        for _ in range(each):
+            f()
     while sum(times) < seconds or len(times) < 6:
         began = time.perf_counter()
-        f()
+        for _ in range(each):
+            f()
         times.append(time.perf_counter() - began)
-    return statistics.median(times[1:])
+    return statistics.median(times[1:]) / each
 
 
 def main(contender: str, graph: str, seconds: str) -> None:
@@ -283,6 +353,8 @@ def main(contender: str, graph: str, seconds: str) -> None:
         points = numpy.array(POINTS * COPIES)
         for threads in (1, 2):
             found[f"shared {threads}"] = timed(engine.shared(points, threads), float(seconds)) / len(points)
+    if graph in ("six", "thousand") and hasattr(engine, "calls"):
+        found.update({name: timed(call, float(seconds)) for name, call in engine.calls().items()})
     if contender == "tapegrad":
         found["nodes"] = engine.program.stats["recorded"]
     print(json.dumps({**found, "version": version(engine.package)}))
