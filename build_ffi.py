@@ -26,16 +26,18 @@ HANDLES = ("c", "cffi") if C_HANDLE else ("cffi",)
 
 CORE = [
     f"csrc/{name}.c"
-    for name in "tape ops sweep partials gradient optim copy freeze program lay_out replay look origin rounding".split()
+    for name in (
+        "tape ops sweep partials gradient optim copy freeze program lay_out replay crew batch look origin rounding"
+    ).split()
 ]
 HANDLE = sorted(f"csrc/handle/{path.name}" for path in (CSRC / "handle").glob("*.c"))
 SOURCES = CORE + (HANDLE if C_HANDLE else [])
 DEPENDS = sorted(p.relative_to(ROOT).as_posix() for kind in ("*.def", "*.h") for p in CSRC.rglob(kind))
 
-HEADERS = ("tape.h", "gradient.h", "program.h", "lay_out.h", "look.h")
+HEADERS = ("tape.h", "gradient.h", "program.h", "batch.h", "lay_out.h", "look.h")
 
 # -ffp-contract=off: no fused multiply-add, the same bits on every machine.
-FLAGS = [] if os.name == "nt" else ["-std=c11", "-O2", "-ffp-contract=off", "-fvisibility=hidden"]
+FLAGS = [] if os.name == "nt" else ["-std=c11", "-O2", "-ffp-contract=off", "-fvisibility=hidden", "-pthread"]
 
 
 def declarations() -> str:
@@ -78,7 +80,7 @@ def builder() -> Any:
         depends=DEPENDS,
         include_dirs=["csrc"],
         extra_compile_args=FLAGS + extra,
-        extra_link_args=extra,
+        extra_link_args=[] if os.name == "nt" else ["-pthread", *extra],
         libraries=[] if os.name == "nt" else ["m"],
         py_limited_api=True,
     )

@@ -114,7 +114,8 @@ typedef struct tg_job {
     uint32_t *failed;                   /* by row: 0, or 1 + the instruction that would not do as recorded */
     int tangents, nan_errors;           /* nan_errors: results that are refused become nan */
     /* of the replay itself */
-    int lanes, phase, interpreted;      /* interpreted: this block of rows, whatever native is */
+    int lanes, phase, loaded, interpreted;  /* loaded: what all rows share; interpreted: this block of rows, whatever
+                                               native is */
     uint32_t at, alive;
     int64_t base;
     uint64_t failures;
@@ -129,6 +130,7 @@ void tg_accumulate(double *to, const double *from, uint64_t n);
 extern const int tg_lanes;
 int tg_start(tg_job *j);                /* TG_OK or TG_MEMORY */
 int tg_run(tg_job *j, uint64_t budget); /* 1: there is more to do after this many instructions; 0: done */
+void tg_next_rows(tg_job *j, int64_t start, int64_t stop);  /* other rows of the same arrays, once it is done */
 void tg_finish(tg_job *j);
 /* cdef: end */
 

@@ -114,10 +114,17 @@ int tg_start(tg_job *j)
     for (uint32_t i = 0; i < p->n_const; i++)
         for (size_t l = 0; l < lanes; l++)
             j->primal[i * lanes + l] = p->constant[i];
-    j->base = j->start;
-    j->phase = LOAD;
+    j->loaded = 0;
     j->failures = 0;
+    tg_next_rows(j, j->start, j->stop);
     return TG_OK;
+}
+
+void tg_next_rows(tg_job *j, int64_t start, int64_t stop)
+{
+    j->start = j->base = start;
+    j->stop = stop;
+    j->phase = LOAD;
 }
 
 void tg_finish(tg_job *j)
@@ -185,7 +192,8 @@ static uint64_t advance(tg_job *j, uint64_t budget)
     fp_mode mode;
     switch ((enum phase)j->phase) {
     case LOAD:
-        w->load(j, j->base == j->start);
+        w->load(j, !j->loaded);
+        j->loaded = 1;
         j->phase = FORWARD;
         j->interpreted = 0;
         j->at = 0;

@@ -234,4 +234,6 @@ void *tg_realloc(void *old, size_t bytes);
 void *tg_zeroed(size_t bytes);
 void tg_free_adjoints(tg_tape *t);
 
+double tg_seconds(void);        /* of the system's clock, which may be set */
+
 #endif

@@ -3,8 +3,6 @@ on its own path."""
 from __future__ import annotations
 
 import copy
-import os
-import threading
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple, overload
@@ -16,23 +14,12 @@ from .replay import ONE, REFUSALS, Buffer, CData, Job, Trace, pointer, units, ze
 from .rows import Argument, Axes, Piece, axes_of, in_rows, one_row, stacked
 
 if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
-
     from ..look.diagnosis import Diagnosis
-CHUNKS = 16  # at most, in which sums are made: they depend on the number of rows alone, so the bits do, too
-CHUNK_ROWS = 256  # at least
-WORTH_THREADS = 1 << 23  # additions, some 2 ms of them, below which threads cost more than they give
-
-_pools: dict[tuple[int, int], ThreadPoolExecutor] = {}  # by process, which fork copies without its threads, and size
-
-
-def _pool(threads: int) -> ThreadPoolExecutor:
-    key = os.getpid(), threads
-    if key not in _pools:
-        from concurrent.futures import ThreadPoolExecutor  # slow to import, and seldom needed
-
-        _pools[key] = ThreadPoolExecutor(threads, "tapegrad")
-    return _pools[key]
+# Sums are made in chunks, and then of chunks: these depend on the program and the number of rows alone, so the bits do.
+CHUNKS = 32  # at most, so that the last of them ends soon after the others
+CHUNK_WORK = 1 << 15  # additions of a chunk, at least: some 10 us
+CHUNK_SUMS = 256  # additions for each number that may be summed, at least
+WORTH_THREADS = 1 << 17  # additions, some 40 us of them, below which threads cost more than they give
 
 
 class Asked(NamedTuple):
@@ -159,69 +146,39 @@ class Rows:
             _, path, chosen, _ = group
             count = rows if chosen is None else len(chosen)
 
-            def job(start: int, stop: int, chosen: array[int] | None = chosen) -> tuple[Job, list[array[float]]]:
-                buffers = [total if stride else zeros(len(total)) for total, stride in zip(totals, strides)]
-                feeds = [piece.feed() for piece in pieces]
-                for piece, tangent, stride in asked.tangents:
-                    feed = feeds[pieces.index(piece)]
-                    feed.tangent, feed.tangent_stride = tangent, stride
-                for piece, buffer, stride in zip(wanted, buffers[outs:], strides[outs:]):
-                    feed = feeds[pieces.index(piece)]
-                    if asked.tangents:
-                        feed.grad_tangent, feed.grad_tangent_stride = buffer, stride
-                    else:
-                        feed.grad, feed.grad_stride = buffer, stride
-                made = Job(feeds, start, stop, failed)
-                made.c.tangents = bool(asked.tangents)
-                made.out(buffers[0], strides[0])
-                if along:
-                    made.out_tangent(buffers[1], strides[1])
-                if seed is not None:
-                    made.seed(seed, asked.seed_stride)
-                if chosen is not None:
-                    made.rows(chosen)
-                made.c.nan_errors = recorded.on_error == "nan"
-                return made, buffers
-
-            failures = 0
-            for job_failures, buffers in self._chunks(path, count, job):
-                failures += job_failures
-                for total, stride, buffer in zip(totals, strides, buffers):
-                    if not stride:
-                        lib.tg_accumulate(pointer(total), pointer(buffer), len(total))
+            feeds = [piece.feed() for piece in pieces]
+            for piece, tangent, stride in asked.tangents:
+                feed = feeds[pieces.index(piece)]
+                feed.tangent, feed.tangent_stride = tangent, stride
+            for piece, total, stride in zip(wanted, totals[outs:], strides[outs:]):
+                feed = feeds[pieces.index(piece)]
+                if asked.tangents:
+                    feed.grad_tangent, feed.grad_tangent_stride = total, stride
+                else:
+                    feed.grad, feed.grad_stride = total, stride
+            job = Job(feeds, 0, count, failed)
+            job.c.tangents = bool(asked.tangents)
+            job.out(totals[0], strides[0])
+            if along:
+                job.out_tangent(totals[1], strides[1])
+            if seed is not None:
+                job.seed(seed, asked.seed_stride)
+            if chosen is not None:
+                job.rows(chosen)
+            job.c.nan_errors = recorded.on_error == "nan"
+            failures = path.run_in_chunks(job, *self._shared(path, count))
             if failures:
                 pending.extend(self._sort(pieces, group, rows, failed))
         if mean:
             totals[:outs] = [array("d", (x / rows if rows else float("nan") for x in total)) for total in totals[:outs]]
         return totals
 
-    def _chunks(
-        self, path: Trace, count: int, job: Callable[[int, int], tuple[Job, list[array[float]]]]
-    ) -> Iterator[tuple[int, list[array[float]]]]:
-        """Carry out all chunks; their failures and buffers, in order."""
-        lanes = lib.tg_lanes
-        step = max(CHUNK_ROWS, -(-count // (CHUNKS * lanes)) * lanes)
-        ranges = [(start, min(start + step, count)) for start in range(0, count, step)]
-
-        def one(start: int, end: int, stop: threading.Event | None) -> tuple[int, list[array[float]]]:
-            made, buffers = job(start, end)
-            path.run(made, stop)
-            return made.c.failures, buffers
-
-        if self.threads == 1 or len(ranges) == 1 or path.cost * count < WORTH_THREADS:
-            for start, end in ranges:
-                yield one(start, end, None)
-            return
-        stop = threading.Event()
-        futures = [_pool(self.threads).submit(one, start, end, stop) for start, end in ranges]
-        try:
-            for future in futures:
-                yield future.result()
-        finally:
-            stop.set()
-            for future in futures:
-                if not future.cancel():
-                    future.exception()          # what it writes to is ours
+    def _shared(self, path: Trace, count: int) -> tuple[int, int]:
+        """How many rows go together, and how many threads share them."""
+        core, lanes = path.core, lib.tg_lanes
+        work = max(CHUNK_WORK, CHUNK_SUMS * (core.n_in + core.n_out))
+        step = max(-(-count // CHUNKS), -(-work // path.cost))
+        return -(-step // lanes) * lanes, min(self.threads, CHUNKS) if path.cost * count >= WORTH_THREADS else 1
 
     def _sort(self, pieces: list[Piece], group: _Group, rows: int, failed: CData) -> list[_Group]:
         """Send the rows that left a path to other paths, or raise for the first that finds none."""
