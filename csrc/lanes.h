@@ -13,7 +13,7 @@
 /* Forward a partial of 0 passes nothing on either: its adjoint would be 0. */
 #define SLOPE(t, partial) ((partial) == 0.0 ? 0.0 : WEIGHED(t, partial))
 
-/* A dot reads an operand that all rows share as one number: the weights of a layer crowd the nearest cache less. */
+/* A dot reads an operand that all rows share as one number beside others: the weights of a layer crowd caches less. */
 #define SHARED(slot) (LANES > 1 && j->shared && (slot) < n_fixed && j->shared[slot])
 
 /* Lanes that did not do as recorded are out from here on. */
@@ -89,7 +89,7 @@ TG_INLINE void NAME(forward)(tg_job *j, uint32_t from, uint32_t to, int live)
             for (uint32_t i = 0; i < n; i += 2) {
                 const double *x = AT(v, pool[2 * i]), *w = AT(v, pool[2 * i + 2]);
                 if (SHARED(pool[2 * i])) {
-                    const double c = x[0];
+                    const double c = j->same[pool[2 * i]];
                     EACH t[l] += c * w[l];
                 } else
                     EACH t[l] += x[l] * w[l];
@@ -270,7 +270,7 @@ TG_CLONES static void NAME(reverse)(tg_job *j, uint32_t from, uint32_t to)
             for (uint32_t i = 0; i < n; i += 2) {
                 const double *x = AT(v, pool[2 * i]), *w = AT(v, pool[2 * i + 2]);
                 if (SHARED(pool[2 * i])) {
-                    const double c = x[0];
+                    const double c = j->same[pool[2 * i]];
                     EACH gb[l] = WEIGHED(g[l], c);
                     if (pool[2 * i + 3] >= n_const)
                         NAME(add_to)(AT(adj, pool[2 * i + 3]), gb);
@@ -465,6 +465,8 @@ static void NAME(load)(tg_job *j, int first_block)
         uint32_t slot = j->program->n_const + f->first;
         if (first_block || f->in_stride)
             NAME(read)(j, f->in, f->in_stride, slot, f->count, j->primal);
+        if (first_block && j->shared && !f->in_stride && f->count)
+            memcpy(j->same + slot, f->in, f->count * sizeof *f->in);
         if (j->tangents && f->tangent && (first_block || f->tangent_stride))
             NAME(read)(j, f->tangent, f->tangent_stride, slot, f->count, j->tangent);
     }
@@ -510,8 +512,23 @@ TG_CLONES static void NAME(collect_rows)(tg_job *j, const double *x, uint32_t co
             own[l][i] = AT(x, i)[l];
 }
 
+/* The sum of all lanes, in halves, each in a loop of a length that the compiler knows. */
+static inline double NAME(add_up)(const double *x)
+{
+    double t[LANES];
+#define HALVE(n, from)                                                                                                 \
+    for (int l = 0; l < (n) && 2 * (n) <= LANES; l++)                                                                  \
+        t[l] = (from)[l] + (from)[l + (n)];
+    HALVE(LANES / 2, x)
+    HALVE(LANES / 4, t)
+    HALVE(LANES / 8, t)
+    HALVE(LANES / 16, t)
+#undef HALVE
+    return LANES > 1 ? t[0] : x[0];
+}
+
 /* The adjoints of the inputs, which are 0 again afterwards; what is added up over rows stays until the last block. */
-static void NAME(collect)(tg_job *j, int last_block, double *adj, grad_of_feed *grad)
+TG_CLONES static void NAME(collect)(tg_job *j, int last_block, double *adj, grad_of_feed *grad)
 {
     for (uint32_t k = 0; k < j->n_feeds; k++) {
         const tg_feed *f = j->feed + k;
@@ -522,7 +539,7 @@ static void NAME(collect)(tg_job *j, int last_block, double *adj, grad_of_feed *
         if (to && stride)
             NAME(collect_rows)(j, x, f->count, to, stride);
         for (uint32_t i = 0; to && !stride && i < f->count; i++)
-            to[i] += add_up(AT(x, i), LANES);
+            to[i] += NAME(add_up)(AT(x, i));
         memset(x, 0, (size_t)f->count * LANES * sizeof *x);
     }
 }

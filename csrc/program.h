@@ -121,7 +121,8 @@ typedef struct tg_job {
     uint64_t failures;
     double fail_a, fail_b, fail_y;
     double *memory, *primal, *tangent, *adj, *adj_tangent;
-    uint8_t *shared;                    /* of the fixed slots: the same in all rows */
+    uint8_t *shared;                    /* of the fixed slots, NULL where nobody asks: the same in all rows, */
+    double *same;                       /* and then that number */
 } tg_job;
 
 /* to[k] += from[k] */

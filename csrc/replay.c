@@ -24,15 +24,6 @@
 #define WIDE 16
 #define TG_TILE 8              /* elements of a row that are turned at a time: their slots fit the nearest cache */
 
-/* The sum of n doubles, a power of two, in halves; they are used up. */
-static inline double add_up(double *x, int n)
-{
-    for (int half = n / 2; half > 0; half /= 2)
-        for (int l = 0; l < half; l++)
-            x[l] += x[l + half];
-    return x[0];
-}
-
 /* Two elements of p and of q to one of each in s and in t: as pairs, which the compiler loads and stores at once. */
 TG_INLINE void turn(const double *p, const double *q, double *s, double *t)
 {
@@ -96,7 +87,7 @@ int tg_start(tg_job *j)
     const int sharing = lanes > 1 && !j->tangents;
     size_t primals = kept_slots(j) ? kept : live;
     n = primals + (j->tangents ? kept : 0) + (j->seed ? live : 0) + (j->seed && j->tangents ? live : 0) +
-        (sharing ? (size_t)n_fixed / sizeof(double) + 1 : 0);
+        (sharing ? n_fixed + (size_t)n_fixed / sizeof(double) + 1 : 0);
     j->memory = tg_zeroed((n + 8) * sizeof(double));
     if (!j->memory)
         return TG_MEMORY;
@@ -105,12 +96,15 @@ int tg_start(tg_job *j)
     j->tangent = j->primal + primals;
     j->adj = j->tangent + (j->tangents ? kept : 0);
     j->adj_tangent = j->adj + (j->seed ? live : 0);
-    j->shared = sharing ? (uint8_t *)(j->adj_tangent + (j->seed && j->tangents ? live : 0)) : NULL;
+    j->same = j->adj_tangent + (j->seed && j->tangents ? live : 0);
+    j->shared = sharing ? (uint8_t *)(j->same + n_fixed) : NULL;
     for (uint32_t k = 0; sharing && k < j->n_feeds; k++)
         if (!j->feed[k].in_stride)
             memset(j->shared + p->n_const + j->feed[k].first, 1, j->feed[k].count);
-    if (sharing)
+    if (sharing && p->n_const) {
         memset(j->shared, 1, p->n_const);
+        memcpy(j->same, p->constant, p->n_const * sizeof *j->same);
+    }
     for (uint32_t i = 0; i < p->n_const; i++)
         for (size_t l = 0; l < lanes; l++)
             j->primal[i * lanes + l] = p->constant[i];
