@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, overload
 from .._core import ffi, lib
 from .form import NUMBER, Form, Nest, Shaped
 from .recorded import Argnums, Recorded, Several, gathered
-from .replay import ONE, REFUSALS, Buffer, CData, Job, Trace, pointer, units, zeros
+from .replay import ONE, REFUSALS, Buffer, CData, Job, Trace, units, zeros
 from .rows import Argument, Axes, Piece, axes_of, in_rows, one_row, stacked
 
 if TYPE_CHECKING:

@@ -92,11 +92,14 @@ static void threads_calculate_as_their_caller_does(void)
 {
     tg_program *p = polynomial();
     static result nearest, down, again;
+    volatile double one = 1.0, ten = 10.0, tenth = one / ten;
+    int rounds;                                         /* under valgrind it does not */
     CHECK(sweep(p, &nearest, 2, 16, 1u << 20, 0) == TG_OK);
     fesetround(FE_DOWNWARD);
+    rounds = one / ten != tenth;
     CHECK(sweep(p, &down, 1, 16, 1u << 20, 0) == TG_OK && sweep(p, &again, 3, 16, 1u << 20, 0) == TG_OK);
     fesetround(FE_TONEAREST);
-    CHECK(!memcmp(&down, &again, sizeof down) && memcmp(&down, &nearest, sizeof down));
+    CHECK(!memcmp(&down, &again, sizeof down) && (!rounds || memcmp(&down, &nearest, sizeof down)));
     CHECK(sweep(p, &again, 3, 16, 1u << 20, 0) == TG_OK && !memcmp(&nearest, &again, sizeof again));
     tg_free_program(p);
 }
@@ -152,6 +155,7 @@ static void a_call_has_two_threads_at_once_and_again_after_a_fork(void)
     if (!child) {
         alarm(60);
         tg_together(2, meet, NULL);
+        tg_dismiss_crew();
         _exit(0);
     }
     tg_together(2, meet, NULL);
