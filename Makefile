@@ -43,7 +43,7 @@ CORE = $(addprefix csrc/,tape.c ops.c sweep.c partials.c gradient.c optim.c copy
     look.c origin.c rounding.c)
 CTEST = $(CC) -std=c11 -gdwarf-4 -Wall -Wextra -Wpedantic -Werror -ffp-contract=off -Icsrc -pthread
 
-ctest: ctest-core ctest-gradient ctest-program ctest-look
+ctest: ctest-core ctest-gradient ctest-program ctest-look ctest-elementary
 	@echo 'int main(void) { return 0; }' >build/probe.c
 	if $(CC) -fsanitize=thread -o build/probe build/probe.c 2>/dev/null && build/probe; then \
 	    $(CTEST) -O1 -fsanitize=thread -o build/program_threads tests/c/test_program.c $(CORE) -lm && \

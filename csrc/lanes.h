@@ -8,6 +8,27 @@
 
 #define AT(array, slot) ((array) + (size_t)(slot) * LANES)
 #define EACH for (int l = 0; l < LANES; l++)
+
+/* The loop of a row over its lanes, told what its texts may take for granted: see tg_near_only, and squares are common
+   enough among powers to be worth a loop of their own. */
+#define IS_CIRCULAR(row) ((row) == TG_SIN || (row) == TG_COS)
+#define IS_POWER(row) ((row) == TG_POW || (row) == TG_POWK)
+#define LANE_B (all_squares ? 2.0 : xb[l])
+#define EACH_OF(row, ...) {                                                                                            \
+        enum { all_squares = 0 };                                                                                      \
+        if (IS_POWER(row) && NAME(squares)(xb))                                                                        \
+            EACH {                                                                                                     \
+                enum { all_squares = 1 };                                                                              \
+                __VA_ARGS__                                                                                            \
+            }                                                                                                          \
+        else                                                                                                           \
+            EACH {                                                                                                     \
+                enum { tg_near_only = LANES > 1 };                                                                     \
+                __VA_ARGS__                                                                                            \
+            }                                                                                                          \
+        if (LANES > 1 && IS_CIRCULAR(row))                                                                             \
+            EACH if (tg_is_far(xa[l])) { __VA_ARGS__ }                                                                 \
+    }
 #define WEIGHED(g, partial) ((g) == 0.0 || TG_FLAT(partial) ? 0.0 : (g) * (partial))
 
 /* Forward a partial of 0 passes nothing on either: its adjoint would be 0. */
@@ -46,6 +67,13 @@ static void NAME(check)(tg_job *j, uint32_t at, const double *a, const double *b
         NAME(out)(j, at, refused, a, b, y);
 }
 
+static inline int NAME(squares)(const double *b)
+{
+    int others = 0;
+    EACH others += b[l] != 2.0;
+    return !others;
+}
+
 static inline int NAME(finite)(const double *y)
 {
     double sum = 0.0;
@@ -54,13 +82,14 @@ static inline int NAME(finite)(const double *y)
 }
 
 TG_INLINE void NAME(add_to)(double *to, const double *x) { EACH to[l] += x[l]; }
+TG_INLINE void NAME(top_of)(double *to, const double *x) { EACH to[l] = tg_max(to[l], x[l]); }
 
 /* Instructions from .. to - 1; live: over live slots, else over kept ones. */
 TG_INLINE void NAME(forward)(tg_job *j, uint32_t from, uint32_t to, int live)
 {
     const tg_program *p = j->program;
     const uint32_t n_fixed = p->n_const + p->n_in;
-    double *v = j->primal, t[LANES];
+    double *v = j->primal, t[LANES], total[LANES];
     for (uint32_t k = from; k < to; k++) {
         const tg_instr *s = p->instr + k;
         const uint32_t *pool = p->pool + 2 * (size_t)s->a + (live ? 1 : 0);
@@ -71,11 +100,10 @@ TG_INLINE void NAME(forward)(tg_job *j, uint32_t from, uint32_t to, int live)
 #define TG_FEW(NAME_, method, aliases, symbol, refusal, doc, primal, ...)                                              \
     case TG_##NAME_: {                                                                                                 \
         const double *xa = A, *xb = B;                                                                                 \
-        EACH {                                                                                                         \
-            double a = xa[l], b = xb[l];                                                                               \
+        EACH_OF(TG_##NAME_,                                                                                            \
+            double a = xa[l], b = LANE_B;                                                                              \
             (void)b;                                                                                                   \
-            t[l] = (primal);                                                                                           \
-        }                                                                                                              \
+            t[l] = (primal);)                                                                                          \
         EACH Y[l] = t[l];                                                                                              \
         if (TG_REFUSE_##refusal != TG_REFUSE_NEVER && !NAME(finite)(t))                                                \
             NAME(check)(j, k, xa, xb, Y);                                                                              \
@@ -112,21 +140,21 @@ TG_INLINE void NAME(forward)(tg_job *j, uint32_t from, uint32_t to, int live)
             }
             break;
         case TG_LOGSUMEXP:
-            EACH {
-                double top = -INFINITY, y = 0.0;
-                for (uint32_t i = 0; i < s->b; i++)
-                    top = tg_max(top, AT(v, pool[2 * i])[l]);
-                for (uint32_t i = 0; i < s->b && isfinite(top); i++)
-                    y += exp(AT(v, pool[2 * i])[l] - top);
-                Y[l] = isfinite(top) ? top + log(y) : top;
+            EACH t[l] = -INFINITY;
+            for (uint32_t i = 0; i < s->b; i++)
+                NAME(top_of)(t, AT(v, pool[2 * i]));
+            EACH total[l] = 0.0;
+            for (uint32_t i = 0; i < s->b; i++) {
+                const double *x = AT(v, pool[2 * i]);
+                EACH total[l] += tg_exp(x[l] - t[l]);
             }
+            EACH t[l] = isfinite(t[l]) ? t[l] + tg_log(total[l]) : t[l];
+            EACH Y[l] = t[l];
             break;
         case TG_TOP:
             EACH t[l] = -INFINITY;
-            for (uint32_t i = 0; i < s->b; i++) {
-                const double *x = AT(v, pool[2 * i]);
-                EACH t[l] = tg_max(t[l], x[l]);
-            }
+            for (uint32_t i = 0; i < s->b; i++)
+                NAME(top_of)(t, AT(v, pool[2 * i]));
             EACH Y[l] = isfinite(t[l]) ? t[l] : 0.0;
             break;
         case TG_WHERE: {
@@ -180,11 +208,10 @@ TG_CLONES static void NAME(tangents)(tg_job *j, uint32_t from, uint32_t to)
 #define TG_FEW(NAME_, method, aliases, symbol, refusal, doc, primal, da, db, ...)                                      \
     case TG_##NAME_: {                                                                                                 \
         const double *xa = AT(v, s->a), *xb = AT(v, s->b), *xy = AT(v, s->y), *ta = AT(d, s->a), *tb = AT(d, s->b);    \
-        EACH {                                                                                                         \
-            double a = xa[l], b = xb[l], y = xy[l];                                                                    \
+        EACH_OF(TG_##NAME_,                                                                                            \
+            double a = xa[l], b = LANE_B, y = xy[l];                                                                   \
             (void)a, (void)b, (void)y, (void)tb;                                                                       \
-            t[l] = SLOPE(ta[l], da) + SLOPE(tb[l], db);                                                                \
-        }                                                                                                              \
+            t[l] = SLOPE(ta[l], da) + SLOPE(tb[l], db);)                                                               \
         break;                                                                                                         \
     }
 #include "ops.def"
@@ -217,7 +244,7 @@ TG_CLONES static void NAME(tangents)(tg_job *j, uint32_t from, uint32_t to)
         case TG_LOGSUMEXP:
             EACH t[l] = 0.0;
             for (uint32_t i = 0; i < s->b; i++)
-                EACH t[l] += SLOPE(AT(d, pool[2 * i])[l], exp(AT(v, pool[2 * i])[l] - AT(v, s->y)[l]));
+                EACH t[l] += SLOPE(AT(d, pool[2 * i])[l], tg_exp(AT(v, pool[2 * i])[l] - AT(v, s->y)[l]));
             break;
         default: continue;
         }
@@ -246,12 +273,11 @@ TG_CLONES static void NAME(reverse)(tg_job *j, uint32_t from, uint32_t to)
 #define ROW(NAME_, da, db)                                                                                             \
     case TG_##NAME_: {                                                                                                 \
         const double *xa = AT(v, s->a), *xb = AT(v, s->b), *xy = AT(v, s->y);                                          \
-        EACH {                                                                                                         \
-            double a = xa[l], b = xb[l], y = xy[l];                                                                    \
+        EACH_OF(TG_##NAME_,                                                                                            \
+            double a = xa[l], b = LANE_B, y = xy[l];                                                                   \
             (void)a, (void)b, (void)y;                                                                                 \
             ga[l] = WEIGHED(g[l], da);                                                                                 \
-            gb[l] = db;                                                                                                \
-        }                                                                                                              \
+            gb[l] = db;)                                                                                               \
         if (s->live_a >= n_const)                                                                                      \
             NAME(add_to)(AT(adj, s->live_a), ga);
 #define TG_UNARY(NAME_, method, aliases, symbol, refusal, doc, primal, da, ...) ROW(NAME_, da, 0.0) break; }
@@ -317,7 +343,7 @@ TG_CLONES static void NAME(reverse)(tg_job *j, uint32_t from, uint32_t to)
                 const double *x = AT(v, pool[2 * i]), *y = AT(v, s->y);
                 if (pool[2 * i + 1] < n_const)
                     continue;
-                EACH ga[l] = WEIGHED(g[l], exp(x[l] - y[l]));
+                EACH ga[l] = WEIGHED(g[l], tg_exp(x[l] - y[l]));
                 NAME(add_to)(AT(adj, pool[2 * i + 1]), ga);
             }
             break;
@@ -356,14 +382,13 @@ TG_CLONES static void NAME(reverse_tangents)(tg_job *j, uint32_t from, uint32_t 
 #define ROW(NAME_, da, db, daa, dab, dbb)                                                                              \
     case TG_##NAME_: {                                                                                                 \
         const double *xa = AT(v, s->a), *xb = AT(v, s->b), *xy = AT(v, s->y), *ta = AT(d, s->a), *tb = AT(d, s->b);    \
-        EACH {                                                                                                         \
-            double a = xa[l], b = xb[l], y = xy[l];                                                                    \
+        EACH_OF(TG_##NAME_,                                                                                            \
+            double a = xa[l], b = LANE_B, y = xy[l];                                                                   \
             (void)a, (void)b, (void)y, (void)ta, (void)tb;                                                             \
             ga[l] = WEIGHED(g[l], da);                                                                                 \
             gb[l] = WEIGHED(g[l], db);                                                                                 \
             ha[l] = WEIGHED(h[l], da) + WEIGHED(g[l], BENT(daa, ta[l]) + BENT(dab, tb[l]));                            \
-            hb[l] = WEIGHED(h[l], db) + WEIGHED(g[l], BENT(dab, ta[l]) + BENT(dbb, tb[l]));                            \
-        }                                                                                                              \
+            hb[l] = WEIGHED(h[l], db) + WEIGHED(g[l], BENT(dab, ta[l]) + BENT(dbb, tb[l]));)                           \
         PASS(s->live_a, ga, ha)
 #define TG_UNARY(NAME_, method, aliases, symbol, refusal, doc, primal, da, daa)                                        \
         ROW(NAME_, da, 0.0, daa, 0.0, 0.0)                                                                             \
@@ -414,7 +439,7 @@ TG_CLONES static void NAME(reverse_tangents)(tg_job *j, uint32_t from, uint32_t 
         case TG_LOGSUMEXP:
             for (uint32_t i = 0; i < s->b; i++) {
                 EACH {
-                    double share = exp(AT(v, pool[2 * i])[l] - AT(v, s->y)[l]);
+                    double share = tg_exp(AT(v, pool[2 * i])[l] - AT(v, s->y)[l]);
                     ga[l] = WEIGHED(g[l], share);
                     ha[l] = WEIGHED(h[l], share) +
                             WEIGHED(g[l], share * (AT(d, pool[2 * i])[l] - AT(d, s->y)[l]));
@@ -536,6 +561,10 @@ static const width NAME(width) = {
 #undef SHARED
 #undef AT
 #undef EACH
+#undef IS_CIRCULAR
+#undef IS_POWER
+#undef LANE_B
+#undef EACH_OF
 #undef WEIGHED
 #undef SLOPE
 #undef PASS

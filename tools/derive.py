@@ -110,7 +110,8 @@ def stats() -> tuple[int, int, int, int, int, float]: ...
 DOC = """# Operations
 
 Derived from `csrc/ops.def` by `tools/derive.py`. Primals and slopes are C expressions of the operands a and b and the
-result y; functions that are not the C library's are in `csrc/scalar.h` and `csrc/special.h`.
+result y; functions with tg_ before their name are in `csrc/elementary.h`, `csrc/scalar.h` and `csrc/special.h`, the
+others are the C library's.
 
 | method | also | `_op` | y | dy/da | dy/db | |
 | --- | --- | --- | --- | --- | --- | --- |
