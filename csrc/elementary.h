@@ -144,9 +144,9 @@ static const double tg_cosh_series[] = {
     0.041666666666666664, 0.0013888888888886554, 2.480158731713983e-05, 2.755728297680364e-07,
     2.091123317983727e-09};
 
-/* x + low = k ln 2 + r + rest, |r| < 0.3467; sinh(r + rest) = r + odd, cosh(r + rest) = 1 + even. */
+/* x + low = k ln 2 + r + rest, |r| < 0.3467. Of r + rest: sinh is r + odd, cosh 1 + even, exp 1 + r + power. */
 typedef struct {
-    double k, r, odd, even;
+    double k, r, odd, even, power;
 } tg_exponent;
 
 TG_INLINE tg_exponent tg_reduced(double x, double low)
@@ -154,8 +154,8 @@ TG_INLINE tg_exponent tg_reduced(double x, double low)
     const double k = tg_nearest(x * TG_1_LN2);
     const double left = x - k * TG_LN2_HIGH, lost = k * TG_LN2_LOW - low;
     const double r = left - lost, rest = (left - r) - lost, z = r * r;
-    return (tg_exponent){k, r, r * z * tg_series_5(tg_sinh_series, z) + rest,
-                         0.5 * z + (z * z * tg_series_5(tg_cosh_series, z) + r * rest)};
+    const double odd = r * z * tg_series_5(tg_sinh_series, z), even = z * z * tg_series_5(tg_cosh_series, z);
+    return (tg_exponent){k, r, odd + rest, 0.5 * z + (even + r * rest), (0.5 * z + (rest + r * rest)) + (odd + even)};
 }
 
 /* e^(x + low) = 2^k (high + low), for |x| < 1e5. */
@@ -168,7 +168,7 @@ TG_INLINE tg_scaled_pair tg_exp_pair(double x, double low)
 {
     const tg_exponent e = tg_reduced(x, low);
     const tg_pair one = tg_fast_sum(1.0, e.r);
-    return (tg_scaled_pair){e.k, tg_fast_sum(one.high, one.low + (e.even + e.odd))};
+    return (tg_scaled_pair){e.k, tg_fast_sum(one.high, one.low + e.power)};
 }
 
 /* e^x - 1, -60 <= x <= 0. */
@@ -177,7 +177,7 @@ TG_INLINE tg_pair tg_expm1_below(double x)
     const tg_exponent e = tg_reduced(x, 0.0);
     const double p = tg_power_of_2(e.k);
     const tg_pair whole = tg_fast_sum(-1.0, p), m = tg_fast_sum(whole.high, p * e.r);
-    return tg_fast_sum(m.high, m.low + (whole.low + p * (e.even + e.odd)));
+    return tg_fast_sum(m.high, (m.low + whole.low) + p * e.power);
 }
 
 /* Beyond the ends the result is infinite, or 0, anyway. */
@@ -191,7 +191,7 @@ TG_INLINE double tg_exp(double x)
 {
     const tg_exponent e = tg_reduced(tg_within(x, -746.0, 710.0), 0.0);
     const tg_pair one = tg_fast_sum(1.0, e.r);
-    return tg_scaled(one.high + (one.low + (e.even + e.odd)), e.k);
+    return tg_scaled(one.high + (one.low + e.power), e.k);
 }
 
 /* 2^k ((1 - 2^-k) + (e^r - 1)). */
@@ -201,7 +201,7 @@ TG_INLINE double tg_expm1(double x)
     const double p = tg_power_of_2(-(e.k > 1000.0 ? 1000.0 : e.k)), top = p > 1.0 ? p : 1.0, other = p > 1.0 ? 1.0 : p;
     const double whole = 1.0 - p, lost = (top - fabs(whole)) - other;
     const tg_pair m = tg_fast_sum(whole, e.r);
-    const double y = m.high + (m.low + ((p > 1.0 ? -lost : lost) + (e.even + e.odd)));
+    const double y = m.high + ((m.low + (p > 1.0 ? -lost : lost)) + e.power);
     return x == 0.0 ? x : tg_scaled(y, e.k);
 }
 
@@ -219,11 +219,11 @@ TG_INLINE double tg_sigmoid(double x)
 {
     const double s = fabs(x);
     const tg_scaled_pair e = tg_exp_pair(-(s > 746.0 ? 746.0 : s), 0.0);
-    const double p = tg_power_of_2(e.k < -1000.0 ? -1000.0 : e.k);
+    const double k = e.k < -1000.0 ? -1000.0 : e.k, p = tg_power_of_2(k), tiny = tg_power_of_2(e.k - k);
     const tg_pair d = tg_fast_sum(1.0, p * e.m.high);
     const tg_pair n = {x < 0.0 ? e.m.high : 1.0, x < 0.0 ? e.m.low : 0.0};
     const tg_pair y = tg_quotient(n, (tg_pair){d.high, d.low + p * e.m.low});
-    return tg_scaled(y.high + y.low, x < 0.0 ? e.k : 0.0);
+    return x < 0.0 ? (y.high + y.low) * p * tiny : y.high + y.low;
 }
 
 /* ---- hyperbolic ---- */
@@ -316,11 +316,12 @@ TG_INLINE double tg_softplus(double x)
     const tg_pair z = tg_square(x);
     const tg_exponent e = tg_reduced(-(size > 746.0 ? 746.0 : size), 0.0);
     const tg_pair one = tg_fast_sum(1.0, e.r);
-    const double low = one.low + (e.even + e.odd), m = one.high + low, p = tg_power_of_2(e.k < -1000.0 ? -1000.0 : e.k);
+    const double k = e.k < -1000.0 ? -1000.0 : e.k, p = tg_power_of_2(k), tiny = tg_power_of_2(e.k - k);
+    const double low = one.low + e.power, m = one.high + low;
     const double t = p * m, q = m * t, lost = (one.high - m) + low;
     const double bent = q * (t * tg_series_14(tg_log1p_series, t)) - (0.5 * q + t * lost);
     const tg_pair y = tg_fast_sum(x, p * one.high);
-    const double above = y.high + (y.low + p * (low + bent)), below = tg_scaled(one.high + (low + bent), e.k);
+    const double above = y.high + (y.low + p * (low + bent)), below = (one.high + (low + bent)) * p * tiny;
     const tg_pair inner = tg_fast_sum(TG_LN2_HIGH, 0.5 * x);
     const tg_pair bend = tg_fast_sum(inner.high, 0.125 * z.high);
     const double curve = w * w * tg_series_9(tg_log_cosh_series, w) + (0.125 * z.low + TG_LN2_LOW);
@@ -367,7 +368,7 @@ TG_INLINE double tg_general_pow(double x, double y)
     const tg_exponent e = tg_reduced(exponent, exponent == p.high ? p.low + bound * log.low : 0.0);
     const tg_pair one = tg_fast_sum(1.0, e.r);
     const int is_whole = tg_whole(much) == much, is_odd = is_whole & (tg_whole(0.5 * much) != 0.5 * much);
-    double z = tg_scaled(one.high + (one.low + (e.even + e.odd)), e.k);
+    double z = tg_scaled(one.high + (one.low + e.power), e.k);
     z = size == 0.0 ? (y < 0.0 ? INFINITY : y > 0.0 ? 0.0 : y) : z;
     z = size < INFINITY ? z : size == INFINITY ? (y < 0.0 ? 0.0 : y > 0.0 ? INFINITY : y) : x;
     z = x < 0.0 && size < INFINITY && !is_whole ? NAN : z;
@@ -506,7 +507,7 @@ TG_INLINE double tg_erf(double x)
     const double middle = line.high + (line.low + (bent + ((d - d1) * TG_ERF_MIDDLE_SLOPE + TG_ERF_MIDDLE_LOW)));
     const double bound = s > 6.0 ? 6.0 : s;
     const tg_exponent e = tg_reduced(-bound * bound, 0.0);
-    const double power = tg_power_of_2(e.k) * (1.0 + (e.r + (e.even + e.odd)));
+    const double power = tg_power_of_2(e.k) * (1.0 + (e.r + e.power));
     const double outer = 1.0 - power * tg_series_16(tg_erf_outer, 1.0 / (bound + 3.0));
     return tg_with_sign(s < 0.5 ? inner : s < 1.25 ? middle : outer, x);
 }

@@ -9,31 +9,6 @@
 #define AT(array, slot) ((array) + (size_t)(slot) * LANES)
 #define EACH for (int l = 0; l < LANES; l++)
 
-/* The loop of a row over its lanes, told what its texts may take for granted: see tg_near_only, and squares are common
-   enough among powers to be worth a loop of their own. */
-#define IS_CIRCULAR(row) ((row) == TG_SIN || (row) == TG_COS)
-#define IS_POWER(row) ((row) == TG_POW || (row) == TG_POWK)
-#define LANE_B (all_squares ? 2.0 : xb[l])
-#define EACH_OF(row, ...) {                                                                                            \
-        enum { all_squares = 0 };                                                                                      \
-        if (IS_POWER(row) && NAME(squares)(xb))                                                                        \
-            EACH {                                                                                                     \
-                enum { all_squares = 1 };                                                                              \
-                __VA_ARGS__                                                                                            \
-            }                                                                                                          \
-        else                                                                                                           \
-            EACH {                                                                                                     \
-                enum { tg_near_only = LANES > 1 };                                                                     \
-                __VA_ARGS__                                                                                            \
-            }                                                                                                          \
-        if (LANES > 1 && IS_CIRCULAR(row))                                                                             \
-            EACH if (tg_is_far(xa[l])) { __VA_ARGS__ }                                                                 \
-    }
-#define WEIGHED(g, partial) ((g) == 0.0 || TG_FLAT(partial) ? 0.0 : (g) * (partial))
-
-/* Forward a partial of 0 passes nothing on either: its adjoint would be 0. */
-#define SLOPE(t, partial) ((partial) == 0.0 ? 0.0 : WEIGHED(t, partial))
-
 /* A dot reads an operand that all rows share as one number: the weights of a layer crowd the nearest cache less. */
 #define SHARED(slot) (LANES > 1 && j->shared && (slot) < n_fixed && j->shared[slot])
 
@@ -67,12 +42,7 @@ static void NAME(check)(tg_job *j, uint32_t at, const double *a, const double *b
         NAME(out)(j, at, refused, a, b, y);
 }
 
-static inline int NAME(squares)(const double *b)
-{
-    int others = 0;
-    EACH others += b[l] != 2.0;
-    return !others;
-}
+#include "loops.h"
 
 static inline int NAME(finite)(const double *y)
 {
@@ -100,10 +70,10 @@ TG_INLINE void NAME(forward)(tg_job *j, uint32_t from, uint32_t to, int live)
 #define TG_FEW(NAME_, method, aliases, symbol, refusal, doc, primal, ...)                                              \
     case TG_##NAME_: {                                                                                                 \
         const double *xa = A, *xb = B;                                                                                 \
-        EACH_OF(TG_##NAME_,                                                                                            \
-            double a = xa[l], b = LANE_B;                                                                              \
-            (void)b;                                                                                                   \
-            t[l] = (primal);)                                                                                          \
+        if (IS_SHORT(TG_##NAME_))                                                                                      \
+            PRIMALS_OF(NAME_, primal)                                                                                  \
+        else                                                                                                           \
+            NAME(long_primals)(TG_##NAME_, t, xa, xb);                                                                 \
         EACH Y[l] = t[l];                                                                                              \
         if (TG_REFUSE_##refusal != TG_REFUSE_NEVER && !NAME(finite)(t))                                                \
             NAME(check)(j, k, xa, xb, Y);                                                                              \
@@ -208,10 +178,10 @@ TG_CLONES static void NAME(tangents)(tg_job *j, uint32_t from, uint32_t to)
 #define TG_FEW(NAME_, method, aliases, symbol, refusal, doc, primal, da, db, ...)                                      \
     case TG_##NAME_: {                                                                                                 \
         const double *xa = AT(v, s->a), *xb = AT(v, s->b), *xy = AT(v, s->y), *ta = AT(d, s->a), *tb = AT(d, s->b);    \
-        EACH_OF(TG_##NAME_,                                                                                            \
-            double a = xa[l], b = LANE_B, y = xy[l];                                                                   \
-            (void)a, (void)b, (void)y, (void)tb;                                                                       \
-            t[l] = SLOPE(ta[l], da) + SLOPE(tb[l], db);)                                                               \
+        if (IS_SHORT(TG_##NAME_))                                                                                      \
+            TANGENTS_OF(NAME_, da, db)                                                                                 \
+        else                                                                                                           \
+            NAME(long_tangents)(TG_##NAME_, t, xa, xb, xy, ta, tb);                                                    \
         break;                                                                                                         \
     }
 #include "ops.def"
@@ -273,16 +243,15 @@ TG_CLONES static void NAME(reverse)(tg_job *j, uint32_t from, uint32_t to)
 #define ROW(NAME_, da, db)                                                                                             \
     case TG_##NAME_: {                                                                                                 \
         const double *xa = AT(v, s->a), *xb = AT(v, s->b), *xy = AT(v, s->y);                                          \
-        EACH_OF(TG_##NAME_,                                                                                            \
-            double a = xa[l], b = LANE_B, y = xy[l];                                                                   \
-            (void)a, (void)b, (void)y;                                                                                 \
-            ga[l] = WEIGHED(g[l], da);                                                                                 \
-            gb[l] = db;)                                                                                               \
+        if (IS_SHORT(TG_##NAME_))                                                                                      \
+            PARTIALS_OF(NAME_, da, db)                                                                                 \
+        else                                                                                                           \
+            NAME(long_partials)(TG_##NAME_, ga, gb, g, xa, xb, xy);                                                    \
         if (s->live_a >= n_const)                                                                                      \
             NAME(add_to)(AT(adj, s->live_a), ga);
 #define TG_UNARY(NAME_, method, aliases, symbol, refusal, doc, primal, da, ...) ROW(NAME_, da, 0.0) break; }
 #define TG_BINARY(NAME_, method, aliases, symbol, refusal, doc, primal, da, db, ...)                                   \
-        ROW(NAME_, da, WEIGHED(g[l], db))                                                                              \
+        ROW(NAME_, da, db)                                                                                             \
         if (s->live_b >= n_const)                                                                                      \
             NAME(add_to)(AT(adj, s->live_b), gb);                                                                      \
         break;                                                                                                         \
@@ -377,18 +346,13 @@ TG_CLONES static void NAME(reverse_tangents)(tg_job *j, uint32_t from, uint32_t 
         NAME(add_to)(AT(adj, live), x);                                                                                \
         NAME(add_to)(AT(adt, live), dx);                                                                               \
     }
-/* A second partial that is 0 meets no tangent. */
-#define BENT(partial, t) ((partial) == 0.0 ? 0.0 : (partial) * (t))
 #define ROW(NAME_, da, db, daa, dab, dbb)                                                                              \
     case TG_##NAME_: {                                                                                                 \
         const double *xa = AT(v, s->a), *xb = AT(v, s->b), *xy = AT(v, s->y), *ta = AT(d, s->a), *tb = AT(d, s->b);    \
-        EACH_OF(TG_##NAME_,                                                                                            \
-            double a = xa[l], b = LANE_B, y = xy[l];                                                                   \
-            (void)a, (void)b, (void)y, (void)ta, (void)tb;                                                             \
-            ga[l] = WEIGHED(g[l], da);                                                                                 \
-            gb[l] = WEIGHED(g[l], db);                                                                                 \
-            ha[l] = WEIGHED(h[l], da) + WEIGHED(g[l], BENT(daa, ta[l]) + BENT(dab, tb[l]));                            \
-            hb[l] = WEIGHED(h[l], db) + WEIGHED(g[l], BENT(dab, ta[l]) + BENT(dbb, tb[l]));)                           \
+        if (IS_SHORT(TG_##NAME_))                                                                                      \
+            BENDS_OF(NAME_, da, db, daa, dab, dbb)                                                                     \
+        else                                                                                                           \
+            NAME(long_bends)(TG_##NAME_, ga, gb, ha, hb, g, h, xa, xb, xy, ta, tb);                                    \
         PASS(s->live_a, ga, ha)
 #define TG_UNARY(NAME_, method, aliases, symbol, refusal, doc, primal, da, daa)                                        \
         ROW(NAME_, da, 0.0, daa, 0.0, 0.0)                                                                             \
@@ -561,11 +525,4 @@ static const width NAME(width) = {
 #undef SHARED
 #undef AT
 #undef EACH
-#undef IS_CIRCULAR
-#undef IS_POWER
-#undef LANE_B
-#undef EACH_OF
-#undef WEIGHED
-#undef SLOPE
 #undef PASS
-#undef BENT

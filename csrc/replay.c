@@ -21,6 +21,12 @@
 #define TG_CLONES
 #endif
 
+#if defined(__GNUC__)
+#define TG_NOINLINE __attribute__((noinline))
+#else
+#define TG_NOINLINE
+#endif
+
 #define WIDE 16
 #define TG_TILE 8              /* elements of a row that are turned at a time: their slots fit the nearest cache */
 
