@@ -85,6 +85,7 @@ static void measure(const function *f, int n, int m)
 {
     worst known[2] = {{0}}, now[2];
     unsigned long points = 0, back = 0;
+    state = 11;
     for (int decade = -308; decade < 309; decade++)
         for (int k = decade >= -20 && decade < 4 ? n : m; k > 0; k--) {
             const double size = pow(10.0, decade + drawn()), x = drawn() < 0.5 ? -size : size;
