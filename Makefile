@@ -40,14 +40,14 @@ $(VENV)/installed: pyproject.toml setup.py build_ffi.py $(wildcard csrc/* csrc/h
 	@touch $@
 
 CORE = $(addprefix csrc/,tape.c ops.c sweep.c partials.c gradient.c optim.c copy.c freeze.c program.c lay_out.c replay.c \
-    look.c origin.c rounding.c)
+    crew.c batch.c matrix.c look.c origin.c rounding.c)
 CTEST = $(CC) -std=c11 -gdwarf-4 -Wall -Wextra -Wpedantic -Werror -ffp-contract=off -Icsrc -pthread
 
-ctest: ctest-core ctest-gradient ctest-program ctest-look
+ctest: ctest-core ctest-gradient ctest-program ctest-batch ctest-look ctest-elementary
 	@echo 'int main(void) { return 0; }' >build/probe.c
 	if $(CC) -fsanitize=thread -o build/probe build/probe.c 2>/dev/null && build/probe; then \
-	    $(CTEST) -O1 -fsanitize=thread -o build/program_threads tests/c/test_program.c $(CORE) -lm && \
-	    build/program_threads; fi
+	    for part in program batch; do $(CTEST) -O1 -fsanitize=thread -o build/$${part}_threads \
+	        tests/c/test_$$part.c $(CORE) -lm && build/$${part}_threads || exit 1; done; fi
 
 ctest-%: tests/c/test_%.c
 	@mkdir -p build

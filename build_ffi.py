@@ -26,16 +26,22 @@ HANDLES = ("c", "cffi") if C_HANDLE else ("cffi",)
 
 CORE = [
     f"csrc/{name}.c"
-    for name in "tape ops sweep partials gradient optim copy freeze program lay_out replay look origin rounding".split()
+    for name in (
+        "tape ops sweep partials gradient optim copy freeze program lay_out replay crew batch matrix look origin rounding"
+    ).split()
 ]
 HANDLE = sorted(f"csrc/handle/{path.name}" for path in (CSRC / "handle").glob("*.c"))
 SOURCES = CORE + (HANDLE if C_HANDLE else [])
 DEPENDS = sorted(p.relative_to(ROOT).as_posix() for kind in ("*.def", "*.h") for p in CSRC.rglob(kind))
 
-HEADERS = ("tape.h", "gradient.h", "program.h", "lay_out.h", "look.h")
+HEADERS = ("tape.h", "gradient.h", "program.h", "batch.h", "matrix.h", "lay_out.h", "look.h")
 
-# -ffp-contract=off: no fused multiply-add, the same bits on every machine.
-FLAGS = [] if os.name == "nt" else ["-std=c11", "-O2", "-ffp-contract=off", "-fvisibility=hidden"]
+# -ffp-contract=off: no fused multiply-add, the same bits on every machine. Nobody reads errno or floating-point
+# exceptions: so selections become vectors; no number depends on it.
+FLAGS = [] if os.name == "nt" else [
+    "-std=c11", "-O2", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden",
+    "-pthread",
+]  # fmt: skip
 
 
 def declarations() -> str:
@@ -51,7 +57,7 @@ def declarations() -> str:
 def preamble() -> str:
     """What cffi's part of the extension includes, and the text of scalar.h, which generated C carries a copy of."""
     text = (CSRC / "scalar.h").read_text(encoding="utf-8")
-    for name in ("special.h", "formulas.def"):
+    for name in ("elementary.h", "special.h", "formulas.def"):
         text = text.replace(f'#include "{name}"\n', (CSRC / name).read_text(encoding="utf-8"))
     lines = text.splitlines()
     text = "\n".join(json.dumps(line + "\n") for line in lines)
@@ -78,7 +84,7 @@ def builder() -> Any:
         depends=DEPENDS,
         include_dirs=["csrc"],
         extra_compile_args=FLAGS + extra,
-        extra_link_args=extra,
+        extra_link_args=[] if os.name == "nt" else ["-pthread", *extra],
         libraries=[] if os.name == "nt" else ["m"],
         py_limited_api=True,
     )

@@ -3,7 +3,10 @@
 All build the same graphs with the same Python loops, and give value and gradient: "moons" is the loss of 100 points
 with L2 by the 337 weights of MLP(2, [16, 16, 1]), "chain" 10^5 operations of x*a + b with a tanh after every twentieth,
 "links" 10^3 without a tanh, "row" the loss of one point by weights and point, of which a batch has 1,024 with
-weights of their own; or 65,536 that share them, of which only tapegrad knows. "links" comes in a batch, too."""
+weights of their own; or 65,536 that share them, of which only tapegrad knows, and the first 1,024 of these, half a
+millisecond's work, which threads have to be quick for. "links" comes in a batch, too. "six" and "thousand" are
+Rosenbrock's chained function of so many numbers, where calls as such count. With "row" go derivatives of other
+functions that are more than a gradient: Rosenbrock's, joints, and nearest centres."""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ from typing import Any
 LAYERS = [(2, 16), (16, 16), (16, 1)]
 WEIGHTS = sum((n_in + 1) * n_out for n_in, n_out in LAYERS)
 ROWS = 1024
+SHORT = 1e-4  # seconds: the clock itself takes 1e-7
 COPIES = 64  # of the rows where they share their weights, which takes little memory
 
 draw = random.Random(1)
@@ -72,11 +76,43 @@ def row(inputs: Sequence[Any], relu: Callable[[Any], Any], tanh: Callable[[Any],
     return hinge(inputs[:WEIGHTS], inputs[WEIGHTS:], relu)
 
 
+def rosenbrock(x: Sequence[Any], relu: Callable[[Any], Any] | None = None, tanh: Any = None) -> Any:
+    total = 0.0
+    for a, b in zip(x, x[1:]):
+        slope, rest = b - a * a, 1.0 - a
+        total = total + 100.0 * (slope * slope) + rest * rest
+    return total
+
+
+def joints(x: Sequence[Any]) -> list[Any]:
+    """900 numbers from 26, each of a few of them, as where the points of a hand are by its angles."""
+    out = []
+    for i in range(300):
+        reach = 0.0
+        for k in range(i % 7, len(x), 7):
+            reach = reach + (x[k] * (0.01 * i + k)).sin()
+        out += [reach, reach * x[i % len(x)], x[3 * i % len(x)] * x[i % len(x)]]
+    return out
+
+
+def nearest(centres: Any, point: Any) -> Any:
+    """The squared distance of the nearest of some centres: summed over points, what k-means makes small."""
+    least = None
+    for centre in centres:
+        distance = 0.0
+        for a, b in zip(centre, point):
+            distance = distance + (a - b) * (a - b)
+        least = distance if least is None else least.min(distance)
+    return least
+
+
 GRAPHS: dict[str, tuple[Callable[..., Any], list[float]]] = {
     "moons": (moons, START),
     "chain": (chain, [0.3, 0.99, 0.01]),
     "links": (links, [0.3, 0.99, 0.01]),
     "row": (row, [*START, *POINTS[0]]),
+    "six": (rosenbrock, [-1.2, 1.0, 0.5, -0.5, 2.0, 0.25]),
+    "thousand": (rosenbrock, [draw.uniform(-2.0, 2.0) for _ in range(1000)]),
 }
 BATCHES = {
     "links": [[0.3 + 1e-4 * k, 0.99, 0.01] for k in range(ROWS)],
@@ -95,8 +131,11 @@ class Tapegrad:
 
         import tapegrad
 
-        self.at = numpy.array(at)
-        self.program = tapegrad.record(lambda v: graph(v, lambda x: x.relu(), lambda x: x.tanh()), self.at)
+        def f(v: Any) -> Any:
+            return graph(v, lambda x: x.relu(), lambda x: x.tanh())
+
+        self.f, self.at = f, numpy.array(at)
+        self.program = tapegrad.record(f, self.at)
         return self.program.stats["seconds"]  # type: ignore[no-any-return]
 
     def one(self) -> tuple[float, Any]:
@@ -120,6 +159,27 @@ class Tapegrad:
         program = tapegrad.record(lambda w, point: hinge(w, point, lambda v: v.relu()), weights, points[0])
         batch = self.ready(program).map((None, 0), reduce="mean", threads=threads)
         return lambda: batch.value_and_grad(weights, points)
+
+    def derivatives(self) -> dict[str, Callable[[], Any]]:
+        """Hessians, a Jacobian, and Hessians of rows times a vector, beside values."""
+        import numpy
+
+        import tapegrad
+
+        at = {n: numpy.array([draw.uniform(-2.0, 2.0) for _ in range(n)]) for n in (6, 26, 1000)}
+        six, thousand = (tapegrad.record(rosenbrock, at[n]) for n in (6, 1000))
+        listed, numbers = tapegrad.record(rosenbrock, at[6].tolist()), at[6].tolist()
+        hand = tapegrad.record(joints, at[26])
+        centres, points = (numpy.array([draw.gauss(0.0, 1.0) for _ in range(8 * n)]) for n in (10, 20000))
+        centres, points = centres.reshape(-1, 8), points.reshape(-1, 8)
+        rows = tapegrad.record(nearest, centres, points[0]).map((None, 0), reduce="sum")
+        along = numpy.ones_like(centres)
+        return {
+            "hessian 6": lambda: six.hessian(at[6]), "hessian 6, list": lambda: listed.hessian(numbers),
+            "hessian 1000": lambda: thousand.hessian(at[1000]), "joints": lambda: hand(at[26]),
+            "jacobian": lambda: hand.jacobian(at[26]), "nearest": lambda: rows(centres, points),
+            "nearest along": lambda: rows.hvp(centres, along, points),
+        }  # fmt: skip
 
     def training(self) -> tuple[Callable[[], Any], Callable[[], Any]]:
         """A step of gradient descent on 100 points: a program mapped over them, and all of it recorded every time."""
@@ -149,12 +209,25 @@ class Tapegrad:
 
         return replayed, recorded
 
+    def calls(self) -> dict[str, Callable[[], Any]]:
+        """Calls at one point besides value and gradient by an array."""
+        import tapegrad
+
+        at, along = self.at, self.program.jvp
+        numbers = at.tolist()
+        pair = self.ready(tapegrad.record(lambda x, y: x * y + x.sin(), 1.0, 2.0))
+        listed = self.ready(tapegrad.record(self.f, numbers))
+        return {
+            "call": lambda: pair(1.0, 2.0), "call and gradient": lambda: pair.value_and_grad(1.0, 2.0),
+            "list": lambda: listed.value_and_grad(numbers), "jvp": lambda: along((at,), (at,)),
+        }  # fmt: skip
+
     def ready(self, program: Any) -> Any:
         return program
 
 
 class Native(Tapegrad):
-    graphs = ("links", "row")  # compiling pays for small programs
+    graphs = ("links", "row", "six")  # compiling pays for small programs
 
     def freeze(self, graph: Callable[..., Any], at: Sequence[float]) -> float:
         super().freeze(graph, at)
@@ -210,7 +283,7 @@ class Ddx:
 
 
 class CompiledDdx(Ddx):
-    graphs = ("links", "row")
+    graphs = ("links", "row", "six")
     compiled = True
 
 
@@ -246,20 +319,62 @@ class CasADi:
         return lambda: mapped(columns)
 
 
+class CasADiBuffer(CasADi):
+    """The function called on memory that it was given once."""
+
+    graphs = ("six", "thousand")
+
+    def freeze(self, graph: Callable[..., Any], at: Sequence[float]) -> float:
+        import numpy
+
+        def bound(function: Any, *sizes: int) -> tuple[Callable[[], None], list[Any]]:
+            """What calls a function of arrays like at, and the arrays that it writes."""
+            buffer, trigger = function.buffer()
+            for k in range(function.n_in()):
+                buffer.set_arg(k, memoryview(self.numbers))
+            results = [numpy.zeros(size) for size in sizes]
+            for k, x in enumerate(results):
+                buffer.set_res(k, memoryview(x))
+            self.held.append(buffer)
+            return trigger, results
+
+        took = super().freeze(graph, at)
+        self.numbers, self.held = numpy.array(at), list[Any]()
+        self.trigger, (self.value, self.gradient) = bound(self.function, 1, len(at))
+        self.second_trigger, (self.product,) = bound(self.second, len(at))
+        return took
+
+    def one(self) -> tuple[float, Any]:
+        self.trigger()
+        return self.value[0], self.gradient  # type: ignore[return-value]
+
+    def along(self) -> Any:
+        self.second_trigger()
+        return self.product
+
+
 CONTENDERS: dict[str, Any] = {
     "tapegrad": Tapegrad, "tapegrad, native": Native, "ddx-ad": Ddx, "ddx-ad, compiled": CompiledDdx,
-    "CasADi SX": CasADi,
+    "CasADi SX": CasADi, "CasADi SX, buffers": CasADiBuffer,
 }  # fmt: skip
 
 
 def timed(f: Callable[[], Any], seconds: float) -> float:
-    """The median of as many runs as that takes, five at least and one to warm up."""
+    """The median of as many runs as that takes, five at least and one to warm up; what is short runs several times."""
     times: list[float] = []
+    began, each = time.perf_counter(), 1
+    f()
+    while time.perf_counter() - began < SHORT:
+        each *= 2
+        began = time.perf_counter()
+        for _ in range(each):
+            f()
     while sum(times) < seconds or len(times) < 6:
         began = time.perf_counter()
-        f()
+        for _ in range(each):
+            f()
         times.append(time.perf_counter() - began)
-    return statistics.median(times[1:])
+    return statistics.median(times[1:]) / each
 
 
 def main(contender: str, graph: str, seconds: str) -> None:
@@ -278,11 +393,16 @@ def main(contender: str, graph: str, seconds: str) -> None:
                 found[f"batch {threads}"] = timed(engine.batch(rows, threads), float(seconds)) / ROWS
             except NotImplementedError:
                 pass
+    if graph == "row" and contender == "tapegrad":
+        found["derivatives"] = {name: timed(f, float(seconds)) for name, f in engine.derivatives().items()}
     if graph == "row" and hasattr(engine, "shared"):
         found["replayed step"], found["recorded step"] = (timed(f, float(seconds)) for f in engine.training())
         points = numpy.array(POINTS * COPIES)
         for threads in (1, 2):
             found[f"shared {threads}"] = timed(engine.shared(points, threads), float(seconds)) / len(points)
+            found[f"few {threads}"] = timed(engine.shared(points[:ROWS], threads), float(seconds)) / ROWS
+    if graph in ("six", "thousand") and hasattr(engine, "calls"):
+        found.update({name: timed(call, float(seconds)) for name, call in engine.calls().items()})
     if contender == "tapegrad":
         found["nodes"] = engine.program.stats["recorded"]
     print(json.dumps({**found, "version": version(engine.package)}))

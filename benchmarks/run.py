@@ -347,6 +347,7 @@ def main() -> None:
                 depths[name] = deepest(machine, name, 1000 if args.smoke else DEEPEST)
             progress(k, f"{name}: depth")
 
+    graphs = ["row", "six"] if args.smoke else programs.GRAPHS
     results = {
         "machine": describe_machine(),
         "command": " ".join(["python", "benchmarks/run.py", *sys.argv[1:]]),
@@ -359,7 +360,7 @@ def main() -> None:
         "memory": {"workload": work, "cells": memory},
         "curves": curves,
         "depths": depths,
-        "programs": time_programs(machine, ["row"] if args.smoke else programs.GRAPHS, args.rounds, args.seconds),
+        "programs": time_programs(machine, graphs, args.rounds, args.seconds),
         "start": time_start(machine, 2 if args.smoke else 20),
     }
     finish(results, args.cache, args.output)

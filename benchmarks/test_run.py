@@ -20,3 +20,9 @@ def test_a_smoke_run_writes_tables_and_pictures(tmp_path: Path) -> None:
     for picture in ("costs.svg", "steps.svg"):
         assert f"({picture})" in text
         assert (tmp_path / picture).read_text(encoding="utf-8").count("tapegrad") >= 2
+
+
+def test_a_smoke_run_says_what_recording_costs() -> None:
+    command = [sys.executable, str(Path(__file__).with_name("operations.py")), "--smoke"]
+    done = subprocess.run(command, check=True, timeout=600, capture_output=True, text=True)
+    assert done.stdout.count("ratio") == 7 and "over pass" in done.stdout

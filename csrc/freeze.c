@@ -13,17 +13,21 @@
 enum { INPUT = TG_GUARD + 1, GONE };
 
 typedef struct {
-    uint32_t op, a, b, where;   /* a constant is a TG_LEAF */
-    uint32_t uses, last;        /* last: the instruction that uses it last */
-    uint32_t kept, live;        /* slots of the result; of a guard what tg_instr has in y and live_y */
+    uint8_t op;                 /* a constant is a TG_LEAF whose operands are the halves of its number */
     uint8_t is_out, retained, quiet;
-} node;
+    uint32_t a, b, where;
+    union {
+        uint32_t uses;          /* until sums are fused */
+        uint32_t last;          /* then the instruction that uses it last; its own where there is none */
+    };
+    uint32_t kept, live;        /* slots of the result; of a guard what tg_instr has in y and live_y */
+} node;                         /* a pass over the draft takes as long as its bytes */
 
 typedef struct {
     node *node;
-    double *value;
-    uint32_t *pool, *table;     /* table: hash of (op, operands) to node + 1 */
-    uint32_t len, pool_len, mask;
+    double *value;              /* NULL: there are no losses to take apart, which alone ask for it */
+    uint32_t *pool, *table;     /* table: (op, operands) to node + 1 */
+    uint32_t len, pool_len, table_len;
     uint32_t folded, shared, fused, captured, foreign;
     uint8_t named[TG_OPS];      /* see tg_names */
     uint8_t quiet;              /* what comes is of a recorded sweep */
@@ -31,40 +35,61 @@ typedef struct {
 
 /* ---- the draft ---- */
 
-static uint32_t hash(const draft *d, uint32_t op, uint32_t a, uint32_t b)
+static uint32_t hash(const draft *d, int op, uint32_t a, uint32_t b)
 {
-    uint64_t h = op;
-    if (tg_is_many((int)op))
+    uint64_t h = (uint64_t)op;
+    if (tg_is_many(op))
         for (uint32_t k = 0; k < b; k++)
             h = (h ^ d->pool[a + k]) * 0x9E3779B97F4A7C15u;
     else
         h = ((h ^ a) * 0x9E3779B97F4A7C15u ^ b) * 0x9E3779B97F4A7C15u;
-    return (uint32_t)(h >> 32) & d->mask;
+    return (uint32_t)(h >> 32);
 }
 
-static int same(const draft *d, uint32_t i, uint32_t op, uint32_t a, uint32_t b)
+static inline int same(const draft *d, uint32_t i, int op, uint32_t a, uint32_t b)
 {
     const node *n = d->node + i;
     if (n->op != op)
         return 0;
-    if (tg_is_many((int)op))
+    if (tg_is_many(op))
         return n->b == b && !memcmp(d->pool + n->a, d->pool + a, b * sizeof *d->pool);
     return n->a == a && n->b == b;
 }
 
-/* The node (op, a, b), an old one where there is its equal. */
-static uint32_t intern(draft *d, uint32_t op, uint32_t a, uint32_t b, double value, uint32_t where)
+/*  Where the node (op, a, b) is in the table, or would be. Most operations are of what was made just now: their place
+    is near that of the later operand, so that the table is walked as the tape is and stays in the cache. Where that is
+    full, for many are made of one operand, and for what has no such operand, it is anywhere.  */
+enum { SPREAD = 1024, NEAR = 8 };
+
+static inline uint32_t *find(const draft *d, int op, uint32_t a, uint32_t b)
 {
-    uint32_t h = hash(d, op, a, b);
-    for (; d->table[h]; h = (h + 1) & d->mask)
-        if (same(d, d->table[h] - 1, op, a, b)) {
-            d->shared += op != TG_LEAF;
-            d->node[d->table[h] - 1].quiet &= d->quiet;
-            return d->table[h] - 1;
-        }
-    d->node[d->len] = (node){.op = op, .a = a, .b = b, .where = where, .quiet = d->quiet};
-    d->value[d->len] = value;
-    d->table[h] = ++d->len;
+    uint32_t h = hash(d, op, a, b), *at;
+    if (op != TG_LEAF && !tg_is_many(op)) {
+        at = d->table + 2 * (size_t)(a > b ? a : b) + h % SPREAD;
+        for (int k = 0; k < NEAR; k++, at++)
+            if (!*at || same(d, *at - 1, op, a, b))
+                return at;
+    }
+    for (;; h = h * 0x9E3779B1u + 1) {                  /* which takes every value in turn */
+        at = d->table + ((uint64_t)h * d->table_len >> 32);
+        if (!*at || same(d, *at - 1, op, a, b))
+            return at;
+    }
+}
+
+/* The node (op, a, b), an old one where there is its equal. */
+static uint32_t intern(draft *d, int op, uint32_t a, uint32_t b, double value, uint32_t where)
+{
+    uint32_t *at = find(d, op, a, b);
+    if (*at) {
+        d->shared += op != TG_LEAF;
+        d->node[*at - 1].quiet &= d->quiet;
+        return *at - 1;
+    }
+    d->node[d->len] = (node){.op = (uint8_t)op, .a = a, .b = b, .where = where, .quiet = d->quiet};
+    if (d->value)
+        d->value[d->len] = value;
+    *at = ++d->len;
     return d->len - 1;
 }
 
@@ -76,6 +101,14 @@ static uint32_t constant(draft *d, double value)
 }
 
 static int is_constant(const draft *d, uint32_t i) { return d->node[i].op == TG_LEAF; }
+
+static double number_of(const node *n)
+{
+    const uint32_t half[2] = {n->a, n->b};
+    double value;
+    memcpy(&value, half, sizeof value);
+    return value;
+}
 
 /* y = op(a, b), whose value is known. */
 static uint32_t two(draft *d, int op, uint32_t a, uint32_t b, double value, uint32_t where)
@@ -89,7 +122,7 @@ static uint32_t two(draft *d, int op, uint32_t a, uint32_t b, double value, uint
         a = b;
         b = c;
     }
-    return intern(d, (uint32_t)op, a, b, value, where);
+    return intern(d, op, a, b, value, where);
 }
 
 static uint32_t compute(draft *d, int op, uint32_t a, uint32_t b, uint32_t where)
@@ -105,7 +138,7 @@ static uint32_t many(draft *d, int op, uint32_t n, double value, uint32_t where)
     for (uint32_t k = 0; k < n; k++)
         all &= is_constant(d, d->pool[start + k]);
     d->folded += (uint32_t)all;
-    i = all ? constant(d, value) : intern(d, (uint32_t)op, start, n, value, where);
+    i = all ? constant(d, value) : intern(d, op, start, n, value, where);
     if (all || d->len == before)
         d->pool_len = start;
     return i;
@@ -140,7 +173,7 @@ static uint32_t many_of(draft *d, int op, uint32_t *ids, uint32_t n, double valu
     case TG_WHERE:
         if (is_constant(d, ids[0])) {
             d->folded++;
-            return ids[d->value[ids[0]] != 0.0 ? 1 : 2];
+            return ids[number_of(d->node + ids[0]) != 0.0 ? 1 : 2];
         }
         return many_ids(d, op, ids, n, value, where);
     case TG_CROSS_ENTROPY:
@@ -168,35 +201,36 @@ static uint32_t many_of(draft *d, int op, uint32_t *ids, uint32_t n, double valu
 
 /* ---- from the tape ---- */
 
-#define NUMBERED 2u
+enum { NEEDED = 1, IS_INPUT = 2 };
 
 typedef struct {
     uint32_t first;             /* the lowest id that is needed */
     uint32_t top;               /* above the highest */
-    uint32_t *number;           /* of id - first: its node + NUMBERED; before that, 1 where it is needed */
+    uint8_t *needed;            /* of id */
+    uint32_t *number;           /* of id - first: its node, where it is needed and has one */
     uint64_t nodes, words;      /* most that the draft can need */
     uint32_t widest, reached;
+    int losses;
 } reach;
 
 /* What was there before the start is a constant, if it is no input. */
 static int reach_down(const tg_tape *t, const tg_recording *rec, reach *r)
 {
-    uint32_t pair[2], *ids = pair, cap = 2;
-    uint8_t *needed, refusing[TG_OPCODE + 1] = {0};
+    uint8_t *needed = tg_zeroed((size_t)t->len + 1), refusing[TG_OPCODE + 1] = {0};
     int code = TG_OK;
-    needed = tg_zeroed((size_t)t->len + 1);             /* 1 needed, 2 an input */
     if (!needed)
         return TG_MEMORY;
+    r->needed = needed;
     r->first = t->len;
     for (uint32_t k = 0; k < rec->n_in; k++)
-        needed[rec->in[k]] = 2;
+        needed[rec->in[k]] = IS_INPUT;
 #define NEED(id)                                                                                                       \
     do {                                                                                                               \
-        needed[id] |= 1;                                                                                               \
+        needed[id] |= NEEDED;                                                                                          \
         r->top = (id) >= r->top ? (id) + 1 : r->top;                                                                   \
     } while (0)
     for (uint32_t k = 0; k < rec->n_out; k++) {
-        if (rec->out[k] < rec->start && !(needed[rec->out[k]] & 2))
+        if (rec->out[k] < rec->start && !(needed[rec->out[k]] & IS_INPUT))
             code = TG_ELSEWHERE;
         NEED(rec->out[k]);
     }
@@ -219,60 +253,51 @@ static int reach_down(const tg_tape *t, const tg_recording *rec, reach *r)
                 NEED(i);
     }
     for (uint32_t i = r->top; !code && i-- > 0;) {
-        uint32_t n;
+        uint32_t n, *ids;
         int op = t->op[i] & TG_OPCODE;
-        if (!(needed[i] & 1))
+        if (!(needed[i] & NEEDED))
             continue;
         r->first = i;
         r->reached++;
         r->nodes++;
-        if ((needed[i] & 2) || i < rec->start || op == TG_LEAF || op == TG_NODE)
+        if ((needed[i] & IS_INPUT) || i < rec->start || op == TG_LEAF || op == TG_NODE)
             continue;
-        if (tg_is_many(op) && t->b[i] > cap) {
-            uint32_t *grown = tg_realloc(ids == pair ? NULL : ids, (size_t)t->b[i] * sizeof *ids);
-            if (!grown) {
-                code = TG_MEMORY;
-                break;
-            }
-            ids = grown;
-            cap = t->b[i];
+        if (!tg_is_many(op)) {                          /* an exponent is no operand to differentiate, but read */
+            needed[t->a[i]] |= NEEDED;
+            needed[t->b[i]] |= NEEDED;
+            continue;
         }
-        n = tg_operands(t, i, ids, cap);
-        if (tg_is_passive(op))                          /* the exponent is no operand to differentiate, but read */
-            needed[t->b[i]] |= 1;
+        ids = tg_recorded(t, i, NULL, &n);
         for (uint32_t k = 0; k < n; k++)
-            needed[ids[k]] |= 1;
-        if (tg_is_many(op)) {
-            r->words += n + (uint64_t)1;
-            r->nodes += 2 * (uint64_t)n + 4;            /* a loss taken apart */
-            r->widest = n > r->widest ? n : r->widest;
-        }
+            needed[ids[k]] |= NEEDED;
+        r->words += n + (uint64_t)1;
+        r->nodes += 2 * (uint64_t)n + 4;                /* a loss taken apart */
+        r->widest = n > r->widest ? n : r->widest;
+        r->losses |= op == TG_CROSS_ENTROPY || op == TG_MSE || op == TG_HINGE;
     }
 #undef NEED
-    if (ids != pair)
-        free(ids);
     r->nodes += rec->n_in + (uint64_t)rec->n_compared * 2;
     if (!code && !(r->number = tg_realloc(NULL, (size_t)(r->top - r->first + 1) * sizeof *r->number)))
         code = TG_MEMORY;
-    for (uint32_t i = r->first; !code && i < r->top; i++)
-        r->number[i - r->first] = needed[i] & 1;
-    free(needed);
     return !code && (r->nodes >= TG_NONE / 4 || r->words >= TG_NONE / 4) ? TG_FULL : code;
 }
 
-static uint32_t numbered(const reach *r, uint32_t id) { return r->number[id - r->first] - NUMBERED; }
+static uint32_t numbered(const reach *r, uint32_t id) { return r->number[id - r->first]; }
 
 static void draft_up(const tg_tape *t, const tg_recording *rec, reach *r, draft *d, uint32_t *ids)
 {
-    uint32_t at = 0, next = 0, position = 0;
+    const tg_event *event = rec->event, *const events_end = event + rec->n_events;
+    uint32_t next = 0, position = 0, where = 0, foreign = 0;
     for (uint32_t k = 0; k < rec->n_in; k++) {          /* inputs first: nodes 0 to n_in - 1 */
         d->node[d->len] = (node){.op = INPUT, .a = k};
-        d->value[d->len++] = t->data[rec->in[k]];
+        if (d->value)
+            d->value[d->len] = t->data[rec->in[k]];
+        d->len++;
         if (rec->in[k] >= r->first && rec->in[k] < r->top)
-            r->number[rec->in[k] - r->first] = k + NUMBERED;
+            r->number[rec->in[k] - r->first] = k;
     }
     for (uint32_t i = r->first; i <= r->top; i++) {
-        uint32_t a, b, where;
+        uint32_t a, b;
         int op;
         for (; next < rec->n_compared; next++) {        /* as soon as their operands are there, and in order */
             const tg_comparison *c = rec->compared + next;
@@ -286,18 +311,16 @@ static void draft_up(const tg_tape *t, const tg_recording *rec, reach *r, draft 
                 d->node[d->len++] = (node){.op = TG_GUARD, .a = a, .b = b, .where = c->where,
                                            .kept = c->how << 1 | c->outcome, .live = next};
         }
-        if (i == r->top || r->number[i - r->first] != 1)
+        if (i == r->top || r->needed[i] != NEEDED)
             continue;
-        while (at < rec->n_events && rec->event[at].id <= i)
-            at++;
-        where = at ? rec->event[at - 1].where : 0;
-        d->quiet = at && rec->event[at - 1].quiet;
+        for (; event < events_end && event->id <= i; event++) {
+            foreign = event->where == TG_FOREIGN;
+            where = foreign ? 0 : event->where;
+            d->quiet = event->quiet != 0;
+        }
         op = t->op[i] & TG_OPCODE;
         d->captured += i < rec->start && i >= rec->outer;
-        if (where == TG_FOREIGN) {
-            d->foreign += i >= rec->start && op != TG_LEAF;
-            where = 0;
-        }
+        d->foreign += foreign && i >= rec->start && op != TG_LEAF;
         if (i < rec->start || op == TG_LEAF || op == TG_NODE)
             a = constant(d, t->data[i]);
         else if (op == TG_COPY)
@@ -309,23 +332,23 @@ static void draft_up(const tg_tape *t, const tg_recording *rec, reach *r, draft 
             a = many_of(d, op, ids, n, t->data[i], where);
         } else
             a = two(d, op, numbered(r, t->a[i]), numbered(r, t->b[i]), t->data[i], where);
-        r->number[i - r->first] = a + NUMBERED;
+        r->number[i - r->first] = a;
     }
 }
 
 /* ---- passes over the draft ---- */
 
 /* The operands of a node of the draft: how many, and where they are; pair is room for two. */
-static uint32_t operands_of(const draft *d, uint32_t i, const uint32_t **ids, uint32_t *pair)
+static inline uint32_t operands_of(const draft *d, const node *n, const uint32_t **ids, uint32_t *pair)
 {
-    const node *n = d->node + i;
     *ids = pair;
-    pair[0] = n->a;
-    pair[1] = n->b;
-    if (n->op == TG_LEAF || n->op == INPUT || n->op == GONE)
+    if (n->op == TG_LEAF || n->op >= INPUT)             /* or GONE */
         return 0;
-    if (!tg_is_many((int)n->op))
+    if (!tg_is_many(n->op)) {
+        pair[0] = n->a;
+        pair[1] = n->b;
         return n->a == n->b && n->op != TG_GUARD ? 1 : 2;
+    }
     *ids = d->pool + n->a;
     return n->b;
 }
@@ -333,8 +356,8 @@ static uint32_t operands_of(const draft *d, uint32_t i, const uint32_t **ids, ui
 /* Whether f could have seen this node refused: what is divided by a number that is not 0 cannot be. */
 static int can_refuse(const draft *d, const node *n)
 {
-    return n->op < TG_OPS && tg_can_refuse((int)n->op) && !n->quiet &&
-           !(n->op == TG_DIV && is_constant(d, n->b) && d->value[n->b] != 0.0);
+    return n->op < TG_OPS && tg_can_refuse(n->op) && !n->quiet &&
+           !(n->op == TG_DIV && is_constant(d, n->b) && number_of(d->node + n->b) != 0.0);
 }
 
 /* Count uses; what nobody uses goes, if it refuses nothing. */
@@ -348,7 +371,7 @@ static void drop_unused(draft *d)
             n->op = GONE;
             continue;
         }
-        m = operands_of(d, i, &ids, pair);
+        m = operands_of(d, n, &ids, pair);
         for (uint32_t k = 0; k < m; k++)
             d->node[ids[k]].uses++;
     }
@@ -415,23 +438,24 @@ static void survey(draft *d, tg_program *size)
     for (uint32_t i = 0; i < d->len; i++) {
         node *n = d->node + i;
         const uint32_t *ids;
-        uint32_t pair[2], m = operands_of(d, i, &ids, pair);
+        uint32_t pair[2], m = operands_of(d, n, &ids, pair);
         int named;
         if (n->op == GONE)
             continue;
-        size->n_const += n->op == TG_LEAF;
+        if (n->op == TG_LEAF)
+            n->kept = n->live = size->n_const++;
         size->n_in += n->op == INPUT;
         size->n_guards += n->op == TG_GUARD;
         if (fixed(n))
             continue;
-        named = n->op == TG_GUARD ? 0 : tg_names((int)n->op, d->named);
-        if (tg_is_many((int)n->op)) {
+        named = n->op == TG_GUARD ? 0 : d->named[n->op] ? d->named[n->op] : tg_names(n->op, d->named);
+        if (tg_is_many(n->op)) {
             size->n_pool += m;
             named |= named & TG_NAMES_A ? TG_NAMES_B : 0;
         }
         for (uint32_t k = 0; k < m; k++) {
             d->node[ids[k]].last = at;
-            if (!tg_is_many((int)n->op) || tg_names_operand((int)n->op, k, m))
+            if (!tg_is_many(n->op) || tg_names_operand(n->op, k, m))
                 d->node[ids[k]].retained |= (named & (k == 0 ? TG_NAMES_A : TG_NAMES_B)) != 0;
         }
         if (m == 1 && named & TG_NAMES_B)
@@ -455,24 +479,20 @@ static void release(draft *d, uint32_t i, uint32_t at, slots *kept, slots *live)
 
 static void emit(draft *d, tg_program *p, slots *kept, slots *live)
 {
-    uint32_t at = 0, n_const = 0, n_pool = 0;
-    for (uint32_t i = 0; i < d->len; i++) {
-        node *n = d->node + i;
-        if (n->op == TG_LEAF) {
-            p->constant[n_const] = d->value[i];
-            n->kept = n->live = n_const++;
-        } else if (n->op == INPUT)
-            n->kept = n->live = p->n_const + n->a;
-    }
+    uint32_t at = 0, n_pool = 0;
+    for (uint32_t k = 0; k < p->n_in; k++)              /* inputs are the first nodes */
+        d->node[k].kept = d->node[k].live = p->n_const + k;
     kept->n = live->n = p->n_const + p->n_in;
     for (uint32_t i = 0; i < d->len; i++) {
         node *n = d->node + i;
         const uint32_t *ids;
-        uint32_t pair[2], m = operands_of(d, i, &ids, pair);
+        uint32_t pair[2], m = operands_of(d, n, &ids, pair);
         tg_instr *s = p->instr + at;
+        if (n->op == TG_LEAF)
+            p->constant[n->kept] = number_of(n);
         if (n->op == GONE || fixed(n))
             continue;
-        s->op = n->op | (n->quiet && tg_can_refuse((int)n->op) ? TG_QUIET : 0);
+        s->op = n->op | (n->quiet && tg_can_refuse(n->op) ? TG_QUIET : 0);
         s->where = n->where;
         if (n->op != TG_GUARD) {
             n->kept = n->retained ? kept->n++ : take(kept);
@@ -480,7 +500,7 @@ static void emit(draft *d, tg_program *p, slots *kept, slots *live)
         }
         s->y = n->kept;
         s->live_y = n->live;
-        if (!tg_is_many((int)n->op)) {
+        if (!tg_is_many(n->op)) {
             s->a = d->node[n->a].kept;
             s->b = d->node[n->b].kept;
             s->live_a = d->node[n->a].live;
@@ -495,7 +515,7 @@ static void emit(draft *d, tg_program *p, slots *kept, slots *live)
         }
         for (uint32_t k = 0; k < m; k++)
             release(d, ids[k], at, kept, live);
-        if (!n->uses && n->op != TG_GUARD)
+        if (n->op != TG_GUARD)                          /* who has it, if anybody, comes later */
             release(d, i, at, kept, live);
         at++;
     }
@@ -506,16 +526,14 @@ static void emit(draft *d, tg_program *p, slots *kept, slots *live)
 static tg_program *finish(draft *d, const tg_recording *rec, const reach *r)
 {
     tg_program size = {0}, *p;
-    slots kept = {0}, live = {0};
+    slots kept = {.free = d->table}, live = {.free = d->table + d->table_len / 2};   /* all is found by now */
     for (uint32_t k = 0; k < rec->n_out; k++)
         d->node[numbered(r, rec->out[k])].is_out = 1;
     drop_unused(d);
     fuse(d);
     survey(d, &size);
     p = tg_new_program(size.n_const, size.n_in, rec->n_out, size.n_instr, size.n_pool);
-    kept.free = tg_realloc(NULL, (d->len + (size_t)1) * sizeof *kept.free);
-    live.free = tg_realloc(NULL, (d->len + (size_t)1) * sizeof *live.free);
-    if (p && kept.free && live.free) {
+    if (p) {
         emit(d, p, &kept, &live);
         for (uint32_t k = 0; k < rec->n_out; k++) {
             p->out[2 * k] = d->node[numbered(r, rec->out[k])].kept;
@@ -526,12 +544,7 @@ static tg_program *finish(draft *d, const tg_recording *rec, const reach *r)
         p->folded = d->folded;
         p->shared = d->shared;
         p->fused = d->fused;
-    } else {
-        free(p);
-        p = NULL;
     }
-    free(kept.free);
-    free(live.free);
     return p;
 }
 
@@ -547,7 +560,6 @@ tg_program *tg_freeze(const tg_tape *t, const tg_recording *rec, int64_t *code)
 {
     reach r = {0};
     draft d = {0};
-    uint32_t *ids = NULL, table = 16;
     tg_program *p = NULL;
     *code = known(t, rec->in, rec->n_in) && known(t, rec->out, rec->n_out) ? TG_OK : TG_BAD_ID;
     for (uint32_t k = 0; k < rec->n_compared; k++) {
@@ -559,17 +571,20 @@ tg_program *tg_freeze(const tg_tape *t, const tg_recording *rec, int64_t *code)
         return NULL;
     *code = reach_down(t, rec, &r);
     if (!*code) {
-        while (table < r.nodes + r.nodes / 2)
-            table *= 2;
-        d.mask = table - 1;
-        d.node = tg_realloc(NULL, (size_t)r.nodes * sizeof *d.node + 1);
-        d.value = tg_realloc(NULL, (size_t)r.nodes * sizeof *d.value + 1);
-        d.pool = tg_realloc(NULL, (size_t)(3 * (r.words + r.nodes)) * sizeof *d.pool + 1);
-        d.table = tg_zeroed(table * sizeof *d.table);
-        ids = tg_realloc(NULL, (r.widest + (size_t)2) * sizeof *ids);
-        if (d.node && d.value && d.pool && d.table && ids) {
-            draft_up(t, rec, &r, &d, ids);
+        const size_t nodes = (size_t)r.nodes, pool = 3 * (size_t)(r.words + r.nodes), table = 2 * nodes + SPREAD + NEAR,
+                     values = r.losses ? nodes : 0;
+        void *memory = tg_realloc(NULL, values * sizeof *d.value + nodes * sizeof *d.node +
+                                        (pool + table + r.widest + 2) * sizeof(uint32_t));
+        if (memory) {
+            d.value = r.losses ? memory : NULL;
+            d.node = (node *)((double *)memory + values);
+            d.table = (uint32_t *)(d.node + nodes);
+            d.table_len = (uint32_t)table;
+            d.pool = d.table + table;
+            memset(d.table, 0, table * sizeof *d.table);
+            draft_up(t, rec, &r, &d, d.pool + pool);
             p = finish(&d, rec, &r);
+            free(memory);
         }
         if (p) {
             p->recorded = t->len - rec->start;
@@ -578,11 +593,7 @@ tg_program *tg_freeze(const tg_tape *t, const tg_recording *rec, int64_t *code)
         } else
             *code = TG_MEMORY;
     }
+    free(r.needed);
     free(r.number);
-    free(d.node);
-    free(d.value);
-    free(d.pool);
-    free(d.table);
-    free(ids);
     return p;
 }

@@ -8,12 +8,8 @@
 
 #define AT(array, slot) ((array) + (size_t)(slot) * LANES)
 #define EACH for (int l = 0; l < LANES; l++)
-#define WEIGHED(g, partial) ((g) == 0.0 || TG_FLAT(partial) ? 0.0 : (g) * (partial))
 
-/* Forward a partial of 0 passes nothing on either: its adjoint would be 0. */
-#define SLOPE(t, partial) ((partial) == 0.0 ? 0.0 : WEIGHED(t, partial))
-
-/* A dot reads an operand that all rows share as one number: the weights of a layer crowd the nearest cache less. */
+/* A dot reads an operand that all rows share as one number beside others: the weights of a layer crowd caches less. */
 #define SHARED(slot) (LANES > 1 && j->shared && (slot) < n_fixed && j->shared[slot])
 
 /* Lanes that did not do as recorded are out from here on. */
@@ -46,6 +42,8 @@ static void NAME(check)(tg_job *j, uint32_t at, const double *a, const double *b
         NAME(out)(j, at, refused, a, b, y);
 }
 
+#include "loops.h"
+
 static inline int NAME(finite)(const double *y)
 {
     double sum = 0.0;
@@ -54,13 +52,14 @@ static inline int NAME(finite)(const double *y)
 }
 
 TG_INLINE void NAME(add_to)(double *to, const double *x) { EACH to[l] += x[l]; }
+TG_INLINE void NAME(top_of)(double *to, const double *x) { EACH to[l] = tg_max(to[l], x[l]); }
 
 /* Instructions from .. to - 1; live: over live slots, else over kept ones. */
 TG_INLINE void NAME(forward)(tg_job *j, uint32_t from, uint32_t to, int live)
 {
     const tg_program *p = j->program;
     const uint32_t n_fixed = p->n_const + p->n_in;
-    double *v = j->primal, t[LANES];
+    double *v = j->primal, t[LANES], total[LANES];
     for (uint32_t k = from; k < to; k++) {
         const tg_instr *s = p->instr + k;
         const uint32_t *pool = p->pool + 2 * (size_t)s->a + (live ? 1 : 0);
@@ -71,11 +70,10 @@ TG_INLINE void NAME(forward)(tg_job *j, uint32_t from, uint32_t to, int live)
 #define TG_FEW(NAME_, method, aliases, symbol, refusal, doc, primal, ...)                                              \
     case TG_##NAME_: {                                                                                                 \
         const double *xa = A, *xb = B;                                                                                 \
-        EACH {                                                                                                         \
-            double a = xa[l], b = xb[l];                                                                               \
-            (void)b;                                                                                                   \
-            t[l] = (primal);                                                                                           \
-        }                                                                                                              \
+        if (IS_SHORT(TG_##NAME_))                                                                                      \
+            PRIMALS_OF(NAME_, primal)                                                                                  \
+        else                                                                                                           \
+            NAME(long_primals)(TG_##NAME_, t, xa, xb);                                                                 \
         EACH Y[l] = t[l];                                                                                              \
         if (TG_REFUSE_##refusal != TG_REFUSE_NEVER && !NAME(finite)(t))                                                \
             NAME(check)(j, k, xa, xb, Y);                                                                              \
@@ -89,7 +87,7 @@ TG_INLINE void NAME(forward)(tg_job *j, uint32_t from, uint32_t to, int live)
             for (uint32_t i = 0; i < n; i += 2) {
                 const double *x = AT(v, pool[2 * i]), *w = AT(v, pool[2 * i + 2]);
                 if (SHARED(pool[2 * i])) {
-                    const double c = x[0];
+                    const double c = j->same[pool[2 * i]];
                     EACH t[l] += c * w[l];
                 } else
                     EACH t[l] += x[l] * w[l];
@@ -112,21 +110,21 @@ TG_INLINE void NAME(forward)(tg_job *j, uint32_t from, uint32_t to, int live)
             }
             break;
         case TG_LOGSUMEXP:
-            EACH {
-                double top = -INFINITY, y = 0.0;
-                for (uint32_t i = 0; i < s->b; i++)
-                    top = tg_max(top, AT(v, pool[2 * i])[l]);
-                for (uint32_t i = 0; i < s->b && isfinite(top); i++)
-                    y += exp(AT(v, pool[2 * i])[l] - top);
-                Y[l] = isfinite(top) ? top + log(y) : top;
+            EACH t[l] = -INFINITY;
+            for (uint32_t i = 0; i < s->b; i++)
+                NAME(top_of)(t, AT(v, pool[2 * i]));
+            EACH total[l] = 0.0;
+            for (uint32_t i = 0; i < s->b; i++) {
+                const double *x = AT(v, pool[2 * i]);
+                EACH total[l] += tg_exp(x[l] - t[l]);
             }
+            EACH t[l] = isfinite(t[l]) ? t[l] + tg_log(total[l]) : t[l];
+            EACH Y[l] = t[l];
             break;
         case TG_TOP:
             EACH t[l] = -INFINITY;
-            for (uint32_t i = 0; i < s->b; i++) {
-                const double *x = AT(v, pool[2 * i]);
-                EACH t[l] = tg_max(t[l], x[l]);
-            }
+            for (uint32_t i = 0; i < s->b; i++)
+                NAME(top_of)(t, AT(v, pool[2 * i]));
             EACH Y[l] = isfinite(t[l]) ? t[l] : 0.0;
             break;
         case TG_WHERE: {
@@ -180,11 +178,10 @@ TG_CLONES static void NAME(tangents)(tg_job *j, uint32_t from, uint32_t to)
 #define TG_FEW(NAME_, method, aliases, symbol, refusal, doc, primal, da, db, ...)                                      \
     case TG_##NAME_: {                                                                                                 \
         const double *xa = AT(v, s->a), *xb = AT(v, s->b), *xy = AT(v, s->y), *ta = AT(d, s->a), *tb = AT(d, s->b);    \
-        EACH {                                                                                                         \
-            double a = xa[l], b = xb[l], y = xy[l];                                                                    \
-            (void)a, (void)b, (void)y, (void)tb;                                                                       \
-            t[l] = SLOPE(ta[l], da) + SLOPE(tb[l], db);                                                                \
-        }                                                                                                              \
+        if (IS_SHORT(TG_##NAME_))                                                                                      \
+            TANGENTS_OF(NAME_, da, db)                                                                                 \
+        else                                                                                                           \
+            NAME(long_tangents)(TG_##NAME_, t, xa, xb, xy, ta, tb);                                                    \
         break;                                                                                                         \
     }
 #include "ops.def"
@@ -217,7 +214,7 @@ TG_CLONES static void NAME(tangents)(tg_job *j, uint32_t from, uint32_t to)
         case TG_LOGSUMEXP:
             EACH t[l] = 0.0;
             for (uint32_t i = 0; i < s->b; i++)
-                EACH t[l] += SLOPE(AT(d, pool[2 * i])[l], exp(AT(v, pool[2 * i])[l] - AT(v, s->y)[l]));
+                EACH t[l] += SLOPE(AT(d, pool[2 * i])[l], tg_exp(AT(v, pool[2 * i])[l] - AT(v, s->y)[l]));
             break;
         default: continue;
         }
@@ -239,24 +236,22 @@ TG_CLONES static void NAME(reverse)(tg_job *j, uint32_t from, uint32_t to)
         if (tg_row(s) == TG_GUARD)
             continue;
         EACH g[l] = G[l];
+        EACH G[l] = 0.0;                                /* of -0.0, too: the job may start again in native code */
         if (LANES == 1 && g[0] == 0.0)
             continue;
-        EACH G[l] = 0.0;
         switch (tg_row(s)) {
 #define ROW(NAME_, da, db)                                                                                             \
     case TG_##NAME_: {                                                                                                 \
         const double *xa = AT(v, s->a), *xb = AT(v, s->b), *xy = AT(v, s->y);                                          \
-        EACH {                                                                                                         \
-            double a = xa[l], b = xb[l], y = xy[l];                                                                    \
-            (void)a, (void)b, (void)y;                                                                                 \
-            ga[l] = WEIGHED(g[l], da);                                                                                 \
-            gb[l] = db;                                                                                                \
-        }                                                                                                              \
+        if (IS_SHORT(TG_##NAME_))                                                                                      \
+            PARTIALS_OF(NAME_, da, db)                                                                                 \
+        else                                                                                                           \
+            NAME(long_partials)(TG_##NAME_, ga, gb, g, xa, xb, xy);                                                    \
         if (s->live_a >= n_const)                                                                                      \
             NAME(add_to)(AT(adj, s->live_a), ga);
 #define TG_UNARY(NAME_, method, aliases, symbol, refusal, doc, primal, da, ...) ROW(NAME_, da, 0.0) break; }
 #define TG_BINARY(NAME_, method, aliases, symbol, refusal, doc, primal, da, db, ...)                                   \
-        ROW(NAME_, da, WEIGHED(g[l], db))                                                                              \
+        ROW(NAME_, da, db)                                                                                             \
         if (s->live_b >= n_const)                                                                                      \
             NAME(add_to)(AT(adj, s->live_b), gb);                                                                      \
         break;                                                                                                         \
@@ -270,7 +265,7 @@ TG_CLONES static void NAME(reverse)(tg_job *j, uint32_t from, uint32_t to)
             for (uint32_t i = 0; i < n; i += 2) {
                 const double *x = AT(v, pool[2 * i]), *w = AT(v, pool[2 * i + 2]);
                 if (SHARED(pool[2 * i])) {
-                    const double c = x[0];
+                    const double c = j->same[pool[2 * i]];
                     EACH gb[l] = WEIGHED(g[l], c);
                     if (pool[2 * i + 3] >= n_const)
                         NAME(add_to)(AT(adj, pool[2 * i + 3]), gb);
@@ -317,7 +312,7 @@ TG_CLONES static void NAME(reverse)(tg_job *j, uint32_t from, uint32_t to)
                 const double *x = AT(v, pool[2 * i]), *y = AT(v, s->y);
                 if (pool[2 * i + 1] < n_const)
                     continue;
-                EACH ga[l] = WEIGHED(g[l], exp(x[l] - y[l]));
+                EACH ga[l] = WEIGHED(g[l], tg_exp(x[l] - y[l]));
                 NAME(add_to)(AT(adj, pool[2 * i + 1]), ga);
             }
             break;
@@ -351,19 +346,13 @@ TG_CLONES static void NAME(reverse_tangents)(tg_job *j, uint32_t from, uint32_t 
         NAME(add_to)(AT(adj, live), x);                                                                                \
         NAME(add_to)(AT(adt, live), dx);                                                                               \
     }
-/* A second partial that is 0 meets no tangent. */
-#define BENT(partial, t) ((partial) == 0.0 ? 0.0 : (partial) * (t))
 #define ROW(NAME_, da, db, daa, dab, dbb)                                                                              \
     case TG_##NAME_: {                                                                                                 \
         const double *xa = AT(v, s->a), *xb = AT(v, s->b), *xy = AT(v, s->y), *ta = AT(d, s->a), *tb = AT(d, s->b);    \
-        EACH {                                                                                                         \
-            double a = xa[l], b = xb[l], y = xy[l];                                                                    \
-            (void)a, (void)b, (void)y, (void)ta, (void)tb;                                                             \
-            ga[l] = WEIGHED(g[l], da);                                                                                 \
-            gb[l] = WEIGHED(g[l], db);                                                                                 \
-            ha[l] = WEIGHED(h[l], da) + WEIGHED(g[l], BENT(daa, ta[l]) + BENT(dab, tb[l]));                            \
-            hb[l] = WEIGHED(h[l], db) + WEIGHED(g[l], BENT(dab, ta[l]) + BENT(dbb, tb[l]));                            \
-        }                                                                                                              \
+        if (IS_SHORT(TG_##NAME_))                                                                                      \
+            BENDS_OF(NAME_, da, db, daa, dab, dbb)                                                                     \
+        else                                                                                                           \
+            NAME(long_bends)(TG_##NAME_, ga, gb, ha, hb, g, h, xa, xb, xy, ta, tb);                                    \
         PASS(s->live_a, ga, ha)
 #define TG_UNARY(NAME_, method, aliases, symbol, refusal, doc, primal, da, daa)                                        \
         ROW(NAME_, da, 0.0, daa, 0.0, 0.0)                                                                             \
@@ -414,7 +403,7 @@ TG_CLONES static void NAME(reverse_tangents)(tg_job *j, uint32_t from, uint32_t 
         case TG_LOGSUMEXP:
             for (uint32_t i = 0; i < s->b; i++) {
                 EACH {
-                    double share = exp(AT(v, pool[2 * i])[l] - AT(v, s->y)[l]);
+                    double share = tg_exp(AT(v, pool[2 * i])[l] - AT(v, s->y)[l]);
                     ga[l] = WEIGHED(g[l], share);
                     ha[l] = WEIGHED(h[l], share) +
                             WEIGHED(g[l], share * (AT(d, pool[2 * i])[l] - AT(d, s->y)[l]));
@@ -510,6 +499,21 @@ TG_CLONES static void NAME(collect_rows)(tg_job *j, const double *x, uint32_t co
             own[l][i] = AT(x, i)[l];
 }
 
+/* The sum of all lanes, in halves, each in a loop of a length that the compiler knows. */
+static inline double NAME(add_up)(const double *x)
+{
+    double t[LANES];
+#define HALVE(n, from)                                                                                                 \
+    for (int l = 0; l < (n) && 2 * (n) <= LANES; l++)                                                                  \
+        t[l] = (from)[l] + (from)[l + (n)];
+    HALVE(LANES / 2, x)
+    HALVE(LANES / 4, t)
+    HALVE(LANES / 8, t)
+    HALVE(LANES / 16, t)
+#undef HALVE
+    return LANES > 1 ? t[0] : x[0];
+}
+
 /* The adjoints of the inputs, which are 0 again afterwards; what is added up over rows stays until the last block. */
 static void NAME(collect)(tg_job *j, int last_block, double *adj, grad_of_feed *grad)
 {
@@ -522,7 +526,7 @@ static void NAME(collect)(tg_job *j, int last_block, double *adj, grad_of_feed *
         if (to && stride)
             NAME(collect_rows)(j, x, f->count, to, stride);
         for (uint32_t i = 0; to && !stride && i < f->count; i++)
-            to[i] += add_up(AT(x, i), LANES);
+            to[i] += NAME(add_up)(AT(x, i));
         memset(x, 0, (size_t)f->count * LANES * sizeof *x);
     }
 }
@@ -536,7 +540,4 @@ static const width NAME(width) = {
 #undef SHARED
 #undef AT
 #undef EACH
-#undef WEIGHED
-#undef SLOPE
 #undef PASS
-#undef BENT

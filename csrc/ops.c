@@ -4,6 +4,9 @@
 #include <ctype.h>
 #include <string.h>
 
+#undef tg_sin                       /* texts are as they stand in the table */
+#undef tg_cos
+
 const tg_op_info tg_ops[] = {
     {"LEAF", "leaf", "", "", "", "NEVER", "", "", "", "", "", "", "a number"},
     {"NODE", "node", "", "", "", "NEVER", "", "", "", "", "", "", "made by hand: Value(data, (a, b), 'op')"},
@@ -122,14 +125,14 @@ double tg_logsumexp(const double *data, const uint32_t *ids, uint32_t n)
     if (isinf(top) || isnan(top))
         return top;
     for (uint32_t k = 0; k < n; k++)
-        y += exp(data[ids[k]] - top);
-    return top + log(y);
+        y += tg_exp(data[ids[k]] - top);
+    return top + tg_log(y);
 }
 
 TG_MANY_SWEEP(tg_logsumexp_sweep)
 {
     for (uint32_t k = 0; k < n; k++)
-        tg_add_adjoint(adj, touched, ids[k], g * exp(data[ids[k]] - y));
+        tg_add_adjoint(adj, touched, ids[k], g * tg_exp(data[ids[k]] - y));
 }
 
 double tg_top(const double *data, const uint32_t *ids, uint32_t n)
@@ -147,8 +150,8 @@ static double log_total(const double *data, const uint32_t *ids, uint32_t n, dou
 {
     double total = 0.0;
     for (uint32_t k = 0; k < n; k++)
-        total += exp(data[ids[k]] - top);
-    return log(total);
+        total += tg_exp(data[ids[k]] - top);
+    return tg_log(total);
 }
 
 /* ids: the logits, then once more the target's. */
@@ -163,7 +166,7 @@ TG_MANY_SWEEP(tg_cross_entropy_sweep)
     const double top = tg_top(data, ids, n - 1), total = log_total(data, ids, n - 1, top);
     (void)y;                            /* y + data[target] would lose digits, and miss what was written since */
     for (uint32_t k = 0; k < n - 1; k++)
-        tg_add_adjoint(adj, touched, ids[k], g * exp((data[ids[k]] - top) - total));
+        tg_add_adjoint(adj, touched, ids[k], g * tg_exp((data[ids[k]] - top) - total));
     tg_add_adjoint(adj, touched, ids[n - 1], -g);
 }
 

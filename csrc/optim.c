@@ -21,7 +21,7 @@ void tg_sgd(tg_tape *t, const uint32_t *ids, uint32_t n, const tg_sgd_settings *
    decay: Loshchilov, Hutter (2019). */
 void tg_adam(tg_tape *t, const uint32_t *ids, uint32_t n, const tg_adam_settings *r, double *m, double *v, double *top)
 {
-    double size = r->lr / (1.0 - pow(r->beta1, r->step)), root = sqrt(1.0 - pow(r->beta2, r->step));
+    double size = r->lr / (1.0 - tg_pow(r->beta1, r->step)), root = sqrt(1.0 - tg_pow(r->beta2, r->step));
     for (uint32_t k = 0; k < n; k++) {
         double *p = &t->data[ids[k]], g = r->maximize ? -t->grad[ids[k]] : t->grad[ids[k]], second;
         if (r->decoupled)

@@ -113,14 +113,20 @@ typedef struct tg_job {
     int64_t start, stop;
     uint32_t *failed;                   /* by row: 0, or 1 + the instruction that would not do as recorded */
     int tangents, nan_errors;           /* nan_errors: results that are refused become nan */
+    double *keep;                       /* NULL, or where primals stay: n_kept for each of the rows, of which there is
+                                           room for a multiple of tg_lanes if they are several */
+    uint32_t *lives;                    /* with keep, for each of the rows: which did as recorded */
+    int again;                          /* with keep: they are there, of a job for the same rows */
     /* of the replay itself */
-    int lanes, phase, interpreted;      /* interpreted: this block of rows, whatever native is */
+    int lanes, phase, loaded, interpreted;  /* loaded: what all rows share; interpreted: this block of rows, whatever
+                                               native is */
     uint32_t at, alive;
     int64_t base;
     uint64_t failures;
     double fail_a, fail_b, fail_y;
     double *memory, *primal, *tangent, *adj, *adj_tangent;
-    uint8_t *shared;                    /* of the fixed slots: the same in all rows */
+    uint8_t *shared;                    /* of the fixed slots, NULL where nobody asks: the same in all rows, */
+    double *same;                       /* and then that number */
 } tg_job;
 
 /* to[k] += from[k] */
@@ -128,7 +134,9 @@ void tg_accumulate(double *to, const double *from, uint64_t n);
 
 extern const int tg_lanes;
 int tg_start(tg_job *j);                /* TG_OK or TG_MEMORY */
+void tg_again(tg_job *j);               /* from the start, in the same memory, once it is done */
 int tg_run(tg_job *j, uint64_t budget); /* 1: there is more to do after this many instructions; 0: done */
+void tg_next_rows(tg_job *j, int64_t start, int64_t stop);  /* other rows of the same arrays, once it is done */
 void tg_finish(tg_job *j);
 /* cdef: end */
 

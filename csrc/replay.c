@@ -4,34 +4,27 @@
 
     Native code knows rows that do as recorded alone: a block with another starts anew in the interpreter.  */
 #include "program.h"
+#include "clones.h"
 #include "flush.h"
 #include "ops.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* Compiled for wider vectors, too, where the compiler and the loader can choose between them. */
-#if defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__) && defined(__has_attribute) &&                     \
-    !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && !defined(__clang__)
-#if __has_attribute(target_clones)
-#define TG_CLONES __attribute__((target_clones("default", "avx2", "avx512f")))
+#if defined(__GNUC__)
+#define TG_NOINLINE __attribute__((noinline))
+#else
+#define TG_NOINLINE
 #endif
-#endif
-#ifndef TG_CLONES
-#define TG_CLONES
+
+#if defined(__GNUC__)
+#define TG_NOINLINE __attribute__((noinline))
+#else
+#define TG_NOINLINE
 #endif
 
 #define WIDE 16
 #define TG_TILE 8              /* elements of a row that are turned at a time: their slots fit the nearest cache */
-
-/* The sum of n doubles, a power of two, in halves; they are used up. */
-static inline double add_up(double *x, int n)
-{
-    for (int half = n / 2; half > 0; half /= 2)
-        for (int l = 0; l < half; l++)
-            x[l] += x[l + half];
-    return x[0];
-}
 
 /* Two elements of p and of q to one of each in s and in t: as pairs, which the compiler loads and stores at once. */
 TG_INLINE void turn(const double *p, const double *q, double *s, double *t)
@@ -86,7 +79,15 @@ static double *grad_tangent_of(const tg_feed *f, int64_t *stride)
 }
 
 /* Whether primals are in kept slots; for interpreted values alone they are in live ones. */
-static int kept_slots(const tg_job *j) { return j->seed || j->tangents || j->native; }
+static int kept_slots(const tg_job *j) { return j->seed || j->tangents || j->native || j->keep; }
+
+static void write_constants(tg_job *j)
+{
+    double *to = j->primal;
+    for (uint32_t i = 0; i < j->program->n_const; i++)
+        for (int l = 0; l < j->lanes; l++)
+            *to++ = j->program->constant[i];
+}
 
 int tg_start(tg_job *j)
 {
@@ -94,9 +95,9 @@ int tg_start(tg_job *j)
     size_t lanes = j->stop - j->start > 1 ? WIDE : 1, kept = p->n_kept * lanes, live = p->n_live * lanes, n;
     const uint32_t n_fixed = p->n_const + p->n_in;
     const int sharing = lanes > 1 && !j->tangents;
-    size_t primals = kept_slots(j) ? kept : live;
+    size_t primals = j->keep ? 0 : kept_slots(j) ? kept : live;
     n = primals + (j->tangents ? kept : 0) + (j->seed ? live : 0) + (j->seed && j->tangents ? live : 0) +
-        (sharing ? (size_t)n_fixed / sizeof(double) + 1 : 0);
+        (sharing ? n_fixed + (size_t)n_fixed / sizeof(double) + 1 : 0);
     j->memory = tg_zeroed((n + 8) * sizeof(double));
     if (!j->memory)
         return TG_MEMORY;
@@ -105,25 +106,63 @@ int tg_start(tg_job *j)
     j->tangent = j->primal + primals;
     j->adj = j->tangent + (j->tangents ? kept : 0);
     j->adj_tangent = j->adj + (j->seed ? live : 0);
-    j->shared = sharing ? (uint8_t *)(j->adj_tangent + (j->seed && j->tangents ? live : 0)) : NULL;
-    for (uint32_t k = 0; sharing && k < j->n_feeds; k++)
-        if (!j->feed[k].in_stride)
-            memset(j->shared + p->n_const + j->feed[k].first, 1, j->feed[k].count);
-    if (sharing)
+    j->same = j->adj_tangent + (j->seed && j->tangents ? live : 0);
+    j->shared = sharing ? (uint8_t *)(j->same + n_fixed) : NULL;
+    for (const tg_feed *f = j->feed; sharing && f < j->feed + j->n_feeds; f++)
+        if (!f->in_stride && f->count) {
+            memset(j->shared + p->n_const + f->first, 1, f->count);
+            memcpy(j->same + p->n_const + f->first, f->in, f->count * sizeof *f->in);
+        }
+    if (sharing && p->n_const) {
         memset(j->shared, 1, p->n_const);
-    for (uint32_t i = 0; i < p->n_const; i++)
-        for (size_t l = 0; l < lanes; l++)
-            j->primal[i * lanes + l] = p->constant[i];
-    j->base = j->start;
-    j->phase = LOAD;
-    j->failures = 0;
+        memcpy(j->same, p->constant, p->n_const * sizeof *j->same);
+    }
+    if (!j->keep)
+        write_constants(j);
+    tg_again(j);
     return TG_OK;
+}
+
+void tg_again(tg_job *j)
+{
+    j->loaded = 0;
+    j->failures = 0;
+    tg_next_rows(j, j->start, j->stop);
+}
+
+void tg_next_rows(tg_job *j, int64_t start, int64_t stop)
+{
+    j->start = j->base = start;
+    j->stop = stop;
+    j->phase = LOAD;
 }
 
 void tg_finish(tg_job *j)
 {
     free(j->memory);
     j->memory = NULL;
+}
+
+#define INTERPRETED 0x80000000u
+
+/* The primals that do not follow from others; where they are kept, all may be there already. */
+static void load(tg_job *j, const width *w)
+{
+    j->phase = FORWARD;
+    j->interpreted = 0;
+    j->at = 0;
+    if (j->keep) {
+        j->primal = j->keep + j->base * (int64_t)j->program->n_kept;
+        if (j->again) {
+            j->interpreted = j->lives[j->base] & INTERPRETED ? 1 : 0;
+            j->alive = j->lives[j->base] & ~INTERPRETED;
+            j->phase = WRITE;
+            return;
+        }
+        write_constants(j);
+    }
+    w->load(j, j->keep || !j->loaded);
+    j->loaded = 1;
 }
 
 static void write_out(tg_job *j, const width *w)
@@ -185,10 +224,7 @@ static uint64_t advance(tg_job *j, uint64_t budget)
     fp_mode mode;
     switch ((enum phase)j->phase) {
     case LOAD:
-        w->load(j, j->base == j->start);
-        j->phase = FORWARD;
-        j->interpreted = 0;
-        j->at = 0;
+        load(j, w);
         return 1;
     case FORWARD:
         j->at = to;
@@ -215,6 +251,8 @@ static uint64_t advance(tg_job *j, uint64_t budget)
         break;
     case WRITE:
         write_out(j, w);
+        if (j->keep && !j->again)
+            j->lives[j->base] = j->alive | (j->interpreted ? INTERPRETED : 0);
         if (j->seed)
             w->seeds(j);
         j->phase = REVERSE;

@@ -1,5 +1,5 @@
 /*  Functions of doubles that the C library does not have, and those of Python that differ from its own: what rows of
-    ops.def name, in terms of the C library alone. Included by scalar.h.
+    ops.def name, in terms of elementary.h and the C library. Included by scalar.h.
 
     Written from the formulas: Abramowitz and Stegun (A&S), Handbook of Mathematical Functions, by number; Wichura,
     "Algorithm AS 241", Applied Statistics 37 (1988). Outside its domain a function is nan.  */
@@ -59,7 +59,7 @@ static inline double tg_round(double a, double digits)
 static inline double tg_exp_square(double c, double a)
 {
     double high = rint(a * 16.0) / 16.0;
-    return exp(c * high * high) * exp(c * (a - high) * (a + high));
+    return tg_exp(c * high * high) * tg_exp(c * (a - high) * (a + high));
 }
 
 /* exp(a^2) erfc(a) for a >= 0: from 10 on A&S 7.1.23. */
@@ -85,8 +85,8 @@ static inline double tg_ndtr(double a)
 static inline double tg_log_ndtr(double a)
 {
     if (a > 0.0)
-        return log1p(-tg_ndtr(-a));
-    return a >= -1.0 ? log(tg_ndtr(a)) : -0.5 * a * a + log(0.5 * tg_erfcx(-a * TG_1_SQRT2));
+        return tg_log1p(-tg_ndtr(-a));
+    return a >= -1.0 ? tg_log(tg_ndtr(a)) : -0.5 * a * a + tg_log(0.5 * tg_erfcx(-a * TG_1_SQRT2));
 }
 
 /* The normal density over the distribution: the slope of log_ndtr. */
@@ -148,33 +148,29 @@ static inline double tg_ndtri(double p)
         return tg_horner(middle, 8, r) * q / tg_horner(under_middle, 8, r);
     }
     tail = q < 0.0 ? p : 1.0 - p;
-    r = sqrt(-log(tail));
+    r = sqrt(-tg_log(tail));
     if (r <= 5.0)
         y = -tg_horner(outer, 8, r - 1.6) / tg_horner(under_outer, 8, r - 1.6);
     else
         y = -tg_horner(far, 8, r - 5.0) / tg_horner(under_far, 8, r - 5.0);
-    y -= (tg_log_ndtr(y) - log(tail)) / tg_mills(y);
+    y -= (tg_log_ndtr(y) - tg_log(tail)) / tg_mills(y);
     return q < 0.0 ? y : -y;
 }
 
 /* ---- logistic ---- */
 
-static inline double tg_expit(double a)
-{
-    double e = exp(-fabs(a));
-    return a < 0.0 ? e / (1.0 + e) : 1.0 / (1.0 + e);
-}
+static inline double tg_expit(double a) { return tg_sigmoid(a); }
 static inline double tg_logit(double p)
 {
-    return p < 0.25 ? log(p) - log1p(-p)
-         : p < 0.5 ? -log1p((1.0 - 2.0 * p) / p) : log1p((2.0 * p - 1.0) / (1.0 - p));
+    return p < 0.25 ? tg_log(p) - tg_log1p(-p)
+         : p < 0.5 ? -tg_log1p((1.0 - 2.0 * p) / p) : tg_log1p((2.0 * p - 1.0) / (1.0 - p));
 }
 static inline double tg_logaddexp(double a, double b)
 {
     double top = a > b || a != a ? a : b;
-    return isinf(top) ? top : top + log1p(exp(-fabs(a - b)));
+    return isinf(top) ? top : top + tg_softplus(-fabs(a - b));
 }
-static inline double tg_xlogy(double a, double b) { return a == 0.0 && b == b ? 0.0 : a * log(b); }
+static inline double tg_xlogy(double a, double b) { return a == 0.0 && b == b ? 0.0 : a * tg_log(b); }
 
 /* ---- gamma ---- */
 
@@ -199,8 +195,8 @@ static inline double tg_hurwitz(double s, double a)
                                -2.174868698558062e-16, 5.5090028283602295e-18,  -1.3954464685812522e-19};
     double sum = 0.0, z = a, term, tail;
     for (; z < 10.0 + s; z += 1.0)
-        sum += pow(z, -s);
-    term = pow(z, -s);
+        sum += tg_pow(z, -s);
+    term = tg_pow(z, -s);
     tail = term * (z / (s - 1.0) + 0.5);
     term *= s / z;
     for (int k = 0; k < 12; k++) {
@@ -224,7 +220,7 @@ static inline double tg_digamma(double a)
         return tg_horner(at_zero, 13, d);
     for (; a < 10.0; a += 1.0)
         below += 1.0 / a;
-    return log(a) - 0.5 / a - tg_horner(c, 8, 1.0 / a / a) / a / a - below;
+    return tg_log(a) - 0.5 / a - tg_horner(c, 8, 1.0 / a / a) / a / a - below;
 }
 
 /* The derivative n + 1 of lgamma: below 0 by A&S 6.4.7, where the derivatives of cot are polynomials in it. */
@@ -273,7 +269,7 @@ static inline double tg_betaln(double a, double b)
     double low = a < b ? a : b, high = a < b ? b : a;
     if (!(low > 0.0 && high >= 10.0))
         return tg_lgamma(low) + tg_lgamma(high) - tg_lgamma(low + high);
-    return tg_log_gamma(low) - low * log(high) - (low + high - 0.5) * log1p(low / high) + low +
+    return tg_log_gamma(low) - low * tg_log(high) - (low + high - 0.5) * tg_log1p(low / high) + low +
            (tg_stirling(high) - tg_stirling(low + high));
 }
 

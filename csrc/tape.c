@@ -23,7 +23,7 @@
 
 tg_tape tg_main = {.last_many = TG_NONE, .reclaim_at = RECLAIM_FROM, .pool_reclaim_at = RECLAIM_POOL_FROM};
 
-static uint64_t fail_in;
+static _Atomic uint64_t fail_in;
 
 void tg_fail_allocation(uint64_t n) { fail_in = n; }
 
@@ -256,7 +256,7 @@ void tg_clear_grads(tg_tape *t)
         memset(t->grad, 0, t->len * sizeof *t->grad);
 }
 
-static double seconds(void)
+double tg_seconds(void)
 {
     struct timespec now;
     timespec_get(&now, TIME_UTC);
@@ -278,7 +278,7 @@ void tg_mark_owned(tg_tape *t)
 
 void tg_mark_operands(tg_tape *t, uint32_t (*seen)(void *, uint32_t), void *context)
 {
-    double start = seconds();
+    double start = tg_seconds();
     for (uint32_t end = t->len; end > 0;) {
         uint32_t i = end;
         end = 0;
@@ -296,7 +296,7 @@ void tg_mark_operands(tg_tape *t, uint32_t (*seen)(void *, uint32_t), void *cont
                 t->op[ids[n]] |= TG_MARK;
         }
     }
-    t->reclaim_seconds += seconds() - start;
+    t->reclaim_seconds += tg_seconds() - start;
 }
 
 /* Old id to new, or NULL: then nothing is marked any more. */
@@ -313,7 +313,7 @@ static uint32_t *renumbering(tg_tape *t)
 
 static int64_t slide(tg_tape *t, uint32_t *map, void (*dropped)(void *, void *), void *context)
 {
-    double start = seconds();
+    double start = tg_seconds();
     uint32_t n = 0, old = t->len;
     if (!map)
         return TG_MEMORY;
@@ -357,7 +357,7 @@ static int64_t slide(tg_tape *t, uint32_t *map, void (*dropped)(void *, void *),
     free(map);
     tg_set_reclaim_point(t);
     t->reclaims++;
-    t->reclaim_seconds += seconds() - start;
+    t->reclaim_seconds += tg_seconds() - start;
     return (int64_t)old - n;
 }
 

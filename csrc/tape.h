@@ -160,8 +160,10 @@ void tg_fail_allocation(uint64_t n);
 
 #if defined(_MSC_VER)
 #define TG_INLINE static __forceinline
+#define TG_OUTSIDE static __declspec(noinline)
 #else
 #define TG_INLINE static inline __attribute__((always_inline))
+#define TG_OUTSIDE static __attribute__((noinline))       /* so that who calls it saves no registers for its sake */
 #endif
 
 enum {                      /* opcodes: a leaf, a node made by hand (operands, no slope of its own), the table */
@@ -204,16 +206,25 @@ static inline int tg_is_passive(int op)
 static inline int tg_has_rule(const tg_tape *t, uint32_t id) { return t->rule && t->rule[id / 8] >> id % 8 & 1; }
 
 /* Append a node. There must be room. */
+TG_INLINE uint32_t tg_push_owned(tg_tape *t, int op, uint32_t a, uint32_t b, double data, void *owner)
+{
+    const uint32_t i = t->len;
+    uint32_t *as = t->a, *bs = t->b;                    /* all read before the first write, which might be to t */
+    double *primals = t->data, *grads = t->grad;
+    void **owners = t->owner;
+    t->op[i] = (uint8_t)op;
+    as[i] = a;
+    bs[i] = b;
+    primals[i] = data;
+    grads[i] = 0.0;
+    owners[i] = owner;
+    t->len = i + 1;
+    return i;
+}
+
 TG_INLINE uint32_t tg_push(tg_tape *t, int op, uint32_t a, uint32_t b, double data)
 {
-    uint32_t i = t->len++;
-    t->op[i] = (uint8_t)op;
-    t->a[i] = a;
-    t->b[i] = b;
-    t->data[i] = data;
-    t->grad[i] = 0.0;
-    t->owner[i] = NULL;
-    return i;
+    return tg_push_owned(t, op, a, b, data, NULL);
 }
 
 /* Append a many-operand node and return where its operand ids belong. There must be room for n + 1 words. */
@@ -233,5 +244,7 @@ uint32_t *tg_recorded(const tg_tape *t, uint32_t id, uint32_t *pair, uint32_t *n
 void *tg_realloc(void *old, size_t bytes);
 void *tg_zeroed(size_t bytes);
 void tg_free_adjoints(tg_tape *t);
+
+double tg_seconds(void);        /* of the system's clock, which may be set */
 
 #endif

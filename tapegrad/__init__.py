@@ -1,7 +1,6 @@
 """tapegrad: micrograd's Value as a drop-in, recorded on a tape in C, and programs that replay it."""
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
-from . import nn, optim
 from ._no_grad import no_grad
 from ._version import __version__
 from .bulk import data, grads, set_data, set_grads, zero_grad
@@ -10,8 +9,12 @@ from .tape import tape
 from .value import Value, affine, dot, leaves, softmax
 from .value import sum as sum
 
+TYPE_CHECKING = False  # of typing's, which takes long to import
+
 if TYPE_CHECKING:
-    from . import linalg, special
+    from typing import Any
+
+    from . import linalg, nn, optim, special
     from . import math as math
     from .check import check_grads
     from .choice import (
@@ -53,7 +56,7 @@ __all__ = [
 _LATER = dict.fromkeys(("BranchChanged", "Program", "load", "record"), "program")
 _LATER.update({"debug": "look.debug", "NonFinite": "look.diagnosis", "draw": "look.drawing", "heat": "look.heat"})
 _LATER["check_grads"] = "check"
-_LATER.update({name: name for name in ("linalg", "math", "special")})  # the modules themselves
+_LATER.update({name: name for name in ("linalg", "math", "nn", "optim", "special")})  # the modules themselves
 _LATER.update(
     dict.fromkeys((
         "clip", "equal", "greater", "greater_equal", "less", "less_equal", "logical_and", "logical_not", "logical_or",

@@ -3,6 +3,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TypeVar
 
 _V = TypeVar("_V", bound="Value")
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 class _Number(Protocol):
     """What Values reckon with: float, int, bool, Fraction, NumPy scalars."""
@@ -133,6 +134,10 @@ class Value:
     def __hash__(self) -> int: ...
     def __format__(self, spec: str) -> str: ...
 
+class Quick:
+    def _changed(self) -> None: ...
+
+def quick(method: _F, /) -> _F: ...
 def dot(
     xs: Iterable[Value | _Number], ys: Iterable[Value | _Number], bias: Value | _Number | None = None
 ) -> Value: ...

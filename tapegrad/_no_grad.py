@@ -1,13 +1,15 @@
 """`no_grad`: operations that leave no history, for one context: a task, a thread."""
 from __future__ import annotations
 
-import functools
-from collections.abc import AsyncGenerator, Callable, Generator
-from typing import Any, TypeVar
-
 from .value import handle
 
-_F = TypeVar("_F", bound=Callable[..., Any])
+TYPE_CHECKING = False  # of typing's, which takes long to import
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, TypeVar
+
+    _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 class no_grad:
@@ -25,7 +27,10 @@ class no_grad:
         handle.no_grad_by(-1)
 
     def __call__(self, f: _F) -> _F:
-        import inspect  # slow to import, and seldom needed
+        import functools  # all of these are slow to import, and seldom needed
+        import inspect
+
+        from ._steps import AsyncSteps, Steps
 
         @functools.wraps(f)
         def inside(*args: Any, **kwargs: Any) -> Any:
@@ -38,45 +43,15 @@ class no_grad:
                 return await f(*args, **kwargs)
 
         @functools.wraps(f)
-        def steps(*args: Any, **kwargs: Any) -> _Steps:
-            return _Steps(f(*args, **kwargs))
+        def steps(*args: Any, **kwargs: Any) -> Steps:
+            return Steps(f(*args, **kwargs))
 
         @functools.wraps(f)
-        def async_steps(*args: Any, **kwargs: Any) -> _AsyncSteps:
-            return _AsyncSteps(f(*args, **kwargs))
+        def async_steps(*args: Any, **kwargs: Any) -> AsyncSteps:
+            return AsyncSteps(f(*args, **kwargs))
 
         if inspect.iscoroutinefunction(f):
             return task  # type: ignore[return-value]  # what all of these return is as f has it
         if inspect.isgeneratorfunction(f):
             return steps  # type: ignore[return-value]
         return async_steps if inspect.isasyncgenfunction(f) else inside  # type: ignore[return-value]
-
-
-class _Steps(Generator[Any, Any, Any]):
-    """A generator that is in no_grad while it runs, and nobody else is."""
-
-    def __init__(self, generator: Generator[Any, Any, Any]) -> None:
-        self._generator = generator
-
-    def send(self, value: Any) -> Any:
-        with no_grad():
-            return self._generator.send(value)
-
-    def throw(self, *error: Any) -> Any:
-        with no_grad():
-            return self._generator.throw(*error)
-
-
-class _AsyncSteps(AsyncGenerator[Any, Any]):
-    """As `_Steps`, asynchronously."""
-
-    def __init__(self, generator: AsyncGenerator[Any, Any]) -> None:
-        self._generator = generator
-
-    async def asend(self, value: Any) -> Any:
-        with no_grad():
-            return await self._generator.asend(value)
-
-    async def athrow(self, *error: Any) -> Any:
-        with no_grad():
-            return await self._generator.athrow(*error)

@@ -1,10 +1,12 @@
 """What is refused: which objects are numbers, which exception a code of the core stands for. Both handles ask here."""
 from __future__ import annotations
 
-import numbers
-from typing import Any
-
 from ._core import ffi, lib
+
+TYPE_CHECKING = False  # of typing's, which takes long to import
+
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def as_number(x: Any) -> Any:
@@ -14,6 +16,10 @@ def as_number(x: Any) -> Any:
         OverflowError: an integer too large for a float.
         TypeError: x has a `__float__` that refuses.
     """
+    if type(x) is float:
+        return x
+    import numbers  # slow to import, and seldom needed
+
     if isinstance(x, numbers.Number):  # Decimal and complex register as Number, not as Real
         return float(x) if isinstance(x, numbers.Real) else NotImplemented
     kind = type(x)

@@ -1,12 +1,14 @@
 """Many Values at once: their data and grads as lists or NumPy arrays, one call each."""
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
-
 from .value import Value, handle
 
+TYPE_CHECKING = False  # of typing's, which takes long to import
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
     from .nn import Module
 
 

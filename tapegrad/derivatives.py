@@ -5,6 +5,7 @@ recorded, and the results are Values: so derivatives compose, to any order."""
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
 import sys
 import types
@@ -117,9 +118,11 @@ class Run:
         how = handle.record_sweep if self.nested else handle.adjoints
         return how(*_dependent(ys, seeds), self.made if xs is None else xs)
 
-    def recorded_sweep(self, ys: Sequence[Any], seeds: Sequence[Any] | None = None) -> list[Value]:
+    def recorded_sweep(
+        self, ys: Sequence[Any], seeds: Sequence[Any] | None = None, xs: Sequence[Value] | None = None
+    ) -> list[Value]:
         """As `sweep`, but Values in any case."""
-        return handle.record_sweep(*_dependent(ys, seeds), self.made)
+        return handle.record_sweep(*_dependent(ys, seeds), self.made if xs is None else xs)
 
     def shaped(self, form: Form, items: Sequence[Any]) -> Any:
         """What `sweep` gives, as a nest."""
@@ -368,18 +371,24 @@ def hvp(fun: Function, argnums: int = 0) -> Callable[..., Any]:
     return _Hvp(fun, argnums)
 
 
-def vjp(fun: Function, *primals: Any) -> tuple[Any, Callable[..., tuple[Any, ...]]]:
+def vjp(fun: Function, *primals: Any) -> tuple[Any, Callable[..., Any]]:
     """The value of fun at primals, and a function from a cotangent, shaped like it, to the tuple of v^T J, one for each
-    argument. fun is called once; what it did is kept as long as that function is."""
+    argument. fun is called once; what it did is kept as long as that function is. Its argument `argnums` says by what,
+    as that of `grad` does: then no other derivative is given."""
     run = Run(fun, range(len(primals)), primals, {})
+    ends = list(itertools.accumulate((form.size for form in run.forms), initial=0))
 
-    def pull(cotangent: Any) -> tuple[Any, ...]:
+    def pull(cotangent: Any, argnums: Argnums | None = None) -> Any:
+        at = range(len(primals)) if argnums is None else _positions(argnums, len(primals))
         seeds = _like(cotangent, run.out, "the cotangent")
-        if any(isinstance(seed, Value) for seed in seeds):
-            found = run.recorded_sweep(run.outputs, seeds)
-            ends = iter(found)
-            return tuple(form.build(ends, objects) for form in run.forms)
-        return tuple(run.parts(run.sweep(run.outputs, seeds)))
+        to_values = any(isinstance(seed, Value) for seed in seeds)
+        xs = [x for k in dict.fromkeys(at) for x in run.made[ends[k] : ends[k + 1]]]
+        found = iter((run.recorded_sweep if to_values else run.sweep)(run.outputs, seeds, xs))
+        items = {k: list(itertools.islice(found, run.forms[k].size)) for k in dict.fromkeys(at)}
+        shaped = [
+            run.forms[k].build(iter(items[k]), objects) if to_values else run.shaped(run.forms[k], items[k]) for k in at
+        ]
+        return tuple(shaped) if argnums is None or isinstance(argnums, (tuple, list)) else shaped[0]
 
     return run.value(), pull
 

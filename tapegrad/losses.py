@@ -1,14 +1,15 @@
 """logsumexp and the losses: functions of many operands, one node each."""
 from __future__ import annotations
 
-import operator
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Union
-
 from ._core import ffi, lib
 from .value import Value, handle
 
+TYPE_CHECKING = False  # of typing's, which takes long to import
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Union
+
     from ._c_handle import _Number
 
     _Operands = Iterable[Union[Value, _Number]]
@@ -43,7 +44,9 @@ def cross_entropy(logits: _Operands, target: int) -> Value:
     Raises:
         IndexError: there is no such class.
     """
-    xs, k = list(logits), operator.index(target)
+    from operator import index
+
+    xs, k = list(logits), index(target)
     if not 0 <= k < len(xs):
         raise IndexError(f"cross_entropy: target {k} of {len(xs)} logits")
     right = xs[k]

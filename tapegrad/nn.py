@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import functools
-import operator
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any
 
 from .bulk import zero_grad
-from .value import Value, affine, dot, handle
+from .value import FUSED, OWN_OPERATORS, Value, affine, dot, handle, operators
 
 __all__ = ["MLP", "Layer", "Module", "Neuron", "Value", "random"]  # what micrograd.nn has, for `import *`
-
-# What a layer and a neuron may do in one call; a program may have put something else into the classes since.
-_OPERATORS = operator.attrgetter("__add__", "__radd__", "__mul__", "__rmul__")
-_OWN_OPERATORS = _OPERATORS(Value)
-_FUSED = {name: getattr(Value, name) for name in ("relu", "tanh", "sigmoid", "softplus")}
 
 
 def _plain() -> bool:
     """Whether no class of Values can have operators of a program's own."""
-    return not Value.__subclasses__() and _OPERATORS(Value) == _OWN_OPERATORS
+    return not Value.__subclasses__() and operators(Value) == OWN_OPERATORS
 
 
 def _own(values: Iterable[Any]) -> bool:
     """Whether the class of one of them has operators of its own, which are to be called then."""
-    return any(issubclass(kind, Value) and _OPERATORS(kind) != _OWN_OPERATORS for kind in {*map(type, values)})
+    return any(issubclass(kind, Value) and operators(kind) != OWN_OPERATORS for kind in {*map(type, values)})
 
 
 @functools.cache
@@ -213,7 +207,7 @@ class Layer(Module):
             return None
         if not activation:
             return affine(W, b, x)
-        if getattr(Value, activation) is _FUSED.get(activation):
+        if getattr(Value, activation) is FUSED.get(activation):
             return affine(W, b, x, activation)
         return [getattr(v, activation)() for v in affine(W, b, x)]
 

@@ -1,30 +1,16 @@
 """`tape`: the one tape that all Values record on."""
 from __future__ import annotations
 
-import functools
-from typing import Any, NamedTuple
-
 from . import _core
 from ._core import ffi, lib
 from .value import handle
 
+TYPE_CHECKING = False  # of typing's, which takes long to import
 
-class Operation(NamedTuple):
-    """A row of the table of operations, as the compiled core reports it."""
+if TYPE_CHECKING:
+    from typing import Any
 
-    name: str
-    kind: str
-    method: str
-    aliases: tuple[str, ...]
-    symbol: str
-    refusal: str
-    primal: str
-    da: str
-    db: str
-    daa: str
-    dab: str
-    dbb: str
-    doc: str
+    from ._operation import Operation
 
 
 class Tape:
@@ -90,7 +76,9 @@ class Tape:
     @property
     def operations(self) -> tuple[Operation, ...]:
         """The table of operations."""
-        return _operations()
+        from ._operation import operations  # slow to import, and seldom needed
+
+        return operations()
 
     @property
     def build(self) -> dict[str, Any]:
@@ -108,15 +96,6 @@ class Tape:
             f"<tape: {s['nodes']} nodes, {s['handles']} live Values, {s['bytes'] / 2**20:.1f} MiB, "
             f"{s['reclaims']} reclaims, {self.handle} handle>"
         )
-
-
-@functools.cache
-def _operations() -> tuple[Operation, ...]:
-    rows = []
-    for k in range(2, lib.tg_op_count):  # 0 and 1 are leaves and nodes made by hand
-        texts = {name: ffi.string(getattr(lib.tg_ops[k], name)).decode() for name in Operation._fields}
-        rows.append(Operation(**{**texts, "aliases": tuple(texts["aliases"].split())}))
-    return tuple(rows)
 
 
 tape = Tape()

@@ -1,15 +1,16 @@
 """`Value`: picks the handle, and attaches what needs no speed."""
 from __future__ import annotations
 
-import copy
-import operator
 import os
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn
 
 from ._core import ffi, lib
 
+TYPE_CHECKING = False  # of typing's, which takes long to import
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn
+
     from . import _c_handle as handle
     from ._c_handle import Value, affine, dot, leaves, softmax, sum
 else:
@@ -34,7 +35,9 @@ else:
     Value, leaves = handle.Value, handle.leaves
     affine, dot, softmax, sum = handle.affine, handle.dot, handle.softmax, handle.sum
 
-__all__ = ["WITHIN", "Value", "affine", "dot", "handle", "leaves", "softmax", "sum"]
+__all__ = [
+    "FUSED", "OWN_OPERATORS", "WITHIN", "Value", "affine", "dot", "handle", "leaves", "operators", "softmax", "sum",
+]  # fmt: skip
 
 # The functions of these files stand for operations: the line that calls them is what a recording wants to know.
 _FILES = (
@@ -78,6 +81,8 @@ def _deep_copied(self: Value, memo: dict[int, Any]) -> Value:
     made, attributed = handle.copies(nodes, [memo.get(id(v)) for v in nodes])
     memo.update(zip(map(id, nodes), made))
     memo.setdefault(id(memo), []).extend(nodes)  # as `copy` keeps alive what memo knows by id
+    if attributed:
+        import copy  # slow to import, and seldom needed
     for v in attributed:
         state = vars(v)
         for name, x in list(state.items()):
@@ -113,7 +118,9 @@ def _round(self: Value, ndigits: Any = None) -> Value:
     """round(v, ndigits) as a Value without slope; ndigits of -22 to 22."""
     if ndigits is None:
         return self.rint()
-    digits = operator.index(ndigits)
+    from operator import index
+
+    digits = index(ndigits)
     if abs(digits) > 22:
         raise ValueError(f"a Value is rounded to -22 to 22 decimal digits, not {digits}")
     return self._round(digits)
@@ -153,3 +160,13 @@ def _attach() -> None:
 
 
 _attach()
+
+
+def operators(kind: type[Value]) -> tuple[Any, ...]:
+    """What a layer and a neuron may do in one call, of a class of Values."""
+    return kind.__add__, kind.__radd__, kind.__mul__, kind.__rmul__
+
+
+# A program may put something else into the classes, even before it loads nn.
+OWN_OPERATORS = operators(Value)
+FUSED = {name: getattr(Value, name) for name in ("relu", "tanh", "sigmoid", "softplus")}

@@ -6,6 +6,8 @@ import math
 import pickle
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_threads import together
 
 import tapegrad
@@ -629,11 +631,47 @@ def test_second_derivatives_of_rows_by_params(reduce):
     assert batch.jacobian([1.0, 2.0, 3.0], argnums="params") == batch.grad([1.0, 2.0, 3.0], argnums="params")
 
 
-def test_the_value_of_a_vjp_is_of_the_arguments_as_they_were(np):
+@pytest.mark.parametrize("most", [0, 1 << 23])
+def test_the_value_of_a_vjp_is_of_the_arguments_as_they_were(np, monkeypatch, most):
+    monkeypatch.setattr("tapegrad.program.batch.MOST_KEPT", most)
     x = np.array([1.0, 2.0])
     _, pull = record(lambda x: x * x, 1.0).map().vjp(x)
     x[:] = 99.0
     assert pull(np.ones(2))[0].tolist() == [2.0, 4.0]
+
+
+@settings(max_examples=40)
+@given(
+    st.sampled_from((*SIZES[:7], 600)), st.sampled_from([None, "sum", "mean"]), st.integers(1, 3), st.integers(0, 99),
+    st.floats(-3, 3),
+)  # fmt: skip
+def test_a_pullback_of_rows_has_the_bits_of_a_replay(n, reduce, threads, salt, shared):
+    """Whether it keeps primals or not, on every path; and it gives the gradients that it is asked for."""
+    program = record(written_in_parts, [1.0, 2.0], 1.0, on_branch="record")
+    rows = [[math.sin(k * 1.7 + salt), math.cos(k * 0.3 + salt) * 2] for k in range(n)]
+    batch = program.map(in_axes=(0, None), reduce=reduce, threads=threads)
+    seeds = [[1.5, -2.0]] * (n if reduce is None else 1)
+    cotangent = [[a for a, _ in seeds], [b for _, b in seeds]] if reduce is None else seeds[0]
+    found = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tapegrad.program.batch.WORTH_THREADS", 0)
+        for most in (0, 1 << 23):
+            patch.setattr("tapegrad.program.batch.MOST_KEPT", most)
+            value, pull = batch.vjp(rows, shared)
+            assert repr(value) == repr(batch(rows, shared))
+            found.append(pull(cotangent))
+            assert repr(pull(cotangent, argnums=(1, 0, 1))) == repr((found[-1][1], *found[-1]))
+            assert repr(pull(cotangent, argnums=0)) == repr(found[-1][0])
+    assert repr(found[0]) == repr(found[1])
+    if reduce is None:
+        for k, row in enumerate(rows):
+            assert repr((found[0][0][k], found[0][1][k])) == repr(program.vjp(row, shared)[1]([1.5, -2.0]))
+
+
+def written_in_parts(x, s):
+    """Two results on four paths."""
+    y = x[0] * s if x[0] < 0.5 else (x[1] * s).sin()
+    return [y * x[1], y + x[0] if x[1] > -1.0 else x[0].tanh() * s]
 
 
 def test_wrong_tangents_and_cotangents_of_rows_are_named():

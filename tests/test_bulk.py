@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from array import array
 
 import pytest
 
@@ -348,3 +349,35 @@ def test_an_array_of_a_hundred_thousand_values_is_read_and_written(np):
 
 def test_the_functions_are_offered_by_name():
     assert {"data", "grads", "set_data"} <= set(tapegrad.__all__)
+
+
+# leaves of what lies in memory as doubles
+
+
+def test_leaves_of_arrays_are_their_numbers_whatever_their_layout(np):
+    x = np.arange(7.0)
+    unaligned = np.frombuffer(b"-" + x.tobytes(), dtype=np.uint8)[1:].view(np.float64)
+    arrays = [x, x[::2], x[::-1], x.astype(">f8"), x.astype("f4"), x.astype(int), unaligned, x[:0], x > 3.0]
+    for numbers in (*arrays, array("d", x), array("f", x), memoryview(x), bytes(range(7))):
+        made = tapegrad.leaves(numbers)
+        assert [v.data for v in made] == list(numbers)
+        assert [tuple(v._prev) for v in made] == [()] * len(made)
+    read_only = x.copy()
+    read_only.flags.writeable = False
+    made = tapegrad.leaves(read_only)
+    read_only.flags.writeable = True
+    read_only[0] = 9.0
+    assert made[0].data == 0.0
+    with pytest.raises(TypeError):
+        tapegrad.leaves(x.reshape(1, 7))
+
+
+def test_examples_of_programs_may_mix_arrays_lists_and_values(np):
+    def f(x, rows, pair):
+        return x[0, 1] * rows[1][0] + x[1, 0] * pair[1] + pair[0].sum()
+
+    x, rows, pair = np.arange(4.0).reshape(2, 2), [[1.0, 2], [Value(3.0), True]], (np.ones(2), 0.5)
+    program = tapegrad.record(f, x, rows, pair)
+    assert program(x, [[1.0, 2.0], [3.0, 1.0]], pair) == 6.0
+    with pytest.raises(TypeError, match="example x must be a number, not 'str'"):
+        tapegrad.record(f, np.array([[1.0, 2.0], ["3", 4.0]], dtype=object), rows, pair)

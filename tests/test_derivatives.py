@@ -128,6 +128,20 @@ def test_vjp_gives_the_value_and_a_function_of_the_cotangent(np):
     assert vjp(cubic, 2.0, 3.0)[1](2.0) == (90.0, 40.0)
 
 
+def test_a_pullback_gives_the_derivatives_that_it_is_asked_for(np):
+    _, pull = vjp(lambda x, m: m @ x, np.array([1.0, 2.0]), np.array([[1.0, 0.0], [3.0, 4.0]]))
+    seed = np.array([1.0, 10.0])
+    assert pull(seed, argnums=0).tolist() == [31.0, 40.0] and pull(seed, argnums=-1).tolist() == [[1, 2], [10, 20]]
+    by_m, by_x, again = pull(seed, argnums=(1, 0, 1))
+    assert by_m.tolist() == [[1, 2], [10, 20]] and by_x.tolist() == [31.0, 40.0] and again.tolist() == by_m.tolist()
+    assert pull(seed, argnums=()) == ()
+    with pytest.raises(TypeError, match="argnums 2: f was called with 2 positional arguments"):
+        pull(seed, argnums=2)
+    x = Value(3.0)
+    found = vjp(lambda x, y: x * y, x, 2.0)[1](Value(5.0), argnums=1)
+    assert isinstance(found, Value) and found.data == 15.0
+
+
 def test_vjp_keeps_the_arguments_that_it_was_given(np):
     x = np.array([3.0, 4.0])
     _, pull = vjp(lambda x: x[0] * x[1], x)

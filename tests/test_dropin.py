@@ -10,6 +10,7 @@ import operator
 import pickle
 import re
 import sys
+import textwrap
 import weakref
 from decimal import Decimal
 from fractions import Fraction
@@ -1213,6 +1214,36 @@ def test_a_numpy_complex_number_is_refused_as_operand(np):
 
 def test_numpy_is_not_imported_by_the_package(script):
     script("import sys, tapegrad; tapegrad.Value(1.0) + 1; assert 'numpy' not in sys.modules")
+
+
+def test_what_recording_on_values_does_not_need_is_loaded_later(script):
+    script(textwrap.dedent("""
+        import sys
+        for name in list(sys.modules):
+            if name in ("typing", "numbers", "random", "copy"):
+                del sys.modules[name]
+        import tapegrad
+        (tapegrad.Value(1.0) * 2.0).backward()
+        tapegrad.zero_grad([tapegrad.Value(1.0)])
+        late = {"typing", "numbers", "random", "copy", "tapegrad.nn", "tapegrad.optim", "tapegrad.program"}
+        if tapegrad.tape.handle == "c":
+            assert not late & set(sys.modules)
+        assert {"nn", "optim", "record", "__all__"} <= set(dir(tapegrad))
+        names = {}
+        exec("from tapegrad import *", names)
+        assert names["nn"] is tapegrad.nn is sys.modules["tapegrad.nn"] and set(tapegrad.__all__) <= set(names)
+        assert names["tape"] is tapegrad.tape and len(tapegrad.tape.operations) > 30
+    """))
+
+
+def test_operators_that_a_program_owns_before_it_loads_layers_are_called(script):
+    script(textwrap.dedent("""
+        import tapegrad
+        calls, multiply = [], tapegrad.Value.__mul__
+        tapegrad.Value.__mul__ = lambda self, other: calls.append(other) or multiply(self, other)
+        tapegrad.nn.Neuron(2)([1.0, 2.0])
+        assert len(calls) == 2
+    """))
 
 
 # names

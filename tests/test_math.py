@@ -101,7 +101,8 @@ def test_what_is_a_number_is_what_math_says(x):
         except TypeError:
             return TypeError
 
-    assert kind(tm.exp) == kind(math.exp)
+    expected = kind(math.exp)
+    assert kind(tm.exp) == (expected if expected is TypeError else pytest.approx(expected, rel=3e-16))
     assert kind(tm.floor) == kind(math.floor)
 
 

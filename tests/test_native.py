@@ -560,3 +560,23 @@ def test_a_compiler_that_fails_is_quoted(fresh, monkeypatch, tmp_path):
     monkeypatch.setenv("CC", str(broken))
     said = compiles()
     assert "out of order" in said and said.endswith("compiled 0 False\n") and not path.exists()
+
+
+def test_matrices_and_pullbacks_have_the_interpreters_bits():
+    """The forward pass is native; so is a pullback, also one of a program that was compiled after it."""
+
+    def f(x):
+        y = (x[0] * x[1]).tanh() + x[2].exp() / x[0]
+        return [y, y * y, x[2].sin() * y, tapegrad.where(y < 2.0, x[0] * y, x[1])]
+
+    plain, compiled = twins(f, [0.5, 1.5, 0.25], on_branch="record")
+    late = record(f, [0.5, 1.5, 0.25], on_branch="record")
+    for at in ([0.5, 1.5, 0.25], [2.0, -1.0, 3.0]):
+        assert bits(compiled.jacobian(at)) == bits(plain.jacobian(at))
+        pulls = [program.vjp(at)[1] for program in (plain, compiled, late)]
+        late.native()
+        for k in range(4):
+            seed = [float(i == k) for i in range(4)]
+            assert len({str(bits(pull(seed)[0])) for pull in pulls}) == 1
+    scalar, native_one = twins(lambda x: tapegrad.sum(f(x)[:3]), [0.5, 1.5, 0.25])
+    assert bits(native_one.hessian([0.5, 1.5, 0.25])) == bits(scalar.hessian([0.5, 1.5, 0.25]))

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
 import pytest
@@ -87,6 +88,55 @@ def test_an_output_may_be_an_input_a_constant_or_given_twice():
     assert program.jacobian(3.0) == [1.0, 6.0, 6.0, 0.0, 1.0]
     _, pull = program.vjp(3.0)
     assert pull([1.0, 10.0, 100.0, 1000.0, 10000.0]) == (10001.0 + 660.0,)
+
+
+def test_a_program_of_no_numbers_has_derivatives_of_none():
+    program = record(lambda x: Value(3.0), [])
+    for _ in range(2):
+        assert program.value_and_grad([]) == (3.0, [])
+        assert (program.jacobian([]), program.hessian([]), program.vjp([])[1](1.0)) == ([], [], ([],))
+
+
+def test_a_pullback_gives_the_derivatives_that_it_is_asked_for(np):
+    w = Value(2.0)
+    program = record(lambda x, m: [w * x["a"] * m[0], m[1] ** 2], {"a": 1.0}, np.ones(2), params=[w])
+    value, pull = program.vjp({"a": 3.0}, np.array([5.0, 7.0]))
+    assert value == [30.0, 49.0]
+    whole = pull([1.0, 10.0])
+    assert whole[0] == {"a": 10.0} and whole[1].tolist() == [6.0, 140.0] and len(whole) == 2
+    assert pull([1.0, 10.0], argnums=1).tolist() == [6.0, 140.0] and pull([1.0, 10.0], argnums=-2) == {"a": 10.0}
+    assert pull([1.0, 10.0], argnums="params") == [15.0]
+    one, params, other = pull([1.0, 10.0], argnums=(1, "params", 1))
+    assert params == [15.0] and one.tolist() == other.tolist() and one is not other
+    one[0] = 0.0
+    assert other[0] == 6.0 and pull([0.0, 0.0], argnums=1).tolist() == [0.0, 0.0]
+    with pytest.raises(ValueError, match="argnums 2: the program takes 2 arguments"):
+        pull([1.0, 1.0], argnums=2)
+    with pytest.raises(ValueError, match="the cotangent is 'list' of 1, but was recorded as a list of 2"):
+        pull([1.0], argnums=0)
+
+
+def test_a_pullback_does_not_run_the_function_again():
+    """Params may change, paths be recorded and other pullbacks made: it stays where it was."""
+    w = Value(2.0)
+    program = record(lambda x: w * x * x if x > 0.0 else w * x, 3.0, params=[w], on_branch="record")
+    _, first = program.vjp(3.0)
+    pulls = [program.vjp(float(k))[1] for k in range(-50, 50)]
+    w.data = 100.0
+    assert first(1.0) == (12.0,) and first(2.0, argnums="params") == [18.0]
+    expected = [4.0 * k if k > 0 else 2.0 for k in range(-50, 50)]
+    assert [pull(1.0)[0] for pull in pulls] == [pull(1.0, argnums=0) for pull in reversed(pulls)][::-1] == expected
+    assert program.grad(3.0) == 600.0
+
+
+def test_threads_share_a_pullback():
+    program = record(lambda x: [v.sin() * x[0] for v in x], [1.0] * 50)
+    _, pull = program.vjp([0.1 * k for k in range(50)])
+    seeds = [[float((i * k) % 7) for i in range(50)] for k in range(40)]
+    expected = [pull(seed) for seed in seeds]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            assert list(pool.map(pull, seeds)) == expected
 
 
 def test_an_unused_input_has_a_zero_gradient():
@@ -819,7 +869,7 @@ def test_every_allocation_of_recording_and_replaying_may_fail(swept, works, sett
             lib.tg_fail_allocation(0)
         settle()
         assert len(tape) == before
-    assert refused >= 10 and results[2] == [results[0][0]]
+    assert refused >= 5 and results[2] == [results[0][0]]
     works()
 
 
@@ -829,6 +879,34 @@ def test_recording_leaves_grads_alone():
     program = record(lambda x: x * w, 1.0, params=[w])
     program.value_and_grad(2.0, argnums="params")
     assert w.grad == 6.0
+
+
+def test_lines_are_those_of_the_code_that_ran_whatever_lay_there_before():
+    """Code objects come and go in a loop, generators and other functions take turns."""
+    ran = []
+
+    def made(line):
+        ran.append(f"made.py:{line}")
+        names = {}
+        exec(compile("\n" * (line - 1) + "def g(v): return v.sin()", "made.py", "exec"), names)
+        return names["g"]
+
+    def steps(v, n):
+        for _ in range(n):
+            v = v.tanh()
+            yield v
+
+    def f(v):
+        for k in range(300):
+            v = made(1 + 7 * k % 150)(v)
+            v = v.cos().exp() if k % 2 else v.exp().cos()
+        for one, other in zip(steps(v, 5), steps(v.atan(), 5)):
+            v = v.hypot(one).hypot(other)
+        return v
+
+    found = [row.split()[-1] for row in record(f, 0.5).listing().splitlines()[1:-1]]
+    ran += [line_of(f, 3)] * 600 + [line_of(f, 4)] + [line_of(f, 5)] * 10 + [line_of(steps, 2)] * 10
+    assert sorted(found) == sorted(ran)
 
 
 def test_values_that_die_while_recording_leave_the_lines_right():

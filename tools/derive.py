@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TypeVar
 
 _V = TypeVar("_V", bound="Value")
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 class _Number(Protocol):
     """What Values reckon with: float, int, bool, Fraction, NumPy scalars."""
@@ -60,6 +61,10 @@ class Value:
     def __hash__(self) -> int: ...
     def __format__(self, spec: str) -> str: ...
 
+class Quick:
+    def _changed(self) -> None: ...
+
+def quick(method: _F, /) -> _F: ...
 def dot(
     xs: Iterable[Value | _Number], ys: Iterable[Value | _Number], bias: Value | _Number | None = None
 ) -> Value: ...
@@ -110,7 +115,8 @@ def stats() -> tuple[int, int, int, int, int, float]: ...
 DOC = """# Operations
 
 Derived from `csrc/ops.def` by `tools/derive.py`. Primals and slopes are C expressions of the operands a and b and the
-result y; functions that are not the C library's are in `csrc/scalar.h` and `csrc/special.h`.
+result y; functions with tg_ before their name are in `csrc/elementary.h`, `csrc/scalar.h` and `csrc/special.h`, the
+others are the C library's.
 
 | method | also | `_op` | y | dy/da | dy/db | |
 | --- | --- | --- | --- | --- | --- | --- |

@@ -5,6 +5,7 @@
 #include "recording.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 static PyObject *floats(PyObject *values, int grads)
 {
@@ -188,10 +189,37 @@ static PyObject *new_nodes(PyObject *iterable, int values)
     return nodes;
 }
 
+/* Leaves of the doubles that lie side by side in an array; None, borrowed, where there are none. */
+static PyObject *leaves_of_doubles(PyObject *array)
+{
+    PyObject *leaves = Py_None;
+    Py_buffer view;
+    if (PyObject_GetBuffer(array, &view, PyBUF_CONTIG_RO | PyBUF_FORMAT)) {
+        PyErr_Clear();
+        return leaves;
+    }
+    if (view.ndim == 1 && view.format && !strcmp(view.format, "d") && view.shape[0] < (Py_ssize_t)TG_NONE) {
+        const uint32_t n = (uint32_t)view.shape[0];
+        leaves = tg_bare_list(n);
+        if (leaves && !tg_make_room(n, 0))
+            Py_CLEAR(leaves);
+        for (uint32_t k = 0; leaves && k < n; k++) {
+            double number;                              /* which may lie anywhere */
+            memcpy(&number, (const char *)view.buf + k * sizeof number, sizeof number);
+            own((Value *)PyList_GetItem(leaves, k), tg_push(T, TG_LEAF, 0, 0, number));
+        }
+        if (leaves)
+            PyObject_GC_Track(leaves);
+    }
+    PyBuffer_Release(&view);
+    return leaves;
+}
+
 static PyObject *module_leaves(PyObject *module, PyObject *iterable)
 {
+    PyObject *leaves = PyObject_CheckBuffer(iterable) ? leaves_of_doubles(iterable) : Py_None;
     (void)module;
-    return new_nodes(iterable, 0);
+    return leaves == Py_None ? new_nodes(iterable, 0) : leaves;
 }
 
 static PyObject *module_fresh(PyObject *module, PyObject *iterable)

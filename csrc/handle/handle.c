@@ -9,36 +9,36 @@ PyObject *tg_as_number, *tg_refused, *tg_rule_name, *tg_op_name;
 /* ---- handles come and go ---- */
 
 #define SPARE_MOST 256
-static Value *spare;            /* memory of dead handles, linked by dict */
-static int spares;
+Value *tg_spare;
+int tg_spares;
 
-Value *tg_new_handle(void)
+Value *tg_another_handle(void)
 {
-    Value *v = spare;
+    Value *v = PyObject_New(Value, tg_value_type);
     if (v) {
-        spare = (Value *)v->dict;
-        spares--;
-        PyObject_Init((PyObject *)v, tg_value_type);
-    } else {
-        v = PyObject_New(Value, tg_value_type);
-        if (!v)
-            return NULL;
+        v->id = TG_NONE;
+        v->dict = v->weakrefs = NULL;
     }
-    v->id = TG_NONE;
-    v->dict = v->weakrefs = NULL;
     return v;
 }
 
-static inline void free_memory(Value *v)
+static inline void make_spare(Value *v)
+{
+    v->dict = (PyObject *)tg_spare;
+    v->weakrefs = NULL;
+    tg_spare = v;
+    tg_spares++;
+}
+
+static void free_memory(Value *v)
 {
     PyTypeObject *type = Py_TYPE((PyObject *)v);
-    if (type == tg_value_type && spares < SPARE_MOST) {
-        v->dict = (PyObject *)spare;
-        spare = v;
-        spares++;
-    } else
+    if (type == tg_value_type && tg_spares < SPARE_MOST)
+        make_spare(v);
+    else {
         ((freefunc)PyType_GetSlot(type, Py_tp_free))(v);
-    Py_DECREF(type);
+        Py_DECREF(type);
+    }
 }
 
 void tg_discard(Value *gone)
@@ -115,12 +115,12 @@ PyObject *tg_bare_list(uint32_t m)
     return list;
 }
 
-void tg_handle_dies(PyObject *self)
+/* A handle dies that there is more to do for than for most. */
+TG_OUTSIDE void ends(Value *v)
 {
-    Value *v = (Value *)self;
     PyObject *dict;
     if (v->weakrefs)
-        PyObject_ClearWeakRefs(self);
+        PyObject_ClearWeakRefs((PyObject *)v);
     if (v->id < T->len && T->owner[v->id] == v) {
         T->owner[v->id] = NULL;
         if (v->id == T->len - 1 && !T->recorders)
@@ -133,6 +133,17 @@ void tg_handle_dies(PyObject *self)
     dict = v->dict;
     free_memory(v);
     Py_XDECREF(dict);
+}
+
+void tg_handle_dies(PyObject *self)
+{
+    Value *v = (Value *)self;
+    if (!v->weakrefs && !v->dict && Py_TYPE(self) == tg_value_type && tg_spares < SPARE_MOST &&
+        (uint64_t)v->id + 1 < T->len && T->owner[v->id] == v) {
+        T->owner[v->id] = NULL;
+        make_spare(v);
+    } else
+        ends(v);
 }
 
 /* ---- what is set on a handle ---- */
@@ -184,7 +195,13 @@ void *tg_wrong_type(const char *what, PyObject *o)
 
 int tg_other_number(PyObject *o, double *out)
 {
-    PyObject *x = PyObject_CallFunctionObjArgs(tg_as_number, o, NULL);
+    PyObject *x;
+    *out = 0.0;
+    if (Py_TYPE(o) == &PyLong_Type || Py_TYPE(o) == &PyBool_Type || PyFloat_Check(o)) {
+        *out = PyFloat_Check(o) ? PyFloat_AsDouble(o) : PyLong_AsDouble(o);
+        return *out == -1.0 && PyErr_Occurred() ? -1 : 1;
+    }
+    x = PyObject_CallFunctionObjArgs(tg_as_number, o, NULL);
     if (!x)
         return -1;
     *out = x == Py_NotImplemented ? 0.0 : PyFloat_AsDouble(x);

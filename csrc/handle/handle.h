@@ -11,11 +11,13 @@
         value       construction; the type
         many, bulk, gradients, layout   the functions beside the type
         copies      copies of Values, and of their history
+        form, call  numbers out of nests, and nests of numbers; calls of a program that need no Python
+        quick       the class under tapegrad.Program, and the decorator of its methods
         module      makes the module tapegrad._c_handle
 
-    The GIL is the tape's lock: nothing here releases it, but for rules. Whatever runs Python code (reading a number, an
-    allocation that collects, reclaim) may move ids: it comes before they are read, and from then on until the node is
-    recorded nothing can.  */
+    The GIL is the tape's lock: nothing here releases it, but for rules, and for long replays, which leave the tape
+    alone. Whatever runs Python code (reading a number, an allocation that collects, reclaim) may move ids: it comes
+    before they are read, and from then on until the node is recorded nothing can.  */
 #ifndef TG_HANDLE_H
 #define TG_HANDLE_H
 
@@ -79,8 +81,26 @@ static inline PyObject *own(Value *v, uint32_t id)
     return (PyObject *)v;
 }
 
+/* Memory of dead handles, linked by dict: each has its type still, and a reference to it. */
+extern Value *tg_spare;
+extern int tg_spares;
+
+/* A handle without a node that no memory was spare for; as tg_new_handle. */
+Value *tg_another_handle(void);
+
 /* A handle without a node, or NULL with an exception. */
-Value *tg_new_handle(void);
+static inline Value *tg_new_handle(void)
+{
+    Value *v = tg_spare;
+    if (!v)
+        return tg_another_handle();
+    tg_spare = (Value *)v->dict;
+    tg_spares--;
+    Py_SET_REFCNT((PyObject *)v, 1);
+    v->id = TG_NONE;
+    v->dict = NULL;
+    return v;
+}
 
 /* The same of any class of Values. */
 Value *tg_new_of(PyTypeObject *type);
@@ -115,16 +135,21 @@ void *tg_raise(int64_t code, int op, double a, double b);
 /* Raise TypeError "what, not 'type of o'". Returns NULL. */
 void *tg_wrong_type(const char *what, PyObject *o);
 
-/* A number that is no float, int or bool; as tg_number. */
+/* As tg_number, of what is no float, or of a subclass. */
 int tg_other_number(PyObject *o, double *out);
 
 /* 1: *out is the number; 0: no number; -1: an exception is set. May run Python code. */
 static inline int tg_number(PyObject *o, double *out)
 {
-    if (!PyFloat_Check(o) && Py_TYPE(o) != &PyLong_Type && Py_TYPE(o) != &PyBool_Type)
-        return tg_other_number(o, out);
-    *out = PyFloat_AsDouble(o);
-    return *out == -1.0 && PyErr_Occurred() ? -1 : 1;
+    double other;                       /* out may stay in a register */
+    int status;
+    if (PyFloat_CheckExact(o)) {
+        *out = PyFloat_AsDouble(o);
+        return 1;
+    }
+    status = tg_other_number(o, &other);
+    *out = other;
+    return status;
 }
 
 /* 1: *out is the number; 0 with an exception, for no number TypeError "what, not 'type of o'". */

@@ -378,7 +378,7 @@ static PyObject *module_softmax(PyObject *module, PyObject *const *args, Py_ssiz
     for (uint32_t k = 0; k < list.n; k++) {
         double below = T->data[ids[k]] - T->data[total];
         uint32_t difference = tg_push(T, TG_SUB, ids[k], total, below);
-        ids[k] = tg_push(T, TG_EXP, difference, difference, exp(below));
+        ids[k] = tg_push(T, TG_EXP, difference, difference, tg_exp(below));
     }
     outputs = own_all(outputs, ids, list.n, before);
 out:

@@ -5,6 +5,7 @@
 #include "held.h"
 #include "layout.h"
 #include "many.h"
+#include "quick.h"
 #include "recording.h"
 #include "value.h"
 
@@ -98,7 +99,9 @@ static int fill_module(void)
         if (PyModule_AddFunctions(module, functions[k]))
             return -1;
     tg_value_type = tg_make_value_type();
-    return tg_value_type ? PyModule_AddObjectRef(module, "Value", (PyObject *)tg_value_type) : -1;
+    if (!tg_value_type || tg_add_quick(module))
+        return -1;
+    return PyModule_AddObjectRef(module, "Value", (PyObject *)tg_value_type);
 }
 
 /* Called through cffi, which released the GIL and knows no PyObject: the module goes to sys.modules. 0, or -1 after the

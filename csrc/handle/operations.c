@@ -36,7 +36,8 @@ TG_INLINE PyObject *record(int op, uint32_t a, uint32_t b, const double *k, int 
         else
             b = leaf;
     }
-    return own(v, tg_push(T, op, a, b, y));
+    v->id = tg_push_owned(T, op, a, b, y, v);
+    return (PyObject *)v;
 }
 
 TG_INLINE PyObject *unary(int op, PyObject *self)
@@ -101,13 +102,13 @@ TG_INLINE PyObject *binary(int op, PyObject *x, PyObject *y)
     const Value *v = (const Value *)x, *w = (const Value *)y;
     double k;
     int status;
-    if (!is_value(y)) {
+    if (PyFloat_CheckExact(y) || !is_value(y)) {
         status = tg_number(y, &k);
         if (status == 1 && owns_left(op, x))
             return derive(op, x, y);
         if (status == 1)
-            return has_node(v) && room(2) ? record(op, v->id, v->id, &k, 0, !PyFloat_Check(y)) : NULL;
-    } else if (!is_value(x)) {
+            return has_node(v) && room(2) ? record(op, v->id, v->id, &k, 0, op == TG_POWK && !PyFloat_Check(y)) : NULL;
+    } else if (PyFloat_CheckExact(x) || !is_value(x)) {
         status = tg_number(x, &k);
         if (status == 1 && owns_right(op, y))
             return derive(op, x, y);

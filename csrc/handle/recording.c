@@ -12,6 +12,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* What is known of an instruction. Its code is held by codes or skipped, so that no other comes to lie there. */
+typedef struct {
+    PyObject *code;             /* NULL: nothing yet */
+    int at;                     /* f_lasti */
+    uint32_t where;             /* or CALLER */
+} instruction;
+
+#define CALLER TG_FOREIGN       /* it stands for an operation: who called it counts */
+
 typedef struct recording {
     struct recording *outer, *next;     /* of this thread; in the list of all */
     uint64_t thread;
@@ -21,7 +30,8 @@ typedef struct recording {
     PyObject *skipped;          /* code objects whose caller's line counts */
     PyObject *lines;            /* called with a code object: its table, or False for one that is skipped */
     PyObject *escaped;          /* called with what went past the tape: warns or raises */
-    uint32_t code;              /* the index that was asked for last */
+    instruction *known;         /* open addressing; n_known of them, less than half of known_cap, a power of two or 0 */
+    uint32_t n_known, known_cap;
     tg_comparison *asked;
     tg_event *event;
     uint32_t n_asked, asked_cap, n, cap;
@@ -43,20 +53,42 @@ void tg_note_sweep(int on)
         current->quiet = (uint32_t)on;
 }
 
-/* The line that a frame is at; 0: unknown. */
-static uint32_t line_in(PyObject *table, PyFrameObject *frame)
+/* What a frame has as an attribute, but for the way through its name: the limited API has no f_lasti and no f_back. */
+static PyObject *of_frame(PyFrameObject *frame, const char *name, const PyGetSetDef **found)
 {
-    PyObject *at;
+    PyObject *o = (PyObject *)frame;
+    if (!*found) {
+        static const PyGetSetDef none;
+        const PyGetSetDef *d = PyType_GetSlot(Py_TYPE(o), Py_tp_getset);
+        while (d && d->name && strcmp(d->name, name))
+            d++;
+        *found = d && d->name ? d : &none;
+    }
+    return (*found)->get ? (*found)->get(o, (*found)->closure) : PyObject_GetAttrString(o, name);
+}
+
+/* f_lasti; -1 where it is unknown. */
+static int instruction_of(PyFrameObject *frame)
+{
+    static const PyGetSetDef *found;
+    PyObject *at = of_frame(frame, "f_lasti", &found);
+    const long k = at ? PyLong_AsLong(at) : -1;
+    Py_XDECREF(at);
+    if (k < 0)
+        PyErr_Clear();
+    return (int)k;
+}
+
+/* The line that a frame is at; 0: unknown. */
+static uint32_t line_of(PyObject *table, PyFrameObject *frame, int at)
+{
     char *lines;
-    Py_ssize_t n, k;
+    Py_ssize_t n;
     uint32_t line = 0;
     if (table == Py_None)
         return (uint32_t)PyFrame_GetLineNumber(frame);
-    at = PyObject_GetAttrString((PyObject *)frame, "f_lasti");
-    k = at ? PyLong_AsSsize_t(at) : -1;
-    Py_XDECREF(at);
-    if (k >= 0 && !PyBytes_AsStringAndSize(table, &lines, &n) && k / 2 < n / (Py_ssize_t)sizeof line)
-        memcpy(&line, lines + k / 2 * (Py_ssize_t)sizeof line, sizeof line);
+    if (at >= 0 && !PyBytes_AsStringAndSize(table, &lines, &n) && at / 2 < n / (Py_ssize_t)sizeof line)
+        memcpy(&line, lines + at / 2 * (Py_ssize_t)sizeof line, sizeof line);
     PyErr_Clear();
     return line;
 }
@@ -85,35 +117,75 @@ static Py_ssize_t index_of(recording *r, PyObject *code)
     return k;
 }
 
+/* What is known of an instruction, or where it is to be put; there is room. */
+static inline instruction *find(const recording *r, PyObject *code, int at)
+{
+    const uint32_t mask = r->known_cap - 1;
+    uint32_t h = (uint32_t)(((uintptr_t)code + (uint32_t)at) * UINT64_C(0x9E3779B97F4A7C15) >> 32);
+    while (r->known[h & mask].code && (r->known[h & mask].code != code || r->known[h & mask].at != at))
+        h++;
+    return r->known + (h & mask);
+}
+
+/* Room for one more: 0, or -1 with an exception. */
+static int grow_known(recording *r)
+{
+    const recording old = *r;
+    if (2 * (r->n_known + 1) < r->known_cap)
+        return 0;
+    r->known_cap = old.known_cap ? 2 * old.known_cap : 64;
+    r->known = tg_zeroed(r->known_cap * sizeof *r->known);
+    if (!r->known) {
+        r->known = old.known;
+        r->known_cap = old.known_cap;
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (uint32_t k = 0; k < old.known_cap; k++)
+        if (old.known[k].code)
+            *find(r, old.known[k].code, old.known[k].at) = old.known[k];
+    free(old.known);
+    return 0;
+}
+
+/* Find out where the instruction that a frame is at comes from: that, CALLER, 0, or -1 with an exception. May run
+   Python code. */
+static int64_t learn(recording *r, PyFrameObject *frame, PyObject *code, int at)
+{
+    const Py_ssize_t k = index_of(r, code);
+    const uint32_t line = k > 0 ? line_of(PyList_GetItem(r->tables, k), frame, at) : 0;
+    const int named = k < (1 << (32 - TG_WHERE_LINE)) - 1 && line < 1u << TG_WHERE_LINE;
+    const uint32_t where = k == 0 ? CALLER : named ? (uint32_t)k << TG_WHERE_LINE | line : 0;
+    if (k < 0 || grow_known(r))
+        return -1;
+    r->n_known++;
+    *find(r, code, at) = (instruction){code, at, where};
+    return where;
+}
+
 /* The line that runs now: index of its code << TG_WHERE_LINE | line, 0: unknown, or -1 with an exception. */
 static int64_t here(recording *r)
 {
     PyFrameObject *frame = PyEval_GetFrame();
     PyObject *back = NULL;              /* a frame that is held */
-    Py_ssize_t k = 0;
-    uint32_t line = 0;
-    while (frame && !k) {
+    int64_t where = 0;
+    while (frame) {
+        static const PyGetSetDef *found;
         PyObject *code = (PyObject *)PyFrame_GetCode(frame);
-        k = PyList_GetItem(r->codes, r->code) == code ? (Py_ssize_t)r->code : index_of(r, code);
+        const int at = instruction_of(frame);
+        const instruction *of = find(r, code, at);
+        where = of->code ? (int64_t)of->where : learn(r, frame, code, at);
         Py_DECREF(code);
-        if (k > 0) {
-            r->code = (uint32_t)k;
-            line = line_in(PyList_GetItem(r->tables, k), frame);
-        } else if (k == 0) {
-            PyObject *outer = PyObject_GetAttrString((PyObject *)frame, "f_back");
-            Py_XDECREF(back);
-            back = outer;
-            if (!back)
-                k = -1;
-            frame = back == Py_None ? NULL : (PyFrameObject *)back;
-        }
+        if (where != CALLER)
+            break;
+        frame = (PyFrameObject *)of_frame(frame, "f_back", &found);
+        Py_XDECREF(back);
+        back = (PyObject *)frame;
+        where = frame ? 0 : -1;
+        frame = back == Py_None ? NULL : frame;
     }
     Py_XDECREF(back);
-    if (k <= 0)
-        return k;
-    if (k >= (1 << (32 - TG_WHERE_LINE)) - 1 || line >= 1u << TG_WHERE_LINE)
-        return 0;
-    return (int64_t)k << TG_WHERE_LINE | line;
+    return where;
 }
 
 /* Room for one more element of an array, n of them being in use: 0, or -1 with an exception. */
@@ -152,12 +224,14 @@ static int note_where(recording *r, uint32_t where) { return note_from(r, T->len
 int tg_do_note_place(void)
 {
     recording *r = current;
-    const uint64_t thread = (uint64_t)PyThread_get_thread_ident();
     int64_t where;
     int off;
-    for (recording *other = all; other; other = other->next)
-        if (other->thread != thread && note_where(other, TG_FOREIGN))
-            return -1;
+    if (all != r || r->next) {
+        const uint64_t thread = (uint64_t)PyThread_get_thread_ident();
+        for (recording *other = all; other; other = other->next)
+            if (other->thread != thread && note_where(other, TG_FOREIGN))
+                return -1;
+    }
     if (!r)
         return 0;
     off = tg_grad_off();
@@ -248,11 +322,12 @@ static PyObject *begin_recording(PyObject *module, PyObject *args)
     r->codes = PyList_New(0);
     r->tables = PyList_New(0);
     r->skipped = PyList_New(0);
-    if (!r->codes || !r->tables || !r->skipped || PyList_Append(r->codes, Py_None) ||
+    if (!r->codes || !r->tables || !r->skipped || grow_known(r) || PyList_Append(r->codes, Py_None) ||
         PyList_Append(r->tables, Py_None) || (r->grad_off = tg_grad_off()) < 0 || tg_grad_off_by(-r->grad_off)) {
         Py_XDECREF(r->codes);
         Py_XDECREF(r->tables);
         Py_XDECREF(r->skipped);
+        free(r->known);
         free(r);
         return NULL;
     }
@@ -292,6 +367,7 @@ static PyObject *end_recording(PyObject *module, PyObject *unused)
         Py_DECREF(r->skipped);
         Py_DECREF(r->lines);
         Py_DECREF(r->escaped);
+        free(r->known);
         free(r->asked);
         free(r->event);
         free(r);

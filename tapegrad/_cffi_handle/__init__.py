@@ -1,7 +1,7 @@
 """The portable handle: `Value` as a Python class, every operation a cffi call. It is the fast one on PyPy.
 
 Its files have the names of those of csrc/handle/, and stand on each other in the same order: handle, operands,
-recording, held, operations, attributes, value, many, bulk, gradients, layout, copies."""
+recording, held, operations, attributes, value, many, bulk, gradients, layout, copies, quick; two more are C's alone."""
 from .bulk import adam, data, grads, leaves, plain_leaves, rmsprop, set_data, set_grads, sgd, zero_grad
 from .copies import copies, history
 from .gradients import adjoints, all_finite, depends_on_older, fresh, graph, primals, record_sweep
@@ -9,12 +9,13 @@ from .handle import no_grad_by
 from .held import clear_grads, collect, nbytes, reset, size, stats
 from .layout import lay_out
 from .many import affine, dot, many, softmax, sum
+from .quick import Quick, quick
 from .recording import as_numbers_by, begin_recording, end_recording, freeze
 from .value import Value
 
 __all__ = [
-    "Value", "adam", "adjoints", "affine", "all_finite", "as_numbers_by", "begin_recording", "clear_grads", "collect",
-    "copies", "data", "depends_on_older", "dot", "end_recording", "freeze", "fresh", "grads", "graph", "history",
-    "lay_out", "leaves", "many", "nbytes", "no_grad_by", "plain_leaves", "primals", "record_sweep", "reset", "rmsprop",
-    "set_data", "set_grads", "sgd", "size", "softmax", "stats", "sum", "zero_grad",
+    "Quick", "Value", "adam", "adjoints", "affine", "all_finite", "as_numbers_by", "begin_recording", "clear_grads",
+    "collect", "copies", "data", "depends_on_older", "dot", "end_recording", "freeze", "fresh", "grads", "graph",
+    "history", "lay_out", "leaves", "many", "nbytes", "no_grad_by", "plain_leaves", "primals", "quick", "record_sweep",
+    "reset", "rmsprop", "set_data", "set_grads", "sgd", "size", "softmax", "stats", "sum", "zero_grad",
 ]  # fmt: skip

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from .._core import ffi, lib
+from .._operation import Operation
 from ..program import point
 from ..program.recorded import Recorded
-from ..tape import Operation, tape
+from ..tape import tape
 from ..value import Value, handle
 
 CData = Any

@@ -1,6 +1,8 @@
 "use strict";
 const {exp, expm1, log, log1p, log2, log10, sqrt, sin, cos, tan, asin, acos, atan, atan2, sinh, cosh, asinh, atanh,
   acosh, cbrt, floor, ceil, trunc, hypot, pow} = Math;
+const tg_exp = exp, tg_expm1 = expm1, tg_log = log, tg_log1p = log1p, tg_sin = sin, tg_cos = cos, tg_sinh = sinh,
+  tg_cosh = cosh, tg_pow = pow;
 const fabs = Math.abs, TG_1_LN2 = Math.LOG2E, TG_1_LN10 = Math.LOG10E, TG_2_SQRTPI = 2 / Math.sqrt(Math.PI);
 const tg_tanh = a => {
   const s = Math.abs(a), e = expm1(2 * s), y = s >= 22 ? 1 : s < 0.55 ? e / (e + 2) : 1 - 2 / (exp(2 * s) + 1);
@@ -14,7 +16,7 @@ const tg_sign = a => a > 0 ? 1 : a < 0 ? -1 : a, tg_share = (a, y) => y === 0 ? 
 const tg_first = (a, b) => a > b ? 1 : a === b ? 0.5 : a < b ? 0 : a + b;
 const tg_pow_da = (a, b) => b === 0 ? 0 : b === 2 ? 2 * a : b * pow(a, b - 1);
 const tg_pow_db = (a, b, y) => a === 0 && b >= 0 ? 0 : y * log(a);
-const erf = a => {                                      // a series near 0, a continued fraction further out
+const tg_erf = a => {                                   // a series near 0, a continued fraction further out
   const x = fabs(a);
   if (!(x < 6)) return a !== a ? a : Math.sign(a);
   if (x < 2.5) {

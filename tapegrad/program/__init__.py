@@ -1,7 +1,7 @@
 """Programs: a function recorded once on Values, frozen, and replayed in C with derivatives.
 
 Files, each of which stands on those before it alone: form, containers, nest, arguments, replay, trace, source, native,
-file, recorded, point, layout, rows, batch, program."""
+file, recorded, told, point, layout, rows, batch, program."""
 from .program import BranchChanged, Program, load, record
 from .recorded import decoded
 

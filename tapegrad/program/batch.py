@@ -3,36 +3,25 @@ on its own path."""
 from __future__ import annotations
 
 import copy
-import os
-import threading
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 from .._core import ffi, lib
 from .form import NUMBER, Form, Nest, Shaped
 from .recorded import Argnums, Recorded, Several, gathered
-from .replay import ONE, REFUSALS, Buffer, CData, Job, Trace, pointer, units, zeros
+from .replay import ONE, REFUSALS, Buffer, CData, Job, Primals, Trace, units, zeros
 from .rows import Argument, Axes, Piece, axes_of, in_rows, one_row, stacked
 
 if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
-
     from ..look.diagnosis import Diagnosis
-CHUNKS = 16  # at most, in which sums are made: they depend on the number of rows alone, so the bits do, too
-CHUNK_ROWS = 256  # at least
-WORTH_THREADS = 1 << 23  # additions, some 2 ms of them, below which threads cost more than they give
 
-_pools: dict[tuple[int, int], ThreadPoolExecutor] = {}  # by process, which fork copies without its threads, and size
-
-
-def _pool(threads: int) -> ThreadPoolExecutor:
-    key = os.getpid(), threads
-    if key not in _pools:
-        from concurrent.futures import ThreadPoolExecutor  # slow to import, and seldom needed
-
-        _pools[key] = ThreadPoolExecutor(threads, "tapegrad")
-    return _pools[key]
+# Sums are made in chunks, and then of chunks: these depend on the program and the number of rows alone, so the bits do.
+CHUNKS = 32  # at most, so that the last of them ends soon after the others
+CHUNK_WORK = 1 << 15  # additions of a chunk, at least: some 10 us
+CHUNK_SUMS = 256  # additions for each number that may be summed, at least
+WORTH_THREADS = 1 << 17  # additions, some 40 us of them, below which threads cost more than they give
+MOST_KEPT = 1 << 18  # primals for the sake of pullbacks, 2 MiB: a replay costs less than reading them from memory
 
 
 class Asked(NamedTuple):
@@ -63,12 +52,13 @@ class Swept(NamedTuple):
 
 class _Group(NamedTuple):
     """Rows, None being all, and the path that they take next: its number, -1 where it is not kept, and itself; origin:
-    the path where they stopped, and its instruction."""
+    the path where they stopped, and its instruction; primals: theirs, where they are kept."""
 
     number: int
     path: Trace
     rows: array[int] | None
     origin: tuple[int, int]
+    primals: Primals | None = None
 
 
 class Rows:
@@ -136,8 +126,13 @@ class Rows:
             raise ValueError(f"{what} has other rows than its argument, or they are elsewhere in it")
         return [(a, b.numbers, b.stride) for a, b in pairs]
 
-    def perform(self, arguments: list[Argument], rows: int, asked: Asked) -> list[array[float]]:
-        """The outputs, then their tangents or derivatives by the wanted pieces; summed, or one row after the other."""
+    def perform(
+        self, arguments: list[Argument], rows: int, asked: Asked, kept: list[_Group] | None = None
+    ) -> list[array[float]]:
+        """The outputs, then their tangents or derivatives by the wanted pieces; summed, or one row after the other.
+
+        kept: an empty list, to which the primals go; or a full one, from which they come: then there are no outputs.
+        """
         recorded, mean, wanted = self.recorded, self.reduce == "mean", asked.wanted
         n_out, along = recorded.n_out, bool(asked.tangents) and asked.seed is None
         outs = 2 if along else 1
@@ -152,80 +147,57 @@ class Rows:
         if seed is not None and mean and rows:
             seed = array("d", (x / rows for x in seed))
         failed = ffi.new("uint32_t[]", max(1, rows))
-        pending = [_Group(0, recorded.paths[0], None, (0, 0))] if rows else []
+        again = bool(kept)
+        pending = list(kept) if kept else [_Group(0, recorded.paths[0], None, (0, 0))] if rows else []
         while pending:
-            group = min(pending, key=lambda group: (group.number < 0, group.number))
+            group = pending[0] if again else min(pending, key=lambda group: (group.number < 0, group.number))
             pending = [other for other in pending if other is not group]
-            _, path, chosen, _ = group
+            path, chosen = group.path, group.rows
             count = rows if chosen is None else len(chosen)
+            if kept is not None and not again:
+                group = group._replace(primals=Primals(path, count))
+                kept.append(group)
 
-            def job(start: int, stop: int, chosen: array[int] | None = chosen) -> tuple[Job, list[array[float]]]:
-                buffers = [total if stride else zeros(len(total)) for total, stride in zip(totals, strides)]
-                feeds = [piece.feed() for piece in pieces]
-                for piece, tangent, stride in asked.tangents:
-                    feed = feeds[pieces.index(piece)]
-                    feed.tangent, feed.tangent_stride = tangent, stride
-                for piece, buffer, stride in zip(wanted, buffers[outs:], strides[outs:]):
-                    feed = feeds[pieces.index(piece)]
-                    if asked.tangents:
-                        feed.grad_tangent, feed.grad_tangent_stride = buffer, stride
-                    else:
-                        feed.grad, feed.grad_stride = buffer, stride
-                made = Job(feeds, start, stop, failed)
-                made.c.tangents = bool(asked.tangents)
-                made.out(buffers[0], strides[0])
-                if along:
-                    made.out_tangent(buffers[1], strides[1])
-                if seed is not None:
-                    made.seed(seed, asked.seed_stride)
-                if chosen is not None:
-                    made.rows(chosen)
-                made.c.nan_errors = recorded.on_error == "nan"
-                return made, buffers
-
-            failures = 0
-            for job_failures, buffers in self._chunks(path, count, job):
-                failures += job_failures
-                for total, stride, buffer in zip(totals, strides, buffers):
-                    if not stride:
-                        lib.tg_accumulate(pointer(total), pointer(buffer), len(total))
+            feeds = [piece.feed() for piece in pieces]
+            for piece, tangent, stride in asked.tangents:
+                feed = feeds[pieces.index(piece)]
+                feed.tangent, feed.tangent_stride = tangent, stride
+            for piece, total, stride in zip(wanted, totals[outs:], strides[outs:]):
+                feed = feeds[pieces.index(piece)]
+                if asked.tangents:
+                    feed.grad_tangent, feed.grad_tangent_stride = total, stride
+                else:
+                    feed.grad, feed.grad_stride = total, stride
+            job = Job(feeds, 0, count, failed)
+            job.c.tangents = bool(asked.tangents)
+            if not again:
+                job.out(totals[0], strides[0])
+            if group.primals is not None:
+                job.keep(group.primals, again)
+            if along:
+                job.out_tangent(totals[1], strides[1])
+            if seed is not None:
+                job.seed(seed, asked.seed_stride)
+            if chosen is not None:
+                job.rows(chosen)
+            job.c.nan_errors = recorded.on_error == "nan"
+            failures = path.run_in_chunks(job, *self._shared(path, count))
             if failures:
                 pending.extend(self._sort(pieces, group, rows, failed))
         if mean:
             totals[:outs] = [array("d", (x / rows if rows else float("nan") for x in total)) for total in totals[:outs]]
         return totals
 
-    def _chunks(
-        self, path: Trace, count: int, job: Callable[[int, int], tuple[Job, list[array[float]]]]
-    ) -> Iterator[tuple[int, list[array[float]]]]:
-        """Carry out all chunks; their failures and buffers, in order."""
-        lanes = lib.tg_lanes
-        step = max(CHUNK_ROWS, -(-count // (CHUNKS * lanes)) * lanes)
-        ranges = [(start, min(start + step, count)) for start in range(0, count, step)]
-
-        def one(start: int, end: int, stop: threading.Event | None) -> tuple[int, list[array[float]]]:
-            made, buffers = job(start, end)
-            path.run(made, stop)
-            return made.c.failures, buffers
-
-        if self.threads == 1 or len(ranges) == 1 or path.cost * count < WORTH_THREADS:
-            for start, end in ranges:
-                yield one(start, end, None)
-            return
-        stop = threading.Event()
-        futures = [_pool(self.threads).submit(one, start, end, stop) for start, end in ranges]
-        try:
-            for future in futures:
-                yield future.result()
-        finally:
-            stop.set()
-            for future in futures:
-                if not future.cancel():
-                    future.exception()          # what it writes to is ours
+    def _shared(self, path: Trace, count: int) -> tuple[int, int]:
+        """How many rows go together, and how many threads share them."""
+        core, lanes = path.core, lib.tg_lanes
+        work = max(CHUNK_WORK, CHUNK_SUMS * (core.n_in + core.n_out))
+        step = max(-(-count // CHUNKS), -(-work // path.cost))
+        return -(-step // lanes) * lanes, min(self.threads, CHUNKS) if path.cost * count >= WORTH_THREADS else 1
 
     def _sort(self, pieces: list[Piece], group: _Group, rows: int, failed: CData) -> list[_Group]:
         """Send the rows that left a path to other paths, or raise for the first that finds none."""
-        recorded, (number, path, chosen, origin) = self.recorded, group
+        recorded, (number, path, chosen, origin, _) = self.recorded, group
         stopped = {row: at - 1 for row, at in enumerate(ffi.unpack(failed, rows)) if at}
         groups: dict[tuple[int, int], array[int]] = {}
         lost: list[int] = []
@@ -356,25 +328,36 @@ class Batch:
         """The gradient; see `value_and_grad`."""
         return self.value_and_grad(*args, argnums=argnums, **named)[1]
 
-    def vjp(self, /, *primals: Nest, **named: Nest) -> tuple[Shaped, Callable[[Nest], tuple[Shaped, ...]]]:
+    def vjp(self, /, *primals: Nest, **named: Nest) -> tuple[Shaped, Callable[..., Any]]:
         """The value, and a function from a cotangent, shaped like it, to the tuple of v^T J for each argument, which
-        is of every row without reduce."""
+        is of every row without reduce.
+
+        Its argument `argnums` says by what, as that of `grad` does: then no other derivative is built. Up to 2 MiB of
+        primals are kept as long as that function is there, so that a call is a sweep alone; beyond, rows are replayed.
+        """
         batch, recorded = self._rows, self._rows.recorded
         arguments, rows = batch.read(recorded.forms.bound(primals, named))
-        for piece in (piece for argument in arguments for piece in argument.pieces):
+        kept: list[_Group] | None = [] if rows * recorded.paths[0].core.n_kept <= MOST_KEPT else None
+        for piece in (piece for argument in arguments for piece in argument.pieces if kept is None):
             piece.numbers = copy.copy(piece.numbers)
-        value = self._values(batch.perform(arguments, rows, Asked())[0], rows, arguments)
-        wanted = arguments[:-1]
-        pieces = [piece for argument in wanted for piece in argument.pieces]
+        value = self._values(batch.perform(arguments, rows, Asked(), kept)[0], rows, arguments)
 
-        def pull(cotangent: Nest) -> tuple[Shaped, ...]:
+        def pull(cotangent: Nest, argnums: Argnums | None = None) -> Shaped:
+            wanted = arguments[:-1]
+            if argnums is not None:
+                wanted = [arguments[place.number] for place in recorded.chosen(argnums)]
+            pieces = list(dict.fromkeys(piece for argument in wanted for piece in argument.pieces))
             if batch.reduce is None:
                 seed, stride = in_rows(recorded.out, cotangent, rows, "the cotangent"), recorded.n_out
             else:
                 seed, stride = array("d"), 0
                 recorded.out.read(cotangent, "the cotangent", seed)
-            flats = iter(batch.perform(arguments, rows, Asked(seed, stride, wanted=pieces))[1:])
-            return tuple(self._gradient(a, [next(flats) for _ in a.pieces], rows, arguments) for a in wanted)
+            flats = dict(zip(pieces, batch.perform(arguments, rows, Asked(seed, stride, wanted=pieces), kept)[1:]))
+            by_argument = [[flats[piece] for piece in a.pieces] for a in wanted]
+            if len(set(wanted)) < len(wanted):  # each gets numbers of its own
+                by_argument = [[flat[:] for flat in one] for one in by_argument]
+            parts = [self._gradient(a, one, rows, arguments) for a, one in zip(wanted, by_argument)]
+            return tuple(parts) if argnums is None else gathered(argnums, parts)
 
         return value, pull
 

@@ -427,21 +427,30 @@ def objects(items: list[Any], shape: tuple[int, ...]) -> NDArray[Any]:
 
 
 def matrix(out: Form, by: Form, entries: Any, of_values: bool = False) -> Shaped:
-    """Rows of derivatives, numbers or Values, made up like by each, in places shaped like out."""
+    """Rows of derivatives, numbers or Values, made up like by each, in places shaped like out; arrays of numbers share
+    the memory of the entries."""
+    n = by.size
+    table: Any = None
+    if out.has_array or by.has_array:
+        table = (objects(list(entries), (len(entries),)) if of_values else as_array(entries)).reshape((out.size, n))
 
-    def shaped(form: Form, at: int) -> Any:
-        if of_values:
-            return form.build(iter(entries[at : at + form.size]), objects)
-        return form.shaped(entries, at)
+    def part_of(at: int, rows: int, shape: tuple[int, ...], form: Form, k: int) -> Shaped:
+        """A part of so many rows, in places of that shape."""
+        part: Any = table[at : at + rows, k : k + form.size].reshape((*shape, *(form.shape or ())))
+        return part.item() if part.shape == () else part
+
+    def row(at: int) -> Shaped:
+        if by.has_array:
+            return by.map(functools.partial(part_of, at, 1, ()))
+        these = entries[at * n : (at + 1) * n]
+        return by.build(iter(these), objects) if of_values else by.shaped(these.tolist())
 
     def block(leaf: Form, at: int) -> Shaped:
         if leaf is NUMBER:
-            return shaped(by, at * by.size)
-        whole = shaped(Array((leaf.size, by.size)), at * by.size)
+            return row(at)
+        return by.map(functools.partial(part_of, at, leaf.size, leaf.shape or ()), lists=True)
 
-        def part(form: Form, k: int) -> Shaped:
-            return whole[:, k : k + form.size].reshape((*(leaf.shape or ()), *(form.shape or ())))
-
-        return by.map(part, lists=True)
-
-    return out.map(block)
+    if out.has_array:
+        return out.map(block)
+    rows = list(table.reshape((out.size, *by.shape))) if type(by) is Array else map(row, range(out.size))
+    return out.build(iter(rows), objects)

@@ -27,11 +27,10 @@ LEAST = 6  # chunks that are worth a compiler of their own
 
 _log = logging.getLogger("tapegrad")
 
-# No fused multiply-add, and no sincos: its bits need not be those of sin and cos. Loops become vectors, straight lines
-# are made of them as it is.
+# No fused multiply-add; loops become vectors, straight lines are made of them as it is.
 FLAGS = [
-    "-std=gnu11", "-O1", "-ftree-vectorize", "-fno-tree-slp-vectorize", "-ffp-contract=off", "-fno-builtin-sin",
-    "-fno-builtin-cos", "-fPIC", "-shared",
+    "-std=gnu11", "-O1", "-ftree-vectorize", "-fno-tree-slp-vectorize", "-ffp-contract=off", "-fno-math-errno",
+    "-fno-trapping-math", "-fPIC", "-shared",
 ]  # fmt: skip
 
 

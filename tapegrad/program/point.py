@@ -1,23 +1,36 @@
 """A recorded function at one point, on flat arrays: values and derivatives, over whichever path the point takes."""
 from __future__ import annotations
 
-import functools
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import TypeVar
 
 from .._core import lib
 from .recorded import Place, Recorded
-from .replay import ONE, REFUSALS, Feed, Job, Trace, units, zeros
+from .replay import ONE, REFUSALS, Buffer, Feed, Job, Matrix, Primals, Trace, room, units, zeros
 
-MOST = 1 << 22  # numbers that one replay of many rows writes
+MOST_RESTING = 1 << 16  # primals
+
+T = TypeVar("T")
 
 
-def run(recorded: Recorded, flat: array[float], job: Job, nan_errors: bool = False) -> Trace:
+def assign(to: array[float], numbers: array[float]) -> None:
+    """Into a buffer in use, as many as it has; of none it would be resized, which is refused."""
+    if numbers:
+        to[:] = numbers
+
+
+def run(
+    recorded: Recorded, flat: array[float], job: Job, nan_errors: bool = False,
+    keep: Callable[[Trace], Primals] | None = None,
+) -> Trace:  # fmt: skip
     """Carry out a job over the path that these inputs take, which is returned; it may start again, so nothing that it
-    writes is summed. nan_errors: what would be refused is nan, whatever on_error says."""
+    writes is summed. nan_errors: what would be refused is nan, whatever on_error says; keep: where primals are left."""
     k, path = 0, recorded.paths[0]
     job.c.nan_errors = nan_errors or recorded.on_error == "nan"
     while True:
+        if keep is not None:
+            job.keep(keep(path))
         path.run(job)
         if not job.c.failures:
             return path
@@ -59,7 +72,7 @@ class Reverse:
         self._job.seed(seed)
 
     def at(self, flat: array[float]) -> None:
-        self._flat[:] = flat
+        assign(self._flat, flat)
         run(self._recorded, flat, self._job)
 
 
@@ -97,79 +110,112 @@ def tangent_over_reverse(
     return result
 
 
-# ---- matrices: rows that differ in a seed or a tangent alone, side by side in the lanes ----
+# ---- at primals that are kept ----
 
 
-def jacobian(recorded: Recorded, flat: array[float], by: Place) -> array[float]:
-    """The derivatives of each output, in order, by a part of the inputs: by rows in reverse or by columns forward,
-    whichever are fewer."""
-    n_in, n_out = recorded.n_in, recorded.n_out
+class Kept:
+    """Replays at one point after the other, the primals of which are kept until the next: for matrices, and for one
+    sweep after another. One direction goes alone, for lanes would cost it more.
 
-    def row(start: int, feed: Feed, buffer: array[float], n: int) -> Job:
-        feed.grad, feed.grad_stride = buffer, n_in
-        job = Job([feed], 0, n)
-        job.seed(units(n, n_out, start), n_out)
-        return job
+    Attributes:
+        out: the outputs, once there was a replay.
+    """
 
-    def column(start: int, feed: Feed, buffer: array[float], n: int) -> Job:
-        feed.tangent, feed.tangent_stride = units(n, n_in, start), n_in
-        job = Job([feed], 0, n)
-        job.c.tangents = 1
-        job.out_tangent(buffer, n_out)
-        return job
+    def __init__(self, recorded: Recorded) -> None:
+        self._recorded, self._flat = recorded, zeros(recorded.n_in)
+        self.out = zeros(recorded.n_out)
+        self._job = Job([Feed(0, recorded.n_in, self._flat)], 0, 1)
+        self._job.out(self.out, recorded.n_out)
+        self._primals: Primals | None = None
+        self._matrices: dict[tuple[int, ...], Matrix] = {}
+        self._sweeps: list[tuple[array[float], array[float], Job]] = []  # seed and gradient; those that are idle
 
-    if n_out <= by.form.size:
-        return _columns(_rows(recorded, flat, n_out, n_in, 0, row), n_in, by)
-    columns, entries = _rows(recorded, flat, by.form.size, n_out, by.first, column), array("d")
-    for i in range(n_out):
-        entries.extend(columns[i::n_out])
-    return entries
+    def at(self, flat: array[float]) -> None:
+        """Go there; a replay comes when it is needed."""
+        assign(self._flat, flat)
+        self._replayed = False
+
+    def replay(self) -> Primals:
+        """The primals there."""
+        if not self._replayed:
+            run(self._recorded, self._flat, self._job, keep=self._keep)
+            self._replayed = True
+        assert self._primals is not None
+        return self._primals
+
+    def _keep(self, path: Trace) -> Primals:
+        if self._primals is None or self._primals.path is not path:
+            self._primals = Primals(path, 1)
+        return self._primals
+
+    def rest(self) -> None:
+        """Let go of primals that take more room than is worth keeping until the next replay."""
+        if self._primals is not None and self._primals.path.core.n_kept > MOST_RESTING:
+            self._primals = None
+
+    def pull(self, seed: array[float], shaped: Callable[[array[float]], T]) -> T:
+        """What becomes of the gradient of the sum of the outputs weighed by seed; several threads may ask at once."""
+        try:
+            own, grad, job = self._sweeps.pop()
+        except IndexError:
+            own, grad = zeros(self._recorded.n_out), zeros(self._recorded.n_in)
+            feed = Feed(0, len(grad), self._flat)
+            feed.grad, feed.grad_stride = grad, len(grad)
+            job = Job([feed], 0, 1)
+            job.seed(own)
+        try:
+            primals = self.replay()
+            assign(own, seed)
+            job.keep(primals, again=True)
+            primals.path.run(job)
+            return shaped(grad)
+        finally:
+            self._sweeps.append((own, grad, job))
+
+    def jacobians(self, places: Sequence[Place]) -> list[Buffer]:
+        """The derivatives of each output, in order, by parts of the inputs: by rows in reverse or by columns forward,
+        whichever are fewer."""
+        n_out = self._recorded.n_out
+        distinct = {place.number: place for place in places}
+        in_reverse = [place for place in distinct.values() if n_out <= place.form.size]
+        rows = [room(n_out * place.form.size) for place in in_reverse] if n_out != 1 else []
+        if rows:
+            self._fill(lib.TG_ROWS, 0, n_out, in_reverse, rows)
+        elif in_reverse:
+            rows = self.pull(ONE, lambda grad: _parts(grad, in_reverse))
+        found = {place.number: row for place, row in zip(in_reverse, rows)}
+        for k, place in distinct.items():
+            if n_out > place.form.size == 1:
+                found[k] = forward(self._recorded, self._flat, units(1, len(self._flat), place.first))[1]
+            elif n_out > place.form.size:
+                found[k] = room(n_out * place.form.size)
+                self._fill(lib.TG_COLUMNS, place.first, place.form.size, (), [found[k]])
+        return [found[place.number] for place in places]
+
+    def hessians(self, places: Sequence[Place]) -> list[list[Buffer]]:
+        """The second derivatives of the one output by a part of the inputs, row after row, and by each of them all."""
+        distinct = {place.number: place for place in places}
+        found: dict[int, dict[int, Buffer]] = {}
+        for by in distinct.values():
+            if by.form.size == 1:
+                along = units(1, len(self._flat), by.first)
+                rows = _parts(tangent_over_reverse(self._recorded, self._flat, along, ONE), distinct.values())
+            else:
+                rows = [room(by.form.size * of.form.size) for of in distinct.values()]
+                self._fill(lib.TG_HESSIAN, by.first, by.form.size, distinct.values(), rows)
+            found[by.number] = dict(zip(distinct, rows))
+        return [[found[by.number][of.number] for of in places] for by in places]
+
+    def _fill(self, how: int, first: int, count: int, places: Collection[Place], buffers: list[Buffer]) -> None:
+        """See tg_matrix."""
+        key = (how, first, count, *(place.number for place in places))
+        matrix = self._matrices.get(key)
+        if matrix is None:
+            feeds = [(place.first, place.form.size) for place in places]
+            matrix = self._matrices[key] = Matrix(how, first, count, feeds)
+        matrix.fill(self.replay(), buffers)
 
 
-def hessian(recorded: Recorded, flat: array[float], by: Place, of: Sequence[Place]) -> list[array[float]]:
-    """The second derivatives of the one output by a part of the inputs, row after row, and by each of some parts."""
-    n_in = recorded.n_in
-
-    def row(start: int, feed: Feed, buffer: array[float], n: int) -> Job:
-        feed.tangent, feed.tangent_stride = units(n, n_in, start), n_in
-        feed.grad_tangent, feed.grad_tangent_stride = buffer, n_in
-        job = Job([feed], 0, n)
-        job.c.tangents = 1
-        job.seed(ONE)
-        return job
-
-    rows = _rows(recorded, flat, by.form.size, n_in, by.first, row)
-    return [_columns(rows, n_in, place) for place in of]
-
-
-def _rows(
-    recorded: Recorded, flat: array[float], rows: int, width: int, first: int,
-    make: Callable[[int, Feed, array[float], int], Job],
-) -> array[float]:  # fmt: skip
-    """Rows of derivatives, one for each unit vector from first on, of width numbers; buffers stay small."""
-    found, inner = array("d"), max(len(flat), recorded.n_out)
-    most = max(lib.tg_lanes, MOST // (inner + 1))
-    for start in range(0, rows, most):
-        n = min(most, rows - start)
-        found.extend(_replay(recorded, flat, n, width, functools.partial(make, first + start)))
-    return found
-
-
-def _replay(
-    recorded: Recorded, flat: array[float], n: int, width: int, make: Callable[[Feed, array[float], int], Job]
-) -> array[float]:
-    """One replay of n rows, which make lets write width numbers each."""
-    buffer = zeros(n * width)
-    job = make(Feed(0, len(flat), flat), buffer, n)
-    run(recorded, flat, job)
-    return buffer
-
-
-def _columns(rows: array[float], width: int, of: Place) -> array[float]:
-    """Those columns of rows of width numbers that are a part of the inputs."""
-    if of.form.size == width:
-        return rows
-    found = array("d")
-    for start in range(of.first, len(rows), width):
-        found.extend(rows[start : start + of.form.size])
-    return found
+def _parts(row: array[float], places: Collection[Place]) -> list[Buffer]:
+    """What there is for some parts of the inputs."""
+    return [row[place.first : place.first + place.form.size] for place in places]

@@ -6,7 +6,7 @@ import itertools
 import os
 from array import array
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from .._core import lib
 from ..value import Value, handle
@@ -16,6 +16,7 @@ from .form import NUMBER, Nest, Shaped, matrix, objects
 from .recorded import MAX_PATHS, Argnums, Place, Recorded, Several, decoded, gathered
 from .replay import ONE, BranchChanged, zeros
 from .rows import Axes
+from .told import told
 
 if TYPE_CHECKING:
     from typing import Generic
@@ -37,11 +38,14 @@ else:  # Python 3.9 has no ParamSpec
 
 __all__ = ["BranchChanged", "Program", "load", "record"]
 
+T = TypeVar("T")
+
 MOST_NAMES = 8  # of inputs in a listing
+MOST_IDLE = 8  # replays with their buffers that wait for the next call
 SHOWN = 30  # instructions at the start and the end of a path that is printed
 
 
-class Program(Generic[P]):
+class Program(handle.Quick, Generic[P]):
     """A recorded function; see `record`. Calling it replays it: numbers in, numbers out.
 
     It may be called from any number of threads at once. It can be saved, pickled and copied. A copy shares f and the
@@ -53,6 +57,10 @@ class Program(Generic[P]):
     def __init__(self, recorded: Recorded) -> None:
         self._recorded = recorded
         self._idle: list[point.Reverse] = []  # with their buffers: as many as ever ran at once
+        self._idle_kept: list[point.Kept] = []  # likewise, up to MOST_IDLE
+
+    def _told(self) -> tuple[Any, ...] | None:
+        return told(self._recorded)
 
     # ---- what it is ----
 
@@ -165,6 +173,7 @@ class Program(Generic[P]):
         for path in self._recorded.paths:
             if path.native is None:
                 path.native = compiled(path.core)
+        self._changed()
         return self
 
     # ---- replay ----
@@ -186,6 +195,7 @@ class Program(Generic[P]):
         """
         return Batch(self._recorded, in_axes, reduce, threads)
 
+    @handle.quick
     def __call__(self, /, *args: P.args, **named: P.kwargs) -> Shaped:
         """The value, as f on numbers gives it; where an argument holds Values, as f on Values gives it: what the
         program does is recorded on the tape, at most once a call, so that it can be differentiated there and be part of
@@ -213,6 +223,15 @@ class Program(Generic[P]):
                 return None
             raise
 
+    def _at(self, flat: array[float], matrices: Callable[[point.Kept], T]) -> T:
+        """What there is of matrices at a point."""
+        kept = _taken(self._recorded, self._idle_kept)
+        try:
+            kept.at(flat)
+            return matrices(kept)
+        finally:
+            _put_back(kept, self._idle_kept)
+
     @overload
     def value_and_grad(self, /, *args: Nest, argnums: int = 0, **named: Nest) -> tuple[float, Shaped]: ...
     @overload
@@ -221,6 +240,7 @@ class Program(Generic[P]):
     ) -> tuple[float, list[float]]: ...
     @overload
     def value_and_grad(self, /, *args: Nest, argnums: Several, **named: Nest) -> tuple[float, tuple[Shaped, ...]]: ...
+    @handle.quick
     def value_and_grad(self, /, *args: Nest, argnums: Argnums = 0, **named: Nest) -> tuple[Any, Shaped]:
         """The value and its gradient.
 
@@ -266,25 +286,24 @@ class Program(Generic[P]):
     def grad(self, /, *args: Nest, argnums: Literal["params"], **named: Nest) -> list[float]: ...
     @overload
     def grad(self, /, *args: Nest, argnums: Several, **named: Nest) -> tuple[Shaped, ...]: ...
+    @handle.quick
     def grad(self, /, *args: Nest, argnums: Argnums = 0, **named: Nest) -> Shaped:
         """The gradient; see `value_and_grad`."""
         return self.value_and_grad(*args, argnums=argnums, **named)[1]
 
-    def vjp(self, /, *primals: Nest, **named: Nest) -> tuple[Shaped, Callable[[Nest], tuple[Shaped, ...]]]:
-        """The value, and a function from a cotangent, shaped like it, to the tuple of v^T J for each argument."""
+    def vjp(self, /, *primals: Nest, **named: Nest) -> tuple[Shaped, Callable[..., Any]]:
+        """The value, and a function from a cotangent, shaped like it, to the tuple of v^T J for each argument.
+
+        That function keeps the primals of the replay, 8 bytes for each of `stats["slots"]`, as long as it is there, so
+        that a call of it is a reverse sweep alone; it may be called from several threads at once. Its argument
+        `argnums` says by what, as that of `grad` does: then no other gradient is built.
+        """
         recorded = self._recorded
         args = recorded.forms.bound(primals, named)
-        flat, forms = recorded.flat(args), [place.like(args) for place in recorded.places]
-        value = recorded.out.shaped(point.value(recorded, flat))
+        pull = _Pullback(recorded, args, self._idle_kept)
+        return recorded.out.shaped(pull.kept.out), pull
 
-        def pull(cotangent: Nest) -> tuple[Shaped, ...]:
-            seed = array("d")
-            recorded.out.read(cotangent, "the cotangent", seed)
-            _, grad = point.reverse(recorded, flat, seed)
-            return tuple(form.shaped(grad, place.first) for form, place in zip(forms, recorded.places))
-
-        return value, pull
-
+    @handle.quick
     def jvp(self, primals: Sequence[Nest], tangents: Sequence[Nest]) -> tuple[Shaped, Shaped]:
         """The value and J v.
 
@@ -304,7 +323,7 @@ class Program(Generic[P]):
     @overload
     def jacobian(self, /, *args: Nest, argnums: Several, **named: Nest) -> tuple[Shaped, ...]: ...
     def jacobian(self, /, *args: Nest, argnums: Argnums = 0, **named: Nest) -> Shaped:
-        """The Jacobian: by rows in reverse or by columns forward, whichever are fewer.
+        """The Jacobian: by rows in reverse or by columns forward, whichever are fewer, 16 at a time over one replay.
 
         Returns:
             Shaped like f's result, in every place a gradient made up as the argument came; in the place of an array,
@@ -314,9 +333,11 @@ class Program(Generic[P]):
         recorded = self._recorded
         args = recorded.forms.bound(args, named) if named else args
         flat, places = recorded.flat(args), recorded.chosen(argnums)
-        parts = [matrix(recorded.out, place.like(args), point.jacobian(recorded, flat, place)) for place in places]
+        found = self._at(flat, lambda kept: kept.jacobians(places))
+        parts = [matrix(recorded.out, place.like(args), entries) for place, entries in zip(places, found)]
         return gathered(argnums, parts)
 
+    @handle.quick
     def hvp(
         self, x: Nest, v: Nest, /, *rest: Nest, argnums: int | Literal["params"] = 0, **named: Nest
     ) -> Shaped:
@@ -343,7 +364,8 @@ class Program(Generic[P]):
     @overload
     def hessian(self, /, *args: Nest, argnums: Several, **named: Nest) -> tuple[tuple[Shaped, ...], ...]: ...
     def hessian(self, /, *args: Nest, argnums: Argnums = 0, **named: Nest) -> Shaped:
-        """The Hessian by argument argnums: shaped like it, in every place a row shaped like it, as a Jacobian is.
+        """The Hessian by argument argnums: shaped like it, in every place a row shaped like it, as a Jacobian is. One
+        replay and one sweep, then 16 rows at a time.
 
         Returns:
             For a tuple of argnums, a tuple of tuples of blocks: by the first of a pair of arguments, then the second.
@@ -353,10 +375,8 @@ class Program(Generic[P]):
         args = recorded.forms.bound(args, named) if named else args
         flat, places = recorded.flat(args), recorded.chosen(argnums)
         forms = [place.like(args) for place in places]
-        blocks = [
-            tuple(matrix(by, of, entries) for of, entries in zip(forms, point.hessian(recorded, flat, place, places)))
-            for by, place in zip(forms, places)
-        ]
+        found = self._at(flat, lambda kept: kept.hessians(places))
+        blocks = [tuple(matrix(by, of, part) for of, part in zip(forms, row)) for by, row in zip(forms, found)]
         return tuple(blocks) if isinstance(argnums, (tuple, list)) else blocks[0][0]
 
     # ---- looked at ----
@@ -389,6 +409,46 @@ class Program(Generic[P]):
         from ..look.rounding import of_program
 
         return of_program(self._recorded, self._recorded.flat(args))
+
+
+class _Pullback:
+    """What `Program.vjp` gives; its replay goes back to those that are idle."""
+
+    def __init__(self, recorded: Recorded, args: Sequence[Nest], idle: list[point.Kept]) -> None:
+        flat = recorded.flat(args)
+        forms = [place.like(args) for place in recorded.places]
+        self._recorded, self._forms, self._idle = recorded, [*forms, recorded.param_place.form], idle
+        self.kept = _taken(recorded, idle)
+        self.kept.at(flat)
+        self.kept.replay()
+
+    def __call__(self, cotangent: Nest, argnums: Argnums | None = None) -> Shaped:
+        recorded, seed = self._recorded, array("d")
+        places = recorded.places if argnums is None else recorded.chosen(argnums)
+        recorded.out.read(cotangent, "the cotangent", seed)
+
+        def shaped(grad: array[float]) -> list[Shaped]:
+            return [self._forms[place.number].shaped(grad, place.first) for place in places]
+
+        parts = self.kept.pull(seed, shaped)
+        return tuple(parts) if argnums is None else gathered(argnums, parts)
+
+    def __del__(self) -> None:
+        if hasattr(self, "kept"):
+            _put_back(self.kept, self._idle)
+
+
+def _taken(recorded: Recorded, idle: list[point.Kept]) -> point.Kept:
+    try:
+        return idle.pop()
+    except IndexError:
+        return point.Kept(recorded)
+
+
+def _put_back(kept: point.Kept, idle: list[point.Kept]) -> None:
+    kept.rest()
+    if len(idle) < MOST_IDLE:
+        idle.append(kept)
 
 
 def record(

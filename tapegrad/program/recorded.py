@@ -56,6 +56,7 @@ class Recorded:
         forms, out: of the arguments and of the result.
         params: Values that are inputs besides the arguments, or numbers.
         paths: the traces, the first one first.
+        children: (path, instruction at which it stops): the path that goes on.
         on_branch, on_error, max_paths: as `record` has them.
         unkept: how often a path was recorded that was not kept.
         places, param_place: of the arguments and of the params.
@@ -78,7 +79,7 @@ class Recorded:
         self._n_params = len(params)
         self._readers = [(form.read, f"argument {self.forms.label(k)}") for k, form in enumerate(forms)]
         self.missing = ""
-        self._children = children  # (path, instruction at which it stops): the path that goes on
+        self.children = children
         self._lock = threading.RLock()  # f may call its own program
 
     @classmethod
@@ -103,8 +104,7 @@ class Recorded:
         examples, forms = arguments_of(f, examples, named or {})
         flat = array("d")
         for k, (x, form) in enumerate(zip(examples, forms)):
-            what = f"example {forms.label(k)}"
-            flat.extend(v.data if isinstance(v, Value) else number(v, what) for v in form.elements(x))
+            _read_example(form, x, f"example {forms.label(k)}", flat)
         escapes = Escapes(strict)
         path, out = trace(forms.passed_to(f), forms, flat, inputs, escapes)
         return cls(f, forms, out, inputs, [path], {}, on_branch, on_error, escapes, max_paths)
@@ -118,7 +118,7 @@ class Recorded:
     def _copy(self, f: Function | None, params: list[Value] | list[float]) -> Recorded:
         with self._lock:
             return Recorded(
-                f, self.forms, self.out, params, list(self.paths), dict(self._children), self.on_branch,
+                f, self.forms, self.out, params, list(self.paths), dict(self.children), self.on_branch,
                 self.on_error, self._escapes, self.max_paths,
             )  # fmt: skip
 
@@ -140,7 +140,7 @@ class Recorded:
     def contents(self) -> Contents:
         """What a file holds of it."""
         with self._lock:
-            paths, children = list(self.paths), dict(self._children)
+            paths, children = list(self.paths), dict(self.children)
         return Contents(self.forms, self.out, self.param_data(), paths, children, self.on_branch, self.on_error)
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -227,7 +227,7 @@ class Recorded:
 
     def leads_on(self, k: int, at: int) -> bool:
         """Whether another path is known, or can be recorded, for what stops at this instruction of path k."""
-        return (k, at) in self._children or (self.on_branch == "record" and self.f is not None)
+        return (k, at) in self.children or (self.on_branch == "record" and self.f is not None)
 
     @property
     def way_on(self) -> str:
@@ -246,7 +246,7 @@ class Recorded:
             Exception: f raised it.
         """
         with self._lock:
-            known = self._children.get((k, at))
+            known = self.children.get((k, at))
             if known is not None:
                 return known, self.paths[known]
             assert self.f is not None
@@ -261,14 +261,14 @@ class Recorded:
             if not keep:
                 return -1, path
             self.paths.append(path)
-            self._children[k, at] = len(self.paths) - 1
+            self.children[k, at] = len(self.paths) - 1
             return len(self.paths) - 1, path
 
     def _count_unkept(self) -> None:
         self.unkept += 1
         if self.unkept > 1:
             return
-        lines = Counter(self.paths[k].place(self.paths[k].core.instr[at].where) for k, at in self._children)
+        lines = Counter(self.paths[k].place(self.paths[k].core.instr[at].where) for k, at in self.children)
         most = ""
         for (filename, line), times in lines.most_common(1):
             most = f" {shown(filename)}:{line} branches most, {times} times: with tapegrad.where it is one path."
@@ -277,6 +277,16 @@ class Recorded:
             f"f takes more paths than the {self.max_paths} that max_paths keeps: from here on each call that takes "
             f"another records f anew.{most}",
         )
+
+
+def _read_example(form: Form, x: Nest, what: str, to: array[float]) -> None:
+    """As `Form.read`, which takes arrays and lists at once; an example may hold Values, too: their data."""
+    before = len(to)
+    try:
+        form.read(x, what, to)
+    except TypeError:
+        del to[before:]
+        to.extend(v.data if isinstance(v, Value) else number(v, what) for v in form.elements(x))
 
 
 def gathered(argnums: Argnums, parts: list[T]) -> T | tuple[T, ...]:

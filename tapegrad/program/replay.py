@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import os
-import threading
+import sys
 from array import array
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Union
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 CData = Any  # what is C's: cffi has no types
 Buffer = Union["array[float]", "array[int]", "NDArray[float64]"]
 
-SLICE = 1 << 22  # additions, in all lanes, that a call into C takes before Python looks for signals: 1 to 50 ms
+SLICE = 1 << 20  # additions, in all lanes, that a call into C takes before Python looks for signals: 0.2 to 12 ms
+TURN = 0.05  # seconds that it takes where it looks at the clock after each slice
 COMPARISONS = ("<", "<=", ">", ">=", "==", "!=")
 REFUSES = lib.TG_REFUSES
 REFUSALS = (ValueError, ZeroDivisionError, OverflowError)
@@ -97,7 +98,7 @@ class Trace:
         code, line = where >> _LINE_BITS, where & ((1 << _LINE_BITS) - 1)
         return (self.codes[code][0], line) if 0 < code < len(self.codes) else ("<unknown>", 0)
 
-    def run(self, job: Job, stop: threading.Event | None = None) -> None:
+    def run(self, job: Job) -> None:
         """Carry out a job, in slices."""
         c = job.c
         c.program, c.native = self.core, self.native[0] if self.native else ffi.NULL
@@ -106,10 +107,27 @@ class Trace:
         try:
             budget = max(1, self.slice // c.lanes)
             while lib.tg_run(c, budget):
-                if stop is not None and stop.is_set():
-                    break
+                pass
         finally:
             lib.tg_finish(c)
+
+    def run_in_chunks(self, job: Job, step: int, threads: int) -> int:
+        """Carry out a job in chunks of so many rows, on so many threads at most; how many rows did not do as recorded.
+
+        What threads of C's own write to is ours again whenever Python runs, be it to raise what a signal asks for."""
+        c, batch = job.c, ffi.new("tg_batch *")
+        c.program, c.native = self.core, self.native[0] if self.native else ffi.NULL
+        batch.job, batch.step, batch.threads = c, step, threads
+        batch.budget, batch.seconds = max(1, self.slice // lib.tg_lanes), TURN
+        try:
+            code = lib.tg_start_batch(batch) or 1
+            while code > 0:
+                code = lib.tg_run_batch(batch)
+        finally:
+            lib.tg_finish_batch(batch)
+        if code:
+            raise MemoryError
+        return int(batch.failures)
 
     def is_guard(self, at: int) -> bool:
         """Whether the instruction is a guard; else it is one that can refuse."""
@@ -189,6 +207,12 @@ def zeros(n: int) -> array[float]:
     return array("d", (0.0,)) * n
 
 
+def room(n: int) -> Buffer:
+    """A buffer of n doubles that are all to be written: pages that nobody has touched, where NumPy is loaded."""
+    numpy = sys.modules.get("numpy")
+    return numpy.empty(n) if numpy else zeros(n)
+
+
 def units(n: int, width: int, first: int) -> array[float]:
     """n rows: the unit vectors from first on."""
     rows = zeros(n * width)
@@ -252,8 +276,54 @@ class Job:
         self._held.append(p)
         self.c.row = p
 
+    def keep(self, primals: Primals, again: bool = False) -> None:
+        """Leave the primals there; or take them from there, where a job for the same rows left them."""
+        self.c.keep, self.c.lives, self.c.again = primals.numbers, primals.lives, again
+
     def first_failure(self) -> int:
         """The instruction at which the first row failed; all failures are forgotten."""
         at: int = next(x for x in self._failed if x) - 1
         ffi.buffer(self._failed)[:] = bytes(ffi.sizeof(self._failed))
         return at
+
+
+class Primals:
+    """Where jobs leave the primals of some rows of a trace, for what is carried out later."""
+
+    def __init__(self, path: Trace, rows: int) -> None:
+        lanes = lib.tg_lanes if rows > 1 else 1
+        self.path = path
+        self.numbers = pointer(room(-(-rows // lanes) * lanes * path.core.n_kept))
+        self.lives = ffi.new("uint32_t[]", rows)
+
+
+class Matrix:
+    """A tg_matrix.
+
+    Args:
+        how, first, count: which derivatives, and of or by what.
+        feeds: the ranges of inputs by which there are rows: which is the first, and how many.
+    """
+
+    def __init__(self, how: int, first: int, count: int, feeds: Sequence[tuple[int, int]] = ()) -> None:
+        self._feeds = ffi.new("tg_feed[]", len(feeds))
+        for to, (start, size) in zip(self._feeds, feeds):
+            to.first, to.count, to.grad_stride = start, size, size
+        self._c = c = ffi.new("tg_matrix *")
+        c.how, c.first, c.count, c.feed, c.n_feeds = how, first, count, self._feeds, len(feeds)
+
+    def fill(self, at: Primals, buffers: Sequence[Buffer]) -> None:
+        """Write the rows by each feed to its buffer, or columns to the one that there is, at the primals of a row."""
+        c, held = self._c, [pointer(buffer) for buffer in buffers]
+        c.program, c.primal = at.path.core, at.numbers
+        if c.how == lib.TG_COLUMNS:
+            c.out, c.out_stride = held[0], c.count
+        for feed, to in zip(self._feeds, held):
+            feed.grad = to
+        if lib.tg_matrix_start(c):
+            raise MemoryError
+        try:
+            while lib.tg_matrix_run(c, max(1, at.path.slice // lib.tg_lanes)):
+                pass
+        finally:
+            lib.tg_matrix_finish(c)

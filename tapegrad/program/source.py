@@ -239,8 +239,15 @@ class _Instruction:
         self.looped = {slot for piece in self.pieces if piece.as_loop for slot in piece.slots}
         in_loops = [len(piece.terms) * len(piece.terms[0]) for piece in self.pieces if piece.as_loop]
         self.weight = len(kept) - sum(in_loops) + LOOP * len(in_loops)
+        self.squares = (
+            self.row.name in ("POW", "POWK") and not self.guard and s.b < p.n_const and p.constant[s.b] == 2.0
+        )
         self.checked = self.row.checked and not self.guard
         self.stored = False
+
+    def text(self, name: str, text: str) -> tuple[str, str]:
+        """The name of a text of the row and the text, which may know that a power is a square."""
+        return (f"{name}_2", re.sub(r"\bb\b", "2.0", text)) if self.squares else (name, text)
 
 
 class _Writer:
@@ -291,9 +298,15 @@ class _Writer:
         if name not in self.helpers:
             takes = ", ".join(f"vec {x}s" for x in names)
             reads = "".join(f"        double {x} = ((const double *)&{x}s)[l];\n" for x in names)
+            body = f"{reads}        ((double *)&result)[l] = {text};\n    }}\n"
+            loops = f"    EACH {{\n{body}"
+            if re.search(r"\btg_(sin|cos)\(", text):  # see tg_near_only
+                loops = (
+                    f"    EACH {{\n        enum {{ tg_near_only = STEP > 1 }};\n{body}"
+                    f"    EACH if (STEP > 1 && tg_is_far(((const double *)&as)[l])) {{\n{body}"
+                )
             self.helpers[name] = (
-                f"\nstatic vec NAME({name})({takes})\n{{\n    vec result = {{0}};\n    EACH {{\n{reads}"
-                f"        ((double *)&result)[l] = {text};\n    }}\n    return result;\n}}\n"
+                f"\nstatic vec NAME({name})({takes})\n{{\n    vec result = {{0}};\n{loops}    return result;\n}}\n"
             )
         return f"NAME({name})({', '.join(operands[x] for x in names)})"
 
@@ -319,7 +332,7 @@ class _Writer:
             if s.row.kind == "many":
                 yield from self._sum(s, y, local)
             else:
-                yield f"vec {y} = {self.expression(s.row.name, s.row.primal, dict(zip('ab', names)))};"
+                yield f"vec {y} = {self.expression(*s.text(s.row.name, s.row.primal), dict(zip('ab', names)))};"
             if s.checked:
                 yield f"sum += {y} - {y};"
             if s.stored:
@@ -354,8 +367,8 @@ class _Writer:
             top, total = f"top{s.k}", f"total{s.k}"
             yield f"vec {top} = {first}, {total} = {{0}};"
             yield from each(f"{{ vec x = %s; {top} = {larger}; }}")
-            yield from each(f"{total} += {self.expression('EXP', 'exp(a)', {'a': f'%s - {top}'})};")
-            yield f"vec {y} = {top} + {self.expression('LOG', 'log(a)', {'a': total})};"
+            yield from each(f"{total} += {self.expression('EXP', 'tg_exp(a)', {'a': f'%s - {top}'})};")
+            yield f"vec {y} = {top} + {self.expression('LOG', 'tg_log(a)', {'a': total})};"
         elif s.row.name == "FSUM":
             yield f"vec {y}, sum{s.k} = {{0}}, c{s.k} = {{0}}, d{s.k} = {{0}};"
             yield from each(f"FSUM_ADD(sum{s.k}, c{s.k}, d{s.k}, %s)")
@@ -398,7 +411,7 @@ class _Writer:
             for which, text, (_, live) in zip("ab", s.row.partials, s.operands):
                 if text == "0.0":
                     continue
-                slope = self.expression(f"{s.row.name}_d{which}", text, values)
+                slope = self.expression(*s.text(f"{s.row.name}_d{which}", text), values)
                 finite = (text in _PLAIN and s.row.name != "WEIGH") or s.row.name in _SMOOTH
                 yield "%g" if text == "1.0" else f"%g * {slope}" if finite else f"WEIGHED(%g, {slope})", [(live, 0)]
 

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "check.h"
+#include "matrix.h"
 #include "program.h"
 
 #define ROWS 97                 /* three blocks and some */
@@ -237,6 +238,130 @@ static void second_derivatives_are_differences_of_first_ones(void)
     free_tape(&t);
 }
 
+/* The primals of the row at x, to be freed, or NULL without memory. */
+static double *kept_at(const tg_program *p, const double *x, uint32_t *failed)
+{
+    uint32_t lives;
+    double *kept = malloc(p->n_kept * sizeof *kept);
+    tg_feed feed = {.first = 0, .count = INPUTS, .in = x, .in_stride = INPUTS};
+    tg_job job = {.program = p, .feed = &feed, .n_feeds = 1, .stop = 1, .failed = failed, .keep = kept,
+                  .lives = &lives};
+    if (!kept || tg_start(&job)) {
+        free(kept);
+        return NULL;
+    }
+    while (tg_run(&job, 7))
+        ;
+    tg_finish(&job);
+    return kept;
+}
+
+static int fill(const tg_program *p, const double *kept, int how, uint32_t count, tg_feed *feed, double *to,
+                uint64_t budget)
+{
+    tg_matrix m = {.program = p, .primal = kept, .how = how, .count = count, .feed = feed, .n_feeds = 1, .out = to, .out_stride = INPUTS};
+    int code;
+    feed->grad = to;
+    code = tg_matrix_start(&m);
+    while (!code && tg_matrix_run(&m, budget))
+        ;
+    tg_matrix_finish(&m);
+    return code;
+}
+
+static void matrices_have_the_bits_of_one_direction_after_the_other(void)
+{
+    tg_tape t = new_tape();
+    int64_t code;
+    tg_program *p = program_of_everything(&t, 0, &code);
+    for (int row = 0; p && row < 9; row++) {
+        double x[INPUTS], rows[OUTPUTS * INPUTS], columns[OUTPUTS * INPUTS], hessian[INPUTS * INPUTS];
+        tg_feed feed = {.first = 0, .count = INPUTS, .in = x, .in_stride = INPUTS, .grad_stride = INPUTS,
+                        .grad_tangent_stride = INPUTS};
+        uint32_t failed = 0, lives = 1;
+        double *kept;
+        inputs_of(row, x);
+        kept = kept_at(p, x, &failed);
+        CHECK(kept);
+        CHECK(fill(p, kept, TG_ROWS, OUTPUTS, &feed, rows, 7) == TG_OK);
+        CHECK(fill(p, kept, TG_COLUMNS, INPUTS, &feed, columns, 1) == TG_OK);
+        CHECK(fill(p, kept, TG_HESSIAN, INPUTS, &feed, hessian, 1000) == TG_OK);
+        for (int k = 0; k < OUTPUTS; k++) {             /* the sweep is carried out again at the same primals */
+            double seed[OUTPUTS] = {0.0}, grad[INPUTS];
+            tg_job again = {.program = p, .feed = &feed, .n_feeds = 1, .stop = 1, .keep = kept, .lives = &lives,
+                            .again = 1, .seed = seed};
+            seed[k] = 1.0;
+            feed.grad = grad;
+            CHECK(tg_start(&again) == TG_OK);
+            while (tg_run(&again, 7))
+                ;
+            tg_finish(&again);
+            for (int i = 0; i < INPUTS; i++) {
+                CHECK(same(grad[i] + 0.0, rows[k * INPUTS + i] + 0.0));
+                CHECK(close_to(grad[i], columns[k * INPUTS + i]));
+            }
+        }
+        free(kept);
+        for (int k = 0; k < INPUTS; k++) {
+            double seed[OUTPUTS] = {1.0}, unit[INPUTS] = {0.0}, along[INPUTS], out[OUTPUTS], column[OUTPUTS];
+            tg_job one = {.program = p, .feed = &feed, .n_feeds = 1, .stop = 1, .failed = &failed, .seed = seed,
+                          .tangents = 1, .out = out, .out_stride = OUTPUTS, .out_tangent = column,
+                          .out_tangent_stride = OUTPUTS};
+            unit[k] = 1.0;
+            feed.tangent = unit;
+            feed.grad = NULL;
+            feed.grad_tangent = along;
+            CHECK(tg_start(&one) == TG_OK);
+            while (tg_run(&one, 1000))
+                ;
+            tg_finish(&one);
+            for (int i = 0; i < INPUTS; i++)
+                CHECK(same(along[i] + 0.0, hessian[k * INPUTS + i] + 0.0));
+            for (int i = 0; i < OUTPUTS; i++)
+                CHECK(same(column[i] + 0.0, columns[i * INPUTS + k] + 0.0));
+        }
+    }
+    tg_free_program(p);
+    free_tape(&t);
+}
+
+static void kept_rows_are_swept_again(void)
+{
+    tg_tape t = new_tape();
+    int64_t code;
+    static result whole, again;
+    static double x[ROWS * INPUTS];
+    static uint32_t lives[ROWS];
+    tg_program *p = program_of_everything(&t, 1, &code);
+    tg_feed feed = {.first = 0, .count = INPUTS, .in = x, .in_stride = INPUTS, .grad_stride = INPUTS};
+    double *keep = malloc((ROWS + 15) / 16 * 16 * (p ? p->n_kept : 1) * sizeof *keep);
+    tg_job kept = {.program = p, .feed = &feed, .n_feeds = 1, .stop = ROWS, .failed = again.failed, .keep = keep,
+                   .lives = lives};
+    tg_job job = kept;
+    job.again = 1;
+    job.seed = seeds;
+    for (int row = 0; row < ROWS; row++)
+        inputs_of(row, x + INPUTS * row);
+    CHECK(replay(p, &whole, 0, ROWS, 1000, 0, 1) == TG_OK && whole.failures > 0);
+    CHECK(tg_start(&kept) == TG_OK);
+    while (tg_run(&kept, 50))
+        ;
+    tg_finish(&kept);
+    for (int k = 0; k < 2; k++) {
+        memset(again.grad, 0, sizeof again.grad);
+        feed.grad = again.grad;
+        CHECK(tg_start(&job) == TG_OK);
+        while (tg_run(&job, 50))
+            ;
+        tg_finish(&job);
+        CHECK(!memcmp(whole.grad, again.grad, sizeof whole.grad));
+    }
+    CHECK(kept.failures == whole.failures && !memcmp(whole.failed, again.failed, sizeof whole.failed));
+    free(keep);
+    tg_free_program(p);
+    free_tape(&t);
+}
+
 static void rows_on_another_branch_are_told_and_write_nothing(void)
 {
     tg_tape t = new_tape();
@@ -262,6 +387,41 @@ static void rows_on_another_branch_are_told_and_write_nothing(void)
             CHECK(r.grad[row * INPUTS + k] == 0.0 && r.grad_tangent[row * INPUTS + k] == 0.0);
     }
     CHECK(other > 0 && other < ROWS && r.failures == other);
+    tg_free_program(p);
+    free_tape(&t);
+}
+
+/* Also after rows that stopped on the way. */
+static void a_job_that_is_done_starts_again_in_its_memory(void)
+{
+    tg_tape t = new_tape();
+    int64_t code;
+    tg_program *p = program_of_everything(&t, 1, &code);
+    double x[INPUTS];
+    static result again;
+    tg_feed feed = {.count = INPUTS, .in = x, .tangent = direction, .grad = again.grad, .in_stride = INPUTS,
+                    .grad_tangent = again.grad_tangent, .grad_stride = INPUTS, .grad_tangent_stride = INPUTS};
+    tg_job job = {.program = p, .feed = &feed, .n_feeds = 1, .stop = 1, .tangents = 1, .seed = seeds, .out = again.out,
+                  .out_tangent = again.out_tangent, .out_stride = OUTPUTS, .out_tangent_stride = OUTPUTS,
+                  .failed = again.failed};
+    CHECK(p && tg_start(&job) == TG_OK);
+    for (int row = 0; p && row < ROWS; row++) {
+        static result alone;
+        memset(&alone, 0, sizeof alone);
+        memset(&again, 0, sizeof again);
+        inputs_of(row, x);
+        tg_again(&job);
+        while (tg_run(&job, 5))
+            ;
+        again.failures = job.failures;
+        CHECK(replay(p, &alone, row, row + 1, 5, 1, 1) == TG_OK);
+        CHECK(again.failures == alone.failures && again.failed[0] == alone.failed[row]);
+        CHECK(!memcmp(again.out, alone.out + row * OUTPUTS, OUTPUTS * sizeof(double)));
+        CHECK(!memcmp(again.out_tangent, alone.out_tangent + row * OUTPUTS, OUTPUTS * sizeof(double)));
+        CHECK(!memcmp(again.grad, alone.grad + row * INPUTS, INPUTS * sizeof(double)));
+        CHECK(!memcmp(again.grad_tangent, alone.grad_tangent + row * INPUTS, INPUTS * sizeof(double)));
+    }
+    tg_finish(&job);
     tg_free_program(p);
     free_tape(&t);
 }
@@ -433,6 +593,18 @@ static void a_chain_needs_few_slots(void)
 }
 
 /* Fail each allocation in turn: a code comes back, nothing is lost, and the next try is good. */
+static int hessian_of(const tg_program *p, result *r)
+{
+    double x[INPUTS], hessian[INPUTS * INPUTS], *kept;
+    tg_feed feed = {.first = 0, .count = INPUTS, .grad_stride = INPUTS};
+    int code;
+    inputs_of(0, x);
+    kept = kept_at(p, x, r->failed);
+    code = kept ? fill(p, kept, TG_HESSIAN, INPUTS, &feed, hessian, 1000) : TG_MEMORY;
+    free(kept);
+    return code;
+}
+
 static void every_allocation_may_fail(void)
 {
     uint64_t n = 0;
@@ -446,6 +618,8 @@ static void every_allocation_may_fail(void)
         CHECK(p ? code == TG_OK : code == TG_MEMORY);
         if (p)
             code = replay(p, &r, 0, ROWS, 1000, 1, 1);
+        if (code == TG_OK)
+            code = hessian_of(p, &r);
         CHECK(code == TG_OK || code == TG_MEMORY);
         tg_free_program(p);
         if (code < 0) {
@@ -457,7 +631,7 @@ static void every_allocation_may_fail(void)
         tg_fail_allocation(0);
         free_tape(&t);
     }
-    CHECK(n > 15);
+    CHECK(n > 10);
 }
 
 struct task {
@@ -503,7 +677,10 @@ int main(void)
     a_replay_is_the_tape_again();
     the_bits_depend_on_the_row_alone();
     second_derivatives_are_differences_of_first_ones();
+    matrices_have_the_bits_of_one_direction_after_the_other();
+    kept_rows_are_swept_again();
     rows_on_another_branch_are_told_and_write_nothing();
+    a_job_that_is_done_starts_again_in_its_memory();
     refusals_fail_or_become_nan();
     freezing_refuses_what_is_not_there();
     every_question_stops_the_rows_that_answer_otherwise();

@@ -1,0 +1,374 @@
+#include "call.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct tg_replay replay;
+
+#define HELD_MOST (1u << 14)    /* additions that a replay takes without releasing the GIL: some 50 us */
+#define KEPT_MOST (1u << 26)    /* bytes of a job that is kept */
+
+static const struct {
+    int seed, tangents, work;   /* work: about as many times what the value takes */
+} kinds[TG_KINDS] = {
+    [TG_VALUE] = {0, 0, 1}, [TG_VALUE_AND_GRAD] = {1, 0, 3}, [TG_GRAD] = {1, 0, 3}, [TG_JVP] = {0, 1, 2},
+    [TG_HVP] = {1, 1, 8},
+};
+
+/* Inputs are written into the slots of a job, and derivatives are read there. */
+struct tg_replay {
+    replay *next;               /* of those that are idle */
+    tg_path *path;
+    tg_call_kind kind;
+    tg_job job;
+    uint32_t failed;
+    double *out;                /* the outputs, then their tangents where there are any */
+};
+
+/* ---- jobs ---- */
+
+static void drop_replay(replay *r)
+{
+    tg_finish(&r->job);
+    free(r->out);
+    free(r);
+}
+
+/* An idle job, or a new one; NULL with an exception. */
+static replay *take(tg_path *path, tg_call_kind kind, int nan_errors)
+{
+    static const double one = 1.0;
+    const uint32_t n_out = path->program->n_out;
+    replay *r = path->idle[kind];
+    tg_job *j;
+    if (r) {
+        path->idle[kind] = r->next;
+        return r;
+    }
+    r = tg_zeroed(sizeof *r);
+    if (!r)
+        return (replay *)PyErr_NoMemory();
+    r->path = path;
+    r->kind = kind;
+    r->out = tg_zeroed(2 * (size_t)n_out * sizeof *r->out);
+    j = &r->job;
+    j->program = path->program;
+    j->native = path->native;
+    j->seed = kinds[kind].seed ? &one : NULL;
+    j->out = r->out;
+    j->out_tangent = kind == TG_JVP ? r->out + n_out : NULL;
+    j->out_stride = j->out_tangent_stride = n_out;
+    j->failed = &r->failed;
+    j->stop = 1;
+    j->tangents = kinds[kind].tangents;
+    j->nan_errors = nan_errors;
+    if (!r->out || tg_start(j)) {
+        drop_replay(r);
+        return (replay *)PyErr_NoMemory();
+    }
+    return r;
+}
+
+static void give_back(replay *r)
+{
+    tg_path *path = r->path;
+    const uint64_t slots = (1 + kinds[r->kind].tangents) * ((uint64_t)path->program->n_kept + path->program->n_live);
+    if (slots * sizeof(double) > KEPT_MOST) {
+        drop_replay(r);
+        return;
+    }
+    r->next = path->idle[r->kind];
+    path->idle[r->kind] = r;
+}
+
+/* The slots of the inputs, of primals or of derivatives. */
+static double *inputs(const replay *r, double *slots) { return slots + r->path->program->n_const; }
+
+/* Carry out a job. 0; 1 + the instruction that would not do as recorded; -1 with an exception that a signal raised, and
+   then the job is no good. */
+static int64_t carry_out(replay *r)
+{
+    tg_job *j = &r->job;
+    const size_t bytes = j->program->n_in * sizeof(double);
+    int more = 1;
+    tg_again(j);
+    r->failed = 0;
+    if (kinds[r->kind].seed)                            /* what the last call left there */
+        memset(inputs(r, j->adj), 0, bytes);
+    if (kinds[r->kind].seed && kinds[r->kind].tangents)
+        memset(inputs(r, j->adj_tangent), 0, bytes);
+    if (r->path->cost * kinds[r->kind].work <= HELD_MOST)
+        tg_run(j, UINT64_MAX);
+    else
+        while (more) {
+            Py_BEGIN_ALLOW_THREADS
+            more = tg_run(j, r->path->slice);
+            Py_END_ALLOW_THREADS
+            if (more && PyErr_CheckSignals())
+                return -1;
+        }
+    return r->failed;
+}
+
+/* ---- what is known of a program ---- */
+
+void tg_let_go_known(tg_known *p)
+{
+    if (!p || --p->users)
+        return;
+    for (Py_ssize_t k = 0; k < p->n_paths; k++)
+        for (int kind = 0; kind < TG_KINDS; kind++)
+            while (p->path[k].idle[kind]) {
+                replay *r = p->path[k].idle[kind];
+                p->path[k].idle[kind] = r->next;
+                drop_replay(r);
+            }
+    tg_drop_form(&p->args);
+    tg_drop_form(&p->params);
+    tg_drop_form(&p->out);
+    free(p->path);
+    free(p->first);
+    Py_XDECREF(p->told);
+    free(p);
+}
+
+/* The form of argument k; the params come behind the last. */
+static const tg_form *form_of(const tg_known *p, Py_ssize_t k)
+{
+    return k < p->args.length ? p->args.part + k * p->args.step : &p->params;
+}
+
+static int make_forms(tg_known *p, PyObject *args, PyObject *params, PyObject *out)
+{
+    if (!tg_make_form(&p->args, args) || !tg_make_form(&p->params, params) || !tg_make_form(&p->out, out))
+        return 0;
+    p->first = tg_zeroed(((size_t)p->args.length + 1) * sizeof *p->first);
+    if (!p->first) {
+        PyErr_NoMemory();
+        return 0;
+    }
+    for (Py_ssize_t k = 0; k < p->args.length; k++)
+        p->first[k + 1] = p->first[k] + form_of(p, k)->size;
+    return 1;
+}
+
+static int make_paths(tg_known *p, PyObject *paths)
+{
+    const Py_ssize_t n = PyTuple_Size(paths);
+    p->path = tg_zeroed((size_t)n * sizeof *p->path + 1);
+    if (!p->path) {
+        PyErr_NoMemory();
+        return 0;
+    }
+    for (p->n_paths = 0; p->n_paths < n; p->n_paths++) {
+        tg_path *path = p->path + p->n_paths;
+        unsigned long long program, native, cost, slice;
+        if (!PyArg_ParseTuple(PyTuple_GetItem(paths, p->n_paths), "KKKK", &program, &native, &cost, &slice))
+            return 0;
+        path->program = (const tg_program *)(uintptr_t)program;
+        path->native = (const tg_native *)(uintptr_t)native;
+        path->cost = cost;
+        path->slice = slice;
+        if (p->args.size + p->params.size != path->program->n_in || p->out.size != path->program->n_out) {
+            PyErr_SetString(PyExc_ValueError, "the forms do not have the numbers of the program");
+            return 0;
+        }
+    }
+    return 1;
+}
+
+tg_known *tg_make_known(PyObject *told)
+{
+    PyObject *holds, *paths, *args, *params, *out;
+    tg_known *p = tg_zeroed(sizeof *p);
+    if (!p)
+        return (tg_known *)PyErr_NoMemory();
+    p->users = 1;
+    Py_INCREF(told);
+    p->told = told;
+    if (PyArg_ParseTuple(told, "OO!O!O!O!pOOO", &holds, &PyTuple_Type, &paths, &PyList_Type, &p->paths, &PyDict_Type,
+                         &p->children, &PyList_Type, &p->values, &p->nan_errors, &args, &params, &out) &&
+        make_forms(p, args, params, out) && make_paths(p, paths))
+        return p;
+    tg_let_go_known(p);
+    return NULL;
+}
+
+/* The path that goes on where path k stops: -1 where none is known here, or with an exception. */
+static Py_ssize_t way_on(const tg_known *p, Py_ssize_t k, int64_t at)
+{
+    PyObject *key = Py_BuildValue("nL", k, (long long)at), *child;
+    child = key ? PyDict_GetItemWithError(p->children, key) : NULL;
+    k = child ? PyLong_AsSsize_t(child) : -1;
+    Py_XDECREF(key);
+    return k < p->n_paths ? k : -1;
+}
+
+/* ---- numbers in ---- */
+
+/* v of `hvp` stands between the arguments. */
+static PyObject *argument(tg_call_kind kind, PyObject *const *given, Py_ssize_t k)
+{
+    return given[k + (kind == TG_HVP && k > 0)];
+}
+
+static int read_params(const tg_known *p, double *to)
+{
+    const Py_ssize_t n = p->params.length;
+    int values;
+    if (PyList_Size(p->values) != n || (n && T->recorders))     /* a recording is told that data was read */
+        return 0;
+    values = n && is_value(PyList_GetItem(p->values, 0));
+    for (Py_ssize_t k = 0; k < n; k++) {
+        PyObject *x = PyList_GetItem(p->values, k);
+        if (values ? !is_value(x) || ((Value *)x)->id == TG_NONE : !PyFloat_CheckExact(x))
+            return 0;
+        to[k] = values ? T->data[((Value *)x)->id] : PyFloat_AsDouble(x);
+    }
+    return 1;
+}
+
+static int read_args(const tg_known *p, tg_call_kind kind, PyObject *const *given, double *to)
+{
+    if (kind == TG_JVP)
+        return tg_read_form(&p->args, given[0], to);
+    for (Py_ssize_t k = 0; k < p->args.length; k++)
+        if (!tg_read_form(form_of(p, k), argument(kind, given, k), to + p->first[k]))
+            return 0;
+    return 1;
+}
+
+/* What the derivatives are along. */
+static int read_tangents(const tg_known *p, tg_call_kind kind, PyObject *const *given, Py_ssize_t by, double *to)
+{
+    if (!kinds[kind].tangents)
+        return 1;
+    memset(to, 0, (p->args.size + p->params.size) * sizeof *to);
+    return kind == TG_JVP ? tg_read_form(&p->args, given[1], to)
+                          : tg_read_form(form_of(p, by), given[1], to + p->first[by]);
+}
+
+/* ---- results out ---- */
+
+/* Which argument an element of argnums names, the params being behind the last; -1: none that has a derivative. */
+static Py_ssize_t chosen(const tg_known *p, PyObject *argnum)
+{
+    const Py_ssize_t n = p->args.length;
+    Py_ssize_t k = n;
+    if (PyLong_CheckExact(argnum)) {
+        k = PyLong_AsSsize_t(argnum);
+        if (k == -1 && PyErr_Occurred())
+            PyErr_Clear();
+        if (k < -n || k >= n)
+            return -1;
+        k = k < 0 ? k + n : k;
+    } else if (!PyUnicode_CheckExact(argnum) || PyUnicode_CompareWithASCIIString(argnum, "params") || !p->params.length)
+        return -1;
+    return form_of(p, k)->kind == TG_A_STATIC ? -1 : k;
+}
+
+/* Whether there are derivatives by all that argnums names. */
+static int can_choose(const tg_known *p, PyObject *argnums)
+{
+    if (!PyTuple_CheckExact(argnums))
+        return chosen(p, argnums) >= 0;
+    for (Py_ssize_t k = 0; k < PyTuple_Size(argnums); k++)
+        if (chosen(p, PyTuple_GetItem(argnums, k)) < 0)
+            return 0;
+    return 1;
+}
+
+/* The derivatives by what argnums names, as the arguments came. */
+static PyObject *derivatives(const tg_known *p, tg_call_kind kind, PyObject *argnums, PyObject *const *given,
+                             const double *by_input)
+{
+    PyObject *made;
+    if (!PyTuple_CheckExact(argnums)) {
+        const Py_ssize_t k = chosen(p, argnums);
+        PyObject *x = k < p->args.length ? argument(kind, given, k) : NULL;
+        return tg_build_form(form_of(p, k), x, by_input + p->first[k]);
+    }
+    made = PyTuple_New(PyTuple_Size(argnums));
+    for (Py_ssize_t k = 0; made && k < PyTuple_Size(argnums); k++) {
+        PyObject *part = derivatives(p, kind, PyTuple_GetItem(argnums, k), given, by_input);
+        if (!part || PyTuple_SetItem(made, k, part))
+            Py_CLEAR(made);
+    }
+    return made;
+}
+
+/* A tuple of both, whose references it takes over; NULL where one is. */
+static PyObject *pair(PyObject *a, PyObject *b)
+{
+    PyObject *both = a && b ? PyTuple_New(2) : NULL;
+    if (!both) {
+        Py_XDECREF(a);
+        Py_XDECREF(b);
+        return NULL;
+    }
+    PyTuple_SetItem(both, 0, a);
+    PyTuple_SetItem(both, 1, b);
+    return both;
+}
+
+static PyObject *result(const tg_known *p, tg_call_kind kind, const replay *r, PyObject *argnums,
+                        PyObject *const *given)
+{
+    PyObject *first = kind == TG_HVP || kind == TG_GRAD ? NULL : tg_build_form(&p->out, NULL, r->out);
+    switch (kind) {
+    case TG_VALUE: return first;
+    case TG_JVP: return first ? pair(first, tg_build_form(&p->out, NULL, r->out + p->out.size)) : NULL;
+    case TG_HVP: return derivatives(p, kind, argnums, given, inputs(r, r->job.adj_tangent));
+    case TG_GRAD: return derivatives(p, kind, argnums, given, inputs(r, r->job.adj));
+    default: return first ? pair(first, derivatives(p, kind, argnums, given, inputs(r, r->job.adj))) : NULL;
+    }
+}
+
+/* ---- the call ---- */
+
+/* A job of path k with its inputs from one of another path, which is given back, or as they were given. NULL with an
+   exception, and without one where this is not for here. */
+static replay *ready(tg_known *p, Py_ssize_t k, replay *before, tg_call_kind kind, PyObject *const *given,
+                     Py_ssize_t by)
+{
+    replay *r = take(p->path + k, kind == TG_GRAD ? TG_VALUE_AND_GRAD : kind, p->nan_errors);
+    const size_t bytes = (p->args.size + p->params.size) * sizeof(double);
+    double *in = r ? inputs(r, r->job.primal) : NULL, *tangent = r ? inputs(r, r->job.tangent) : NULL;
+    if (before) {
+        if (r)
+            memcpy(in, inputs(before, before->job.primal), bytes);
+        if (r && kinds[kind].tangents)
+            memcpy(tangent, inputs(before, before->job.tangent), bytes);
+        give_back(before);
+    } else if (r && !(read_args(p, kind, given, in) && read_params(p, in + p->args.size) &&
+                      read_tangents(p, kind, given, by, tangent))) {
+        give_back(r);
+        r = NULL;
+    }
+    return r;
+}
+
+PyObject *tg_call(tg_known *p, tg_call_kind kind, PyObject *const *given, Py_ssize_t n, PyObject *argnums)
+{
+    const Py_ssize_t by = kind == TG_HVP ? chosen(p, argnums) : 0;
+    replay *r = NULL;
+    if (n != (kind == TG_JVP ? 2 : p->args.length + (kind == TG_HVP)) || by < 0 ||
+        (kinds[kind].seed && (p->out.kind != TG_A_NUMBER || !can_choose(p, argnums))))
+        return NULL;
+    for (Py_ssize_t k = 0; k >= 0 && (r = ready(p, k, r, kind, given, by)) != NULL;) {
+        int64_t stopped = carry_out(r);
+        if (stopped < 0) {
+            drop_replay(r);
+            return NULL;
+        }
+        if (!stopped) {
+            PyObject *made = result(p, kind, r, argnums, given);
+            give_back(r);
+            return made;
+        }
+        k = way_on(p, k, stopped - 1);
+    }
+    if (r)
+        give_back(r);
+    return NULL;
+}

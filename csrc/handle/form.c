@@ -1,0 +1,227 @@
+#include "form.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static PyTypeObject *array_type, *float64_type;         /* NULL until NumPy is imported */
+static PyObject *empty;
+
+void tg_look_for_numpy(void)
+{
+    PyObject *numpy = empty ? NULL : PyDict_GetItemString(PyImport_GetModuleDict(), "numpy");
+    if (!numpy)
+        return;
+    array_type = (PyTypeObject *)PyObject_GetAttrString(numpy, "ndarray");
+    float64_type = array_type ? (PyTypeObject *)PyObject_GetAttrString(numpy, "float64") : NULL;
+    empty = float64_type ? PyObject_GetAttrString(numpy, "empty") : NULL;
+    if (!empty) {                                       /* its import is under way */
+        PyErr_Clear();
+        Py_CLEAR(array_type);
+        Py_CLEAR(float64_type);
+    }
+}
+
+/* ---- forms ---- */
+
+void tg_drop_form(tg_form *f)
+{
+    for (Py_ssize_t k = 0; f->part && k < (f->step ? f->length : 1); k++)
+        tg_drop_form(f->part + k);
+    free(f->part);
+    f->part = NULL;
+}
+
+static int make_parts(tg_form *f, PyObject *parts)
+{
+    const Py_ssize_t n = PyTuple_Size(parts);
+    f->step = n != 1;
+    if (f->length < 0 || (f->step && n != f->length)) {
+        PyErr_SetString(PyExc_ValueError, "a form does not have as many parts as it says");
+        return 0;
+    }
+    f->part = tg_zeroed(((size_t)n + 1) * sizeof *f->part);
+    if (!f->part) {
+        PyErr_NoMemory();
+        return 0;
+    }
+    for (Py_ssize_t k = 0; k < n; k++)
+        if (!tg_make_form(f->part + k, PyTuple_GetItem(parts, k)))
+            return 0;
+    for (Py_ssize_t k = 0; f->step && k < n; k++)
+        f->size += f->part[k].size;
+    if (!f->step)
+        f->size = (size_t)f->length * f->part->size;
+    return 1;
+}
+
+int tg_make_form(tg_form *f, PyObject *description)
+{
+    PyObject *kind, *shape, *parts;
+    memset(f, 0, sizeof *f);
+    f->size = 1;
+    if (description == Py_None)
+        return 1;
+    f->size = 0;
+    if (PyTuple_Check(description) && PyTuple_Size(description) == 1) {
+        f->kind = TG_A_STATIC;
+        f->value = PyTuple_GetItem(description, 0);
+        return 1;
+    }
+    if (!PyArg_ParseTuple(description, "OOnO!", &kind, &shape, &f->length, &PyTuple_Type, &parts))
+        return 0;
+    f->kind = kind == Py_None ? TG_AN_ARRAY : kind == (PyObject *)&PyTuple_Type ? TG_A_TUPLE : TG_A_LIST;
+    f->shape = PyTuple_Check(shape) ? shape : NULL;
+    return make_parts(f, parts);
+}
+
+/* ---- numbers out of a nest ---- */
+
+static inline int read_number(PyObject *x, double *to)
+{
+    PyTypeObject *type = Py_TYPE(x);
+    if (type == &PyFloat_Type || (type == float64_type && type)) {
+        *to = PyFloat_AsDouble(x);
+        return 1;
+    }
+    if (type != &PyLong_Type && type != &PyBool_Type)
+        return 0;
+    *to = PyLong_AsDouble(x);
+    if (*to != -1.0 || !PyErr_Occurred())
+        return 1;
+    PyErr_Clear();                                      /* too large */
+    return 0;
+}
+
+static int has_shape(const Py_buffer *view, PyObject *shape)
+{
+    if (view->ndim != PyTuple_Size(shape))
+        return 0;
+    for (int k = 0; k < view->ndim; k++)
+        if (PyLong_AsSsize_t(PyTuple_GetItem(shape, k)) != view->shape[k])
+            return 0;
+    return 1;
+}
+
+static int is_array(const tg_form *f, PyObject *x) { return f->shape && Py_TYPE(x) == array_type; }
+
+static int read_array(const tg_form *f, PyObject *x, double *to)
+{
+    Py_buffer view;
+    int good;
+    if (PyObject_GetBuffer(x, &view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)) {
+        PyErr_Clear();                                  /* it is not contiguous */
+        return 0;
+    }
+    good = view.format && !strcmp(view.format, "d") && has_shape(&view, f->shape) &&
+           (size_t)view.len == f->size * sizeof *to;
+    if (good && f->size)
+        memcpy(to, view.buf, f->size * sizeof *to);
+    PyBuffer_Release(&view);
+    return good;
+}
+
+/* An array that is not contiguous makes an exception, and so perhaps a collection, which runs any code. */
+int tg_read_form(const tg_form *f, PyObject *x, double *to)
+{
+    const int list = PyList_CheckExact(x);
+    const tg_form *part = f->part;
+    if (f->kind == TG_A_NUMBER)
+        return read_number(x, to);
+    if (f->kind == TG_A_STATIC)
+        return x == f->value;
+    if (!list && !PyTuple_CheckExact(x))
+        return is_array(f, x) && read_array(f, x, to);
+    if ((list ? PyList_Size(x) : PyTuple_Size(x)) != f->length)
+        return 0;
+    for (Py_ssize_t k = 0; k < f->length; k++, part += f->step) {
+        PyObject *item = list ? PyList_GetItem(x, k) : PyTuple_GetItem(x, k);
+        int good;
+        if (!item) {
+            PyErr_Clear();                              /* the list has changed meanwhile */
+            return 0;
+        }
+        if (part->kind == TG_A_NUMBER)
+            good = read_number(item, to);
+        else {
+            Py_INCREF(item);
+            good = tg_read_form(part, item, to);
+            Py_DECREF(item);
+        }
+        if (!good)
+            return 0;
+        to += part->size;
+    }
+    return 1;
+}
+
+/* ---- nests of doubles ---- */
+
+static PyObject *new_array(const tg_form *f, const double *from)
+{
+    PyObject *x = empty ? PyObject_CallFunctionObjArgs(empty, f->shape, NULL) : NULL;
+    Py_buffer view;
+    if (!x || PyObject_GetBuffer(x, &view, PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS)) {
+        Py_XDECREF(x);
+        return NULL;
+    }
+    if ((size_t)view.len == f->size * sizeof *from) {
+        if (f->size)
+            memcpy(view.buf, from, f->size * sizeof *from);
+    } else {
+        PyErr_SetString(PyExc_RuntimeError, "numpy.empty made an array of another size");
+        Py_CLEAR(x);
+    }
+    PyBuffer_Release(&view);
+    return x;
+}
+
+/* What stands for part k in x, a new reference; NULL: x has changed. */
+static PyObject *item_of(PyObject *x, Py_ssize_t k)
+{
+    PyObject *item = PyList_CheckExact(x) ? PyList_GetItem(x, k) : PyTuple_GetItem(x, k);
+    Py_XINCREF(item);
+    if (!item)
+        PyErr_Clear();
+    return item;
+}
+
+static PyObject *build_part(const tg_form *f, PyObject *x, Py_ssize_t k, const double *from)
+{
+    PyObject *item, *made;
+    if (f->kind == TG_A_NUMBER)
+        return PyFloat_FromDouble(*from);
+    if (!x)
+        return tg_build_form(f, NULL, from);
+    item = item_of(x, k);
+    made = item ? tg_build_form(f, item, from) : NULL;
+    Py_XDECREF(item);
+    return made;
+}
+
+static PyObject *build_series(const tg_form *f, PyObject *x, int list, const double *from)
+{
+    PyObject *made = list ? PyList_New(f->length) : PyTuple_New(f->length);
+    const tg_form *part = f->part;
+    for (Py_ssize_t k = 0; made && k < f->length; k++, part += f->step) {
+        PyObject *item = build_part(part, x, k, from);
+        if (!item || (list ? PyList_SetItem(made, k, item) : PyTuple_SetItem(made, k, item)))
+            Py_CLEAR(made);
+        from += part->size;
+    }
+    return made;
+}
+
+PyObject *tg_build_form(const tg_form *f, PyObject *x, const double *from)
+{
+    if (f->kind == TG_A_NUMBER)
+        return PyFloat_FromDouble(*from);
+    if (f->kind == TG_A_STATIC) {
+        Py_INCREF(f->value);
+        return f->value;
+    }
+    if (!x)
+        return f->kind == TG_AN_ARRAY ? new_array(f, from) : build_series(f, NULL, f->kind == TG_A_LIST, from);
+    if (PyList_CheckExact(x) || PyTuple_CheckExact(x))
+        return build_series(f, x, PyList_CheckExact(x), from);
+    return is_array(f, x) ? new_array(f, from) : NULL;
+}

@@ -1,0 +1,40 @@
+/*  How a nest of numbers is made up, as tapegrad/program/form.py has it: numbers out of a nest into doubles, and nests
+    made of doubles.
+
+    What comes plainly is read: floats, ints and bools, in lists and tuples and in contiguous arrays of float64, which
+    may stand for each other. All else is left to form.py, which says what is wrong where something is.  */
+#ifndef TG_HANDLE_FORM_H
+#define TG_HANDLE_FORM_H
+
+#include "handle.h"
+
+typedef enum { TG_A_NUMBER, TG_A_STATIC, TG_A_LIST, TG_A_TUPLE, TG_AN_ARRAY } tg_form_kind;
+
+/*  Objects are borrowed from the description that a form is made of.  */
+typedef struct tg_form {
+    tg_form_kind kind;
+    size_t size;                /* numbers */
+    Py_ssize_t length;          /* of what has parts */
+    struct tg_form *part;       /* part k is part[k * step] */
+    Py_ssize_t step;            /* 0: all are alike, and only one is there */
+    PyObject *shape;            /* of an array of the same numbers, a tuple; NULL where there is none */
+    PyObject *value;            /* of what is no number */
+} tg_form;
+
+/* Make a form of a description: None, a number; (value,); or (list, tuple or None for an array; the shape or None; how
+   many parts; descriptions of the parts, of one where all are alike). 1, or 0 with an exception; drop it anyway. */
+int tg_make_form(tg_form *f, PyObject *description);
+void tg_drop_form(tg_form *f);
+
+/* Read the f->size numbers of a nest: 1; 0: it does not come plainly, or is not as the form says. Sets no exception.
+   May run Python code. */
+int tg_read_form(const tg_form *f, PyObject *x, double *to);
+
+/* A nest of these numbers, made up as the form says; or like x, which was read by it. NULL with an exception; and
+   without one where x has changed since, or NumPy is not there. May run Python code. */
+PyObject *tg_build_form(const tg_form *f, PyObject *x, const double *from);
+
+/* Once NumPy is imported, arrays are known. */
+void tg_look_for_numpy(void);
+
+#endif
