@@ -27,7 +27,8 @@ HANDLES = ("c", "cffi") if C_HANDLE else ("cffi",)
 CORE = [
     f"csrc/{name}.c"
     for name in (
-        "tape ops sweep partials gradient optim copy freeze program lay_out replay crew batch matrix look origin rounding"
+        "tape ops sweep partials gradient optim copy freeze program lay_out replay crew batch matrix look origin "
+        "rounding"
     ).split()
 ]
 HANDLE = sorted(f"csrc/handle/{path.name}" for path in (CSRC / "handle").glob("*.c"))
