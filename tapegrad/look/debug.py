@@ -234,7 +234,7 @@ def _install(step: int) -> None:
             _replace(handle, "adjoints", _adjoints)
             _replace(handle, "record_sweep", _adjoints)
             of: dict[str, Callable[..., Given]] = {"jvp": _primals, "hvp": _but_second}
-            for name in ("__call__", "value_and_grad", "jacobian", "hessian", "jvp", "hvp", "vjp"):
+            for name in ("__call__", "grad", "value_and_grad", "jacobian", "hessian", "jvp", "hvp", "vjp"):
                 for face in (Program, Batch):
                     _replace(face, name, functools.partial(_called, of=of.get(name, _same)))
         elif _blocks == 0:
