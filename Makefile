@@ -46,6 +46,7 @@ plain = -O2
 sanitized = -O1 -fsanitize=address,undefined -fno-sanitize-recover=all
 threads = -O1 -fsanitize=thread
 
+.SECONDARY: # objects stay
 ctest: ctest-core ctest-gradient ctest-program ctest-batch ctest-look ctest-elementary
 	@echo 'int main(void) { return 0; }' >$(MADE)/probe.c
 	if $(CC) $(threads) -o $(MADE)/probe $(MADE)/probe.c 2>/dev/null && $(MADE)/probe; then \

@@ -286,7 +286,7 @@ static uint32_t numbered(const reach *r, uint32_t id) { return r->number[id - r-
 
 static void draft_up(const tg_tape *t, const tg_recording *rec, reach *r, draft *d, uint32_t *ids)
 {
-    const tg_event *event = rec->event, *const events_end = event + rec->n_events;
+    const tg_event *event = rec->event, *const events_end = rec->n_events ? event + rec->n_events : event;
     uint32_t next = 0, position = 0, where = 0, foreign = 0;
     for (uint32_t k = 0; k < rec->n_in; k++) {          /* inputs first: nodes 0 to n_in - 1 */
         d->node[d->len] = (node){.op = INPUT, .a = k};
