@@ -131,13 +131,15 @@ def test_powers_of_whole_numbers_are_exact():
 def test_small_powers_are_what_they_are(x):
     v = Value(x)
     assert ((v**0).data, (v**1).data) == (1.0, x)
-    assert bits(outcome(lambda: (v**2).data)) == bits(outcome(lambda: x * x if math.isfinite(x * x) else x**2))
+    squared = outcome(lambda: x * x if math.isfinite(x * x) else math.pow(x, 2.0))  # PyPy's x**2 is inf beyond
+    assert bits(outcome(lambda: (v**2).data)) == bits(squared)
 
 
 ENDS = [0.0, -0.0, 1.0, -1.0, 2.0, -2.0, 0.5, 3.0, -3.0, 1.5, -1.5, math.inf, -math.inf, math.nan, 1e300, -1e300,
         5e-324, -5e-324, 9007199254740993.0, -9007199254740991.0, 4503599627370495.5]  # fmt: skip
 
 
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="PyPy's math.pow(0.0, -inf) raises")
 def test_powers_at_the_ends_are_those_of_floats():
     for x, y in itertools.product(ENDS, ENDS):
         try:
@@ -208,9 +210,11 @@ def test_values_programs_lanes_and_native_code_have_the_same_bits(name):
         assert [(bits(y), bits(g[0])) for y, g in map(program.value_and_grad, xs)] == alone
 
 
+in_tree = pytest.mark.skipif(not (ROOT / "csrc").exists(), reason="an installed package has no csrc")
 COMPILERS = [compiler for compiler in ("gcc", "clang") if shutil.which(compiler)]
 
 
+@in_tree
 @pytest.mark.parametrize("options", ["-O0", "-O1", "-O2", "-O3", "-O0 -march=native", "-O2 -march=native",
                                      "-O3 -march=native", "-O3 -fno-trapping-math -fno-math-errno"])  # fmt: skip
 @pytest.mark.parametrize("compiler", COMPILERS)
@@ -223,5 +227,6 @@ def test_every_compiler_makes_the_same_bits_of_it(compiler, options, tmp_path):
     assert (done.returncode, done.stdout) == (0, "the same bits\n")
 
 
+@in_tree
 def test_the_coefficients_are_those_that_the_tool_makes():
     subprocess.run([sys.executable, str(ROOT / "tools/polynomials.py"), "--check"], check=True)
