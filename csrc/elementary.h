@@ -28,6 +28,12 @@
 #endif
 #endif
 
+/* How the functions of the list above are made: text in loops over lanes, calls where a file says so, for a switch over
+   all operations keeps its registers only if their constants are elsewhere. */
+#ifndef TG_ELEMENTARY
+#define TG_ELEMENTARY TG_INLINE
+#endif
+
 /* ---- bits and pairs ---- */
 
 typedef struct {
@@ -187,7 +193,7 @@ TG_INLINE double tg_within(double x, double low, double high)
     return x > high ? high : x;
 }
 
-TG_INLINE double tg_exp(double x)
+TG_ELEMENTARY double tg_exp(double x)
 {
     const tg_exponent e = tg_reduced(tg_within(x, -746.0, 710.0), 0.0);
     const tg_pair one = tg_fast_sum(1.0, e.r);
@@ -195,7 +201,7 @@ TG_INLINE double tg_exp(double x)
 }
 
 /* 2^k ((1 - 2^-k) + (e^r - 1)). */
-TG_INLINE double tg_expm1(double x)
+TG_ELEMENTARY double tg_expm1(double x)
 {
     const tg_exponent e = tg_reduced(tg_within(x, -60.0, 710.0), 0.0);
     const double p = tg_power_of_2(-(e.k > 1000.0 ? 1000.0 : e.k)), top = p > 1.0 ? p : 1.0, other = p > 1.0 ? 1.0 : p;
@@ -206,7 +212,7 @@ TG_INLINE double tg_expm1(double x)
 }
 
 /* Of expm1(-2 |x|): odd, and 1 from 19.07 on. */
-TG_INLINE double tg_tanh(double x)
+TG_ELEMENTARY double tg_tanh(double x)
 {
     const double s = fabs(x);
     const tg_pair e = tg_expm1_below(-2.0 * (s > 20.0 ? 20.0 : s)), d = tg_fast_sum(2.0, e.high);
@@ -215,7 +221,7 @@ TG_INLINE double tg_tanh(double x)
 }
 
 /* With e = e^-|x|: 1 / (1 + e), or e / (1 + e) below 0. */
-TG_INLINE double tg_sigmoid(double x)
+TG_ELEMENTARY double tg_sigmoid(double x)
 {
     const double s = fabs(x);
     const tg_scaled_pair e = tg_exp_pair(-(s > 746.0 ? 746.0 : s), 0.0);
@@ -229,7 +235,7 @@ TG_INLINE double tg_sigmoid(double x)
 /* ---- hyperbolic ---- */
 
 /* cosh and sinh of k ln 2 + r, k >= 0, are 2^(k - 1) times sums of 1 + 4^-k and 1 - 4^-k times those of r. */
-TG_INLINE double tg_sinh(double x)
+TG_ELEMENTARY double tg_sinh(double x)
 {
     const double s = fabs(x);
     const tg_exponent e = tg_reduced(s > 711.0 ? 711.0 : s, 0.0);
@@ -239,7 +245,7 @@ TG_INLINE double tg_sinh(double x)
     return tg_with_sign(fabs(tg_scaled(m.high + low, e.k - 1.0)), x);
 }
 
-TG_INLINE double tg_cosh(double x)
+TG_ELEMENTARY double tg_cosh(double x)
 {
     const double s = fabs(x);
     const tg_exponent e = tg_reduced(s > 711.0 ? 711.0 : s, 0.0);
@@ -287,13 +293,13 @@ TG_INLINE double tg_log_ends(double x, double y)
     return x < INFINITY ? y : x;
 }
 
-TG_INLINE double tg_log(double x)
+TG_ELEMENTARY double tg_log(double x)
 {
     const tg_pair y = tg_log_pair(x, 0.0);
     return tg_log_ends(x, y.high + y.low);
 }
 
-TG_INLINE double tg_log1p(double x)
+TG_ELEMENTARY double tg_log1p(double x)
 {
     const tg_pair u = tg_two_sum(1.0, x), y = tg_log_pair(u.high, u.low / u.high);
     return x == 0.0 ? x : tg_log_ends(1.0 + x, y.high + y.low);
@@ -310,7 +316,7 @@ static const double tg_log1p_series[] = {
 
 /* Above 1 and below -1 this is max(x, 0) + log(1 + t), t = e^-|x|; in between log(2) + x / 2 + log(cosh(x / 2)), for
    there a step of x is less than what t is rounded by. */
-TG_INLINE double tg_softplus(double x)
+TG_ELEMENTARY double tg_softplus(double x)
 {
     const double size = fabs(x), w = x * x;
     const tg_pair z = tg_square(x);
@@ -360,7 +366,7 @@ TG_INLINE double tg_whole(double y)
 }
 
 /* e^(y log |x|), and the ends as Annex F of C has them. */
-TG_INLINE double tg_general_pow(double x, double y)
+TG_ELEMENTARY double tg_general_pow(double x, double y)
 {
     const double size = fabs(x), much = fabs(y), bound = tg_within(y, -1e21, 1e21);
     const tg_pair log = tg_log_wide(size), p = tg_product(bound, log.high);
@@ -464,11 +470,11 @@ TG_INLINE double tg_near_sin(double x)
 }
 TG_INLINE double tg_near_cos(double x) { return tg_near_sin_of(fabs(x), 1); }
 
-TG_INLINE double tg_sin(double x)
+TG_ELEMENTARY double tg_sin(double x)
 {
     return tg_is_far(x) ? tg_far_sin_of(fabs(x), x < 0.0 ? 2 : 0) : tg_near_sin(x);
 }
-TG_INLINE double tg_cos(double x) { return tg_is_far(x) ? tg_far_sin_of(fabs(x), 1) : tg_near_cos(x); }
+TG_ELEMENTARY double tg_cos(double x) { return tg_is_far(x) ? tg_far_sin_of(fabs(x), 1) : tg_near_cos(x); }
 
 /* The one text of these two that has a branch: a loop over lanes says enum { tg_near_only = 1 } for itself, and carries
    out the lanes that are far once more where it is 0. */
@@ -498,7 +504,7 @@ static const double tg_erf_outer[] = {
 
 /* x + x times a series of x^2 up to 0.5; up to 1.25 a series about 0.875, whose first two terms are exact; from there
    on 1 - e^(-x^2) times a series of 1 / (x + 3). So what is rounded stays below what a step of x makes. */
-TG_INLINE double tg_erf(double x)
+TG_ELEMENTARY double tg_erf(double x)
 {
     const double s = fabs(x), z = s * s;
     const double inner = s + s * tg_series_9(tg_erf_inner, z);
