@@ -16,9 +16,9 @@ GAP = 152.0  # between layers: the film writes on the edges there
 
 # What the page has in JavaScript: an operation whose texts name something else is shown, but not computed anew.
 _KNOWN = frozenset(
-    "a b y exp expm1 log log1p log2 log10 sqrt sin cos tan asin acos atan atan2 sinh cosh asinh acosh atanh cbrt floor "
-    "ceil trunc hypot erf pow fabs tg_tanh tg_relu tg_sigmoid tg_softplus tg_max tg_min tg_weigh tg_sign tg_first "
-    "tg_share tg_pow_da tg_pow_db TG_1_LN2 TG_1_LN10 TG_2_SQRTPI".split()
+    "a b y log2 log10 sqrt tan asin acos atan atan2 asinh acosh atanh cbrt floor ceil trunc hypot fabs tg_exp tg_expm1 "
+    "tg_log tg_log1p tg_sin tg_cos tg_sinh tg_cosh tg_erf tg_pow tg_tanh tg_relu tg_sigmoid tg_softplus tg_max tg_min "
+    "tg_weigh tg_sign tg_first tg_share tg_pow_da tg_pow_db TG_1_LN2 TG_1_LN10 TG_2_SQRTPI".split()
 )
 _KNOWN_MANY = frozenset(("DOT", "SUM", "LOGSUMEXP", "CROSS_ENTROPY", "MSE", "HINGE", "WHERE"))
 
