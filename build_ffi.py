@@ -58,7 +58,7 @@ def declarations() -> str:
 def preamble() -> str:
     """What cffi's part of the extension includes, and the text of scalar.h, which generated C carries a copy of."""
     text = (CSRC / "scalar.h").read_text(encoding="utf-8")
-    for name in ("elementary.h", "special.h", "formulas.def"):
+    for name in ("elementary.h", "compiled.h", "special.h", "formulas.def"):
         text = text.replace(f'#include "{name}"\n', (CSRC / name).read_text(encoding="utf-8"))
     lines = text.splitlines()
     text = "\n".join(json.dumps(line + "\n") for line in lines)

@@ -20,13 +20,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#ifndef TG_INLINE
-#if defined(_MSC_VER)
-#define TG_INLINE static __forceinline
-#else
-#define TG_INLINE static inline __attribute__((always_inline))
-#endif
-#endif
+#include "compiled.h"
 
 /* How the functions of the list above are made: text in loops over lanes, calls where a file says so, for a switch over
    all operations keeps its registers only if their constants are elsewhere. */

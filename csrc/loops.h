@@ -76,7 +76,7 @@ static inline int NAME(squares)(const double *b)
         if (!IS_SHORT(TG_##NAME_))                                                                                     \
             __VA_ARGS__                                                                                                \
         break;
-TG_CLONES TG_NOINLINE static void NAME(long_primals)(int row, double *restrict t, const double *xa, const double *xb)
+TG_CLONES TG_OUTSIDE void NAME(long_primals)(int row, double *restrict t, const double *xa, const double *xb)
 {
     switch (row) {
 #define TG_FEW(NAME_, method, aliases, symbol, refusal, doc, primal, ...) LONG(NAME_, PRIMALS_OF(NAME_, primal))
@@ -85,8 +85,8 @@ TG_CLONES TG_NOINLINE static void NAME(long_primals)(int row, double *restrict t
     }
 }
 
-TG_CLONES TG_NOINLINE static void NAME(long_tangents)(int row, double *restrict t, const double *xa, const double *xb,
-                                                      const double *xy, const double *ta, const double *tb)
+TG_CLONES TG_OUTSIDE void NAME(long_tangents)(int row, double *restrict t, const double *xa, const double *xb,
+                                              const double *xy, const double *ta, const double *tb)
 {
     switch (row) {
 #define TG_FEW(NAME_, method, aliases, symbol, refusal, doc, primal, da, db, ...)                                      \
@@ -96,9 +96,9 @@ TG_CLONES TG_NOINLINE static void NAME(long_tangents)(int row, double *restrict 
     }
 }
 
-TG_CLONES TG_NOINLINE static void NAME(long_partials)(int row, double *restrict ga, double *restrict gb,
-                                                      const double *g, const double *xa, const double *xb,
-                                                      const double *xy)
+TG_CLONES TG_OUTSIDE void NAME(long_partials)(int row, double *restrict ga, double *restrict gb,
+                                              const double *g, const double *xa, const double *xb,
+                                              const double *xy)
 {
     switch (row) {
 #define TG_FEW(NAME_, method, aliases, symbol, refusal, doc, primal, da, db, ...)                                      \
@@ -108,10 +108,10 @@ TG_CLONES TG_NOINLINE static void NAME(long_partials)(int row, double *restrict 
     }
 }
 
-TG_CLONES TG_NOINLINE static void NAME(long_bends)(int row, double *restrict ga, double *restrict gb,
-                                                   double *restrict ha, double *restrict hb, const double *g,
-                                                   const double *h, const double *xa, const double *xb, const double *xy,
-                                                   const double *ta, const double *tb)
+TG_CLONES TG_OUTSIDE void NAME(long_bends)(int row, double *restrict ga, double *restrict gb,
+                                           double *restrict ha, double *restrict hb, const double *g,
+                                           const double *h, const double *xa, const double *xb, const double *xy,
+                                           const double *ta, const double *tb)
 {
     switch (row) {
 #define TG_FEW(NAME_, method, aliases, symbol, refusal, doc, primal, da, db, daa, dab, dbb)                            \

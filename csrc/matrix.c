@@ -8,7 +8,7 @@
     is what lanes.h computes as 0: where a bend or an adjoint is not finite, 0 times it is not, and the instruction
     stays. The numbers are those of lanes.h, term by term, for the same bits.  */
 #include "matrix.h"
-#include "clones.h"
+#include "compiled.h"
 #include "flush.h"
 #include "ops.h"
 
@@ -178,9 +178,6 @@ static void write_bends(tg_matrix *m, uint32_t k)
 
 /* ---- a block of directions ---- */
 
-#define SLOPE(t, c) ((t) == 0.0 ? 0.0 : (t) * (c))
-#define BENDS_BY(bend, t) ((bend) == 0.0 ? 0.0 : (bend) * (t))
-
 TG_CLONES static void forward(tg_matrix *m, uint32_t from, uint32_t to)
 {
     for (uint32_t k = from; k < to; k++) {
@@ -201,9 +198,9 @@ TG_CLONES static void forward(tg_matrix *m, uint32_t from, uint32_t to)
                 EACH t[l] = 0.0;
             moved = 1;
             if (a && b)
-                EACH t[l] += SLOPE(x[l], c) + SLOPE(z[l], d);
+                EACH t[l] += tg_weigh(x[l], c) + tg_weigh(z[l], d);
             else
-                EACH t[l] += SLOPE(x[l], c);
+                EACH t[l] += tg_weigh(x[l], c);
         }
         m->moves[line->y] = moved;
         if (moved)
@@ -243,11 +240,11 @@ TG_CLONES static void reverse(tg_matrix *m, uint32_t from, uint32_t to)
                 continue;
             if (line->how == STRAIGHT || m->bend[i].what == NO_BEND) {
                 if (e->live[0] != TG_NONE) {
-                    EACH x[l] = SLOPE(h[l], c);
+                    EACH x[l] = tg_weigh(h[l], c);
                     add_to(m, e->live[0], x);
                 }
                 if (e->live[1] != TG_NONE) {
-                    EACH x[l] = SLOPE(h[l], d);
+                    EACH x[l] = tg_weigh(h[l], d);
                     add_to(m, e->live[1], x);
                 }
                 continue;
@@ -257,12 +254,12 @@ TG_CLONES static void reverse(tg_matrix *m, uint32_t from, uint32_t to)
             const double *ta = m->moves[e->kept[0]] ? AT(m->tangent, e->kept[0]) : still;
             const double *tb = m->moves[e->kept[1]] ? AT(m->tangent, e->kept[1]) : still;
             if (bend.what == SHARE)
-                EACH x[l] = SLOPE(h[l], c) + g * (bend.aa * (ta[l] - tb[l]));
+                EACH x[l] = tg_weigh(h[l], c) + g * (bend.aa * (ta[l] - tb[l]));
             else
                 EACH {
                     const double a = ta[l], b = tb[l];
-                    x[l] = SLOPE(h[l], c) + g * (BENDS_BY(bend.aa, a) + BENDS_BY(bend.ab, b));
-                    z[l] = SLOPE(h[l], d) + g * (BENDS_BY(bend.ab, a) + BENDS_BY(bend.bb, b));
+                    x[l] = tg_weigh(h[l], c) + g * (tg_weigh(bend.aa, a) + tg_weigh(bend.ab, b));
+                    z[l] = tg_weigh(h[l], d) + g * (tg_weigh(bend.ab, a) + tg_weigh(bend.bb, b));
                 }
             if (e->live[0] != TG_NONE)
                 add_to(m, e->live[0], x);

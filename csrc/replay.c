@@ -4,24 +4,12 @@
 
     Native code knows rows that do as recorded alone: a block with another starts anew in the interpreter.  */
 #include "program.h"
-#include "clones.h"
+#include "compiled.h"
 #include "flush.h"
 #include "ops.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-#if defined(__GNUC__)
-#define TG_NOINLINE __attribute__((noinline))
-#else
-#define TG_NOINLINE
-#endif
-
-#if defined(__GNUC__)
-#define TG_NOINLINE __attribute__((noinline))
-#else
-#define TG_NOINLINE
-#endif
 
 #define WIDE 16
 #define TG_TILE 8              /* elements of a row that are turned at a time: their slots fit the nearest cache */

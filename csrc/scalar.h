@@ -2,7 +2,7 @@
 
     Elementary functions are in elementary.h; those of no tg_ before their name are the C library's. What the C library
     does not have is in special.h, what can be said in terms of rows in formulas.def. Compiled programs carry a copy of
-    the four texts.  */
+    these texts.  */
 #ifndef TG_SCALAR_H
 #define TG_SCALAR_H
 

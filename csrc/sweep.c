@@ -11,9 +11,8 @@
                thrown away, and the grads that sweeps within the rules have changed are put back (the undo list).
 
     Adjoints below the smallest normal number count as 0: see flush.h.  */
-#if defined(__GNUC__)
-#define TG_ELEMENTARY static __attribute__((noinline, unused))
-#endif
+#include "compiled.h"
+#define TG_ELEMENTARY TG_OUTSIDE
 #include "flush.h"
 #include "ops.h"
 

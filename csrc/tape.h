@@ -25,6 +25,8 @@
 #ifndef TG_TAPE_H
 #define TG_TAPE_H
 
+#include "compiled.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -157,14 +159,6 @@ int tg_copy(tg_tape *t, const uint32_t *ids, uint32_t *into, uint32_t n);
 /* For tests: the n-th next allocation fails, once; 0: none does. */
 void tg_fail_allocation(uint64_t n);
 /* cdef: end */
-
-#if defined(_MSC_VER)
-#define TG_INLINE static __forceinline
-#define TG_OUTSIDE static __declspec(noinline)
-#else
-#define TG_INLINE static inline __attribute__((always_inline))
-#define TG_OUTSIDE static __attribute__((noinline))       /* so that who calls it saves no registers for its sake */
-#endif
 
 enum {                      /* opcodes: a leaf, a node made by hand (operands, no slope of its own), the table */
     TG_LEAF,

@@ -96,11 +96,7 @@ class Rows:
         wanted = [arguments[place.number] for place in places]
         pieces = list(dict.fromkeys(piece for a in wanted for piece in a.pieces))
         out, *flats = self.perform(arguments, rows, Asked(ONE, wanted=pieces) if wanted else Asked())
-        by_piece = dict(zip(pieces, flats))
-        grads = [[by_piece[piece] for piece in a.pieces] for a in wanted]
-        if len(set(wanted)) < len(wanted):  # each gets numbers of its own
-            grads = [[flat[:] for flat in one] for one in grads]
-        return Swept(rows, out, grads, wanted, arguments)
+        return Swept(rows, out, _by_argument(wanted, dict(zip(pieces, flats))), wanted, arguments)
 
     def read(self, args: Sequence[Nest]) -> tuple[list[Argument], int]:
         """All arguments, the params last, and the number of rows."""
@@ -353,10 +349,7 @@ class Batch:
                 seed, stride = array("d"), 0
                 recorded.out.read(cotangent, "the cotangent", seed)
             flats = dict(zip(pieces, batch.perform(arguments, rows, Asked(seed, stride, wanted=pieces), kept)[1:]))
-            by_argument = [[flats[piece] for piece in a.pieces] for a in wanted]
-            if len(set(wanted)) < len(wanted):  # each gets numbers of its own
-                by_argument = [[flat[:] for flat in one] for one in by_argument]
-            parts = [self._gradient(a, one, rows, arguments) for a, one in zip(wanted, by_argument)]
+            parts = [self._gradient(a, one, rows, arguments) for a, one in zip(wanted, _by_argument(wanted, flats))]
             return tuple(parts) if argnums is None else gathered(argnums, parts)
 
         return value, pull
@@ -485,6 +478,13 @@ class Batch:
         from ..look.diagnosis import of_rows
 
         return of_rows(self._rows, args, inf)
+
+
+def _by_argument(wanted: Sequence[Argument], flats: dict[Piece, array[float]]) -> list[list[array[float]]]:
+    """What there is by the pieces of each argument; where one is wanted twice, each time numbers of its own."""
+    if len(set(wanted)) < len(wanted):
+        return [[flats[piece][:] for piece in a.pieces] for a in wanted]
+    return [[flats[piece] for piece in a.pieces] for a in wanted]
 
 
 def _directions(argument: Argument) -> Iterator[tuple[int, int, tuple[Piece, Buffer, int]]]:

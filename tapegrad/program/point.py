@@ -20,6 +20,14 @@ def assign(to: array[float], numbers: array[float]) -> None:
         to[:] = numbers
 
 
+def taken(idle: list[T], make: Callable[[], T]) -> T:
+    """One that is idle, or a new one; another thread may have taken the last just now."""
+    try:
+        return idle.pop()
+    except IndexError:
+        return make()
+
+
 def run(
     recorded: Recorded, flat: array[float], job: Job, nan_errors: bool = False,
     keep: Callable[[Trace], Primals] | None = None,
@@ -153,16 +161,17 @@ class Kept:
         if self._primals is not None and self._primals.path.core.n_kept > MOST_RESTING:
             self._primals = None
 
+    def _new_sweep(self) -> tuple[array[float], array[float], Job]:
+        seed, grad = zeros(self._recorded.n_out), zeros(self._recorded.n_in)
+        feed = Feed(0, len(grad), self._flat)
+        feed.grad, feed.grad_stride = grad, len(grad)
+        job = Job([feed], 0, 1)
+        job.seed(seed)
+        return seed, grad, job
+
     def pull(self, seed: array[float], shaped: Callable[[array[float]], T]) -> T:
         """What becomes of the gradient of the sum of the outputs weighed by seed; several threads may ask at once."""
-        try:
-            own, grad, job = self._sweeps.pop()
-        except IndexError:
-            own, grad = zeros(self._recorded.n_out), zeros(self._recorded.n_in)
-            feed = Feed(0, len(grad), self._flat)
-            feed.grad, feed.grad_stride = grad, len(grad)
-            job = Job([feed], 0, 1)
-            job.seed(own)
+        own, grad, job = taken(self._sweeps, self._new_sweep)
         try:
             primals = self.replay()
             assign(own, seed)

@@ -225,7 +225,7 @@ class Program(handle.Quick, Generic[P]):
 
     def _at(self, flat: array[float], matrices: Callable[[point.Kept], T]) -> T:
         """What there is of matrices at a point."""
-        kept = _taken(self._recorded, self._idle_kept)
+        kept = point.taken(self._idle_kept, lambda: point.Kept(self._recorded))
         try:
             kept.at(flat)
             return matrices(kept)
@@ -261,10 +261,7 @@ class Program(handle.Quick, Generic[P]):
         places, flat = recorded.chosen(argnums), self._flat(args)
         if flat is None:
             return self._value_and_grad_of_values(args, places, argnums)
-        try:
-            sweep = self._idle.pop()
-        except IndexError:
-            sweep = point.Reverse(recorded, ONE)
+        sweep = point.taken(self._idle, lambda: point.Reverse(recorded, ONE))
         try:
             sweep.at(flat)
             return sweep.out[0], gathered(argnums, [place.shaped(sweep.grad, args) for place in places])
@@ -418,7 +415,7 @@ class _Pullback:
         flat = recorded.flat(args)
         forms = [place.like(args) for place in recorded.places]
         self._recorded, self._forms, self._idle = recorded, [*forms, recorded.param_place.form], idle
-        self.kept = _taken(recorded, idle)
+        self.kept = point.taken(idle, lambda: point.Kept(recorded))
         self.kept.at(flat)
         self.kept.replay()
 
@@ -436,13 +433,6 @@ class _Pullback:
     def __del__(self) -> None:
         if hasattr(self, "kept"):
             _put_back(self.kept, self._idle)
-
-
-def _taken(recorded: Recorded, idle: list[point.Kept]) -> point.Kept:
-    try:
-        return idle.pop()
-    except IndexError:
-        return point.Kept(recorded)
 
 
 def _put_back(kept: point.Kept, idle: list[point.Kept]) -> None:
