@@ -39,7 +39,8 @@ $(VENV)/installed: pyproject.toml setup.py build_ffi.py $(wildcard csrc/* csrc/h
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	@touch $@
 
-CORE = tape ops sweep partials gradient optim copy freeze program lay_out replay crew batch matrix look origin rounding
+CORE = tape ops sweep partials gradient optim copy draft freeze program lay_out replay crew batch matrix look origin \
+    rounding
 CTEST = $(CC) -std=c11 -gdwarf-4 -Wall -Wextra -Wpedantic -Werror -ffp-contract=off -Icsrc -pthread
 MADE = build/$(notdir $(CC))
 plain = -O2

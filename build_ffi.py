@@ -27,7 +27,7 @@ HANDLES = ("c", "cffi") if C_HANDLE else ("cffi",)
 CORE = [
     f"csrc/{name}.c"
     for name in (
-        "tape ops sweep partials gradient optim copy freeze program lay_out replay crew batch matrix look origin "
+        "tape ops sweep partials gradient optim copy draft freeze program lay_out replay crew batch matrix look origin "
         "rounding"
     ).split()
 ]

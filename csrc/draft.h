@@ -1,0 +1,84 @@
+/*  A draft: a program in the making.
+
+    Nodes are added in order, operands first. Constants are folded and equal nodes shared as they come, so that an
+    operation gives a constant or an old node where it can. tg_finish_draft then drops what nobody uses, makes dots of
+    sums of products, and gives out slots.
+
+    Room is asked for before: tg_draft_room grows, the others do not look. The arrays move when it does.  */
+#ifndef TG_DRAFT_H
+#define TG_DRAFT_H
+
+#include "program.h"
+
+#include <string.h>
+
+enum { TG_INPUT = TG_GUARD + 1, TG_GONE };
+
+typedef struct {
+    uint8_t op;                 /* a constant is a TG_LEAF whose operands are the halves of its number */
+    uint8_t is_out, retained, quiet;
+    uint32_t a, b, where;       /* an input has its number in a */
+    union {
+        uint32_t uses;          /* until sums are fused */
+        uint32_t last;          /* then the instruction that uses it last; its own where there is none */
+    };
+    uint32_t kept, live;        /* slots of the result; of a guard what tg_instr has in y and live_y */
+} tg_draft_node;                /* a pass over the draft takes as long as its bytes */
+
+typedef struct {
+    tg_draft_node *node;        /* inputs are the first ones */
+    double *value;              /* NULL where nobody asks for values of nodes: those of constants are in them */
+    uint32_t *pool, *table;     /* table: (op, operands) to node + 1 */
+    uint32_t len, cap, pool_len, pool_cap, table_len;
+    uint32_t folded, shared, fused, captured, foreign;
+    uint8_t named[TG_OPS];      /* see tg_names */
+    uint8_t quiet;              /* what comes is of a recorded sweep */
+    uint8_t valued;             /* set before there is room: values are asked for */
+    void *memory;
+} tg_draft;
+
+/* Room for this many more nodes and words of the pool: TG_OK, TG_MEMORY or TG_FULL. */
+int tg_draft_room(tg_draft *d, uint64_t nodes, uint64_t words);
+void tg_free_draft(tg_draft *d);
+
+/* Add a node without looking for its equal: an input, a guard. */
+uint32_t tg_draft_add(tg_draft *d, tg_draft_node node, double value);
+uint32_t tg_draft_constant(tg_draft *d, double value);
+/* y = op(a, b), whose value is known where both are constants. */
+uint32_t tg_draft_two(tg_draft *d, int op, uint32_t a, uint32_t b, double value, uint32_t where);
+/* y = op of n nodes; those of a dot are in pairs x0 w0 x1 w1 .., and a bias. */
+uint32_t tg_draft_many(tg_draft *d, int op, const uint32_t *ids, uint32_t n, double value, uint32_t where);
+
+/* y = op of the last n words of the pool, which are taken back where it is nothing new. */
+uint32_t tg_draft_pooled(tg_draft *d, int op, uint32_t n, double value, uint32_t where);
+
+static inline int tg_draft_is_constant(const tg_draft *d, uint32_t i) { return d->node[i].op == TG_LEAF; }
+
+static inline double tg_draft_number(const tg_draft *d, uint32_t constant)
+{
+    const uint32_t half[2] = {d->node[constant].a, d->node[constant].b};
+    double value;
+    memcpy(&value, half, sizeof value);
+    return value;
+}
+
+/* The operands of a node: how many, and where they are, in pair or in the pool. */
+static inline uint32_t tg_draft_operands(const tg_draft *d, const tg_draft_node *n, const uint32_t **ids,
+                                         uint32_t *pair)
+{
+    *ids = pair;
+    if (n->op == TG_LEAF || n->op >= TG_INPUT)          /* or TG_GONE */
+        return 0;
+    if (!tg_is_many(n->op)) {
+        pair[0] = n->a;
+        pair[1] = n->b;
+        return n->a == n->b && n->op != TG_GUARD ? 1 : 2;
+    }
+    *ids = d->pool + n->a;
+    return n->b;
+}
+
+/* The program whose outputs are these nodes, of which there are no more to come; NULL without memory. */
+tg_program *tg_finish_draft(tg_draft *d, const uint32_t *out, uint32_t n_out);
+
+#endif
