@@ -40,7 +40,7 @@ $(VENV)/installed: pyproject.toml setup.py build_ffi.py $(wildcard csrc/* csrc/h
 	@touch $@
 
 CORE = tape ops sweep partials gradient optim copy draft freeze program lay_out replay crew batch matrix look origin \
-    rounding
+    rounding nonzeros cones edges colours colouring
 CTEST = $(CC) -std=c11 -gdwarf-4 -Wall -Wextra -Wpedantic -Werror -ffp-contract=off -Icsrc -pthread
 MADE = build/$(notdir $(CC))
 plain = -O2
@@ -48,7 +48,7 @@ sanitized = -O1 -fsanitize=address,undefined -fno-sanitize-recover=all
 threads = -O1 -fsanitize=thread
 
 .SECONDARY: # objects stay
-ctest: ctest-core ctest-gradient ctest-program ctest-batch ctest-look ctest-elementary
+ctest: ctest-core ctest-gradient ctest-program ctest-batch ctest-look ctest-elementary ctest-sparse
 	@echo 'int main(void) { return 0; }' >$(MADE)/probe.c
 	if $(CC) $(threads) -o $(MADE)/probe $(MADE)/probe.c 2>/dev/null && $(MADE)/probe; then \
 	    $(MAKE) CC=$(CC) threads-program threads-batch; fi

@@ -9,6 +9,14 @@ from pathlib import Path
 import pytest
 
 
+def test_sparse_derivatives_have_the_nonzeros_of_casadi() -> None:
+    pytest.importorskip("numpy")
+    command = [sys.executable, str(Path(__file__).with_name("sparse.py")), "--smoke"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert "| chained Rosenbrock, Hessian | tapegrad | 128 | 382 |" in done.stdout
+    assert "| Brusselator, Jacobian | tapegrad | 128 | 768 |" in done.stdout
+
+
 def test_a_smoke_run_writes_tables_and_pictures(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     run = Path(__file__).with_name("run.py")

@@ -16,12 +16,7 @@
 
 enum { NEEDED = 1, MOVES = 2 };     /* marks: a root depends on it; it depends on an x */
 
-/* A number, or the node that holds one. */
-typedef struct {
-    int is_node;
-    uint32_t id;
-    double k;
-} term;
+typedef tg_scalar term;
 
 #define KNOWN_SIZE 64u
 
@@ -57,22 +52,19 @@ static uint32_t leaf_of(recorded_sweep *s, double k)
 
 static uint32_t id_of(recorded_sweep *s, term x) { return x.is_node ? x.id : leaf_of(s, x.k); }
 static double value_of(const recorded_sweep *s, term x) { return x.is_node ? s->t->data[x.id] : x.k; }
-static term number(double k) { return (term){.k = k}; }
-static term node(uint32_t id) { return (term){.is_node = 1, .id = id}; }
-static int is_number(term x, double k) { return !x.is_node && x.k == k; }
-
 /* y = op(a, b), which refuses nothing; b is a where op takes one. */
-static term apply(recorded_sweep *s, int op, term a, term b)
+static term apply(void *to, int op, term a, term b)
 {
+    recorded_sweep *s = to;
     double y = tg_primal(op, value_of(s, a), value_of(s, b));
     uint32_t ia, ib;
     if (!a.is_node && !b.is_node)
-        return number(y);
-    if (op == TG_MUL && (is_number(a, 1.0) || is_number(b, 1.0)))
+        return tg_number(y);
+    if (op == TG_MUL && (tg_is_number(a, 1.0) || tg_is_number(b, 1.0)))
         return a.is_node ? a : b;
     ia = id_of(s, a);
     ib = id_of(s, b);
-    return node(tg_push(s->t, op, ia, ib, y));
+    return tg_node(tg_push(s->t, op, ia, ib, y));
 }
 
 static term many(recorded_sweep *s, int op, const uint32_t *ids, uint32_t n)
@@ -80,12 +72,13 @@ static term many(recorded_sweep *s, int op, const uint32_t *ids, uint32_t n)
     uint32_t *to = tg_push_many(s->t, op, n), id = s->t->len - 1;
     memcpy(to, ids, n * sizeof *ids);
     s->t->data[id] = tg_many_primal(op, s->t->data, to, n);
-    return node(id);
+    return tg_node(id);
 }
 
 /* Where c is not 0, a, else b; c is a node. */
-static term choose(recorded_sweep *s, term c, term a, term b)
+static term choose(void *to, term c, term a, term b)
 {
+    recorded_sweep *s = to;
     uint32_t ids[3];
     ids[0] = c.id;
     ids[1] = id_of(s, a);
@@ -93,32 +86,7 @@ static term choose(recorded_sweep *s, term c, term a, term b)
     return many(s, TG_WHERE, ids, 3);
 }
 
-/* What these steps give, at what a, b and y stand for. */
-static term follow(recorded_sweep *s, const tg_part *p, const tg_part *end, const term named[3])
-{
-    term stack[TG_DEEPEST_PARTIAL];
-    int n = 0;
-    for (; p < end; p++)
-        switch (p->what) {
-        case TG_PART_NUMBER: stack[n++] = number(p->k); break;
-        case TG_PART_OPERAND: stack[n++] = named[p->op]; break;
-        case TG_PART_TEST:
-            if (!stack[n - 1].is_node) {
-                const tg_part *yes = p + 1, *no = yes + p->yes, *choice = no + p->no;
-                stack[n - 1] = stack[n - 1].k != 0.0 ? follow(s, yes, no, named) : follow(s, no, choice, named);
-                p = choice;
-            }
-            break;
-        case TG_PART_CHOICE:
-            n -= 2;
-            stack[n - 1] = choose(s, stack[n - 1], stack[n], stack[n + 1]);
-            break;
-        default:
-            n -= !tg_is_unary(p->op);
-            stack[n - 1] = apply(s, p->op, stack[n - 1], stack[tg_is_unary(p->op) ? n - 1 : n]);
-        }
-    return stack[0];
-}
+static const tg_maker maker = {apply, choose};
 
 /* How many steps partial k of a row has. */
 static uint32_t steps(int op, int k)
@@ -128,35 +96,24 @@ static uint32_t steps(int op, int k)
     return count;
 }
 
-/* Partial k of a row. */
 static term partial(recorded_sweep *s, int op, int k, const term named[3])
 {
-    uint32_t count;
-    const tg_part *first = tg_partial(op, k, &count);
-    return follow(s, first, first + count, named);
+    return tg_follow(&maker, s, op, k, named);
 }
 
-/* g times a partial: 0 where g is 0. */
-static term weighed(recorded_sweep *s, term g, term partial)
-{
-    if (is_number(partial, 1.0) || is_number(partial, 0.0))
-        return partial.k == 0.0 ? partial : g;
-    if (is_number(partial, -1.0))
-        return apply(s, TG_NEG, g, g);
-    return apply(s, !g.is_node || !partial.is_node ? TG_MUL : TG_WEIGH, g, partial);
-}
+static term weighed(recorded_sweep *s, term g, term partial) { return tg_weighed(&maker, s, g, partial); }
 
 /* What an entry of adj stands for: a leaf of ours is a number. */
 static term adjoint(const recorded_sweep *s, uint32_t entry)
 {
     const uint32_t id = entry - 1;
-    return id >= s->before && s->t->op[id] == TG_LEAF ? number(s->t->data[id]) : node(id);
+    return id >= s->before && s->t->op[id] == TG_LEAF ? tg_number(s->t->data[id]) : tg_node(id);
 }
 
 static void add_to(recorded_sweep *s, uint32_t id, term g)
 {
     uint32_t *adj = s->adj + (id - s->first);
-    if (!moves(s, id) || is_number(g, 0.0))
+    if (!moves(s, id) || tg_is_number(g, 0.0))
         return;
     *adj = id_of(s, *adj ? apply(s, TG_ADD, adjoint(s, *adj), g) : g) + 1;
 }
@@ -170,7 +127,7 @@ static void pass_many(recorded_sweep *s, int op, const uint32_t *ids, uint32_t n
     if (in_pairs && n % 2)
         add_to(s, ids[n - 1], g);
     for (uint32_t k = 0; k < half; k++) {
-        const term named[] = {node(ids[k]), node(ids[in_pairs ? half + k : k]), y};
+        const term named[] = {tg_node(ids[k]), tg_node(ids[in_pairs ? half + k : k]), y};
         if (moves(s, ids[k]))
             add_to(s, ids[k], weighed(s, g, partial(s, op, 0, named)));
         if (in_pairs && moves(s, ids[half + k]))
@@ -185,11 +142,11 @@ static void pass_cross_entropy(recorded_sweep *s, uint32_t *ids, uint32_t n, ter
     uint32_t *below = s->below;
     term total;
     for (uint32_t k = 0; k < n; k++)
-        below[k] = id_of(s, apply(s, TG_SUB, node(ids[k]), top));
+        below[k] = id_of(s, apply(s, TG_SUB, tg_node(ids[k]), top));
     total = many(s, TG_LOGSUMEXP, below, n);
     for (uint32_t k = 0; k < n; k++)
         if (moves(s, ids[k])) {
-            const term named[] = {node(below[k]), node(below[k]), total};
+            const term named[] = {tg_node(below[k]), tg_node(below[k]), total};
             add_to(s, ids[k], weighed(s, g, partial(s, TG_LOGSUMEXP, 0, named)));
         }
 }
@@ -198,13 +155,13 @@ static void pass_cross_entropy(recorded_sweep *s, uint32_t *ids, uint32_t n, ter
 static void pass_apart(recorded_sweep *s, uint32_t i, int op, uint32_t *ids, uint32_t n, term g)
 {
     const uint32_t half = n / 2;
-    const term zero = number(0.0);
+    const term zero = tg_number(0.0);
     switch (op) {
     case TG_WHERE:
         if (moves(s, ids[1]))
-            add_to(s, ids[1], choose(s, node(ids[0]), g, zero));
+            add_to(s, ids[1], choose(s, tg_node(ids[0]), g, zero));
         if (moves(s, ids[2]))
-            add_to(s, ids[2], choose(s, node(ids[0]), zero, g));
+            add_to(s, ids[2], choose(s, tg_node(ids[0]), zero, g));
         break;
     case TG_CROSS_ENTROPY:
         pass_cross_entropy(s, ids, n - 1, g);
@@ -212,28 +169,28 @@ static void pass_apart(recorded_sweep *s, uint32_t i, int op, uint32_t *ids, uin
             add_to(s, ids[n - 1], apply(s, TG_NEG, g, g));
         break;
     case TG_MSE:
-        g = apply(s, TG_MUL, g, number(2.0 / half));
+        g = apply(s, TG_MUL, g, tg_number(2.0 / half));
         for (uint32_t k = 0; k < half; k++)
             if (moves(s, ids[k]) || moves(s, ids[half + k])) {
-                term d = weighed(s, g, apply(s, TG_SUB, node(ids[k]), node(ids[half + k])));
+                term d = weighed(s, g, apply(s, TG_SUB, tg_node(ids[k]), tg_node(ids[half + k])));
                 add_to(s, ids[k], d);
                 if (moves(s, ids[half + k]))
                     add_to(s, ids[half + k], apply(s, TG_NEG, d, d));
             }
         break;
     case TG_HINGE:
-        g = apply(s, TG_DIV, g, number(half));
+        g = apply(s, TG_DIV, g, tg_number(half));
         g = apply(s, TG_NEG, g, g);
         for (uint32_t k = 0; k < half; k++)
             if (moves(s, ids[k]) || moves(s, ids[half + k])) {
                 const uint32_t pair[] = {ids[k], ids[half + k]};
-                term margin = apply(s, TG_MUL, node(pair[1]), node(pair[0])), inside;
-                margin = apply(s, TG_SUB, number(1.0), margin);
+                term margin = apply(s, TG_MUL, tg_node(pair[1]), tg_node(pair[0])), inside;
+                margin = apply(s, TG_SUB, tg_number(1.0), margin);
                 inside = choose(s, apply(s, TG_GREATER, margin, zero), g, zero);
                 pass_many(s, TG_DOT, pair, 2, margin, inside);
             }
         break;
-    default: pass_many(s, op, ids, n, node(i), g);
+    default: pass_many(s, op, ids, n, tg_node(i), g);
     }
 }
 
@@ -355,9 +312,9 @@ static void sweep(recorded_sweep *s)
             pass_apart(s, i, op, s->ids, t->b[i], g);
             continue;
         }
-        named[0] = node(t->a[i]);
-        named[1] = tg_is_passive(op) ? number(t->data[t->b[i]]) : node(t->b[i]);
-        named[2] = node(i);
+        named[0] = tg_node(t->a[i]);
+        named[1] = tg_is_passive(op) ? tg_number(t->data[t->b[i]]) : tg_node(t->b[i]);
+        named[2] = tg_node(i);
         for (int side = 0; side < 2; side++) {
             const uint32_t operand = side ? t->b[i] : t->a[i];
             if (steps(op, side) && moves(s, operand))
@@ -369,7 +326,7 @@ static void sweep(recorded_sweep *s)
 /* The adjoint as a node of its own: the caller may write to it. */
 static uint32_t result(recorded_sweep *s, uint32_t adj)
 {
-    const term g = adj ? adjoint(s, adj) : number(0.0);
+    const term g = adj ? adjoint(s, adj) : tg_number(0.0);
     return g.is_node ? tg_push(s->t, TG_COPY, g.id, g.id, s->t->data[g.id]) : tg_push(s->t, TG_LEAF, 0, 0, g.k);
 }
 
@@ -392,7 +349,7 @@ int tg_record_sweep(tg_tape *t, const uint32_t *roots, const uint32_t *seeds, ui
     if (!code) {
         for (uint32_t k = 0; k < n_roots; k++)
             if (roots[k] >= s.first)
-                add_to(&s, roots[k], seeds ? node(seeds[k]) : number(1.0));
+                add_to(&s, roots[k], seeds ? tg_node(seeds[k]) : tg_number(1.0));
         sweep(&s);
         for (uint32_t k = 0; k < n_xs; k++)
             out[k] = result(&s, s.len && xs[k] <= s.order[0] ? s.adj[xs[k] - s.first] : 0);

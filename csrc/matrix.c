@@ -371,7 +371,8 @@ static void start_bends(tg_matrix *m)
 {
     const tg_program *p = m->program;
     memset(m->adjoint, 0, p->n_live * sizeof *m->adjoint);
-    m->adjoint[p->out[1]] = 1.0;
+    for (uint32_t k = 0; k < p->n_out; k++)
+        m->adjoint[p->out[2 * (size_t)k + 1]] += m->seed[k];
 }
 
 /* The step of the machine, as replay.c has one. */

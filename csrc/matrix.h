@@ -9,12 +9,12 @@ enum { TG_COLUMNS, TG_ROWS, TG_HESSIAN };   /* a Jacobian's, forward; a Jacobian
 
 /* What derivatives are wanted at the point of a job of one row whose primals were kept. COLUMNS: of all outputs, by
    inputs from first on, count of them, to out[output * out_stride + input - first]. ROWS: of outputs from first on, by
-   the inputs of each feed, to its grad, with a row for each output. HESSIAN: of the one output by inputs from first on,
-   and by those of each feed, to its grad, with a row for each of the first. All that is wanted is written, whatever was
-   there. */
+   the inputs of each feed, to its grad, with a row for each output. HESSIAN: of the sum of the outputs, weighed by
+   seed, by inputs from first on, and by those of each feed, to its grad, with a row for each of the first. All that is
+   wanted is written, whatever was there. */
 typedef struct tg_matrix {
     const tg_program *program;
-    const double *primal;
+    const double *primal, *seed;
     int how;
     uint32_t first, count;
     const tg_feed *feed;

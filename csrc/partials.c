@@ -10,16 +10,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MOST_PARTS 2048
+#define MOST_PARTS 4096
 
 static tg_part parts[MOST_PARTS + 1];  /* the first is nan: that of a text that was not understood */
-static uint16_t first_part[TG_OPS][2], part_count[TG_OPS][2];
+static uint16_t first_part[TG_OPS][TG_PARTIALS], part_count[TG_OPS][TG_PARTIALS];
 static uint16_t n_parts;            /* 0 until the table was read */
 static int misread;
 
 static const struct {
     const char *name, *text;
 } formulas[] = {
+#define TG_FORMULA1(name, a, text) {#name, #a "=" #text},
 #define TG_FORMULA2(name, a, b, text) {#name, #a #b "=" #text},
 #define TG_FORMULA3(name, a, b, y, text) {#name, #a #b #y "=" #text},
 #include "formulas.def"
@@ -254,12 +255,16 @@ static int fit(const tg_part *p, const tg_part *end)
     return n == 1;
 }
 
-static void read_table(void)
+void tg_read_partials(void)
 {
+    if (n_parts)
+        return;
     put(TG_PART_NUMBER, 0, NAN);
     for (int op = TG_NODE + 1; op < TG_OPS; op++)
-        for (int k = 0; k < 2 && op != TG_WHERE; k++) {
-            reader r = {k ? tg_ops[op].db : tg_ops[op].da, {0, 1, 2}};
+        for (int k = 0; k < TG_PARTIALS && op != TG_WHERE; k++) {
+            const tg_op_info *row = tg_ops + op;
+            const char *const texts[TG_PARTIALS] = {row->da, row->db, row->daa, row->dab, row->dbb};
+            reader r = {texts[k], {0, 1, 2}};
             const uint16_t first = n_parts;
             misread = 0;
             if (!*r.at)
@@ -274,8 +279,51 @@ static void read_table(void)
 
 const tg_part *tg_partial(int op, int k, uint32_t *count)
 {
-    if (!n_parts)
-        read_table();
+    tg_read_partials();
     *count = part_count[op][k];
     return parts + first_part[op][k];
+}
+
+/* ---- followed ---- */
+
+static tg_scalar follow(const tg_maker *m, void *to, const tg_part *p, const tg_part *end, const tg_scalar named[3])
+{
+    tg_scalar stack[TG_DEEPEST_PARTIAL];
+    int n = 0;
+    for (; p < end; p++)
+        switch (p->what) {
+        case TG_PART_NUMBER: stack[n++] = tg_number(p->k); break;
+        case TG_PART_OPERAND: stack[n++] = named[p->op]; break;
+        case TG_PART_TEST:
+            if (!stack[n - 1].is_node) {
+                const tg_part *yes = p + 1, *no = yes + p->yes, *choice = no + p->no;
+                stack[n - 1] = stack[n - 1].k != 0.0 ? follow(m, to, yes, no, named) : follow(m, to, no, choice, named);
+                p = choice;
+            }
+            break;
+        case TG_PART_CHOICE:
+            n -= 2;
+            stack[n - 1] = m->choose(to, stack[n - 1], stack[n], stack[n + 1]);
+            break;
+        default:
+            n -= !tg_is_unary(p->op);
+            stack[n - 1] = m->apply(to, p->op, stack[n - 1], stack[tg_is_unary(p->op) ? n - 1 : n]);
+        }
+    return stack[0];
+}
+
+tg_scalar tg_follow(const tg_maker *m, void *to, int op, int partial, const tg_scalar named[3])
+{
+    uint32_t count;
+    const tg_part *first = tg_partial(op, partial, &count);
+    return follow(m, to, first, first + count, named);
+}
+
+tg_scalar tg_weighed(const tg_maker *m, void *to, tg_scalar g, tg_scalar partial)
+{
+    if (tg_is_number(partial, 1.0) || tg_is_number(partial, 0.0))
+        return partial.k == 0.0 ? partial : g;
+    if (tg_is_number(partial, -1.0))
+        return m->apply(to, TG_NEG, g, g);
+    return m->apply(to, !g.is_node || !partial.is_node ? TG_MUL : TG_WEIGH, g, partial);
 }

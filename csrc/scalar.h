@@ -29,26 +29,6 @@ static inline int tg_refuses_power(double a, double b, double y)
     return !isfinite(y) && isfinite(a) && isfinite(b);
 }
 
-/* Second partials of a ** b. As with the first, the power alone decides at a = 0. */
-static inline double tg_pow_daa(double a, double b)
-{
-    return b == 0.0 || b == 1.0 ? 0.0 : b == 2.0 ? 2.0 : b * (b - 1.0) * tg_pow(a, b - 2.0);
-}
-static inline double tg_pow_dab(double a, double b)
-{
-    return a == 0.0 && b > 1.0 ? 0.0 : tg_pow(a, b - 1.0) * (1.0 + b * tg_log(a));
-}
-static inline double tg_pow_dbb(double a, double b, double y)
-{
-    return a == 0.0 && b >= 0.0 ? 0.0 : y * tg_log(a) * tg_log(a);
-}
-
-/* Of atan2(a, b): d2y/da2 = -d2y/db2, and d2y/(da db). Of hypot: p q / y^3. Of asin: a / (1 - a^2)^(3/2). */
-static inline double tg_spin(double a, double b) { return -2.0 * a * b / ((a * a + b * b) * (a * a + b * b)); }
-static inline double tg_turn(double a, double b) { return (a * a - b * b) / ((a * a + b * b) * (a * a + b * b)); }
-static inline double tg_bend(double p, double q, double y) { return y == 0.0 ? 0.0 : p / y * (q / y) / y; }
-static inline double tg_arc(double a) { return a / ((1.0 - a) * (1.0 + a) * sqrt((1.0 - a) * (1.0 + a))); }
-
 static inline double tg_sign(double a) { return a > 0.0 ? 1.0 : a < 0.0 ? -1.0 : a == 0.0 ? 0.0 : a; }
 
 /* A sum s + c + d in threefold precision takes one more: Ogita, Rump, Oishi, "Accurate sum and dot product", SIAM J.

@@ -273,32 +273,4 @@ static inline double tg_betaln(double a, double b)
            (tg_stirling(high) - tg_stirling(low + high));
 }
 
-/* Second partials. */
-static inline double tg_asinh_daa(double a)
-{
-    double h = hypot(a, 1.0);
-    return -(a / h) / h / h;
-}
-static inline double tg_acosh_daa(double a)
-{
-    double h = sqrt(a - 1.0) * sqrt(a + 1.0);
-    return -(a / h) / h / h;
-}
-static inline double tg_atanh_daa(double a) { return 2.0 * a / ((1.0 - a) * (1.0 + a)) / ((1.0 - a) * (1.0 + a)); }
-static inline double tg_gamma_daa(double a, double y)
-{
-    double d = tg_polygamma(a, 0.0);
-    return y * (d * d + tg_polygamma(a, 1.0));
-}
-static inline double tg_mills_daa(double a)
-{
-    double m = tg_mills(a), g = tg_mills_gap(a);
-    return m * (g * g + m * g - 1.0);
-}
-static inline double tg_ndtri_daa(double a, double y)
-{
-    double d = a * tg_mills(y);
-    return y / d / d;
-}
-
 #endif

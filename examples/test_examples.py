@@ -53,6 +53,16 @@ def test_scaleout_finds_the_weights() -> None:
     assert "step 25/25" in done.stderr
 
 
+def test_the_rocket_takes_as_little_thrust_by_trust_constr_as_by_ipopt() -> None:
+    pytest.importorskip("scipy")
+    lines = run("rocket.py", "--intervals", "12").stdout.splitlines()
+    assert lines[0] == "51 unknowns, 41 constraints"
+    solved = [line.split() for line in lines if "objective" in line]
+    costs = [float(words[words.index("objective") + 1]) for words in solved]
+    gaps = [float(words[words.index("within") + 1]) for words in solved]
+    assert costs and max(gaps) < 1e-7 and max(costs) - min(costs) < 1e-4 and 0.12 < costs[0] < 0.14
+
+
 def test_the_names_are_ascii_letters_each_once() -> None:
     names = (HERE / "names.txt").read_text(encoding="ascii").split()
     assert len(set(names)) == len(names) == 8000

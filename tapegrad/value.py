@@ -32,6 +32,7 @@ else:
         return module
 
     handle = _picked()
+    lib.tg_read_partials()
     Value, leaves = handle.Value, handle.leaves
     affine, dot, softmax, sum = handle.affine, handle.dot, handle.softmax, handle.sum
 

@@ -201,28 +201,32 @@ class Kept:
                 self._fill(lib.TG_COLUMNS, place.first, place.form.size, (), [found[k]])
         return [found[place.number] for place in places]
 
-    def hessians(self, places: Sequence[Place]) -> list[list[Buffer]]:
-        """The second derivatives of the one output by a part of the inputs, row after row, and by each of them all."""
+    def hessians(self, places: Sequence[Place], seed: array[float] = ONE) -> list[list[Buffer]]:
+        """The second derivatives of the sum of the outputs, weighed by seed, by a part of the inputs, row after row,
+        and by each of them all."""
         distinct = {place.number: place for place in places}
         found: dict[int, dict[int, Buffer]] = {}
         for by in distinct.values():
             if by.form.size == 1:
                 along = units(1, len(self._flat), by.first)
-                rows = _parts(tangent_over_reverse(self._recorded, self._flat, along, ONE), distinct.values())
+                rows = _parts(tangent_over_reverse(self._recorded, self._flat, along, seed), distinct.values())
             else:
                 rows = [room(by.form.size * of.form.size) for of in distinct.values()]
-                self._fill(lib.TG_HESSIAN, by.first, by.form.size, distinct.values(), rows)
+                self._fill(lib.TG_HESSIAN, by.first, by.form.size, distinct.values(), rows, seed)
             found[by.number] = dict(zip(distinct, rows))
         return [[found[by.number][of.number] for of in places] for by in places]
 
-    def _fill(self, how: int, first: int, count: int, places: Collection[Place], buffers: list[Buffer]) -> None:
+    def _fill(
+        self, how: int, first: int, count: int, places: Collection[Place], buffers: list[Buffer],
+        seed: array[float] = ONE,
+    ) -> None:  # fmt: skip
         """See tg_matrix."""
         key = (how, first, count, *(place.number for place in places))
         matrix = self._matrices.get(key)
         if matrix is None:
             feeds = [(place.first, place.form.size) for place in places]
             matrix = self._matrices[key] = Matrix(how, first, count, feeds)
-        matrix.fill(self.replay(), buffers)
+        matrix.fill(self.replay(), buffers, seed)
 
 
 def _parts(row: array[float], places: Collection[Place]) -> list[Buffer]:

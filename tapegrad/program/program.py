@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..look.diagnosis import Diagnosis
     from ..look.heat import Heat
     from ..look.rounding import Rounding
+    from ..sparse import SparseHessian, SparseJacobian
 
     P = ParamSpec("P", default=...)
 else:  # Python 3.9 has no ParamSpec
@@ -375,6 +376,41 @@ class Program(handle.Quick, Generic[P]):
         found = self._at(flat, lambda kept: kept.hessians(places))
         blocks = [tuple(matrix(by, of, part) for of, part in zip(forms, row)) for by, row in zip(forms, found)]
         return tuple(blocks) if isinstance(argnums, (tuple, list)) else blocks[0][0]
+
+    def sparse_jacobian(self, argnums: int | Literal["params"] = 0) -> SparseJacobian:
+        """The Jacobian by argument argnums as a sparse matrix: its pattern, and a program for its nonzeros, made now.
+
+        Args:
+            argnums: one argument, in order, or "params". Its numbers are the columns, those of the result the rows, in
+                the order in which they stand there.
+
+        Returns:
+            A SparseJacobian: called like the program it gives SciPy's matrix. With on_branch="record" it has the
+            nonzeros of all paths that are known, and grows, with a warning, where a point takes a path with others.
+
+        Raises:
+            TypeError, ValueError: argnums names no argument of numbers, or several.
+        """
+        from ..sparse import SparseJacobian  # seldom needed
+
+        return SparseJacobian(self._recorded, argnums)
+
+    def sparse_hessian(self, argnums: int | Literal["params"] = 0) -> SparseHessian:
+        """The Hessian by argument argnums as a sparse matrix: its pattern, and a program for its nonzeros, made now.
+
+        Args:
+            argnums: one argument, in order, or "params".
+
+        Returns:
+            A SparseHessian: H(x) of a program that returns one Value; of any other H(x, weights), the weights shaped
+            like the result: the Hessian of the sum of the outputs, each times its weight. See `sparse_jacobian`.
+
+        Raises:
+            TypeError, ValueError: argnums names no argument of numbers, or several.
+        """
+        from ..sparse import SparseHessian
+
+        return SparseHessian(self._recorded, argnums)
 
     # ---- looked at ----
 

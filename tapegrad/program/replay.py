@@ -28,6 +28,7 @@ _LINE_BITS = lib.TG_WHERE_LINE
 _OPERATIONS = [ffi.string(lib.tg_ops[op].method).decode() for op in range(lib.tg_op_count)]
 _SYMBOLS = [ffi.string(lib.tg_ops[op].symbol).decode() for op in range(lib.tg_op_count)]
 _KINDS = [ffi.string(lib.tg_ops[op].kind).decode() for op in range(lib.tg_op_count)]
+DIVISION = _OPERATIONS.index("__truediv__")  # by a number that is not 0 it refuses nothing
 CAN_REFUSE = [ffi.string(lib.tg_ops[op].refusal) != b"NEVER" for op in range(lib.tg_op_count)]
 
 
@@ -312,10 +313,11 @@ class Matrix:
         self._c = c = ffi.new("tg_matrix *")
         c.how, c.first, c.count, c.feed, c.n_feeds = how, first, count, self._feeds, len(feeds)
 
-    def fill(self, at: Primals, buffers: Sequence[Buffer]) -> None:
-        """Write the rows by each feed to its buffer, or columns to the one that there is, at the primals of a row."""
-        c, held = self._c, [pointer(buffer) for buffer in buffers]
-        c.program, c.primal = at.path.core, at.numbers
+    def fill(self, at: Primals, buffers: Sequence[Buffer], seed: Buffer) -> None:
+        """Write the rows by each feed to its buffer, or columns to the one that there is, at the primals of a row; a
+        Hessian is that of the sum of the outputs, weighed by seed."""
+        c, held = self._c, [pointer(buffer) for buffer in (*buffers, seed)]
+        c.program, c.primal, c.seed = at.path.core, at.numbers, held[-1]
         if c.how == lib.TG_COLUMNS:
             c.out, c.out_stride = held[0], c.count
         for feed, to in zip(self._feeds, held):

@@ -259,7 +259,8 @@ static double *kept_at(const tg_program *p, const double *x, uint32_t *failed)
 static int fill(const tg_program *p, const double *kept, int how, uint32_t count, tg_feed *feed, double *to,
                 uint64_t budget)
 {
-    tg_matrix m = {.program = p, .primal = kept, .how = how, .count = count, .feed = feed, .n_feeds = 1, .out = to, .out_stride = INPUTS};
+    tg_matrix m = {.program = p, .primal = kept, .how = how, .count = count, .feed = feed, .n_feeds = 1, .out = to,
+                   .out_stride = INPUTS, .seed = seeds};
     int code;
     feed->grad = to;
     code = tg_matrix_start(&m);
@@ -303,8 +304,8 @@ static void matrices_have_the_bits_of_one_direction_after_the_other(void)
         }
         free(kept);
         for (int k = 0; k < INPUTS; k++) {
-            double seed[OUTPUTS] = {1.0}, unit[INPUTS] = {0.0}, along[INPUTS], out[OUTPUTS], column[OUTPUTS];
-            tg_job one = {.program = p, .feed = &feed, .n_feeds = 1, .stop = 1, .failed = &failed, .seed = seed,
+            double unit[INPUTS] = {0.0}, along[INPUTS], out[OUTPUTS], column[OUTPUTS];
+            tg_job one = {.program = p, .feed = &feed, .n_feeds = 1, .stop = 1, .failed = &failed, .seed = seeds,
                           .tangents = 1, .out = out, .out_stride = OUTPUTS, .out_tangent = column,
                           .out_tangent_stride = OUTPUTS};
             unit[k] = 1.0;

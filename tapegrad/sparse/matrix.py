@@ -1,0 +1,220 @@
+"""What sparse Jacobians and Hessians are alike in: the structure, the nonzeros, SciPy's matrices of them."""
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from array import array
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from ..program import point
+from ..program.arguments import Arguments
+from ..program.form import Nest
+from ..program.program import Program
+from ..program.recorded import Argnums, Place, Recorded
+from ..program.replay import Buffer
+from ..program.trace import caller, warn
+from .derivation import Asked, Derivation, derive
+from .derived import Derived, Grown
+from .pattern import HAS_NUMPY, Pattern
+from .printing import picture, share
+
+FORMATS = ("csr", "csc", "coo")
+
+
+class Made(NamedTuple):
+    """The pattern, the derivations of the known paths, and what gives the nonzeros: None where it is dense."""
+
+    pattern: Pattern
+    known: Sequence[Derivation]
+    derived: Derived | None
+
+
+class SparseMatrix(ABC):
+    """A derivative whose nonzeros are known by place before they are known by value.
+
+    It may be called from any number of threads at once. It can be pickled and copied where the program can.
+    """
+
+    _what = ""
+
+    def __init__(self, recorded: Recorded, argnums: Argnums) -> None:
+        if isinstance(argnums, (tuple, list)):
+            way = "a matrix is by one argument; a tuple or dict of them as that one argument is differentiated whole"
+            raise TypeError(f"argnums must be one integer or 'params' here, not {argnums!r}: {way}")
+        self._recorded, self._argnums = recorded, argnums
+        self._place: Place = recorded.chosen_one(argnums)
+        self._lock = threading.Lock()
+        self._extra: Pattern | None = None  # of paths that are not kept
+        self._made = self._make()
+        self._program: Program | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._recorded, self._argnums)
+
+    # ---- making ----
+
+    @abstractmethod
+    def _asked(self) -> Asked: ...
+
+    def _forms(self) -> Arguments:
+        """What its program takes."""
+        return self._recorded.forms
+
+    @abstractmethod
+    def _dense(self, flat: array[float]) -> Buffer:
+        """All entries at a point, row after row."""
+
+    def _make(self) -> Made:
+        asked, recorded = self._asked(), self._recorded
+        known = [derive(path, asked) for path in list(recorded.paths)]
+        pattern = known[0].pattern
+        for other in (*(d.pattern for d in known[1:]), *([self._extra] if self._extra else ())):
+            pattern = pattern.union(other)
+        dense = pattern.is_dense
+        if dense and (len(known) > 1 or recorded.on_branch == "record"):
+            pattern = Pattern.full(pattern.shape)  # whatever path comes
+        return Made(pattern, known, None if dense else self._derive(pattern, known))
+
+    def _derive(self, pattern: Pattern, known: Sequence[Derivation]) -> Derived:
+        return Derived(self._recorded, self._asked(), pattern, self._forms(), known)
+
+    def _grow(self, grown: Grown, derived: Derived) -> None:
+        """Take in the nonzeros of another path, unless another thread has."""
+        with self._lock:
+            if self._made.derived is not derived:
+                return
+            before = self.nnz
+            self._extra = grown.pattern if self._extra is None else grown.pattern.union(self._extra)
+            self._made, self._program = self._make(), None
+            after = self.nnz
+        warn(caller(), f"this point takes a path with other nonzeros: the {self._what} has {after} now, not {before}")
+
+    # ---- the structure ----
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self._made.pattern.shape
+
+    @property
+    def nnz(self) -> int:
+        """How many nonzeros there are, zeros at some point included."""
+        return len(self._made.pattern)
+
+    @property
+    def rows(self) -> Any:
+        """The row of each nonzero, in the order of `values`: row after row, columns ascending. A read-only array of
+        int32; without NumPy an array of Python's."""
+        return self._made.pattern.indices[0] if HAS_NUMPY else self._made.pattern.rows[:]
+
+    @property
+    def cols(self) -> Any:
+        """The column of each nonzero, as `rows`."""
+        return self._made.pattern.indices[1] if HAS_NUMPY else self._made.pattern.cols[:]
+
+    @property
+    def how(self) -> str:
+        """In which way the nonzeros are made; "dense" where more than half of the matrix is nonzero, which then is
+        computed whole."""
+        return "dense" if self._made.derived is None else self._made.known[0].how
+
+    @property
+    def program(self) -> Program:
+        """The program whose outputs are the nonzeros, in the order of `rows` and `cols`: it can be mapped, compiled,
+        saved."""
+        with self._lock:
+            if self._program is None:
+                pattern, known, derived = self._made
+                self._program = Program(self._derive(pattern, known) if derived is None else derived)
+            return self._program
+
+    def __repr__(self) -> str:
+        return f"<sparse {self._what}: {share(self._made.pattern)}>"
+
+    def __str__(self) -> str:
+        pattern, (first, *_), derived = self._made
+        cost = f"{first.links / first.each:.3g} times the links of the program" if first.each else "nothing to do"
+        made = "dense: more than half of it is nonzero, so that all of it is computed"
+        if derived is not None:
+            made = f"made by {first.how}: {cost}, {derived.paths[0].core.n_instr} instructions"
+        paths = f", {len(self._recorded.paths)} paths" if len(self._recorded.paths) > 1 else ""
+        return f"sparse {self._what}, {share(pattern)}\n{picture(pattern)}\n{made}{paths}"
+
+    # ---- at a point ----
+
+    def _flat(self, args: Sequence[Nest], named: Mapping[str, Nest]) -> array[float]:
+        """All inputs of its program."""
+        forms, recorded, flat = self._forms(), self._recorded, array("d")
+        args = forms.bound(args, named)
+        forms.check_count(len(args))
+        for k, (x, form) in enumerate(zip(args, forms)):
+            form.read(x, f"argument {forms.label(k)}", flat)
+        flat.extend(recorded.param_data())
+        return flat
+
+    def _nonzeros(self, flat: array[float]) -> tuple[Pattern, Buffer]:
+        while True:
+            pattern, _, derived = self._made
+            if derived is None:
+                entries = self._dense(flat)
+                n = pattern.shape[1]
+                if len(entries) == len(pattern):
+                    return pattern, entries
+                return pattern, array("d", (entries[i * n + j] for i, j in zip(pattern.rows, pattern.cols)))
+            try:
+                return pattern, point.value(derived, flat)
+            except Grown as grown:
+                self._grow(grown, derived)
+
+    def values(self, /, *args: Nest, **named: Nest) -> Any:
+        """The nonzeros alone, in the order of `rows` and `cols`.
+
+        Args:
+            args, named: as for the matrix itself.
+
+        Returns:
+            A NumPy array; a list where NumPy is not installed.
+        """
+        _, found = self._nonzeros(self._flat(args, named))
+        return _array(found) if HAS_NUMPY else found.tolist()
+
+    def __call__(self, /, *args: Nest, format: Literal["csr", "csc", "coo"] = "csr", **named: Nest) -> Any:
+        """The matrix at a point.
+
+        Args:
+            args, named: the arguments of the program, each by position or by name.
+            format: which of SciPy's: "csr", "csc" or "coo".
+
+        Returns:
+            A scipy.sparse.csr_array, csc_array or coo_array of its own; exact zeros stay in it.
+
+        Raises:
+            ImportError: SciPy is not installed.
+            TypeError, ValueError: an argument is not as it was recorded.
+            BranchChanged: f would take another branch here, and on_branch is "raise".
+            ValueError, ZeroDivisionError, OverflowError: as on Values.
+        """
+        if format not in FORMATS:
+            raise ValueError(f"format must be one of {', '.join(map(repr, FORMATS))}, not {format!r}")
+        try:
+            from scipy import sparse
+        except ImportError as error:
+            way = "pip install 'tapegrad[sparse]', or take values, rows and cols"
+            raise ImportError(f"the matrix is one of SciPy's, which is not installed: {way}") from error
+        pattern, found = self._nonzeros(self._flat(args, named))
+        values = _array(found)
+        rows, cols = pattern.indices
+        if format == "csc":
+            order, rows, starts = pattern.by_columns
+            return sparse.csc_array((values[order], rows.copy(), starts.copy()), shape=pattern.shape)
+        if format == "coo":
+            return sparse.coo_array((values, (rows.copy(), cols.copy())), shape=pattern.shape)
+        return sparse.csr_array((values, cols.copy(), pattern.row_starts.copy()), shape=pattern.shape)
+
+
+def _array(found: Buffer) -> Any:
+    """The same numbers, which nobody else has, as NumPy's."""
+    import numpy
+
+    return numpy.frombuffer(found, dtype=numpy.float64) if len(found) else numpy.zeros(0)
