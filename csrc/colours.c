@@ -187,33 +187,33 @@ int tg_hessian_probe(tg_nonzeros *s, uint64_t budget)
     return s->code ? s->code : tg_order_entries(s);
 }
 
-/* Where the entries i, j and j, i are read: in row i among the colour of j, or in row j among that of i. */
-static int read_in_row(const uint32_t *col, const uint32_t *start, const uint32_t *colour, uint32_t i, uint32_t j)
+/* Where each entry i, j is read, as j, i is: in row i among the colour of j, where no other of that row has it; else in
+   row j among that of i. seen: by colour, 0. */
+static void choose_rows(const uint32_t *row, const uint32_t *col, uint32_t n_entries, const uint32_t *colour,
+                        uint32_t *in, uint32_t *seen)
 {
-    uint32_t same = 0;
-    for (uint32_t at = start[i]; at < start[i + 1]; at++)
-        same += colour[col[at]] == colour[j];
-    return same == 1;
+    for (uint32_t from = 0, to = 0; from < n_entries; from = to) {
+        for (; to < n_entries && row[to] == row[from]; to++)
+            seen[colour[col[to]]]++;
+        for (uint32_t at = from; at < to; at++)
+            in[at] = seen[colour[col[at]]] == 1 ? row[at] : col[at];
+        for (uint32_t at = from; at < to; at++)
+            seen[colour[col[at]]] = 0;
+    }
 }
 
 int tg_hessian_colours(tg_nonzeros *s, const uint32_t *colour, uint32_t n_colours, const uint32_t *row,
                        const uint32_t *col, uint32_t n_entries, uint64_t budget, int dry)
 {
     colouring c = {.s = s, .dry = dry};
-    uint32_t *start = tg_zeroed((s->count + (size_t)2 + n_entries) * sizeof *start);
-    uint32_t *in = start ? start + s->count + 2 : NULL; /* by entry: the row that it is read in */
+    uint32_t *seen = tg_zeroed((n_colours + (size_t)1 + n_entries) * sizeof *seen);
+    uint32_t *in = seen ? seen + n_colours : NULL;      /* by entry: the row that it is read in */
     s->budget = budget;
-    if (start)
+    if (seen) {
+        choose_rows(row, col, n_entries, colour, in, seen);
         make(&c);
-    else
+    } else
         s->code = TG_MEMORY;
-    for (uint32_t at = 0; at < n_entries && !s->code; at++)
-        start[row[at] + 1]++;
-    for (uint32_t k = 0; k < s->count && !s->code; k++)
-        start[k + 1] += start[k];
-    for (uint32_t at = 0; at < n_entries && !s->code; at++)
-        if (row[at] >= col[at])
-            in[at] = read_in_row(col, start, colour, row[at], col[at]) ? row[at] : col[at];
     for (uint32_t k = 0; k < n_colours && !s->code; k++) {
         for (uint32_t j = 0; j < s->count; j++)
             if (colour[j] == k) {
@@ -235,6 +235,6 @@ int tg_hessian_colours(tg_nonzeros *s, const uint32_t *colour, uint32_t n_colour
         clear(&c);
     }
     free(c.adj);
-    free(start);
+    free(seen);
     return s->code ? s->code : tg_order_entries(s);
 }

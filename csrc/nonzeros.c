@@ -38,9 +38,13 @@ static int as_good(double k) { return fabs(k) > 0x1p-500 && fabs(k) < 0x1p500; }
 static int merged(tg_nonzeros *s, int op, tg_scalar *k, tg_scalar *x)
 {
     const tg_draft_node n = s->d.node[x->id];
-    const uint32_t number = tg_draft_is_constant(&s->d, n.a) ? n.a : n.b, rest = number == n.a ? n.b : n.a;
+    uint32_t number, rest;
     double both;
-    if (x->id < s->n || (int)n.op != op || !tg_draft_is_constant(&s->d, number))
+    if (x->id < s->n || (int)n.op != op)
+        return 0;
+    number = tg_draft_is_constant(&s->d, n.a) ? n.a : n.b;
+    rest = number == n.a ? n.b : n.a;
+    if (!tg_draft_is_constant(&s->d, number))
         return 0;
     both = op == TG_MUL ? k->k * tg_draft_number(&s->d, number) : k->k + tg_draft_number(&s->d, number);
     if (!as_good(both) && (op != TG_ADD || both != 0.0))
@@ -329,6 +333,20 @@ static uint32_t unfolded(tg_draft *d, int op, uint32_t a, uint32_t b, uint32_t w
     return tg_draft_add(d, (tg_draft_node){.op = (uint8_t)op, .a = a, .b = b, .where = where, .quiet = d->quiet}, 0.0);
 }
 
+/* A row of one or two operands. What can stop a replay stays an instruction of its own, whatever it equals: paths go on
+   from there, see Derived in Python. */
+static uint32_t redrafted(tg_draft *d, int op, uint32_t a, uint32_t b, int quiet, uint32_t where)
+{
+    const uint32_t before = d->len, known = tg_draft_is_constant(d, a) && tg_draft_is_constant(d, b);
+    uint32_t i;
+    d->quiet = 1;                                       /* an equal one stays what it was */
+    i = known ? unfolded(d, op, a, b, where) : tg_draft_two(d, op, a, b, 0.0, where);
+    if (i < before && !quiet && tg_can_refuse(op))
+        i = unfolded(d, op, a, b, where);
+    d->node[i].quiet &= (uint8_t)quiet;
+    return i;
+}
+
 /* The program as nodes: inputs, weights, constants, instructions. */
 static int draft_up(tg_nonzeros *s, const tg_program *p, uint32_t weights_at, uint32_t *of)
 {
@@ -344,8 +362,7 @@ static int draft_up(tg_nonzeros *s, const tg_program *p, uint32_t weights_at, ui
         of[k] = tg_draft_constant(d, p->constant[k]);
     for (uint32_t k = 0; k < p->n_instr; k++) {
         const tg_instr *c = p->instr + k;
-        const int op = tg_row(c);
-        d->quiet = (c->op & TG_QUIET) != 0;
+        const int op = tg_row(c), quiet = (c->op & TG_QUIET) != 0;
         if (op == TG_GUARD)
             tg_draft_add(d, (tg_draft_node){.op = TG_GUARD, .a = of[c->a], .b = of[c->b], .where = c->where,
                                             .kept = c->y, .live = c->live_y}, 0.0);
@@ -358,10 +375,8 @@ static int draft_up(tg_nonzeros *s, const tg_program *p, uint32_t weights_at, ui
             widest = c->b > widest ? c->b : widest;
             of[c->y] = moving ? tg_draft_pooled(d, op, c->b, 0.0, c->where)
                               : unfolded(d, op, d->pool_len - c->b, c->b, c->where);
-        } else if (tg_draft_is_constant(d, of[c->a]) && tg_draft_is_constant(d, of[c->b]))
-            of[c->y] = unfolded(d, op, of[c->a], of[c->b], c->where);
-        else
-            of[c->y] = tg_draft_two(d, op, of[c->a], of[c->b], 0.0, c->where);
+        } else
+            of[c->y] = redrafted(d, op, of[c->a], of[c->b], quiet, c->where);
     }
     for (uint32_t k = 0; k < p->n_out; k++)
         s->out[k] = of[p->out[2 * (size_t)k]];

@@ -325,5 +325,5 @@ tg_scalar tg_weighed(const tg_maker *m, void *to, tg_scalar g, tg_scalar partial
         return partial.k == 0.0 ? partial : g;
     if (tg_is_number(partial, -1.0))
         return m->apply(to, TG_NEG, g, g);
-    return m->apply(to, !g.is_node || !partial.is_node ? TG_MUL : TG_WEIGH, g, partial);
+    return m->apply(to, !g.is_node || (!partial.is_node && isfinite(partial.k)) ? TG_MUL : TG_WEIGH, g, partial);
 }

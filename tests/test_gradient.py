@@ -272,6 +272,13 @@ def test_a_gradient_outlives_what_it_was_made_of(settle):
     assert (slope.data, x.grad) == (12.0, 12.0)
 
 
+def test_a_slope_that_is_an_infinite_number_passes_nothing_on_where_nothing_comes():
+    x, w = Value(1.0), Value(0.0)
+    y = w * (x * math.inf)
+    y.backward()
+    assert gradient(y, x).data == 0.0 == x.grad
+
+
 def test_infinite_slopes_do_not_turn_zero_into_nan():
     x, y = Value(0.0), Value(0.0)
     z = x.sqrt() * y

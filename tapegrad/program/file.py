@@ -335,7 +335,7 @@ def _contents(reader: _Reader) -> Contents:
     forms = [reader.form() for _ in range(n_args)]
     out = reader.form()
     n_in, n_out = sum(form.size for form in forms) + n_params, out.size
-    if not n_out or 8 * n_out > reader.left() or n_in >> 32:
+    if 8 * n_out > reader.left() or n_in >> 32:
         raise ValueError(f"it has {n_in} inputs and {n_out} outputs")
     paths: list[Trace] = []
     stops: list[dict[int, int]] = []

@@ -157,11 +157,7 @@ class SparseMatrix(ABC):
         while True:
             pattern, _, derived = self._made
             if derived is None:
-                entries = self._dense(flat)
-                n = pattern.shape[1]
-                if len(entries) == len(pattern):
-                    return pattern, entries
-                return pattern, array("d", (entries[i * n + j] for i, j in zip(pattern.rows, pattern.cols)))
+                return pattern, pattern.of(self._dense(flat))
             try:
                 return pattern, point.value(derived, flat)
             except Grown as grown:

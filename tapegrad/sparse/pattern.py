@@ -6,6 +6,8 @@ from array import array
 from functools import cached_property
 from typing import Any
 
+from ..program.replay import Buffer
+
 HAS_NUMPY = importlib.util.find_spec("numpy") is not None
 INDEX = "I"  # of 4 bytes, as the core's
 
@@ -49,6 +51,19 @@ class Pattern:
         places = sorted({*zip(self.rows, self.cols), *zip(other.rows, other.cols)})
         rows, cols = (array(INDEX, part) for part in zip(*places)) if places else (array(INDEX), array(INDEX))
         return Pattern(self.shape, rows, cols)
+
+    def of(self, entries: Buffer) -> Buffer:
+        """What stands in its places in a whole matrix, row after row."""
+        n = self.shape[1]
+        if len(self) == len(entries):
+            return entries
+        if HAS_NUMPY:
+            import numpy
+
+            rows, cols = self.indices
+            found: Buffer = numpy.frombuffer(entries)[rows.astype(numpy.int64) * n + cols]
+            return found
+        return array("d", (entries[i * n + j] for i, j in zip(self.rows, self.cols)))
 
     # ---- for SciPy ----
 

@@ -159,10 +159,67 @@ static void bad_ranges_and_patterns_are_refused(void)
     tg_free_program(p);
 }
 
+/* Operands are in a pool that is longer than all nodes together. */
+static void a_sum_of_few_inputs_many_times_is_derived(void)
+{
+    static const double in[] = {0.3, -0.4, 0.5, 0.6, 0.7, 0.8};
+    double full[2][N * N];
+    uint32_t x[N], ids[2000], sums[3];
+    tg_tape t = new_tape();
+    tg_program *p;
+    int64_t code;
+    for (uint32_t k = 0; k < N; k++)
+        x[k] = leaf(&t, in[k]);
+    for (uint32_t m = 0; m < 3; m++) {
+        for (uint32_t k = 0; k < 2000; k++)
+            ids[k] = x[(m + k * k) % N];
+        sums[m] = (uint32_t)tg_record_many(&t, TG_SUM, ids, 2000);
+    }
+    for (uint32_t m = 0; m < 3; m++)
+        sums[m] = op(&t, TG_MUL, sums[m], sums[m]);
+    {
+        const tg_recording rec = {.start = N, .outer = TG_NONE, .n_in = N, .n_out = 3, .in = x, .out = sums};
+        p = tg_freeze(&t, &rec, &code);
+    }
+    free_tape(&t);
+    CHECK(p != NULL);
+    CHECK(p && derived(p, ROWS, in, full[0]) == TG_OK && derived(p, COLUMNS, in, full[1]) == TG_OK);
+    CHECK(alike(full[0], full[1]) && full[0][0] != 0.0);
+    tg_free_program(p);
+}
+
+/* No instructions, or not even inputs. */
+static void an_empty_program_has_an_empty_derivative(void)
+{
+    for (uint32_t n = 0; n < 2; n++)
+        for (int way = 0; way < 5; way++) {
+            tg_program *p = tg_new_program(1, n, 1, 0, 0), *q;
+            const uint32_t none[] = {0};
+            uint32_t colour[1] = {0};
+            int64_t code;
+            tg_nonzeros *s;
+            p->constant[0] = 1.0;
+            p->n_kept = p->n_live = 1 + n;
+            s = tg_open_nonzeros(p, n, 0, way > 1, n, &code);
+            CHECK(s && tg_star_colours(0, none, none, 0, 100, colour) == 0);
+            CHECK((way == 0 ? tg_jacobian_rows(s, 100, 0) : way == 1 ? tg_jacobian_columns(s, 100, 0)
+                   : way == 2 ? tg_hessian_edges(s, 100) : way == 3 ? tg_hessian_probe(s, 100)
+                   : tg_hessian_colours(s, colour, 0, none, none, 0, 100, 0)) == TG_OK);
+            CHECK(tg_nonzeros_count(s) == 0);
+            q = tg_nonzeros_program(s, none, none, 0, &code);
+            CHECK(q && q->n_out == 0 && q->n_in == n + (way > 1));
+            tg_free_program(q);
+            tg_close_nonzeros(s);
+            tg_free_program(p);
+        }
+}
+
 int main(void)
 {
     every_way_gives_the_same_whichever_allocation_fails();
     a_budget_is_kept_to();
     bad_ranges_and_patterns_are_refused();
+    a_sum_of_few_inputs_many_times_is_derived();
+    an_empty_program_has_an_empty_derivative();
     return summary();
 }
