@@ -34,7 +34,8 @@ def write(results: dict[str, Any], folder: Path) -> None:
     lines = ["# Results", "", *_INTRODUCTION.format(**results).splitlines(), ""]
     if results.get("smoke"):
         lines += ["**A smoke run: everything is smaller than what is described here.**", ""]
-    goals = _goal_table(steps[0][1], steps[1][1], neuron, squares, results["programs"])
+    sparse = results.get("sparse", [])  # which earlier runs have not
+    goals = _goal_table(steps[0][1], steps[1][1], neuron, squares, results["programs"], sparse)
     lines += ["## Goals", "", _GOALS, "", *goals, ""]
     lines += ["## Training steps", "", "![milliseconds a training step](steps.svg)", ""]
     for (title, group), text in zip(steps, (_MOONS, _GPT)):
@@ -42,6 +43,8 @@ def write(results: dict[str, Any], folder: Path) -> None:
     lines += ["## Cost of an operation", "", "![ns an operation against graph size](costs.svg)", "", _CHAIN, ""]
     lines += [*_chain_table(chains), "", *_phase_table(_common(chains)), ""]
     lines += ["## Programs", "", _PROGRAMS, "", *_program_tables(results["programs"]), ""]
+    if sparse:
+        lines += ["## Sparse derivatives", "", _SPARSE, "", *_sparse_table(sparse), ""]
     size = int(neuron["title"].partition(":")[2])
     lines += [f"## A neuron of {size:,} inputs", "", _NEURON, "", *_neuron_table(neuron, size), ""]
     count = int(squares["title"].partition(":")[2])
@@ -88,6 +91,10 @@ weights; the chain has 10^5 operations, a tanh after every twentieth, the short 
 recording counts how many there are, and for value and gradient; H v is the Hessian times a vector, as a multiple of
 that. Freezing leaves out the Python loops that make the graph; for what compiles it is the compilation. Of Rosenbrock's
 chained function there are whole calls from Python as well, beside those of `x * y + sin x` at two numbers."""
+_SPARSE = """\
+The nonzeros of Jacobians and Hessians, made from a recorded program or from CasADi's expression to what can be called,
+and evaluated at a point: tapegrad's by `values`, also when compiled, CasADi SX's through its buffers. CPU time, the
+best of some runs in each process."""
 _ADAM = """\
 The optimizer's step alone: `tapegrad.optim.Adam`, `torch.optim.Adam`, and list comprehensions over closures."""
 _DEPTH = """\
@@ -176,7 +183,7 @@ def _step_table(group: Any) -> list[str]:
     return _table(head + [f"times {title}" for title, _ in references], rows)
 
 
-def _goal_table(moons: Any, gpt: Any, neuron: Any, squares: Any, programs: Any) -> list[str]:
+def _goal_table(moons: Any, gpt: Any, neuron: Any, squares: Any, programs: Any, sparse: Any) -> list[str]:
     def rounds(group: Any, title: str) -> Rounds:
         return next((rounds for name, work, rounds, _ in group["cells"] if _title(name, work) == title), [])
 
@@ -197,6 +204,7 @@ def _goal_table(moons: Any, gpt: Any, neuron: Any, squares: Any, programs: Any) 
         (f"Adam over {count:,} parameters: ms", "at most", 0.25,
          [1e3 * t for t in _of(rounds(squares, "tapegrad"), "update")]),
         *_program_goals(programs),
+        *_sparse_goals(sparse),
     ]  # fmt: skip
     return _table(
         ["", "goal", "measured", ""],
@@ -243,6 +251,44 @@ def _program_goals(programs: Any) -> Iterator[tuple[str, str, float, list[float]
     yield "Jacobian of 900 results by 26 numbers, in calls", "at most", 6.0, [t["jacobian"] / t["joints"] for t in took]
     nearest = [t["nearest along"] / t["nearest"] for t in took]
     yield "k-means, 20,000 rows, H v by the centres, in values", "at most", 5.5, nearest
+
+
+def _sparse_goals(sparse: Any) -> Iterator[tuple[str, str, float, list[float]]]:
+    def found(problem: str, unknowns: int, key: str) -> list[float]:
+        return [
+            one[key] for each in sparse for one in each
+            if one["by"] == "tapegrad" and one["problem"].startswith(problem) and one["unknowns"] == unknowns
+            and key in one
+        ]  # fmt: skip
+
+    for problem, title, unknowns, nonzeros, made, evaluated in (
+        ("chained Rosenbrock", "sparse Hessian, Rosenbrock's function", 100_000, 299_998, 0.3, 1.5),
+        ("Brusselator", "sparse Jacobian, Brusselator", 20_000, 120_000, 0.15, 0.35),
+        ("Brusselator", "sparse Jacobian, Brusselator", 2_048, 12_288, 0.0, 0.1),
+    ):
+        title = f"{title} of {unknowns:,} numbers"
+        yield f"{title}: nonzeros", "at most", nonzeros, [float(n) for n in found(problem, unknowns, "nonzeros")]
+        if made:
+            yield "… made, s", "at most", made, found(problem, unknowns, "made")
+        yield "… evaluated, ms", "at most", evaluated, [1e3 * t for t in found(problem, unknowns, "evaluated")]
+        pairs = zip(found(problem, unknowns, "evaluated"), found(problem, unknowns, "native"))
+        yield "… times faster compiled", "at least", 2.0, [a / b for a, b in pairs]
+
+
+def _sparse_table(sparse: Any) -> list[str]:
+    rows = []
+    for first in sparse[0]:
+        same = [
+            one for each in sparse for one in each
+            if all(one[key] == first[key] for key in ("problem", "by", "unknowns"))
+        ]  # fmt: skip
+        native = [1e3 * one["native"] for one in same if "native" in one]
+        rows.append(
+            [first["problem"], first["by"], f"{first['unknowns']:,}", f"{first['nonzeros']:,}",
+             _spread(_of(same, "made")), _spread(_of(same, "evaluated"), 1e3), _spread(native) if native else ""]
+        )  # fmt: skip
+    rows.sort(key=lambda row: (row[0], int(row[2].replace(",", ""))))
+    return _table(["problem", "by", "unknowns", "nonzeros", "made, s", "evaluated, ms", "compiled, ms"], rows)
 
 
 def _call_goals(programs: Any) -> Iterator[tuple[str, str, float, list[float]]]:

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import programs
 import report
+import sparse
 from contenders import CONTENDERS
 
 from tapegrad.demo.progress import Progress
@@ -166,6 +167,32 @@ def time_programs(
             progress(k, f"{graph}: {name}")
     for one in found.values():
         compare({(each["name"], ""): each.pop("gradient") for each in one[0] if "gradient" in each})
+    return found
+
+
+def time_sparse(machine: Machine, rounds: int, seconds: float, smoke: bool) -> list[list[dict[str, Any]]]:
+    """Let what makes sparse derivatives take turns: the rounds, of which each has what every contender found."""
+    pythons = {
+        name: Path(sys.executable) if name == "tapegrad" else machine.python_with(package)
+        for name, package in sparse.PACKAGES.items()
+    }
+    names = [name for name, python in pythons.items() if python]
+    found: list[list[dict[str, Any]]] = []
+    with Progress(rounds * len(names), "sparse derivatives") as progress:
+        for _ in range(rounds):
+            found.append([])
+            for name in names:
+                command = [str(pythons[name]), str(HERE / "sparse.py"), "--json", name, "--seconds", str(seconds)]
+                command += ["--smoke"] if smoke else []
+                done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)
+                found[-1] += json.loads(done.stdout)["found"]
+                progress((len(found) - 1) * len(names) + len({one["by"] for one in found[-1]}), name)
+    values: dict[tuple[str, int], dict[tuple[str, str], list[float]]] = {}
+    for each in found:
+        for one in each:
+            values.setdefault((one["problem"], one["unknowns"]), {})[one["by"], ""] = one.pop("gradient")
+    for same in values.values():
+        compare(same)
     return found
 
 
@@ -322,6 +349,8 @@ def main() -> None:
                 results["timed"][k] = time_group(machine, group, args.rounds, args.seconds, {})
         if "programs" in args.only:
             results["programs"] = time_programs(machine, programs.GRAPHS, args.rounds, args.seconds)
+        if "sparse" in args.only:
+            results["sparse"] = time_sparse(machine, args.rounds, args.seconds, args.smoke)
         results["again"] = [*results.get("again", []), " ".join(["python", "benchmarks/run.py", *sys.argv[1:]])]
         finish(results, args.cache, args.output)
         return
@@ -361,6 +390,7 @@ def main() -> None:
         "curves": curves,
         "depths": depths,
         "programs": time_programs(machine, graphs, args.rounds, args.seconds),
+        "sparse": time_sparse(machine, args.rounds, args.seconds, args.smoke),
         "start": time_start(machine, 2 if args.smoke else 20),
     }
     finish(results, args.cache, args.output)

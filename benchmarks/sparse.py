@@ -1,23 +1,27 @@
 """Measures sparse derivatives: tapegrad's programs of nonzeros beside CasADi SX, whose functions are called through
 their buffers, and prints a table. One process, CPU time, the best of several runs; without CasADi tapegrad's alone.
 
-    python benchmarks/sparse.py             all sizes
-    python benchmarks/sparse.py --smoke     small ones, once
+    python benchmarks/sparse.py                 all sizes
+    python benchmarks/sparse.py --smoke         small ones, once
+    python benchmarks/sparse.py --json CasADi   what run.py asks for: of one, without the largest, a line of JSON
 
 "made" is from the recorded program, or from CasADi's expression, to what can be called: pattern and nonzeros."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
-import tapegrad
-
 Number = Any
+PACKAGES = {"tapegrad": "tapegrad", "CasADi": "casadi"}
+LARGEST = 200_000  # unknowns beside others
+NATIVE = 5_000  # unknowns that are compiled, too
 
 
 def rosenbrock(x: Sequence[Number]) -> list[Number]:
@@ -62,15 +66,29 @@ def best(f: Callable[[], Any], seconds: float) -> float:
     return min(times)
 
 
-def of_tapegrad(f: Any, second: bool, x: Any, seconds: float) -> tuple[Any, ...]:
+def of_tapegrad(f: Any, second: bool, x: Any, seconds: float) -> dict[str, Any]:
+    import tapegrad
+
     program = tapegrad.record((lambda x: tapegrad.sum(f(x))) if second else (lambda x: np.array(f(x))), x)
     make = program.sparse_hessian if second else program.sparse_jacobian
     made = best(make, seconds)
     matrix = make()
-    return matrix.nnz, made, best(lambda: matrix.values(x), seconds), matrix.values(x)
+
+    def run() -> Any:
+        return matrix.values(x)
+
+    found = {"nonzeros": matrix.nnz, "made": made, "evaluated": best(run, seconds), "values": run()}
+    if len(x) <= NATIVE:
+        began = time.perf_counter()  # the compiler is another process
+        try:
+            matrix.program.native()
+        except RuntimeError:
+            return found
+        found.update(compiled=time.perf_counter() - began, native=best(run, seconds))
+    return found
 
 
-def of_casadi(f: Any, second: bool, x: Any, seconds: float) -> tuple[Any, ...]:
+def of_casadi(f: Any, second: bool, x: Any, seconds: float) -> dict[str, Any]:
     import casadi
 
     symbols = casadi.SX.sym("x", len(x))
@@ -89,31 +107,54 @@ def of_casadi(f: Any, second: bool, x: Any, seconds: float) -> tuple[Any, ...]:
     at = np.array(x)  # which the buffer does not keep
     buffer.set_arg(0, memoryview(at))
     buffer.set_res(0, memoryview(values))
-    took = best(run, seconds)
+    evaluated = best(run, seconds)
     order = np.lexsort((sparsity.get_triplet()[1], sparsity.get_triplet()[0]))
-    return sparsity.nnz(), made, took, values[order]
+    return {"nonzeros": sparsity.nnz(), "made": made, "evaluated": evaluated, "values": values[order]}
+
+
+BY = {"tapegrad": of_tapegrad, "CasADi": of_casadi}
+
+
+def measured(names: Sequence[str], smoke: bool, seconds: float, largest: int) -> Iterator[dict[str, Any]]:
+    """What there is of each problem and size, one contender after the other."""
+    for problem, (f, second, sizes) in PROBLEMS.items():
+        for n in (2 * 8 * 8,) if smoke else sizes:
+            x = 0.1 + 0.9 * np.arange(n) / n
+            for name in names:
+                if n <= (largest if name == "tapegrad" else min(largest, LARGEST)):
+                    yield {"problem": problem, "by": name, "unknowns": n, **BY[name](f, second, x, seconds)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--smoke", action="store_true", help="small sizes, once")
-    smoke = parser.parse_args().smoke
-    seconds = 0.0 if smoke else 1.0
+    parser.add_argument("--seconds", type=float, default=1.0, help="for each number, at least (default: %(default)s)")
+    parser.add_argument("--json", choices=BY, metavar="NAME", help="of this contender alone")
+    args = parser.parse_args()
+    seconds = 0.0 if args.smoke else args.seconds
+    if args.json:
+        found = list(measured([args.json], args.smoke, seconds, LARGEST))
+        for one in found:
+            one["gradient"] = one.pop("values")[::101].tolist()  # to be compared
+        print(json.dumps({"version": version(PACKAGES[args.json]), "found": found}))
+        return
+    try:
+        import casadi  # noqa: F401  # whether it is there
+    except ImportError:
+        names = ["tapegrad"]
+    else:
+        names = [*BY]
     print("| problem | by | unknowns | nonzeros | made, s | evaluated, ms |\n| --- | --- | --- | --- | --- | --- |")
-    for name, (f, second, sizes) in PROBLEMS.items():
-        for n in (2 * 8 * 8,) if smoke else sizes:
-            x = 0.1 + 0.9 * np.arange(n) / n
-            found = of_tapegrad(f, second, x, seconds)
-            print(f"| {name} | tapegrad | {n} | {found[0]} | {found[1]:.3g} | {1e3 * found[2]:.3g} |", flush=True)
-            if n > 200_000:
-                continue
-            try:
-                theirs = of_casadi(f, second, x, seconds)
-            except ImportError:
-                continue
-            print(f"| {name} | CasADi | {n} | {theirs[0]} | {theirs[1]:.3g} | {1e3 * theirs[2]:.3g} |", flush=True)
-            if not (found[0] == theirs[0] and np.allclose(found[3], theirs[3], rtol=1e-9, atol=1e-9)):
-                raise SystemExit("the nonzeros differ")
+    before: dict[str, Any] = {}
+    for one in measured(names, args.smoke, seconds, 1 << 30):
+        shown = f"| {one['problem']} | {one['by']} | {one['unknowns']} | {one['nonzeros']} | {one['made']:.3g} "
+        print(f"{shown}| {1e3 * one['evaluated']:.3g} |", flush=True)
+        if one["by"] == "tapegrad":
+            before = one
+        elif len(one["values"]) != len(before["values"]) or not np.allclose(
+            one["values"], before["values"], rtol=1e-9, atol=1e-9
+        ):
+            raise SystemExit("the nonzeros differ")
 
 
 if __name__ == "__main__":

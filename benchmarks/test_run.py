@@ -23,8 +23,9 @@ def test_a_smoke_run_writes_tables_and_pictures(tmp_path: Path) -> None:
     options = ["--smoke", "--no-peers", "--cache", str(tmp_path / "cache"), "--output", str(tmp_path)]
     subprocess.run([sys.executable, str(run), *options], check=True, timeout=600)
     text = (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
-    for title in ("Two moons", "Character GPT", "Memory", "Depth", "Start"):
+    for title in ("Two moons", "Character GPT", "Memory", "Depth", "Start", "Sparse derivatives"):
         assert f"# {title}" in text
+    assert "| chained Rosenbrock, Hessian | tapegrad | 128 | 382 |" in text
     for picture in ("costs.svg", "steps.svg"):
         assert f"({picture})" in text
         assert (tmp_path / picture).read_text(encoding="utf-8").count("tapegrad") >= 2
