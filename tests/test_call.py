@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import tapegrad
 from tapegrad import BranchChanged, Program, Value, record, tape
 
-METHODS = ("__call__", "value_and_grad", "grad", "jvp", "hvp")
+METHODS = ("__call__", "value_and_grad", "grad", "jvp", "hvp", "jacobian", "hessian")
 on_c = pytest.mark.skipif(tape.handle != "c", reason="all calls go the general way")
 
 
@@ -70,7 +70,13 @@ def function(result, guarded):
             total = total * values[-1].log()
         if result == "number":
             return total
-        return {"list": [total, (values[0], total * 2, 3.0)], "text": (total, "text"), "nothing": [total, []]}[result]
+        if "array" in result:
+            import numpy as np
+
+            table = np.array([[total, values[0]], [3.0, total * values[-1]]], dtype=object)
+            return table if result == "array" else [table, total]
+        nests = {"list": [total, (values[0], total * 2, 3.0)], "text": (total, "text"), "nothing": [total, []]}
+        return nests[result]
 
     return f
 
@@ -133,7 +139,7 @@ def test_what_goes_without_python_gives_what_goes_with_it(data):
     """In value, type, shape and error, for any forms and arguments, one call after the other."""
     examples = data.draw(st.lists(nests, min_size=1, max_size=3))
     params = tapegrad.leaves(data.draw(st.lists(small, max_size=2)))
-    how = data.draw(st.sampled_from(["number", "number", "list", "text", "nothing"]))
+    how = data.draw(st.sampled_from(["number", "number", "list", "text", "nothing", "array", "arrays"]))
     f = function(how, data.draw(st.booleans()))
     if not elements([x if isinstance(x, (list, tuple)) else [x] for x in lifted(examples)]):
         return
@@ -183,6 +189,7 @@ def test_plain_calls_need_no_python(monkeypatch, np):
     nested = record(lambda x, y: [x[0][0] * y[1], (x[1], "text")], ([1.0, 2.0], 3.0), np.ones(2))
     rows = record(rosenbrock, np.ones(3))
     expected = program(1.0, 2), nested(([1.0, 2.0], 3.0), np.ones(2)), rows.hvp(np.ones(3), np.ones(3))
+    table, places = rows.hessian(np.ones(3)), nested.jacobian(([1.0, 2.0], 3.0), np.ones(2), argnums=1)
     monkeypatch.setattr(type(program._recorded), "flat", None)
     assert (program(1.0, 2), nested(([1.0, 2.0], 3.0), np.ones(2))) == expected[:2]
     assert program.value_and_grad(1.0, 2.0)[0] == program(True, np.float64(2.0)) == expected[0]
@@ -190,6 +197,10 @@ def test_plain_calls_need_no_python(monkeypatch, np):
     assert program.jvp((1.0, 2.0), [0.0, 1.0]) == (expected[0], 1.0)
     assert program.hvp(1.0, 2.0, 2.0, argnums=1) == 0.0
     assert (rows.hvp([1.0] * 3, np.ones(3)) == expected[2]).all() and type(rows.grad((1.0,) * 3)) is tuple
+    assert (rows.hessian(np.ones(3)) == table).all() and rows.hessian([1.0] * 3) == table.tolist()
+    assert program.jacobian(1.0, 2.0, argnums=-1) == 1.0 and program.hessian(1.0, 2.0, argnums=1) == 0.0
+    again = nested.jacobian(([1.0, 2.0], 3.0), np.ones(2), argnums=1)
+    assert [x.tolist() for x in (again[0], again[1][0])] == [x.tolist() for x in (places[0], places[1][0])]
     with pytest.raises(TypeError, match="NoneType"):
         program(Fraction(1, 2), 2.0)
 
@@ -232,6 +243,8 @@ def test_params_are_read_at_each_call():
     assert program(4.0) == 21.0 and program.grad(4.0, argnums="params") == [4.0, 1.0]
     assert program.value_and_grad(4.0, argnums=("params", 0)) == (21.0, ([4.0, 1.0], 5.0))
     assert program.hvp(4.0, [1.0, 0.0], argnums="params") == [0.0, 0.0]
+    assert program.jacobian(4.0, argnums="params") == [4.0, 1.0]
+    assert program.hessian(4.0, argnums="params") == [[0.0, 0.0], [0.0, 0.0]]
     tape.collect()
     loaded = pickle.loads(pickle.dumps(program))
     assert loaded.params == [5.0, 1.0] and loaded(4.0) == 21.0
@@ -259,6 +272,8 @@ def test_results_are_nobody_elses(np):
     kept = first.copy(), gradient.copy()
     program(at * 2), scalar.grad(at * 2)
     assert (first == kept[0]).all() and (gradient == kept[1]).all() and (at == [1.0, 2.0, 3.0]).all()
+    table = scalar.hessian(at)
+    assert not np.shares_memory(table, scalar.hessian(at))
     first[:] = gradient[:] = 0.0
     assert (program(at) == at * at).all() and (scalar.grad(at) == kept[1]).all()
 
@@ -447,6 +462,7 @@ def test_calls_and_programs_leave_nothing_behind(np, sized):
         for k in range(times):
             x = [0.5 + k % 3, 1.0, 2.0]
             f(x), f.value_and_grad(rows), f.grad(x, argnums=(0,)), f.jvp((x,), (x,)), f.hvp(rows, x)
+            f.jacobian(rows), f.hessian(x), f.hessian(rows)
             if k % 50 == 0:
                 for wrong in ends:
                     outcome(f.value_and_grad, wrong)
@@ -476,6 +492,7 @@ def test_references_are_given_back(np):
         for _ in range(1_000):
             program(*args), program.jvp(args, args), scalar.value_and_grad(args[0], 2.0, None, argnums=key)
             scalar.hvp(args[0], args[0], 2.0, None), scalar.grad(np.ones(2), 2.0, None)
+            program.jacobian(*args), scalar.hessian(args[0], 2.0, None), scalar.hessian(np.ones(2), 2.0, None)
             outcome(program, args[0], 1.0, "other"), outcome(scalar.grad, args[0], 2.0, None, argnums=2)
         after = [sys.getrefcount(x) for x in held]
     assert all(abs(a - b) < 20 for a, b in zip(before, after)), (before, after)
@@ -523,7 +540,16 @@ for delay in (0.001, 0.003, 0.01) * 3:
     except KeyboardInterrupt:
         caught += 1
     assert program.value_and_grad(x) == expected and program(x) == expected[0]
-assert caught == 9
+bent = program.hessian(x)
+for delay in (0.001, 0.01, 0.03) * 2:
+    try:
+        signal.setitimer(signal.ITIMER_REAL, delay)
+        while True:
+            program.hessian(x), program.jacobian(x)
+    except KeyboardInterrupt:
+        caught += 1
+    assert program.hessian(x) == bent and program.jacobian(x) == expected[1]
+assert caught == 15
 """,
         "300" if tape.handle == "c" else "30",
     )
@@ -549,10 +575,10 @@ def results(f):
     for x in ([1.0, 2.0], [-1.0, 2.0]):
         args = x, (3.0, [4.0]), "s"
         found.append((f(*args), f.value_and_grad(*args, argnums=(0, 1, "params")), f.grad(*args)))
-        found.append((f.jvp(args, args), f.hvp(x, x, *args[1:])))
+        found.append((f.jvp(args, args), f.hvp(x, x, *args[1:]), f.jacobian(*args), f.hessian(*args)))
         if np is not None:
             args = np.array(x), *args[1:]
-            found.append([y.tolist() for y in (f.grad(*args), f.hvp(*args[:1], *args))])
+            found.append([y.tolist() for y in (f.grad(*args), f.hvp(*args[:1], *args), f.hessian(*args))])
     return found
 f = made()
 expected = results(f)

@@ -1,4 +1,5 @@
 #include "call.h"
+#include "matrix.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -9,11 +10,15 @@ typedef struct tg_replay replay;
 #define KEPT_MOST (1u << 26)    /* bytes of a job that is kept */
 
 static const struct {
-    int seed, tangents, work;   /* work: about as many times what the value takes */
+    int seed, tangents, keep, scalar, work;     /* of its job; whether of one number; about as many times what the value
+                                                   takes, in each block of directions of a matrix */
 } kinds[TG_KINDS] = {
-    [TG_VALUE] = {0, 0, 1}, [TG_VALUE_AND_GRAD] = {1, 0, 3}, [TG_GRAD] = {1, 0, 3}, [TG_JVP] = {0, 1, 2},
-    [TG_HVP] = {1, 1, 8},
+    [TG_VALUE] = {0, 0, 0, 0, 1}, [TG_VALUE_AND_GRAD] = {1, 0, 0, 1, 3}, [TG_GRAD] = {1, 0, 0, 1, 3},
+    [TG_JVP] = {0, 1, 0, 0, 2}, [TG_HVP] = {1, 1, 0, 1, 8},
+    [TG_A_JACOBIAN] = {0, 0, 1, 0, 2}, [TG_A_HESSIAN] = {0, 0, 1, 1, 4},
 };
+
+static const double one = 1.0;
 
 /* Inputs are written into the slots of a job, and derivatives are read there. */
 struct tg_replay {
@@ -21,8 +26,8 @@ struct tg_replay {
     tg_path *path;
     tg_call_kind kind;
     tg_job job;
-    uint32_t failed;
-    double *out;                /* the outputs, then their tangents where there are any */
+    uint32_t failed, lives;
+    double *out;                /* the outputs, then their tangents where there are any; then kept primals */
 };
 
 /* ---- jobs ---- */
@@ -37,8 +42,7 @@ static void drop_replay(replay *r)
 /* An idle job, or a new one; NULL with an exception. */
 static replay *take(tg_path *path, tg_call_kind kind, int nan_errors)
 {
-    static const double one = 1.0;
-    const uint32_t n_out = path->program->n_out;
+    const uint32_t n_out = path->program->n_out, n_kept = kinds[kind].keep ? path->program->n_kept : 0;
     replay *r = path->idle[kind];
     tg_job *j;
     if (r) {
@@ -50,7 +54,7 @@ static replay *take(tg_path *path, tg_call_kind kind, int nan_errors)
         return (replay *)PyErr_NoMemory();
     r->path = path;
     r->kind = kind;
-    r->out = tg_zeroed(2 * (size_t)n_out * sizeof *r->out);
+    r->out = tg_zeroed((2 * (size_t)n_out + n_kept) * sizeof *r->out);
     j = &r->job;
     j->program = path->program;
     j->native = path->native;
@@ -62,10 +66,14 @@ static replay *take(tg_path *path, tg_call_kind kind, int nan_errors)
     j->stop = 1;
     j->tangents = kinds[kind].tangents;
     j->nan_errors = nan_errors;
+    j->keep = r->out && kinds[kind].keep ? r->out + 2 * (size_t)n_out : NULL;
+    j->lives = &r->lives;
     if (!r->out || tg_start(j)) {
         drop_replay(r);
         return (replay *)PyErr_NoMemory();
     }
+    if (j->keep)
+        j->primal = j->keep;
     return r;
 }
 
@@ -84,6 +92,9 @@ static void give_back(replay *r)
 /* The slots of the inputs, of primals or of derivatives. */
 static double *inputs(const replay *r, double *slots) { return slots + r->path->program->n_const; }
 
+/* Whether so much work is done before another thread would get the GIL. */
+static int is_short(const tg_path *path, uint64_t times) { return path->cost * times <= HELD_MOST; }
+
 /* Carry out a job. 0; 1 + the instruction that would not do as recorded; -1 with an exception that a signal raised, and
    then the job is no good. */
 static int64_t carry_out(replay *r)
@@ -97,7 +108,7 @@ static int64_t carry_out(replay *r)
         memset(inputs(r, j->adj), 0, bytes);
     if (kinds[r->kind].seed && kinds[r->kind].tangents)
         memset(inputs(r, j->adj_tangent), 0, bytes);
-    if (r->path->cost * kinds[r->kind].work <= HELD_MOST)
+    if (is_short(r->path, (uint64_t)kinds[r->kind].work))
         tg_run(j, UINT64_MAX);
     else
         while (more) {
@@ -311,15 +322,68 @@ static PyObject *pair(PyObject *a, PyObject *b)
     return both;
 }
 
+/* Fill a matrix. 0; -1 with an exception. */
+static int carry_out_matrix(const tg_path *path, tg_matrix *m, int work)
+{
+    const uint64_t blocks = 1 + (uint64_t)m->count / (uint64_t)tg_lanes, slice = path->slice / (uint64_t)tg_lanes;
+    int more = 1;
+    if (tg_matrix_start(m)) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    if (is_short(path, (uint64_t)work * blocks))
+        more = tg_matrix_run(m, UINT64_MAX);
+    while (more) {
+        Py_BEGIN_ALLOW_THREADS
+        more = tg_matrix_run(m, slice ? slice : 1);
+        Py_END_ALLOW_THREADS
+        if (more && PyErr_CheckSignals())
+            break;
+    }
+    tg_matrix_finish(m);
+    return more ? -1 : 0;
+}
+
+/* The derivatives, by what argnums names, of the outputs, or of the gradient by it, at the point of a job. */
+static PyObject *matrix(const tg_known *p, tg_call_kind kind, const replay *r, PyObject *argnums,
+                        PyObject *const *given)
+{
+    const Py_ssize_t by = chosen(p, argnums);
+    const tg_form *f = form_of(p, by);
+    PyObject *x = by < p->args.length ? given[by] : NULL, *made = NULL;
+    const int second = kind == TG_A_HESSIAN, in_reverse = second || p->out.size <= f->size;
+    tg_rows rows = {.out = second ? f : &p->out, .by = f, .like_out = second ? x : NULL, .like_by = x};
+    tg_feed feed = {.first = (uint32_t)p->first[by], .count = (uint32_t)f->size, .grad_stride = (int64_t)f->size};
+    tg_matrix m = {
+        .program = r->path->program, .primal = r->job.primal, .seed = &one, .how = TG_HESSIAN, .first = feed.first,
+        .count = feed.count, .feed = &feed, .n_feeds = in_reverse, .out_stride = feed.grad_stride,
+    };
+    if (!second)
+        m.how = in_reverse ? TG_ROWS : TG_COLUMNS;
+    if (m.how == TG_ROWS) {
+        m.first = 0;
+        m.count = (uint32_t)p->out.size;
+    }
+    if (!tg_open_rows(&rows))
+        return NULL;
+    m.out = feed.grad = rows.entries;
+    if (!carry_out_matrix(r->path, &m, kinds[kind].work))
+        made = tg_build_rows(&rows);
+    tg_close_rows(&rows);
+    return made;
+}
+
 static PyObject *result(const tg_known *p, tg_call_kind kind, const replay *r, PyObject *argnums,
                         PyObject *const *given)
 {
-    PyObject *first = kind == TG_HVP || kind == TG_GRAD ? NULL : tg_build_form(&p->out, NULL, r->out);
+    PyObject *first = kind > TG_JVP || kind == TG_GRAD ? NULL : tg_build_form(&p->out, NULL, r->out);
     switch (kind) {
     case TG_VALUE: return first;
     case TG_JVP: return first ? pair(first, tg_build_form(&p->out, NULL, r->out + p->out.size)) : NULL;
     case TG_HVP: return derivatives(p, kind, argnums, given, inputs(r, r->job.adj_tangent));
     case TG_GRAD: return derivatives(p, kind, argnums, given, inputs(r, r->job.adj));
+    case TG_A_JACOBIAN:
+    case TG_A_HESSIAN: return matrix(p, kind, r, argnums, given);
     default: return first ? pair(first, derivatives(p, kind, argnums, given, inputs(r, r->job.adj))) : NULL;
     }
 }
@@ -350,10 +414,12 @@ static replay *ready(tg_known *p, Py_ssize_t k, replay *before, tg_call_kind kin
 
 PyObject *tg_call(tg_known *p, tg_call_kind kind, PyObject *const *given, Py_ssize_t n, PyObject *argnums)
 {
-    const Py_ssize_t by = kind == TG_HVP ? chosen(p, argnums) : 0;
+    const int one_alone = kind == TG_HVP || kinds[kind].keep;       /* of argnums */
+    const Py_ssize_t by = one_alone ? chosen(p, argnums) : 0;
     replay *r = NULL;
     if (n != (kind == TG_JVP ? 2 : p->args.length + (kind == TG_HVP)) || by < 0 ||
-        (kinds[kind].seed && (p->out.kind != TG_A_NUMBER || !can_choose(p, argnums))))
+        (kinds[kind].scalar && p->out.kind != TG_A_NUMBER) || (kinds[kind].seed && !can_choose(p, argnums)) ||
+        (kinds[kind].keep && (!p->out.size || !form_of(p, by)->size)))
         return NULL;
     for (Py_ssize_t k = 0; k >= 0 && (r = ready(p, k, r, kind, given, by)) != NULL;) {
         int64_t stopped = carry_out(r);

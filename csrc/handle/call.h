@@ -9,7 +9,9 @@
 #include "form.h"
 #include "program.h"
 
-typedef enum { TG_VALUE, TG_VALUE_AND_GRAD, TG_GRAD, TG_JVP, TG_HVP, TG_KINDS } tg_call_kind;
+typedef enum {
+    TG_VALUE, TG_VALUE_AND_GRAD, TG_GRAD, TG_JVP, TG_HVP, TG_A_JACOBIAN, TG_A_HESSIAN, TG_KINDS
+} tg_call_kind;
 
 /* What is known of a path through the recorded function, see replay.py, and its idle jobs. */
 typedef struct tg_path {

@@ -156,22 +156,30 @@ int tg_read_form(const tg_form *f, PyObject *x, double *to)
 
 /* ---- nests of doubles ---- */
 
-static PyObject *new_array(const tg_form *f, const double *from)
+/* An array of this shape, and its memory; NULL with an exception, and without one where NumPy is not there. */
+static PyObject *new_array(PyObject *shape, size_t size, Py_buffer *view)
 {
-    PyObject *x = empty ? PyObject_CallFunctionObjArgs(empty, f->shape, NULL) : NULL;
-    Py_buffer view;
-    if (!x || PyObject_GetBuffer(x, &view, PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS)) {
+    PyObject *x = empty ? PyObject_CallFunctionObjArgs(empty, shape, NULL) : NULL;
+    if (!x || PyObject_GetBuffer(x, view, PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS)) {
         Py_XDECREF(x);
         return NULL;
     }
-    if ((size_t)view.len == f->size * sizeof *from) {
-        if (f->size)
-            memcpy(view.buf, from, f->size * sizeof *from);
-    } else {
+    if ((size_t)view->len != size * sizeof(double)) {
         PyErr_SetString(PyExc_RuntimeError, "numpy.empty made an array of another size");
+        PyBuffer_Release(view);
         Py_CLEAR(x);
     }
-    PyBuffer_Release(&view);
+    return x;
+}
+
+static PyObject *build_array(const tg_form *f, const double *from)
+{
+    Py_buffer view;
+    PyObject *x = new_array(f->shape, f->size, &view);
+    if (x && f->size)
+        memcpy(view.buf, from, f->size * sizeof *from);
+    if (x)
+        PyBuffer_Release(&view);
     return x;
 }
 
@@ -185,43 +193,138 @@ static PyObject *item_of(PyObject *x, Py_ssize_t k)
     return item;
 }
 
-static PyObject *build_part(const tg_form *f, PyObject *x, Py_ssize_t k, const double *from)
+/* What stands in the place of a number: itself, or the row that starts there. */
+static PyObject *build_number(const tg_rows *rows, const double *from)
+{
+    if (!rows)
+        return PyFloat_FromDouble(*from);
+    if (rows->array)
+        return PySequence_GetItem(rows->array, (from - rows->entries) / (Py_ssize_t)rows->by->size);
+    return tg_build_form(rows->by, rows->like_by, from);
+}
+
+static PyObject *build(const tg_form *f, PyObject *x, const tg_rows *rows, const double *from);
+
+static PyObject *build_part(const tg_form *f, PyObject *x, Py_ssize_t k, const tg_rows *rows, const double *from)
 {
     PyObject *item, *made;
     if (f->kind == TG_A_NUMBER)
-        return PyFloat_FromDouble(*from);
+        return build_number(rows, from);
     if (!x)
-        return tg_build_form(f, NULL, from);
+        return build(f, NULL, rows, from);
     item = item_of(x, k);
-    made = item ? tg_build_form(f, item, from) : NULL;
+    made = item ? build(f, item, rows, from) : NULL;
     Py_XDECREF(item);
     return made;
 }
 
-static PyObject *build_series(const tg_form *f, PyObject *x, int list, const double *from)
+static PyObject *build_series(const tg_form *f, PyObject *x, int list, const tg_rows *rows, const double *from)
 {
     PyObject *made = list ? PyList_New(f->length) : PyTuple_New(f->length);
     const tg_form *part = f->part;
     for (Py_ssize_t k = 0; made && k < f->length; k++, part += f->step) {
-        PyObject *item = build_part(part, x, k, from);
+        PyObject *item = build_part(part, x, k, rows, from);
         if (!item || (list ? PyList_SetItem(made, k, item) : PyTuple_SetItem(made, k, item)))
             Py_CLEAR(made);
-        from += part->size;
+        from += part->size * (rows ? rows->by->size : 1);
     }
     return made;
 }
 
-PyObject *tg_build_form(const tg_form *f, PyObject *x, const double *from)
+/* As tg_build_form; with rows, in the place of each number one of them. */
+static PyObject *build(const tg_form *f, PyObject *x, const tg_rows *rows, const double *from)
 {
     if (f->kind == TG_A_NUMBER)
-        return PyFloat_FromDouble(*from);
+        return build_number(rows, from);
     if (f->kind == TG_A_STATIC) {
         Py_INCREF(f->value);
         return f->value;
     }
     if (!x)
-        return f->kind == TG_AN_ARRAY ? new_array(f, from) : build_series(f, NULL, f->kind == TG_A_LIST, from);
+        return f->kind == TG_AN_ARRAY ? build_array(f, from) : build_series(f, NULL, f->kind == TG_A_LIST, rows, from);
     if (PyList_CheckExact(x) || PyTuple_CheckExact(x))
-        return build_series(f, x, PyList_CheckExact(x), from);
-    return is_array(f, x) ? new_array(f, from) : NULL;
+        return build_series(f, x, PyList_CheckExact(x), rows, from);
+    return is_array(f, x) ? build_array(f, from) : NULL;
+}
+
+PyObject *tg_build_form(const tg_form *f, PyObject *x, const double *from) { return build(f, x, NULL, from); }
+
+/* ---- matrices ---- */
+
+enum { NO_ARRAY, ARRAYS_INSIDE, AN_ARRAY };
+
+/* Where arrays are in a form as it came in x; inside as well where x has changed. */
+static int arrays_in(const tg_form *f, PyObject *x)
+{
+    const int series = x ? PyList_CheckExact(x) || PyTuple_CheckExact(x) : f->kind != TG_AN_ARRAY;
+    int found = NO_ARRAY;
+    if (f->kind == TG_A_NUMBER || f->kind == TG_A_STATIC)
+        return NO_ARRAY;
+    if (!series)
+        return AN_ARRAY;
+    if (!f->step && f->part->kind == TG_A_NUMBER)
+        return NO_ARRAY;
+    for (Py_ssize_t k = 0; found == NO_ARRAY && k < f->length; k++) {
+        PyObject *item = x ? item_of(x, k) : NULL;
+        found = x && !item ? ARRAYS_INSIDE : arrays_in(f->part + k * f->step, item);
+        Py_XDECREF(item);
+    }
+    return found == NO_ARRAY ? NO_ARRAY : ARRAYS_INSIDE;
+}
+
+/* Whether the array is what is made, instead of its rows. */
+static int is_whole(const tg_rows *r)
+{
+    return r->array && (r->out->kind == TG_A_NUMBER || arrays_in(r->out, r->like_out) == AN_ARRAY);
+}
+
+/* Of the array that the entries are in; NULL with an exception, and without one where there is none. */
+static PyObject *shape_of_rows(const tg_rows *r, int in_out, int in_by)
+{
+    PyObject *length, *shape;
+    if (in_out == AN_ARRAY && r->by->kind == TG_A_NUMBER)
+        return Py_NewRef(r->out->shape);
+    if (in_out == AN_ARRAY)
+        return r->by->shape ? PySequence_Concat(r->out->shape, r->by->shape) : NULL;
+    if (in_out != NO_ARRAY || in_by != AN_ARRAY)
+        return NULL;
+    if (r->out->kind == TG_A_NUMBER)
+        return Py_NewRef(r->by->shape);
+    length = Py_BuildValue("(n)", (Py_ssize_t)r->out->size);
+    shape = length ? PySequence_Concat(length, r->by->shape) : NULL;
+    Py_XDECREF(length);
+    return shape;
+}
+
+int tg_open_rows(tg_rows *r)
+{
+    const int in_out = arrays_in(r->out, r->like_out), in_by = arrays_in(r->by, r->like_by);
+    const size_t size = r->out->size * r->by->size;
+    PyObject *shape;
+    r->array = NULL;
+    if (in_out == NO_ARRAY && in_by == NO_ARRAY) {
+        r->entries = tg_realloc(NULL, size * sizeof *r->entries);
+        if (!r->entries)
+            PyErr_NoMemory();
+        return r->entries != NULL;
+    }
+    shape = shape_of_rows(r, in_out, in_by);
+    r->array = shape ? new_array(shape, size, &r->view) : NULL;
+    r->entries = r->array ? r->view.buf : NULL;
+    Py_XDECREF(shape);
+    return r->array != NULL;
+}
+
+PyObject *tg_build_rows(const tg_rows *r)
+{
+    return is_whole(r) ? Py_NewRef(r->array) : build(r->out, r->like_out, r, r->entries);
+}
+
+void tg_close_rows(tg_rows *r)
+{
+    if (r->array) {
+        PyBuffer_Release(&r->view);
+        Py_DECREF(r->array);
+    } else
+        free(r->entries);
 }

@@ -34,6 +34,22 @@ int tg_read_form(const tg_form *f, PyObject *x, double *to);
    without one where x has changed since, or NumPy is not there. May run Python code. */
 PyObject *tg_build_form(const tg_form *f, PyObject *x, const double *from);
 
+/* A matrix: a row made up like `by` in every place of a number of `out`, the numbers side by side until it is built; an
+   array where either is one. What came for each, like the arguments of tg_build_form. */
+typedef struct tg_rows {
+    const tg_form *out, *by;
+    PyObject *like_out, *like_by;
+    double *entries;            /* out->size * by->size, to be written */
+    PyObject *array;            /* whose they are, or NULL */
+    Py_buffer view;             /* of the array */
+} tg_rows;
+
+/* Room for the entries: 1; 0 with an exception, and without one where this is not for here; close them if 1. */
+int tg_open_rows(tg_rows *r);
+/* What is made of the entries; as tg_build_form. */
+PyObject *tg_build_rows(const tg_rows *r);
+void tg_close_rows(tg_rows *r);
+
 /* Once NumPy is imported, arrays are known. */
 void tg_look_for_numpy(void);
 

@@ -243,7 +243,7 @@ static PyType_Spec method_spec = {
 
 static const char *const names_of_kinds[TG_KINDS] = {
     [TG_VALUE] = "__call__", [TG_VALUE_AND_GRAD] = "value_and_grad", [TG_GRAD] = "grad", [TG_JVP] = "jvp",
-    [TG_HVP] = "hvp",
+    [TG_HVP] = "hvp", [TG_A_JACOBIAN] = "jacobian", [TG_A_HESSIAN] = "hessian",
 };
 
 /* The kind of call that a method is, by its name; TG_KINDS with an exception. */

@@ -320,6 +320,7 @@ class Program(handle.Quick, Generic[P]):
     def jacobian(self, /, *args: Nest, argnums: int | Literal["params"] = 0, **named: Nest) -> Shaped: ...
     @overload
     def jacobian(self, /, *args: Nest, argnums: Several, **named: Nest) -> tuple[Shaped, ...]: ...
+    @handle.quick
     def jacobian(self, /, *args: Nest, argnums: Argnums = 0, **named: Nest) -> Shaped:
         """The Jacobian: by rows in reverse or by columns forward, whichever are fewer, 16 at a time over one replay.
 
@@ -361,6 +362,7 @@ class Program(handle.Quick, Generic[P]):
     def hessian(self, /, *args: Nest, argnums: int | Literal["params"] = 0, **named: Nest) -> Shaped: ...
     @overload
     def hessian(self, /, *args: Nest, argnums: Several, **named: Nest) -> tuple[tuple[Shaped, ...], ...]: ...
+    @handle.quick
     def hessian(self, /, *args: Nest, argnums: Argnums = 0, **named: Nest) -> Shaped:
         """The Hessian by argument argnums: shaped like it, in every place a row shaped like it, as a Jacobian is. One
         replay and one sweep, then 16 rows at a time.
