@@ -51,6 +51,10 @@ static inline int NAME(finite)(const double *y)
     return sum == 0.0;
 }
 
+/* x ? y : 0.0 and WEIGHED in lanes, where they are summed: of a sum of choices compilers make branches. */
+TG_INLINE double NAME(unless_0)(double x, double y) { return tg_of_bits(tg_bits(y) & (0 - (uint64_t)(x != 0.0))); }
+TG_INLINE double NAME(weighed)(double g, double partial) { return NAME(unless_0)(g, g * partial); }
+
 TG_INLINE void NAME(add_to)(double *to, const double *x) { EACH to[l] += x[l]; }
 TG_INLINE void NAME(top_of)(double *to, const double *x) { EACH to[l] = tg_max(to[l], x[l]); }
 
@@ -190,10 +194,16 @@ TG_CLONES static void NAME(tangents)(tg_job *j, uint32_t from, uint32_t to)
             EACH t[l] = s->b % 2 ? AT(d, pool[2 * n])[l] : 0.0;
             for (uint32_t i = 0; i < n; i += 2) {
                 uint32_t x = pool[2 * i], w = pool[2 * i + 2];
-                EACH {
-                    double a = AT(v, x)[l], b = AT(v, w)[l], ta = AT(d, x)[l], tb = AT(d, w)[l];
-                    t[l] += SLOPE(ta, b) + SLOPE(tb, a);
-                }
+                if (x == w)
+                    EACH {
+                        double a = AT(v, x)[l], half = NAME(unless_0)(a, NAME(weighed)(AT(d, x)[l], a));
+                        t[l] += half + half;
+                    }
+                else
+                    EACH {
+                        double a = AT(v, x)[l], b = AT(v, w)[l], ta = AT(d, x)[l], tb = AT(d, w)[l];
+                        t[l] += NAME(unless_0)(b, NAME(weighed)(ta, b)) + NAME(unless_0)(a, NAME(weighed)(tb, a));
+                    }
             }
             break;
         }
@@ -372,14 +382,18 @@ TG_CLONES static void NAME(reverse_tangents)(tg_job *j, uint32_t from, uint32_t 
             for (uint32_t i = 0; i < n; i += 2) {
                 uint32_t x = pool[2 * i], w = pool[2 * i + 2];
                 EACH {
-                    double a = AT(v, x)[l], b = AT(v, w)[l], ta = AT(d, x)[l], tb = AT(d, w)[l];
-                    ga[l] = WEIGHED(g[l], b);
-                    gb[l] = WEIGHED(g[l], a);
-                    ha[l] = WEIGHED(h[l], b) + WEIGHED(g[l], tb);
-                    hb[l] = WEIGHED(h[l], a) + WEIGHED(g[l], ta);
+                    double b = AT(v, w)[l], tb = AT(d, w)[l];
+                    ga[l] = NAME(weighed)(g[l], b);
+                    ha[l] = NAME(weighed)(h[l], b) + NAME(weighed)(g[l], tb);
                 }
                 PASS(pool[2 * i + 1], ga, ha)
-                PASS(pool[2 * i + 3], gb, hb)
+                if (x != w)                             /* of a square the same */
+                    EACH {
+                        double a = AT(v, x)[l], ta = AT(d, x)[l];
+                        ga[l] = NAME(weighed)(g[l], a);
+                        ha[l] = NAME(weighed)(h[l], a) + NAME(weighed)(g[l], ta);
+                    }
+                PASS(pool[2 * i + 3], ga, ha)
             }
             break;
         }

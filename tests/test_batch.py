@@ -563,6 +563,22 @@ def test_derivatives_of_rows_are_those_of_each_row(paths, as_arrays, tiny, np):
         assert same(by_w[k], paths.hvp(W, [1.0, -2.0], *row[1:]))
 
 
+@given(st.lists(st.tuples(*[st.sampled_from([0.0, -0.0, 0.5, -1.25, 2.0])] * 4), min_size=1, max_size=20))
+def test_squares_in_a_dot_bend_as_they_do_in_closed_form(rows):
+    """And as products of two operands, at which the same numbers stand."""
+    squares = record(lambda x: tapegrad.dot(x, x).exp(), [1.0, 2.0])
+    product = record(lambda x, y: tapegrad.dot(x, y).exp(), [1.0, 2.0], [1.0, 2.0])
+    points, along = [list(row[:2]) for row in rows], [list(row[2:]) for row in rows]
+    found = squares.map().hvp(points, along)
+    tangents = squares.map().jvp((points,), (along,))[1]
+    assert same(tangents, product.map().jvp((points, points), (along, along))[1])
+    for x, v, of, tangent in zip(points, along, found, tangents):
+        y, slope = math.exp(x[0] ** 2 + x[1] ** 2), 2.0 * (x[0] * v[0] + x[1] * v[1])
+        assert of == pytest.approx([2.0 * y * (a + slope * b) for a, b in zip(v, x)], rel=1e-12, abs=1e-12)
+        assert tangent == pytest.approx(y * slope, rel=1e-12, abs=1e-12)
+        assert same(of, squares.hvp(x, v))
+
+
 @pytest.mark.parametrize("reduce, weight", [("sum", 1.0), ("mean", 1 / 40)])
 def test_derivatives_of_a_sum_or_mean(paths, reduce, weight, tiny):
     batch = paths.map(in_axes=(None, 0, 0), reduce=reduce, threads=2)
