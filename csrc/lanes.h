@@ -288,9 +288,8 @@ TG_CLONES static void NAME(reverse)(tg_job *j, uint32_t from, uint32_t to)
                     continue;
                 }
                 EACH {
-                    double a = x[l], b = w[l];
-                    ga[l] = WEIGHED(g[l], b);
-                    gb[l] = WEIGHED(g[l], a);
+                    ga[l] = NAME(weighed)(g[l], w[l]);
+                    gb[l] = NAME(weighed)(g[l], x[l]);
                 }
                 if (pool[2 * i + 1] >= n_const)
                     NAME(add_to)(AT(adj, pool[2 * i + 1]), ga);
