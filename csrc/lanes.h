@@ -42,6 +42,10 @@ static void NAME(check)(tg_job *j, uint32_t at, const double *a, const double *b
         NAME(out)(j, at, refused, a, b, y);
 }
 
+/* x ? y : 0.0 and WEIGHED in lanes, where they are summed: of a sum of choices compilers make branches. */
+TG_INLINE double NAME(unless_0)(double x, double y) { return tg_of_bits(tg_bits(y) & (0 - (uint64_t)(x != 0.0))); }
+TG_INLINE double NAME(weighed)(double g, double partial) { return NAME(unless_0)(g, g * partial); }
+
 #include "loops.h"
 
 static inline int NAME(finite)(const double *y)
@@ -50,10 +54,6 @@ static inline int NAME(finite)(const double *y)
     EACH sum += y[l] - y[l];                            /* nan where one is infinite or nan */
     return sum == 0.0;
 }
-
-/* x ? y : 0.0 and WEIGHED in lanes, where they are summed: of a sum of choices compilers make branches. */
-TG_INLINE double NAME(unless_0)(double x, double y) { return tg_of_bits(tg_bits(y) & (0 - (uint64_t)(x != 0.0))); }
-TG_INLINE double NAME(weighed)(double g, double partial) { return NAME(unless_0)(g, g * partial); }
 
 TG_INLINE void NAME(add_to)(double *to, const double *x) { EACH to[l] += x[l]; }
 TG_INLINE void NAME(top_of)(double *to, const double *x) { EACH to[l] = tg_max(to[l], x[l]); }

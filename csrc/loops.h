@@ -6,6 +6,12 @@
 
 #define WEIGHED(g, partial) ((g) == 0.0 || TG_FLAT(partial) ? 0.0 : (g) * (partial))
 
+/* The same of a row, in lanes by bits: of two choices by one number compilers make a branch, and no vectors. Where the
+   partial is a number, or a choice itself, they make them. */
+#define PASSED(row, g, partial)                                                                                        \
+    (LANES > 1 && !TG_KNOWN(partial) && (row) != TG_MAX && (row) != TG_MIN ? NAME(weighed)(g, partial)                 \
+                                                                           : WEIGHED(g, partial))
+
 /* Forward a partial of 0 passes nothing on either: its adjoint would be 0. */
 #define SLOPE(t, partial) ((partial) == 0.0 ? 0.0 : WEIGHED(t, partial))
 
@@ -57,8 +63,8 @@ static inline int NAME(squares)(const double *b)
     EACH_OF(TG_##NAME_,                                                                                                \
         double a = xa[l], b = LANE_B, y = xy[l];                                                                       \
         (void)a, (void)b, (void)y;                                                                                     \
-        ga[l] = WEIGHED(g[l], da);                                                                                     \
-        gb[l] = WEIGHED(g[l], db);)
+        ga[l] = PASSED(TG_##NAME_, g[l], da);                                                                          \
+        gb[l] = PASSED(TG_##NAME_, g[l], db);)
 
 /* A second partial that is 0 meets no tangent. */
 #define BENT(partial, t) ((partial) == 0.0 ? 0.0 : (partial) * (t))
@@ -66,10 +72,12 @@ static inline int NAME(squares)(const double *b)
     EACH_OF(TG_##NAME_,                                                                                                \
         double a = xa[l], b = LANE_B, y = xy[l];                                                                       \
         (void)a, (void)b, (void)y, (void)ta, (void)tb;                                                                 \
-        ga[l] = WEIGHED(g[l], da);                                                                                     \
-        gb[l] = WEIGHED(g[l], db);                                                                                     \
-        ha[l] = WEIGHED(h[l], da) + WEIGHED(g[l], BENT(daa, ta[l]) + BENT(dab, tb[l]));                                \
-        hb[l] = WEIGHED(h[l], db) + WEIGHED(g[l], BENT(dab, ta[l]) + BENT(dbb, tb[l]));)
+        ga[l] = PASSED(TG_##NAME_, g[l], da);                                                                          \
+        gb[l] = PASSED(TG_##NAME_, g[l], db);                                                                          \
+        ha[l] = PASSED(TG_##NAME_, h[l], da) +                                                                         \
+                PASSED(TG_##NAME_, g[l], BENT(daa, ta[l]) + BENT(dab, tb[l]));                                         \
+        hb[l] = PASSED(TG_##NAME_, h[l], db) +                                                                         \
+                PASSED(TG_##NAME_, g[l], BENT(dab, ta[l]) + BENT(dbb, tb[l]));)
 
 #define LONG(NAME_, ...)                                                                                               \
     case TG_##NAME_:                                                                                                   \

@@ -52,10 +52,11 @@ static inline uint32_t tg_flagged_below(const uint8_t *touched, uint32_t end)
 
 /* Whether a partial is the table's literal 0.0: then nothing is passed on, not even an infinite adjoint. */
 #if defined(__GNUC__)
-#define TG_FLAT(partial) (__builtin_constant_p(partial) && (partial) == 0.0)
+#define TG_KNOWN(partial) __builtin_constant_p(partial)
 #else
-#define TG_FLAT(partial) 0
+#define TG_KNOWN(partial) 0
 #endif
+#define TG_FLAT(partial) (TG_KNOWN(partial) && (partial) == 0.0)
 
 /* The primal of a row of one or two operands; op is a constant where this is meant to be fast. */
 TG_INLINE double tg_primal(int op, double a, double b)
