@@ -271,7 +271,9 @@ PyMethodDef tg_bulk_functions[] = {
     {"adam", module_adam, METH_VARARGS, NULL},
     {"rmsprop", module_rmsprop, METH_VARARGS, NULL},
     {"leaves", module_leaves, METH_O,
-     "leaves($module, numbers, /)\n--\n\nA list of new leaves, one for every number of an iterable."},
+     "leaves($module, numbers, /)\n--\n\nA list of new leaves, one for every number of an iterable.\n\n"
+     "Args:\n    numbers: n of them, in any iterable or array.\n\nReturns:\n    A list of n Values.\n\n"
+     "Raises:\n    TypeError: one of them is a Value or no number."},
     {"fresh", module_fresh, METH_O,
      "fresh($module, items, /)\n--\n\n"
      "Leaves of numbers, and of Values nodes of their own with the same data, which pass everything on."},

@@ -90,7 +90,8 @@ static PyMethodDef value_methods[] = {
 #include "ops.def"
     {"backward", (PyCFunction)(void (*)(void))tg_backward_from, METH_VARARGS | METH_KEYWORDS,
      "backward($self, /, seed=1.0)\n--\n\n"
-     "Add seed * d(self)/d(v) to v.grad for every v that self depends on; set self.grad to seed."},
+     "Add seed * d(self)/d(v) to v.grad for every v that self depends on; set self.grad to seed.\n\n"
+     "Where a node's own rule raises, so does this, and every grad is as it was."},
     {"_push_grad", tg_push_grad_of, METH_NOARGS,
      "_push_grad($self, /)\n--\n\nPush self.grad one step, to the operands' grads."},
     {0},
@@ -104,7 +105,11 @@ static PyMemberDef value_members[] = {
 
 static PyType_Slot value_slots[] = {
     {Py_tp_doc, "Value(data, _children=(), _op='', label='')\n--\n\n"
-                "A number that remembers the operations it came from: the handle of a node on the tape."},
+                "A number that remembers the operations it came from: the handle of a node on the tape.\n\n"
+                "Args:\n    data: a number, or a Value, whose data it takes.\n"
+                "    _children, _op: of a node made by hand, its operands, Values, and the symbol of its operation.\n"
+                "    label: any object to tell it by.\n\n"
+                "Raises:\n    TypeError: data is no number, or one of _children is no Value."},
     {Py_tp_new, value_new},
     {Py_tp_init, value_init},
     {Py_tp_dealloc, tg_handle_dies},

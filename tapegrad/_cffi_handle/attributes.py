@@ -131,7 +131,10 @@ class Attributes(Handle):
             refuse(code)
 
     def backward(self, /, seed: float = 1.0) -> None:
-        """Add seed * d(self)/d(v) to v.grad for every v that self depends on; set self.grad to seed."""
+        """Add seed * d(self)/d(v) to v.grad for every v that self depends on; set self.grad to seed.
+
+        Where a node's own rule raises, so does this, and every grad is as it was.
+        """
         code = _sweep(self, need_number("seed", seed))
         if code == lib.TG_RAISED:
             raise raised()

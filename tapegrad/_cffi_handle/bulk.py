@@ -24,7 +24,17 @@ def _new_leaves(data: list[float]) -> list[Handle]:
 
 
 def leaves(numbers: Iterable[float], /) -> list[Handle]:
-    """A list of new leaves, one for every number of an iterable."""
+    """A list of new leaves, one for every number of an iterable.
+
+    Args:
+        numbers: n of them, in any iterable or array.
+
+    Returns:
+        A list of n Values.
+
+    Raises:
+        TypeError: one of them is a Value or no number.
+    """
     data = []
     for x in tuple(numbers):
         if isinstance(x, Handle):

@@ -48,7 +48,16 @@ def _start(v: Handle, data: float, operands: tuple[Handle, ...]) -> None:
 
 
 class Value(Operations, Attributes):
-    """A number that remembers the operations it came from: the handle of a node on the tape."""
+    """A number that remembers the operations it came from: the handle of a node on the tape.
+
+    Args:
+        data: a number, or a Value, whose data it takes.
+        _children, _op: of a node made by hand, its operands, Values, and the symbol of its operation.
+        label: any object to tell it by.
+
+    Raises:
+        TypeError: data is no number, or one of _children is no Value.
+    """
 
     __slots__ = ()
     __module__ = "tapegrad"
