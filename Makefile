@@ -2,6 +2,7 @@
 # make test    set up, build, run all tests on both handles; OPTIONS=--full runs the long ones at full size
 # make lint    ruff, mypy --strict, files derived from the core, pictures in docs/
 # make ctest   the core alone under ASan and UBSan, and under valgrind and ThreadSanitizer where they are installed
+# make docs    the manual, in build/manual; its pages run their code
 # make bench   measure beside micrograd and other libraries: benchmarks/RESULTS.md and its pictures, in half an hour
 # PYTHON=pypy3 chooses the interpreter; each has a virtual environment of its own, or the one that VENV names.
 
@@ -10,7 +11,7 @@ VENV ?= .venv$(if $(filter-out python3,$(PYTHON)),-$(subst /,-,$(patsubst /%,%,$
 CC ?= cc
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint ctest bench clean
+.PHONY: demo test lint docs ctest bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m tapegrad demo --page demo.html
@@ -24,6 +25,10 @@ lint: $(VENV)/installed
 	$(BIN)/python -m mypy
 	$(BIN)/python tools/derive.py --check
 	$(BIN)/python tools/pictures.py --check
+
+docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	$(BIN)/python -m sphinx -E -W --keep-going docs build/manual
 
 bench: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'

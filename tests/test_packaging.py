@@ -190,15 +190,6 @@ def test_the_readme_shows_what_its_examples_print(script, k):
 
 
 @source
-def test_the_examples_of_docs_look_run_and_print_what_is_shown(script):
-    blocks = re.findall(r"^```python\n(.*?)^```(?:\n+^```\n(.*?)^```$)?", read("docs/look.md"), re.DOTALL | re.M)
-    assert len(blocks) == 4
-    for code, output in blocks:
-        said = script(code.replace(".save(", "._repr_mimebundle_() or (")).stdout
-        assert not output or said == output
-
-
-@source
 def test_the_readme_names_targets_of_the_makefile():
     targets = set(re.findall(r"^(\w+):", read("Makefile"), re.MULTILINE))
     assert {"demo", "test"} <= set(re.findall(r"^    make (\w+)", read("README.md"), re.MULTILINE)) <= targets
