@@ -99,10 +99,15 @@ typedef struct tg_native {
     void (*const *reverse[2])(const double *, double *);
 } tg_native;
 
+typedef struct tg_loop tg_loop;
+typedef struct tg_looping tg_looping;
+
 /* A replay over rows start .. stop - 1, or row[start] .. row[stop - 1]. What is added up is added row after row within
    a job, so its bits depend on the rows alone. */
 typedef struct tg_job {
     const tg_program *program;
+    const tg_loop *loop;                /* see loop.h: then the program only says how many inputs and
+                                           outputs there are; NULL: none */
     const tg_native *native;            /* NULL: interpreted */
     const tg_feed *feed;
     uint32_t n_feeds;
@@ -127,6 +132,7 @@ typedef struct tg_job {
     double *memory, *primal, *tangent, *adj, *adj_tangent;
     uint8_t *shared;                    /* of the fixed slots, NULL where nobody asks: the same in all rows, */
     double *same;                       /* and then that number */
+    tg_looping *looping;                /* of a loop */
 } tg_job;
 
 /* to[k] += from[k] */
@@ -139,6 +145,11 @@ int tg_run(tg_job *j, uint64_t budget); /* 1: there is more to do after this man
 void tg_next_rows(tg_job *j, int64_t start, int64_t stop);  /* other rows of the same arrays, once it is done */
 void tg_finish(tg_job *j);
 /* cdef: end */
+
+/* Of a job whose memory is somebody else's, over the rows that are in its slots: all instructions, tangents included;
+   and the sweep after that, from adjoints that are there to those of inputs, as flush.h has it. */
+void tg_forward(tg_job *j);
+void tg_reverse(tg_job *j);
 
 #define TG_GUARD TG_OPS
 

@@ -6,6 +6,7 @@
 #include "program.h"
 #include "compiled.h"
 #include "flush.h"
+#include "loop.h"
 #include "ops.h"
 
 #include <stdlib.h>
@@ -84,6 +85,8 @@ int tg_start(tg_job *j)
     const uint32_t n_fixed = p->n_const + p->n_in;
     const int sharing = lanes > 1 && !j->tangents;
     size_t primals = j->keep ? 0 : kept_slots(j) ? kept : live;
+    if (j->loop)
+        return tg_start_loop(j);
     n = primals + (j->tangents ? kept : 0) + (j->seed ? live : 0) + (j->seed && j->tangents ? live : 0) +
         (sharing ? n_fixed + (size_t)n_fixed / sizeof(double) + 1 : 0);
     j->memory = tg_zeroed((n + 8) * sizeof(double));
@@ -271,8 +274,37 @@ static uint64_t advance(tg_job *j, uint64_t budget)
     return step;
 }
 
+void tg_forward(tg_job *j)
+{
+    const width *w = j->lanes == 1 ? &one_width : &wide_width;
+    j->interpreted = !j->native;
+    for (uint32_t k = 0; !j->interpreted && k < j->native->n_chunks; k++)
+        j->interpreted = j->native->forward[j->lanes > 1][k](j->primal);
+    if (j->interpreted)
+        w->primals(j, 0, j->program->n_instr);
+    if (j->tangents && j->alive) {
+        fp_mode mode = flush_to_zero();
+        w->tangents(j, 0, j->program->n_instr);
+        restore_fp(mode);
+    }
+}
+
+void tg_reverse(tg_job *j)
+{
+    const width *w = j->lanes == 1 ? &one_width : &wide_width;
+    if (j->tangents)
+        w->reverse_tangents(j, 0, j->program->n_instr);
+    else if (j->interpreted)
+        w->reverse(j, 0, j->program->n_instr);
+    else
+        for (uint32_t k = j->native->n_chunks; k-- > 0;)
+            j->native->reverse[j->lanes > 1][k](j->primal, j->adj);
+}
+
 int tg_run(tg_job *j, uint64_t budget)
 {
+    if (j->loop)
+        return tg_run_loop(j, budget);
     while (j->base < j->stop && budget > 0) {
         uint64_t took = advance(j, budget);
         budget -= took < budget ? took : budget;

@@ -1432,7 +1432,7 @@ def test_a_program_shows_what_is_documented_and_nothing_else():
     shown = {name for name in dir(record(lambda x: x * x, 1.0)) if not name.startswith("_")}
     assert shown == {
         "diagnose", "grad", "heat", "hessian", "hvp", "jacobian", "jvp", "listing", "map", "native", "params",
-        "rounding", "save", "sparse_hessian", "sparse_jacobian", "stats", "to_c", "value_and_grad", "vjp",
+        "rounding", "save", "scan", "sparse_hessian", "sparse_jacobian", "stats", "to_c", "value_and_grad", "vjp",
     }  # fmt: skip
     assert all(getattr(Program, name).__doc__ for name in shown)
     shown = {name for name in dir(record(lambda x: x * x, 1.0).map()) if not name.startswith("_")}
@@ -1441,7 +1441,7 @@ def test_a_program_shows_what_is_documented_and_nothing_else():
 
 def test_every_import_within_the_package_points_down():
     """In the order that its docstring gives; of the other files of tapegrad it uses those without programs alone, but
-    that the faces, when they are asked to, load what looks at programs, and sparse derivatives."""
+    that the faces, when they are asked to, load what looks at programs, sparse derivatives, and loops."""
     folder = pathlib.Path(tapegrad.program.__file__).parent
     order = re.search(r"alone: ([\w,\s]+)\.", tapegrad.program.__doc__)[1].replace(",", "").split()
     assert sorted(order) == sorted({path.stem for path in folder.glob("*.py")} - {"__init__"})
@@ -1451,7 +1451,7 @@ def test_every_import_within_the_package_points_down():
                 imported = [node.module] if node.module else [alias.name for alias in node.names]
                 below = order[:k] if node.level == 1 else ["_core", "_refusals", "value"]
                 if name in ("batch", "program"):
-                    imported = [module for module in imported if not module.startswith(("look.", "sparse"))]
+                    imported = [module for module in imported if not module.startswith(("look.", "sparse", "loops"))]
                 assert set(imported) <= set(below), f"{name} imports {imported}"
 
 

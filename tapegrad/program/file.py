@@ -20,6 +20,7 @@ from .form import NUMBER, Array, Form, Series, Static
 from .replay import CAN_REFUSE, GUARD, QUIET, CData, Trace
 
 MAGIC = b"\x89TGP\r\n\x1a\n"
+MAGIC_OF_LOOPS = b"\x89TGL\r\n\x1a\n"  # of files that hold several programs: tapegrad.loops
 VERSION = 2
 OLDEST = 1
 DEEPEST = 100  # nests within nests in a form

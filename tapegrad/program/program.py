@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..look.diagnosis import Diagnosis
     from ..look.heat import Heat
     from ..look.rounding import Rounding
+    from ..loops import Loop
     from ..sparse import SparseHessian, SparseJacobian
 
     P = ParamSpec("P", default=...)
@@ -195,6 +196,33 @@ class Program(handle.Quick, Generic[P]):
             A Batch.
         """
         return Batch(self._recorded, in_axes, reduce, threads)
+
+    def scan(
+        self, length: int | None = None, final: Program | None = None, checkpoints: int | None = None,
+        until: Program | Callable[..., Any] | None = None,
+    ) -> Loop:  # fmt: skip
+        """The program as the step of a loop, which C carries out over and over on the state that the last one left.
+
+        The program takes a state, x and params, and gives the next state, made up as the state is, or (state, y).
+
+        Args:
+            length: how many steps; None: as many as xs has.
+            final: a program of the last state, and of params as the step has them, or only the first of these: a loss
+                is the sum of the ys and of what it gives.
+            checkpoints: how many states are kept for a gradient; None: as many as fit into 64 MiB, for each thread.
+                The others are computed again, in the order that takes the fewest steps. No bit depends on it.
+            until: a program or a function of the state: where it gives what is true, the loop ends, after length steps
+                at most. It is asked before each step.
+
+        Returns:
+            A Loop.
+
+        Raises:
+            TypeError, ValueError: the program is no step, or final or until do not go with it.
+        """
+        from ..loops import Loop  # seldom needed
+
+        return Loop(self, length, final, checkpoints, until)
 
     @handle.quick
     def __call__(self, /, *args: P.args, **named: P.kwargs) -> Shaped:
@@ -514,15 +542,15 @@ def record(
     return Program(Recorded.of(f, examples, params, on_branch, on_error, strict, max_paths, named))
 
 
-def load(path: str | bytes | os.PathLike[Any]) -> Program:
-    """The program that `Program.save` wrote to a file, which may come from anywhere: nothing in it is trusted.
+def load(path: str | bytes | os.PathLike[Any]) -> Program | Loop:
+    """What `Program.save` or `Loop.save` wrote to a file, which may come from anywhere: nothing in it is trusted.
 
     Args:
         path: of the file.
 
     Returns:
-        A Program whose params are numbers. f is not in the file: a replay that leaves the paths that are raises
-        BranchChanged.
+        A Program, or a Loop, whose params are numbers. f is not in the file: a replay that leaves the paths that are
+        raises BranchChanged.
 
     Raises:
         OSError: it cannot be read.
@@ -534,4 +562,9 @@ def load(path: str | bytes | os.PathLike[Any]) -> Program:
     if isinstance(path, bytes) and path.startswith(file.MAGIC):
         raise TypeError("load takes the path of a file, not what is in one: write these bytes to a file first")
     with open(path, "rb") as stream:
-        return Program(decoded(stream.read()))
+        data = stream.read()
+    if data.startswith(file.MAGIC_OF_LOOPS):
+        from ..loops.loop import loaded
+
+        return loaded(data)
+    return Program(decoded(data))

@@ -52,6 +52,13 @@ def _operation(op: int, a: str, b: str) -> str:
     return f"{_SYMBOLS[op]}({a})" if _KINDS[op] == "unary" else f"{a} {_SYMBOLS[op]} {b}"
 
 
+def within(step: int | None, row: int | None) -> str:
+    """Which step of a loop and which row of a batch something is in, as messages have it."""
+    if step is None:
+        return "" if row is None else f" in row {row}"
+    return f" in step {step}" + ("" if row is None else f" of row {row}")
+
+
 class BranchChanged(RuntimeError):
     """A replay would take another branch than the recording did.
 
@@ -61,21 +68,22 @@ class BranchChanged(RuntimeError):
         outcome: what the comparison gives now, or whether the operation refuses; it was the opposite when recorded.
         row: the row of the batch, or None.
         rows: how many rows of the batch leave the paths that are known.
+        step: the step of a loop, or None; at its end, how many steps there were.
     """
 
     __module__ = "tapegrad"
 
     def __init__(
         self, filename: str, lineno: int, operands: tuple[float, float], asked: str, outcome: bool, row: int | None,
-        rows: int = 1, way_on: str = "",
+        rows: int = 1, way_on: str = "", step: int | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(filename, lineno, operands, asked, outcome, row, rows, way_on)
+        super().__init__(filename, lineno, operands, asked, outcome, row, rows, way_on, step)
         self.filename, self.lineno, self.operands, self.outcome, self.row = filename, lineno, operands, outcome, row
-        self.rows = rows
+        self.rows, self.step = rows, step
         self._asked, self._way_on = asked, way_on
 
     def __str__(self) -> str:
-        row = "" if self.row is None else f" in row {self.row}"
+        row = within(self.step, self.row)
         others = f" ({self.rows} rows leave the paths that are known)" if self.rows > 1 else ""
         return (
             f"{shown(self.filename)}:{self.lineno}: {self._asked} is {self.outcome}{row}, was {not self.outcome} when "
@@ -144,17 +152,18 @@ class Trace:
         """Whether an error that f raised is that the instruction was refused."""
         return not self.is_guard(at) and repr(error) == repr(self.refusal(at, job))
 
-    def error(self, at: int, job: Job, row: int | None, rows: int = 1, way_on: str = "") -> Exception:
+    def error(
+        self, at: int, job: Job, row: int | None, rows: int = 1, way_on: str = "", step: int | None = None
+    ) -> Exception:
         """The exception for the instruction that did not do as recorded, in so many rows; way_on says what helps."""
         s = self.core.instr[at]
         filename, line = self.place(s.where)
         if self.is_guard(at):
             a, b = job.c.fail_a, job.c.fail_b
             asked = _asked(s.y >> 1, repr(a), repr(b))
-            return BranchChanged(filename, line, (a, b), asked, not s.y & 1, row, rows, way_on)
+            return BranchChanged(filename, line, (a, b), asked, not s.y & 1, row, rows, way_on, step)
         error = self.refusal(at, job)
-        in_row = "" if row is None else f" in row {row}"
-        return type(error)(f"{error}{in_row}, recorded at {shown(filename)}:{line}")
+        return type(error)(f"{error}{within(step, row)}, recorded at {shown(filename)}:{line}")
 
     def listing(self, inputs: str = "", most: int | None = None) -> str:
         """The instructions as text; inputs says what they are, most how many of the first and of the last at most."""
@@ -280,6 +289,12 @@ class Job:
     def keep(self, primals: Primals, again: bool = False) -> None:
         """Leave the primals there; or take them from there, where a job for the same rows left them."""
         self.c.keep, self.c.lives, self.c.again = primals.numbers, primals.lives, again
+
+    def first_failed_row(self) -> int:
+        """The first row that failed; all failures are forgotten."""
+        row = next(row for row, x in enumerate(self._failed) if x)
+        ffi.buffer(self._failed)[:] = bytes(ffi.sizeof(self._failed))
+        return row
 
     def first_failure(self) -> int:
         """The instruction at which the first row failed; all failures are forgotten."""

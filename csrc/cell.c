@@ -1,0 +1,319 @@
+/*  Cells at work: memory, the way of each lane through the tree of paths, and sums of adjoints.  */
+#include "cell.h"
+#include "compiled.h"
+#include "flush.h"
+
+#include <string.h>
+
+static size_t width(const tg_stage *s) { return (size_t)s->lanes; }
+static uint32_t all_lanes(const tg_stage *s) { return (uint32_t)((1ull << s->lanes) - 1); }
+
+static int lowest(uint32_t lanes)
+{
+    int l = 0;
+    while (!(lanes >> l & 1))
+        l++;
+    return l;
+}
+
+void *tg_carve(char *memory, uint64_t *used, uint64_t n, size_t size)
+{
+    char *here = memory ? memory + *used : NULL;
+    const uint64_t most = (uint64_t)1 << 62, left = *used < most ? most - *used : 0;
+    if (n > left / size)
+        *used = most;
+    else
+        *used += (n * size + 63) & ~(uint64_t)63;
+    return here;
+}
+
+static double *numbers(char *memory, uint64_t *used, uint64_t slots, const tg_stage *s)
+{
+    return tg_carve(memory, used, slots * width(s), sizeof(double));
+}
+
+void tg_lay_stage(tg_stage *s, const tg_cell *cell, uint32_t n_own, const tg_job *like, char *memory, uint64_t *used)
+{
+    s->cell = cell;
+    s->lanes = like->lanes;
+    s->orders = like->tangents ? 2 : 1;
+    s->n_own = n_own;
+    s->n_shared = cell->program[0]->n_in - n_own;
+    s->n_out = cell->program[0]->n_out;
+    s->job = tg_carve(memory, used, cell->n_paths, sizeof *s->job);
+    for (uint32_t k = 0; k < cell->n_paths; k++) {
+        const tg_program *p = cell->program[k];
+        tg_job j = {.program = p, .native = cell->native[k], .tangents = like->tangents, .nan_errors = cell->nan_errors,
+                    .lanes = like->lanes, .failed = s->failed};
+        j.primal = numbers(memory, used, p->n_kept, s);
+        if (j.tangents)
+            j.tangent = numbers(memory, used, p->n_kept, s);
+        if (like->seed)
+            j.adj = numbers(memory, used, p->n_live, s);
+        if (like->seed && j.tangents)
+            j.adj_tangent = numbers(memory, used, p->n_live, s);
+        if (!memory)
+            continue;
+        s->job[k] = j;
+        for (size_t i = 0; i < p->n_const * width(s); i++)
+            j.primal[i] = p->constant[i / width(s)];
+    }
+}
+
+/* Of an order: primals or adjoints, or their tangents. */
+static double *primals_of(const tg_job *j, int order) { return order ? j->tangent : j->primal; }
+static double *adjoints_of(const tg_job *j, int order) { return order ? j->adj_tangent : j->adj; }
+
+/* Where the shared inputs of a path begin. */
+static size_t shared_from(const tg_stage *s, const tg_job *j) { return (j->program->n_const + s->n_own) * width(s); }
+
+void tg_set_shared(tg_stage *s, double *const params[2], int one_for_all)
+{
+    const size_t from = one_for_all ? 1 : width(s);
+    for (uint32_t k = 0; k < s->cell->n_paths; k++)
+        for (int order = 0; order < s->orders; order++) {
+            double *to = primals_of(s->job + k, order) + shared_from(s, s->job + k);
+            for (uint32_t i = 0; i < s->n_shared; i++)
+                for (size_t l = 0; l < width(s); l++)
+                    *to++ = params[order][s->cell->shared[i] * from + (one_for_all ? 0 : l)];
+        }
+}
+
+/* Lanes to slots, the others with the numbers of the lowest of them. */
+static void put(const tg_stage *s, tg_job *j, uint32_t lanes, double *const in[2])
+{
+    const size_t w = width(s), n = s->n_own * w, from = j->program->n_const * w;
+    for (int order = 0; order < s->orders; order++) {
+        double *to = primals_of(j, order) + from;
+        memcpy(to, in[order], n * sizeof(double));
+        for (size_t l = 0; lanes != all_lanes(s) && l < w; l++)
+            for (size_t i = 0; !(lanes >> l & 1) && i < n; i += w)
+                to[i + l] = in[order][i + (size_t)lowest(lanes)];
+    }
+}
+
+/* One number of lanes, of w there are. */
+TG_INLINE void move(const double *from, double *to, uint32_t lanes, size_t w)
+{
+    double t[TG_WIDEST];
+    if (lanes == (1u << w) - 1) {
+        for (size_t l = 0; l < w; l++)
+            to[l] = from[l];
+        return;
+    }
+    for (size_t l = 0; l < w; l++)
+        t[l] = lanes >> l & 1 ? from[l] : to[l];
+    for (size_t l = 0; l < w; l++)
+        to[l] = t[l];
+}
+
+TG_INLINE void add(const double *from, double *to, uint32_t lanes, size_t w)
+{
+    if (lanes == (1u << w) - 1)
+        for (size_t l = 0; l < w; l++)
+            to[l] += from[l];
+    else
+        for (size_t l = 0; l < w; l++)
+            to[l] += lanes >> l & 1 ? from[l] : 0.0;
+}
+
+void tg_move_lanes(const tg_stage *s, uint32_t lanes, const double *from, double *to, size_t slots)
+{
+    if (lanes == all_lanes(s))
+        memcpy(to, from, slots * width(s) * sizeof(double));
+    else
+        for (size_t i = 0; i < slots * TG_WIDEST; i += TG_WIDEST)
+            move(from + i, to + i, lanes, TG_WIDEST);
+}
+
+/* Outputs of lanes. */
+TG_INLINE void get(const tg_stage *s, const tg_program *p, const double *from, double *to, uint32_t lanes, size_t w)
+{
+    for (uint32_t i = 0; i < s->n_out; i++)
+        move(from + p->out[2 * i] * w, to + i * w, lanes, w);
+}
+
+static int way_on(const tg_cell *c, uint32_t path, uint32_t at)
+{
+    for (uint32_t k = 0; k < c->n_ways; k++)
+        if (c->way[3 * k] == path && c->way[3 * k + 1] == at)
+            return (int)c->way[3 * k + 2];
+    return -1;
+}
+
+void tg_lay_primals(const tg_stage *s, double *primals)
+{
+    const size_t from = shared_from(s, s->job);
+    memcpy(primals, s->job->primal, s->job->program->n_const * width(s) * sizeof(double));
+    memcpy(primals + from, s->job->primal + from, s->n_shared * width(s) * sizeof(double));
+}
+
+/* Outputs of the lanes that are alive. */
+static void get_all(const tg_stage *s, const tg_job *j, double *const out[2])
+{
+    for (int order = 0; order < s->orders && j->alive; order++)
+        if (s->lanes == 1)
+            get(s, j->program, primals_of(j, order), out[order], 1, 1);
+        else
+            get(s, j->program, primals_of(j, order), out[order], j->alive, TG_WIDEST);
+}
+
+uint32_t tg_go(tg_stage *s, uint32_t lanes, uint8_t *path, double *const in[2], double *primals,
+               double *const out[2])
+{
+    uint32_t walking = 0, lost = 0;     /* walking: from the first path on, where each stop leads */
+    while (lanes) {
+        const int one = lowest(lanes);
+        const uint32_t p = path[one];
+        tg_job *j = s->job + p;
+        double *own = j->primal;
+        uint32_t group = 0, stopped;
+        for (int l = 0; l < s->lanes; l++)
+            group |= (uint32_t)((lanes >> l & 1) && path[l] == p) << l;
+        if (primals)
+            j->primal = primals;
+        put(s, j, group, in);
+        j->alive = group;
+        j->failures = 0;
+        tg_forward(j);
+        get_all(s, j, out);
+        j->primal = own;
+        if (j->alive == lanes)
+            return lost;
+        stopped = group & ~j->alive;
+        lanes &= ~j->alive;
+        for (int l = 0; stopped && l < s->lanes; l++) {
+            int next;
+            if (!(stopped >> l & 1))
+                continue;
+            next = p && !(walking >> l & 1) ? 0 : way_on(s->cell, p, s->failed[l] - 1);
+            walking |= 1u << l;
+            if (next >= 0) {
+                path[l] = (uint8_t)next;
+                continue;
+            }
+            lanes &= ~(1u << l);
+            if (!lost || l < s->failed_first) {
+                s->failed_first = l;
+                s->stopped_on = p;
+                s->stopped_at = s->failed[l] - 1;
+                s->fail_a = j->fail_a;          /* of this lane where there is only one */
+                s->fail_b = j->fail_b;
+            }
+            lost |= 1u << l;
+        }
+    }
+    return lost;
+}
+
+/* The shared adjoints to the slots of another path. */
+static void hand_over(tg_stage *s, uint32_t path)
+{
+    tg_job *from = s->job + s->holder, *to = s->job + path;
+    const size_t bytes = s->n_shared * width(s) * sizeof(double);
+    for (int order = 0; order < s->orders; order++) {
+        double *old = adjoints_of(from, order) + shared_from(s, from);
+        memcpy(adjoints_of(to, order) + shared_from(s, to), old, bytes);
+        memset(old, 0, bytes);
+    }
+    s->holder = path;
+}
+
+void tg_go_along(tg_stage *s, uint32_t lanes, uint32_t path, double *const in[2], double *columns)
+{
+    tg_job *j = s->job + path;
+    const size_t n = j->program->n_kept;
+    put(s, j, lanes, in);
+    j->alive = lanes;
+    tg_forward(j);
+    for (size_t i = 0; i < n; i += 2)   /* two of each of two lanes at once; columns have room for one more */
+        for (size_t l = 0; l < TG_WIDEST; l += 2) {
+            const double *from = j->primal + i * TG_WIDEST + l, *next = i + 1 < n ? from + TG_WIDEST : from;
+            const double a = from[0], b = next[0], c = from[1], d = next[1];
+            double *to = columns + l * (n + n % 2) + i;
+            to[0] = a;
+            to[1] = b;
+            to += n + n % 2;
+            to[0] = c;
+            to[1] = d;
+        }
+}
+
+/* Add the adjoints of outputs, an order and a width of them. */
+TG_INLINE void seed(const tg_stage *s, const tg_program *p, double *adj, const double *from, uint32_t lanes, size_t w)
+{
+    for (uint32_t i = 0; i < s->n_out; i++)
+        add(from + i * w, adj + p->out[2 * i + 1] * w, lanes, w);
+}
+
+/* Take those of its own inputs. */
+TG_INLINE void collect(const tg_stage *s, double *from, double *to, uint32_t lanes, size_t w)
+{
+    for (size_t i = 0; i < s->n_own * w; i += w) {
+        move(from + i, to + i, lanes, w);
+        for (size_t l = 0; l < w; l++)
+            from[i + l] = 0.0;
+    }
+}
+
+void tg_come_back(tg_stage *s, uint32_t lanes, uint32_t path, double *const in[2], double *primals,
+                  double *const out_adj[2], double *const in_adj[2])
+{
+    tg_job *j = s->job + path;
+    const tg_program *p = j->program;
+    double *own = j->primal;
+    fp_mode mode;
+    if (path != s->holder)
+        hand_over(s, path);
+    if (primals)
+        j->primal = primals;
+    else {
+        put(s, j, lanes, in);
+        j->alive = lanes;
+        tg_forward(j);
+    }
+    if (s->lanes == 1)
+        seed(s, p, j->adj, out_adj[0], 1, 1);
+    else
+        seed(s, p, j->adj, out_adj[0], lanes, TG_WIDEST);
+    if (s->orders > 1)
+        seed(s, p, j->adj_tangent, out_adj[1], lanes, s->lanes == 1 ? 1 : TG_WIDEST);
+    if (!primals)
+        mode = flush_to_zero();
+    tg_reverse(j);
+    if (!primals)
+        restore_fp(mode);
+    j->primal = own;
+    if (s->lanes == 1)
+        collect(s, j->adj + p->n_const, in_adj[0], 1, 1);
+    else
+        collect(s, j->adj + p->n_const * TG_WIDEST, in_adj[0], lanes, TG_WIDEST);
+    if (s->orders > 1)
+        collect(s, j->adj_tangent + p->n_const * width(s), in_adj[1], lanes, s->lanes == 1 ? 1 : TG_WIDEST);
+}
+
+void tg_take_adjoints(tg_stage *s, double *const sums[2])
+{
+    tg_job *j = s->job + s->holder;
+    for (int order = 0; order < s->orders; order++)
+        for (uint32_t i = 0; i < s->n_shared; i++) {
+            double *from = adjoints_of(j, order) + shared_from(s, j) + i * width(s);
+            for (size_t l = 0; l < width(s); l++) {
+                sums[order][s->cell->shared[i] * width(s) + l] += from[l];
+                from[l] = 0.0;
+            }
+        }
+}
+
+void tg_give_adjoints(tg_stage *s, double *const sums[2])
+{
+    tg_job *j = s->job + s->holder;
+    for (int order = 0; order < s->orders; order++)
+        for (uint32_t i = 0; i < s->n_shared; i++) {
+            double *from = sums[order] + s->cell->shared[i] * width(s);
+            for (size_t l = 0; l < width(s); l++) {
+                adjoints_of(j, order)[shared_from(s, j) + i * width(s) + l] = from[l];
+                from[l] = 0.0;
+            }
+        }
+}

@@ -1,0 +1,559 @@
+/*  Loops at work: what is in memory, and the order of steps forward and back. A job is carried out in slices of steps,
+    block of rows after block.  */
+#include "looping.h"
+#include "flush.h"
+#include "schedule.h"
+
+#include <assert.h>
+#include <math.h>
+#include <string.h>
+
+#define WHOLE ((uint64_t)1 << 20)      /* bytes of primals of all steps, where those are kept instead of states: a near
+                                           cache has them */
+#define BESIDE 2048             /* primals of a step at most, of which there are twice as many as lanes then */
+#define WORTH_BESIDE 4
+
+enum phase { LOAD, COUNT, FIRST, BACK };        /* COUNT: how many steps there are, where it takes a pass to know */
+
+/* ---- memory ---- */
+
+static void lay_pair(const tg_job *j, double *pair[2], uint64_t slots, char *memory, uint64_t *used)
+{
+    for (int order = 0; order < tg_orders(j); order++)
+        pair[order] = tg_carve(memory, used, slots * tg_width(j), sizeof(double));
+}
+
+static uint32_t larger(uint32_t a, uint32_t b) { return a > b ? a : b; }
+
+static int small(const tg_cell *c)
+{
+    uint32_t most = 0;
+    for (uint32_t k = 0; k < c->n_paths; k++)
+        most = larger(most, c->program[k]->n_kept);
+    return most <= BESIDE;
+}
+
+/* The primals of a step. */
+static size_t whole_size(const tg_job *j) { return j->loop->step->program[0]->n_kept * tg_width(j); }
+
+/* Everything, from memory on; no memory: how much it is. */
+static uint64_t lay(const tg_job *j, tg_looping *w, char *memory)
+{
+    const tg_loop *o = j->loop;
+    const uint32_t n_in = o->n_state + o->n_x, n_out = o->n_state + o->n_y;
+    uint32_t widest = larger(o->step->program[0]->n_in, 1);
+    uint64_t used = 0;
+    tg_carve(memory, &used, 1, sizeof *w);
+    tg_lay_stage(&w->step, o->step, n_in, j, memory, &used);
+    if (o->final) {
+        tg_lay_stage(&w->final, o->final, o->n_state, j, memory, &used);
+        widest = larger(widest, o->final->program[0]->n_in);
+    }
+    if (o->until) {
+        tg_lay_stage(&w->until, o->until, o->n_state, j, memory, &used);
+        widest = larger(widest, o->until->program[0]->n_in);
+    }
+    lay_pair(j, w->in, n_in, memory, &used);
+    lay_pair(j, w->last, o->n_state, memory, &used);
+    lay_pair(j, w->out, (uint64_t)n_out + 1, memory, &used);
+    lay_pair(j, w->out_adj, (uint64_t)n_out + 1, memory, &used);
+    lay_pair(j, w->in_adj, n_in, memory, &used);
+    lay_pair(j, w->params, o->n_params, memory, &used);
+    lay_pair(j, w->sums, o->n_params, memory, &used);
+    lay_pair(j, w->total, 1, memory, &used);
+    for (int order = 0; order < tg_orders(j); order++)
+        w->x[order] = tg_carve(memory, &used, o->n_x * tg_width(j), sizeof **w->x);
+    w->stopped_in = tg_carve(memory, &used, widest, sizeof(double));
+    if (j->seed) {
+        const uint64_t each = tg_state_size(j) * (uint64_t)tg_orders(j);
+        w->capacity = o->states < o->length ? o->states : o->length;
+        if (w->capacity < o->length && w->capacity > TG_MOST_STATES)
+            w->capacity = TG_MOST_STATES;
+        w->capacity += w->capacity == 0;
+        w->kept = tg_carve(memory, &used, (uint64_t)w->capacity * each, sizeof(double));
+        w->kept_at = w->capacity < o->length ? tg_carve(memory, &used, (uint64_t)w->capacity, sizeof(int64_t)) : NULL;
+        w->whole = NULL;
+        if (w->capacity >= o->length && !j->tangents && o->step->n_paths == 1 &&
+            (uint64_t)o->length <= WHOLE / (8 * whole_size(j) + 1)) {
+            w->whole = tg_carve(memory, &used, (uint64_t)o->length * whole_size(j), sizeof(double));
+            w->interpreted = tg_carve(memory, &used, (uint64_t)o->length, 1);
+        } else if (j->lanes == 1 && !j->tangents && small(o->step)) {
+            const tg_job wide = {.lanes = TG_WIDEST};
+            tg_lay_stage(&w->beside, o->step, n_in, &wide, memory, &used);
+            w->beside_in[0] = tg_carve(memory, &used, (uint64_t)n_in * TG_WIDEST, sizeof(double));
+            w->columns = tg_carve(memory, &used, (uint64_t)BESIDE * TG_WIDEST, sizeof(double));
+        }
+        w->taken = o->step->n_paths > 1 ? tg_carve(memory, &used, (uint64_t)o->length * tg_width(j), 1) : NULL;
+    }
+    return used;
+}
+
+int tg_start_loop(tg_job *j)
+{
+    tg_looping counted = {0};
+    uint64_t bytes, laid;
+    j->lanes = j->stop - j->start > 1 ? TG_WIDEST : 1;
+    bytes = lay(j, &counted, NULL);
+    j->memory = bytes < SIZE_MAX / 4 ? tg_zeroed((size_t)bytes + 64) : NULL;
+    if (!j->memory)
+        return TG_MEMORY;
+    j->looping = (tg_looping *)(((uintptr_t)j->memory + 63) & ~(uintptr_t)63);
+    laid = lay(j, j->looping, (char *)j->looping);
+    assert(laid == bytes);
+    (void)laid;
+    tg_again(j);
+    return TG_OK;
+}
+
+/* ---- steps ---- */
+
+static void copy_state(const tg_job *j, double *const from[2], double *const to[2])
+{
+    for (int order = 0; order < tg_orders(j); order++)
+        memcpy(to[order], from[order], tg_state_size(j) * sizeof(double));
+}
+
+static int64_t output_of_y(const tg_loop *o, uint32_t i, int64_t step) { return o->y_at[i] + step * o->y_by[i]; }
+
+/* The lanes that have a step. */
+static uint32_t lanes_at(const tg_job *j, int64_t step)
+{
+    uint32_t lanes = 0;
+    for (int l = 0; l < j->lanes; l++)
+        lanes |= (uint32_t)(j->looping->steps[l] > step) << l;
+    return lanes & j->looping->alive;
+}
+
+/* Lanes of a stage are out. */
+static void drop(tg_job *j, tg_stage *s, uint32_t lost, int cell)
+{
+    tg_looping *w = j->looping;
+    if (!lost)
+        return;
+    for (int l = 0; l < j->lanes; l++)
+        if (lost >> l & 1) {
+            j->failed[tg_row_of(j, l)] = 1;
+            j->failures++;
+        }
+    if (w->stopped.in == NULL) {
+        for (uint32_t i = 0; i < s->n_own + s->n_shared; i++) {
+            const double *slot = i < s->n_own ? w->in[0] + i * tg_width(j)
+                                              : w->params[0] + s->cell->shared[i - s->n_own] * tg_width(j);
+            w->stopped_in[i] = slot[s->failed_first];
+        }
+        w->stopped = (tg_stopped){.step = w->at, .cell = cell, .path = s->stopped_on, .at = s->stopped_at,
+                                  .in = w->stopped_in};
+        j->fail_a = s->fail_a;
+        j->fail_b = s->fail_b;
+    }
+    w->alive &= ~lost;
+}
+
+/* Find out which lanes end here. */
+static void ask_until(tg_job *j)
+{
+    tg_looping *w = j->looping;
+    uint8_t path[TG_WIDEST] = {0};
+    const uint32_t lanes = lanes_at(j, w->at);
+    if (!lanes || w->counted || !j->loop->until)
+        return;
+    drop(j, &w->until, tg_go(&w->until, lanes, path, w->in, NULL, w->out), 2);
+    for (int l = 0; l < j->lanes; l++)
+        if ((lanes & w->alive) >> l & 1 && w->out[0][l] != 0.0)
+            w->steps[l] = w->at;
+}
+
+/* What the ys of a step are for. */
+static void tell(tg_job *j, uint32_t lanes)
+{
+    const tg_loop *o = j->loop;
+    tg_looping *w = j->looping;
+    for (uint32_t i = 0; i < o->n_y; i++) {
+        double *y[2];
+        for (int order = 0; order < tg_orders(j); order++) {
+            y[order] = w->out[order] + (o->n_state + i) * tg_width(j);
+            for (int l = 0; o->total && l < j->lanes; l++)
+                if (lanes >> l & 1)
+                    w->total[order][l] += y[order][l];
+        }
+        if (!o->total)
+            tg_write_output(j, output_of_y(o, i, w->at), y, lanes);
+    }
+}
+
+/* One step on, or not where no lane has one: whether there was. */
+static int go(tg_job *j)
+{
+    const tg_loop *o = j->loop;
+    tg_looping *w = j->looping;
+    double *primals;
+    uint32_t lanes;
+    ask_until(j);
+    lanes = lanes_at(j, w->at);
+    if (!lanes)
+        return 0;
+    tg_read_x(j, w->at);
+    if (w->taken && w->at < w->seen)
+        memcpy(w->path, w->taken + w->at * j->lanes, tg_width(j));
+    primals = w->whole && j->phase == FIRST ? w->whole + (size_t)w->at * whole_size(j) : NULL;
+    drop(j, &w->step, tg_go(&w->step, lanes, w->path, w->in, primals, w->out), 0);
+    if (primals)
+        w->interpreted[w->at] = (uint8_t)w->step.job->interpreted;
+    lanes &= w->alive;
+    if (w->at == w->seen && j->phase != COUNT) {
+        tell(j, lanes);
+        w->seen++;
+        if (w->taken)
+            memcpy(w->taken + w->at * j->lanes, w->path, tg_width(j));
+    }
+    for (int order = 0; order < tg_orders(j); order++)
+        tg_move_lanes(&w->step, lanes, w->out[order], w->in[order], o->n_state);
+    w->at++;
+    return 1;
+}
+
+/* All steps are done: what is given, and where it is swept, the adjoints of the last state. */
+static void arrive(tg_job *j)
+{
+    const tg_loop *o = j->loop;
+    tg_looping *w = j->looping;
+    uint8_t path[TG_WIDEST] = {0};
+    if (!w->alive)
+        return;
+    if (o->total && o->final) {
+        drop(j, &w->final, tg_go(&w->final, w->alive, path, w->in, NULL, w->out), 1);
+        for (int order = 0; order < tg_orders(j); order++)
+            for (size_t l = 0; l < tg_width(j); l++)
+                w->total[order][l] = o->n_y ? w->total[order][l] + w->out[order][l] : w->out[order][l];
+    } else if (o->total && !o->n_y)
+        for (int order = 0; order < tg_orders(j); order++)
+            memcpy(w->total[order], w->in[order], tg_width(j) * sizeof(double));
+    if (o->total)
+        tg_write_output(j, 0, w->total, w->alive);
+    for (uint32_t i = 0; !o->total && i < o->n_state; i++) {
+        double *from[2] = {w->in[0] + i * tg_width(j), j->tangents ? w->in[1] + i * tg_width(j) : NULL};
+        tg_write_output(j, i, from, w->alive);
+    }
+    if (!o->total && o->until) {
+        double steps[TG_WIDEST], zeros[TG_WIDEST] = {0}, *from[2] = {steps, zeros};
+        for (int l = 0; l < j->lanes; l++)
+            steps[l] = (double)w->steps[l];
+        tg_write_output(j, o->n_state + o->n_y * o->length, from, w->alive);
+    }
+    for (int l = 0; j->seed && l < j->lanes; l++) {
+        if (o->total)
+            w->out_adj[0][l] = tg_seed_of(j, 0, l);
+        for (uint32_t i = 0; i < o->n_state; i++)
+            w->in_adj[0][i * tg_width(j) + (size_t)l] =
+                !o->total ? tg_seed_of(j, i, l) : o->final || o->n_y ? 0.0 : tg_seed_of(j, 0, l);
+    }
+    for (uint32_t left = w->alive; j->seed && o->total && o->final && left;) {
+        uint32_t group = 0, first = 0;
+        while (!(left >> first & 1))
+            first++;
+        for (int l = 0; l < j->lanes; l++)
+            group |= (uint32_t)((left >> l & 1) && path[l] == path[first]) << l;
+        tg_come_back(&w->final, group, path[first], w->in, NULL, w->out_adj, w->in_adj);
+        left &= ~group;
+    }
+}
+
+static int64_t kept_step(const tg_looping *w, int64_t k) { return w->kept_at ? w->kept_at[k] : k; }
+
+/* The primals of the step before which the state is, where they are kept. Else carry out the steps before which states
+   are kept, from that one on down, side by side: which step is which lane makes no difference to its numbers; NULL
+   where these are too few to be worth it. */
+static double *beside(tg_job *j)
+{
+    const tg_loop *o = j->loop;
+    tg_looping *w = j->looping;
+    const uint32_t path = w->columns && w->taken ? w->taken[w->at] : 0;
+    const int64_t top = w->n_kept - 1;
+    const size_t n_kept = o->step->program[path]->n_kept;
+    int n = 0;
+    if (w->whole) {
+        w->step.job->interpreted = w->interpreted[w->at];
+        return w->whole + (size_t)w->at * whole_size(j);
+    }
+    if (!w->columns || top < 0 || kept_step(w, top) != w->at)
+        return NULL;
+    if (w->at < w->beside_from) {
+        while (n < TG_WIDEST && n <= top && kept_step(w, top - n) == w->at - n &&
+               (!w->taken || w->taken[w->at - n] == path))
+            n++;
+        if (n < WORTH_BESIDE)
+            return NULL;
+        w->beside_from = w->at - n + 1;
+        for (int l = 0; l < n; l++) {
+            const double *state = w->kept + (top - n + 1 + l) * o->n_state;
+            for (uint32_t i = 0; i < o->n_state; i++)
+                w->beside_in[0][i * TG_WIDEST + (size_t)l] = state[i];
+            for (uint32_t i = 0; i < o->n_x; i++)
+                w->beside_in[0][(o->n_state + i) * TG_WIDEST + (size_t)l] =
+                    w->x[0][i][(w->beside_from + l) * o->x_by[i]];
+        }
+        tg_go_along(&w->beside, (1u << n) - 1, path, w->beside_in, w->columns);
+        w->step.job[path].interpreted = w->beside.job[path].interpreted;
+    }
+    return w->columns + (size_t)(w->at - w->beside_from) * (n_kept + n_kept % 2);
+}
+
+/* Back over the step before which the state is; primals: see tg_come_back. */
+static void come_back(tg_job *j, double *primals)
+{
+    const tg_loop *o = j->loop;
+    tg_looping *w = j->looping;
+    const uint8_t *path = w->taken ? w->taken + w->at * j->lanes : NULL;
+    const uint32_t lanes = lanes_at(j, w->at);
+    if (!lanes)
+        return;
+    if (!primals)
+        tg_read_x(j, w->at);
+    copy_state(j, w->in_adj, w->out_adj);
+    for (uint32_t i = 0; i < o->n_y; i++)
+        for (int l = 0; l < j->lanes; l++)
+            w->out_adj[0][(o->n_state + i) * tg_width(j) + (size_t)l] =
+                tg_seed_of(j, o->total ? 0 : output_of_y(o, i, w->at), l);
+    for (uint32_t left = lanes; left;) {
+        uint32_t group = 0, first = 0;
+        while (!(left >> first & 1))
+            first++;
+        for (int l = 0; l < j->lanes; l++)
+            group |= (uint32_t)((left >> l & 1) && (!path || path[l] == path[first])) << l;
+        tg_come_back(&w->step, group, path ? path[first] : 0, w->in, primals, w->out_adj, w->in_adj);
+        left &= ~group;
+    }
+    for (uint32_t i = 0; i < o->n_x && w->x_wanted; i++) {
+        const size_t k = (o->n_state + i) * tg_width(j);
+        double *from[2] = {w->in_adj[0] + k, j->tangents ? w->in_adj[1] + k : NULL};
+        tg_write_adjoints(j, o->x_at[i] + (uint32_t)(w->at * o->x_by[i]), from, lanes);
+    }
+}
+
+/* ---- blocks ---- */
+
+static void fill_unreached(const tg_job *j)
+{
+    const tg_loop *o = j->loop;
+    const uint32_t lanes = j->looping->alive;
+    double none[TG_WIDEST], zeros[TG_WIDEST] = {0}, *nothing[2] = {none, zeros}, *no_slope[2] = {zeros, zeros};
+    for (int l = 0; l < TG_WIDEST; l++)
+        none[l] = NAN;
+    for (int64_t step = 0; step < o->length; step++) {
+        for (uint32_t i = 0; i < o->n_y && !o->total && j->out_stride; i++)
+            tg_write_output(j, output_of_y(o, i, step), nothing, lanes);
+        for (uint32_t i = 0; i < o->n_x && j->seed; i++)
+            tg_write_adjoints(j, o->x_at[i] + (uint32_t)(step * o->x_by[i]), no_slope, lanes);
+    }
+}
+
+static void begin(tg_job *j)
+{
+    tg_looping *w = j->looping;
+    tg_read_inputs(j, 0, j->loop->n_state, w->in);
+    memset(w->path, 0, sizeof w->path);
+    w->at = w->seen = 0;
+}
+
+static void load(tg_job *j)
+{
+    const tg_loop *o = j->loop;
+    tg_looping *w = j->looping;
+    const int64_t left = j->stop - j->base;
+    w->alive = left < j->lanes ? (1u << left) - 1 : (uint32_t)((1ull << j->lanes) - 1);
+    w->stopped.in = NULL;
+    w->n_kept = 0;
+    w->beside_from = o->length;
+    w->end = o->length;
+    w->advanced = 0;
+    w->counted = 0;
+    for (int l = 0; l < j->lanes; l++)
+        w->steps[l] = o->length;
+    for (int order = 0; order < tg_orders(j); order++) {
+        memset(w->total[order], 0, tg_width(j) * sizeof(double));
+        memset(w->out_adj[order], 0, ((size_t)o->n_state + o->n_y + 1) * tg_width(j) * sizeof(double));
+        memset(w->in_adj[order], 0, ((size_t)o->n_state + o->n_x) * tg_width(j) * sizeof(double));
+        memset(w->sums[order], 0, o->n_params * tg_width(j) * sizeof(double));
+    }
+    tg_read_inputs(j, o->first_param, o->n_params, w->params);
+    tg_set_shared(&w->step, w->params, 0);
+    for (int64_t k = 0; w->whole && k < o->length; k++)
+        tg_lay_primals(&w->step, w->whole + (size_t)k * whole_size(j));
+    if (w->columns)
+        tg_set_shared(&w->beside, w->params, 1);
+    if (o->final)
+        tg_set_shared(&w->final, w->params, 0);
+    if (o->until) {
+        tg_set_shared(&w->until, w->params, 0);
+        fill_unreached(j);
+    }
+    tg_find_x(j);
+    w->x_wanted = 0;
+    for (const tg_feed *f = j->feed; f < j->feed + j->n_feeds; f++)
+        w->x_wanted |= f->first < o->first_param && f->first + (uint64_t)f->count > o->n_state &&
+                       (f->grad || f->grad_tangent);
+    begin(j);
+    j->phase = o->until && j->seed ? COUNT : FIRST;
+}
+
+/* The steps of all lanes are known. */
+static void count(tg_job *j)
+{
+    tg_looping *w = j->looping;
+    w->end = 0;
+    for (int l = 0; l < j->lanes; l++)
+        if (w->alive >> l & 1 && w->steps[l] > w->end)
+            w->end = w->steps[l];
+    w->counted = 1;
+    begin(j);
+    j->phase = FIRST;
+}
+
+static double *kept_state(const tg_job *j, int64_t k, double *of[2])
+{
+    const size_t each = tg_state_size(j);
+    of[0] = j->looping->kept + (size_t)k * each * (size_t)tg_orders(j);
+    of[1] = of[0] + each;
+    return of[0];
+}
+
+/* Keep the state, unless it is the one that was taken out again; and say where to go from here. */
+static void set_out(tg_job *j)
+{
+    tg_looping *w = j->looping;
+    const int64_t left = w->end - w->at, room = w->capacity - w->n_kept + 1;
+    w->goal = w->at + (left > 1 ? tg_next_kept(left, room) : 0);
+}
+
+static void keep(tg_job *j)
+{
+    tg_looping *w = j->looping;
+    double *of[2];
+    kept_state(j, w->n_kept, of);
+    copy_state(j, w->in, of);
+    if (w->kept_at)
+        w->kept_at[w->n_kept] = w->at;
+    w->n_kept++;
+    set_out(j);
+}
+
+/* Back to the last state that is kept and still of use. */
+static void take_out(tg_job *j)
+{
+    tg_looping *w = j->looping;
+    double *of[2];
+    int64_t k = w->n_kept - 1;
+    if (kept_step(w, k) >= w->end)
+        w->n_kept = k--;
+    kept_state(j, k, of);
+    copy_state(j, of, w->in);
+    w->at = kept_step(w, k);
+    set_out(j);
+}
+
+static void finish_block(tg_job *j)
+{
+    const tg_loop *o = j->loop;
+    tg_looping *w = j->looping;
+    if (j->seed && w->alive) {
+        fp_mode mode = flush_to_zero();
+        tg_take_adjoints(&w->step, w->sums);
+        for (uint32_t i = 0; i < o->n_state + o->n_params; i++) {
+            const uint32_t k = i < o->n_state ? i : i - o->n_state;
+            double *const *of = i < o->n_state ? w->in_adj : w->sums;
+            double *from[2] = {of[0] + k * tg_width(j), j->tangents ? of[1] + k * tg_width(j) : NULL};
+            tg_write_adjoints(j, i < o->n_state ? i : o->first_param + k, from, w->alive);
+        }
+        restore_fp(mode);
+    }
+    j->base += j->lanes;
+    j->phase = LOAD;
+}
+
+/* Forward over all steps for the first time, keeping states on the way where they will be wanted. */
+static void first(tg_job *j)
+{
+    tg_looping *w = j->looping;
+    if (j->seed && w->at < w->end) {
+        if (w->at == 0 && w->n_kept == 0)
+            keep(j);
+        else if (w->at == w->goal && w->at < w->end - 1)
+            keep(j);
+        if (w->at == w->end - 1)
+            copy_state(j, w->in, w->last);
+    }
+    if (w->at < w->end && go(j)) {
+        w->advanced += w->at < w->end;
+        return;
+    }
+    arrive(j);
+    if (!j->seed || !w->alive) {
+        finish_block(j);
+        return;
+    }
+    if (j->loop->total && j->loop->final)
+        tg_take_adjoints(&w->final, w->sums);
+    tg_give_adjoints(&w->step, w->sums);
+    j->phase = BACK;
+    if (w->end) {
+        copy_state(j, w->last, w->in);
+        w->at = w->goal = w->end - 1;
+    }
+}
+
+static void back(tg_job *j)
+{
+    tg_looping *w = j->looping;
+    double *primals;
+    fp_mode mode;
+    if (!w->end) {
+        finish_block(j);
+        return;
+    }
+    if (w->at < w->goal) {
+        go(j);
+        w->advanced++;
+        return;
+    }
+    if (w->at < w->end - 1) {
+        keep(j);
+        return;
+    }
+    primals = beside(j);
+    if (!primals) {
+        come_back(j, NULL);
+        if (--w->end)
+            take_out(j);
+        return;
+    }
+    mode = flush_to_zero();             /* no step is carried out in here */
+    do {
+        come_back(j, primals);
+        if (!--w->end)
+            break;
+        take_out(j);
+        primals = w->whole || (w->at == w->end - 1 && w->at >= w->beside_from) ? beside(j) : NULL;
+    } while (primals);
+    restore_fp(mode);
+}
+
+int tg_run_loop(tg_job *j, uint64_t budget)
+{
+    const uint64_t each = (uint64_t)j->loop->step->program[0]->n_instr + 1;
+    while (j->base < j->stop && budget > 0) {
+        switch ((enum phase)j->phase) {
+        case LOAD: load(j); break;
+        case COUNT:
+            if (!go(j))
+                count(j);
+            break;
+        case FIRST: first(j); break;
+        case BACK: back(j); break;
+        }
+        budget -= each < budget ? each : budget;
+    }
+    return j->base < j->stop;
+}
+
+tg_stopped tg_where_stopped(const tg_job *j) { return j->looping->stopped; }
+uint64_t tg_advanced(const tg_job *j) { return j->looping->advanced; }

@@ -1,0 +1,53 @@
+/*  A loop at work: what its files share. Arrays of numbers come in twos, the second for tangents; slot after slot, a
+    number for each lane.  */
+#ifndef TG_LOOPING_H
+#define TG_LOOPING_H
+
+#include "loop.h"
+
+struct tg_looping {
+    tg_stage step, final, until;
+    double *in[2];                      /* of the step: the state, then x */
+    double *last[2];                    /* a state that is wanted again */
+    double *out[2], *out_adj[2], *in_adj[2];    /* of a cell at a time; in_adj starts with the state's */
+    double *params[2], *sums[2];        /* sums: their adjoints */
+    double *total[2];
+    double *stopped_in;
+    double *kept;                       /* states, tangents beside them */
+    int64_t *kept_at;                   /* NULL where all are kept: then its index is its step */
+    uint8_t *taken, path[TG_WIDEST];    /* taken: step after step, NULL where there is one path */
+    double *whole;                      /* the primals of all steps, or NULL */
+    uint8_t *interpreted;               /* then, of each step */
+    int64_t n_kept, capacity;
+    int64_t at, goal, end, seen;        /* the step before which the state is, where to stop; steps that are not swept;
+                                           steps whose ys are told */
+    int64_t steps[TG_WIDEST];           /* of each lane */
+    const double **x[2];                /* by number of x and lane: at the first step, and its tangent, NULL for 0 */
+    tg_stage beside;                    /* the step in lanes, for steps of one lane: see beside() */
+    double *beside_in[2], *columns;     /* NULL where a step is too large, and there are lanes anyway */
+    int64_t beside_from;                /* the first step whose primals are there, all after it until now are */
+    uint32_t alive;
+    int counted, x_wanted;
+    uint64_t advanced;
+    tg_stopped stopped;
+};
+
+static inline size_t tg_width(const tg_job *j) { return (size_t)j->lanes; }
+static inline int tg_orders(const tg_job *j) { return j->tangents ? 2 : 1; }
+static inline size_t tg_state_size(const tg_job *j) { return j->loop->n_state * tg_width(j); }
+
+/* The row of a lane; past the end, the last once more. */
+int64_t tg_row_of(const tg_job *j, int l);
+/* Inputs from first on to slots. */
+void tg_read_inputs(const tg_job *j, uint32_t first, uint32_t n, double *const to[2]);
+/* Where the xs of a block are; and those of a step, to its inputs. */
+void tg_find_x(const tg_job *j);
+void tg_read_x(const tg_job *j, int64_t step);
+/* Derivatives by an input, a number for each lane: to a row of its own each, or added to one. */
+void tg_write_adjoints(const tg_job *j, uint32_t input, double *const from[2], uint32_t lanes);
+/* An output of lanes, likewise. */
+void tg_write_output(const tg_job *j, int64_t output, double *const from[2], uint32_t lanes);
+/* The weight of an output of a lane. */
+double tg_seed_of(const tg_job *j, int64_t output, int l);
+
+#endif

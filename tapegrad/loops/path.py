@@ -1,0 +1,195 @@
+"""A loop of a known length as the one path of a recorded function: all that replays programs replays it, too."""
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from .._core import ffi, lib
+from ..program.recorded import Recorded
+from ..program.replay import REFUSALS, TURN, CData, Job, Trace, within
+from .cell import MOST_PATHS, Cell
+from .layout import Spread
+
+BUDGET = 64 << 20  # bytes of states that are kept, if nobody says otherwise
+MOST_STEPS = 1 << 40
+
+
+class Stop(NamedTuple):
+    """Where a row left all known paths: the step, the cell, its path, the instruction, all inputs of the cell, and the
+    operands of the instruction."""
+
+    step: int
+    cell: Cell
+    path: int
+    at: int
+    inputs: array[float]
+    operands: tuple[float, float]
+
+
+class LoopPath(Trace):
+    """A loop that is carried out as a trace is.
+
+    Args:
+        cells: the step, final and until; None where there is none.
+        sizes: of the state, of x, of y.
+        n_in, n_out: of the loop.
+        xs, ys: where their numbers are, of xs among the inputs.
+        checkpoints: how many states may be kept; None: as many as fit into BUDGET.
+        total: whether it gives one number.
+    """
+
+    def __init__(
+        self, cells: Sequence[Cell | None], sizes: tuple[int, int, int], n_in: int, n_out: int, xs: Spread, ys: Spread,
+        length: int, checkpoints: int | None, total: bool,
+    ) -> None:  # fmt: skip
+        core = ffi.new("tg_program *")
+        core.n_in, core.n_out, core.n_kept = n_in, n_out, lib.TG_NONE  # never worth keeping
+        super().__init__(core, [], 0.0)
+        self.cells, self.length, self._checkpoints = cells, length, checkpoints
+        assert cells[0] is not None
+        self._first = cells[0].recorded.paths[0]
+        self.cost = (self._first.cost + 4) * max(1, length)
+        n_state, n_x, n_y = sizes
+        self._arrays = [ffi.new("uint32_t[]", list(x)) for x in (xs.at, xs.by, ys.at, ys.by)]
+        self._sizes = {
+            "n_state": n_state, "n_x": n_x, "n_y": n_y, "first_param": n_state + n_x * length,
+            "n_params": n_in - n_state - n_x * length, "length": length, "total": int(total),
+        }  # fmt: skip
+        self._n_state = n_state
+        self._described: tuple[object, ...] = ()
+        self._loop: tuple[CData, ...] = ()
+
+    def _states(self, c: CData) -> int:
+        if self._checkpoints is not None:
+            return min(self._checkpoints, MOST_STEPS)
+        lanes = lib.tg_lanes if c.stop - c.start > 1 else 1
+        return int(max(1, BUDGET // (8 * self._n_state * lanes * (2 if c.tangents else 1))))
+
+    def _prepare(self, job: CData) -> tuple[CData, ...]:
+        """Have the job carry out this loop; what has to be held meanwhile."""
+        known = tuple(cell and cell.state() for cell in self.cells)
+        if known != self._described or not self._loop:
+            described = [cell.described() if cell else (ffi.NULL,) for cell in self.cells]
+            self._loop, self._described = (described, *(one[0] for one in described)), known
+        held = self._loop
+        step, final, until = held[1:]
+        loop = ffi.new("tg_loop *", {**self._sizes, "states": self._states(job)})
+        loop.step, loop.final, loop.until = step, final, until
+        loop.x_at, loop.x_by, loop.y_at, loop.y_by = self._arrays
+        job.program, job.native, job.loop = self.core, ffi.NULL, loop
+        return loop, held
+
+    def _budget(self, lanes: int) -> int:
+        return max(1, self._first.slice // lanes)
+
+    def _carry_out(self, c: CData) -> Stop | None:
+        """Carry out a job in slices; where its first row stopped, if one did."""
+        if lib.tg_start(c):
+            raise MemoryError
+        try:
+            budget = self._budget(c.lanes)
+            while lib.tg_run(c, budget):
+                pass
+            return self._stop(c) if c.failures else None
+        finally:
+            lib.tg_finish(c)
+
+    def _stop(self, c: CData) -> Stop:
+        at = lib.tg_where_stopped(c)
+        cell = self.cells[at.cell]
+        assert cell is not None
+        inputs = array("d", ffi.unpack(getattr(at, "in"), cell.recorded.n_in))
+        return Stop(at.step, cell, at.path, at.at, inputs, (c.fail_a, c.fail_b))
+
+    def run(self, job: Job) -> None:
+        """Carry out a job of one row; paths of the step that are new are recorded, and it starts again.
+
+        Raises:
+            BranchChanged, ValueError, ZeroDivisionError, OverflowError: as of a program, naming the step.
+        """
+        while True:
+            held = self._prepare(job.c)
+            stop = self._carry_out(job.c)
+            if stop is None:
+                return
+            job.first_failure()
+            self._go_on(stop, None)
+            del held
+
+    def run_in_chunks(self, job: Job, step: int, threads: int) -> int:
+        """As `run`, of rows, in chunks that threads share."""
+        c = job.c
+        while True:
+            held = self._prepare(c)
+            batch = ffi.new("tg_batch *")
+            batch.job, batch.step, batch.threads = c, step, threads
+            batch.budget, batch.seconds = self._budget(lib.tg_lanes), TURN
+            try:
+                code = lib.tg_start_batch(batch) or 1
+                while code > 0:
+                    code = lib.tg_run_batch(batch)
+            finally:
+                lib.tg_finish_batch(batch)
+            if code:
+                raise MemoryError
+            if not batch.failures:
+                return 0
+            row = job.first_failed_row()
+            self._go_on(self._alone(c, row), row)
+            self._clear(c)
+            del held
+
+    def _alone(self, c: CData, row: int) -> Stop:
+        """Where a row stopped, which is carried out again by itself."""
+        one = ffi.new("tg_job *", c[0])
+        feeds = ffi.new("tg_feed[]", list(c.feed[0 : c.n_feeds]))
+        for feed in feeds:
+            feed.grad = feed.grad_tangent = ffi.NULL
+        one.feed, one.seed, one.out, one.out_tangent = feeds, ffi.NULL, ffi.NULL, ffi.NULL
+        one.start, one.stop = row, row + 1
+        failed = one.failed = ffi.new("uint32_t[]", row + 1)
+        held = self._prepare(one), failed
+        stop = self._carry_out(one)
+        assert stop is not None and held
+        return stop
+
+    def _clear(self, c: CData) -> None:
+        """What is summed starts at 0 again."""
+        for to, stride in ((c.out, c.out_stride), (c.out_tangent, c.out_tangent_stride)):
+            if to and not stride:
+                ffi.memmove(to, bytes(8 * self.core.n_out), 8 * self.core.n_out)
+        for feed in c.feed[0 : c.n_feeds]:
+            for to, stride in ((feed.grad, feed.grad_stride), (feed.grad_tangent, feed.grad_tangent_stride)):
+                if to and not stride:
+                    ffi.memmove(to, bytes(8 * feed.count), 8 * feed.count)
+
+    def _go_on(self, stop: Stop, row: int | None) -> None:
+        """Make the path known that goes on there.
+
+        Raises:
+            Exception: there is none.
+        """
+        recorded = stop.cell.recorded
+        path = recorded.paths[stop.path]
+        most = min(recorded.max_paths, MOST_PATHS)
+        job = Job([], 0, 1)
+        job.c.fail_a, job.c.fail_b = stop.operands
+        if not recorded.leads_on(stop.path, stop.at):
+            raise path.error(stop.at, job, row, way_on=recorded.way_on, step=stop.step)
+        if (stop.path, stop.at) not in recorded.children and len(recorded.paths) >= most:
+            way_on = f"a loop needs all paths of {stop.cell.what}, and {most} are known, which are the most"
+            raise path.error(stop.at, job, row, way_on=way_on, step=stop.step)
+        try:
+            recorded.other_path(stop.path, stop.at, stop.inputs)
+        except REFUSALS as error:  # f was recorded there, and something refused
+            if path.refused_alike(stop.at, job, error):
+                raise path.error(stop.at, job, row, step=stop.step) from None
+            if type(error) not in REFUSALS:
+                raise
+            raise type(error)(f"{error}{within(stop.step, row)}") from error
+
+
+def looped(path: LoopPath, forms: Any, out: Any, params: Any) -> Recorded:
+    """The recorded function that has this path alone."""
+    return Recorded(None, forms, out, params, [path], {}, "raise", "raise")

@@ -1,0 +1,319 @@
+/*  Loops without Python: the bits for every number of states that is kept, in lanes, on threads; how many steps are
+    repeated, against the binomial formula; memory that runs out. Prints what fails; exit 1 then.  */
+#include <string.h>
+
+#include "batch.h"
+#include "check.h"
+#include "crew.h"
+#include "loop.h"
+#include "schedule.h"
+
+#define STEPS 60
+#define ROWS 37
+
+/* Of a, b, x, w: a > 0 ? (b, a * w + x) : (b + a * a, x - a); and y, the sine of the second. */
+static tg_program *step_where(int positive)
+{
+    tg_tape t = new_tape();
+    uint32_t in[4], out[3];
+    int64_t code;
+    tg_comparison asked = {.b = TG_NONE, .k = 0.0, .how = 2, .outcome = (uint32_t)positive};
+    tg_program *p;
+    for (int k = 0; k < 4; k++)
+        in[k] = leaf(&t, k ? 0.5 : positive ? 1.0 : -1.0);
+    asked.a = in[0];
+    out[0] = positive ? in[1] : op(&t, TG_ADD, in[1], op(&t, TG_MUL, in[0], in[0]));
+    out[1] = positive ? op(&t, TG_ADD, op(&t, TG_MUL, in[0], in[3]), in[2]) : op(&t, TG_SUB, in[2], in[0]);
+    out[2] = op(&t, TG_SIN, out[1], out[1]);
+    p = tg_freeze(&t, &(tg_recording){.start = in[0], .outer = TG_NONE, .in = in, .n_in = 4, .out = out, .n_out = 3,
+                                      .compared = &asked, .n_compared = 1}, &code);
+    CHECK(p && !tg_check_program(p));
+    free_tape(&t);
+    return p;
+}
+
+/* Of a, b, w: what is given at the end, a * b * w, or before each step, whether it is time: b > w. */
+static tg_program *of_state(int at_end)
+{
+    tg_tape t = new_tape();
+    uint32_t in[3], y;
+    int64_t code;
+    tg_program *p;
+    for (int k = 0; k < 3; k++)
+        in[k] = leaf(&t, 0.5 + k);
+    y = at_end ? op(&t, TG_MUL, op(&t, TG_MUL, in[0], in[1]), in[2]) : op(&t, TG_GREATER, in[1], in[2]);
+    p = tg_freeze(&t, &(tg_recording){.start = in[0], .outer = TG_NONE, .in = in, .n_in = 3, .out = &y, .n_out = 1},
+                  &code);
+    CHECK(p);
+    free_tape(&t);
+    return p;
+}
+
+typedef struct {
+    double value[ROWS], by_state[2 * ROWS], by_x[STEPS * ROWS], by_w[ROWS];
+    uint32_t failed[ROWS];
+    uint64_t failures, advanced;
+} result;
+
+typedef struct {
+    const tg_program *step[2], *final, *until;
+    int n_paths, ends;
+    int64_t length, states;
+    int threads;                        /* 0: no batch */
+    uint64_t budget;
+} setting;
+
+static void inputs_of(int row, double state[2], double x[STEPS])
+{
+    state[0] = sin(1.0 + row);
+    state[1] = cos(3.0 * row);
+    for (int k = 0; k < STEPS; k++)
+        x[k] = 0.3 * sin(7.0 * row + k);
+}
+
+static const double weight = 0.9;
+
+static int carry_out(const setting *s, result *r, int start, int stop)
+{
+    static const uint32_t shared[1] = {0}, way[3] = {0, 0, 1}, x_at[1] = {2}, x_by[1] = {1}, y_at[1] = {2};
+    static const uint32_t y_by[1] = {1};
+    static const double one = 1.0;
+    static const tg_native *const none[2] = {NULL, NULL};
+    const tg_cell step = {.n_paths = (uint32_t)s->n_paths, .n_ways = s->n_paths > 1, .program = s->step, .native = none,
+                          .way = way, .shared = shared};
+    const tg_cell final = {.n_paths = 1, .program = &s->final, .native = none, .shared = shared};
+    const tg_cell until = {.n_paths = 1, .program = &s->until, .native = none, .shared = shared};
+    const tg_loop loop = {.step = &step, .final = &final, .until = s->ends ? &until : NULL, .n_state = 2, .n_x = 1,
+                          .n_y = 1, .n_params = 1, .first_param = 2 + (uint32_t)s->length, .x_at = x_at, .x_by = x_by,
+                          .y_at = y_at, .y_by = y_by, .length = s->length, .states = s->states, .total = 1};
+    const tg_program outside = {.n_in = 3 + (uint32_t)s->length, .n_out = 1};
+    static double state[2 * ROWS], x[STEPS * ROWS];
+    const tg_feed feeds[3] = {
+        {.count = 2, .in = state, .in_stride = 2, .grad = r->by_state, .grad_stride = 2},
+        {.first = 2, .count = (uint32_t)s->length, .in = x, .in_stride = STEPS, .grad = r->by_x, .grad_stride = STEPS},
+        {.first = 2 + (uint32_t)s->length, .count = 1, .in = &weight, .grad = r->by_w, .grad_stride = 1}};
+    tg_job job = {.program = &outside, .loop = &loop, .feed = feeds, .n_feeds = 3, .seed = &one, .out = r->value,
+                  .out_stride = 1, .start = start, .stop = stop, .failed = r->failed};
+    int code;
+    for (int row = 0; row < ROWS; row++)
+        inputs_of(row, state + 2 * row, x + STEPS * row);
+    if (s->threads) {
+        tg_batch b = {.job = &job, .step = 16, .threads = s->threads, .budget = s->budget, .seconds = 1.0};
+        code = tg_start_batch(&b);
+        for (code = code ? code : 1; code > 0;)
+            code = tg_run_batch(&b);
+        tg_finish_batch(&b);
+        r->failures += b.failures;
+        return code;
+    }
+    code = tg_start(&job);
+    if (code)
+        return code;
+    while (tg_run(&job, s->budget))
+        ;
+    r->advanced = tg_advanced(&job);
+    r->failures += job.failures;
+    if (job.failures && stop - start == 1)
+        CHECK(tg_where_stopped(&job).cell == 0 && tg_where_stopped(&job).in[3] == weight);
+    tg_finish(&job);
+    return code;
+}
+
+static setting made(void)
+{
+    return (setting){{step_where(1), step_where(0)}, of_state(1), of_state(0), 2, 0, STEPS, STEPS, 0, 1u << 20};
+}
+
+static void unmade(setting *s)
+{
+    tg_free_program((tg_program *)s->step[0]);
+    tg_free_program((tg_program *)s->step[1]);
+    tg_free_program((tg_program *)s->final);
+    tg_free_program((tg_program *)s->until);
+}
+
+/* The same in plain C: the value, and its derivatives by the first state and by w. */
+static double plainly(int row, int64_t steps, double by_state[2], double *by_w)
+{
+    double s[2], x[STEPS], kept[STEPS + 1][2], g[2], total = 0.0;
+    inputs_of(row, s, x);
+    for (int64_t k = 0; k < steps; k++) {
+        const double a = s[0], b = s[1];
+        kept[k][0] = a;
+        kept[k][1] = b;
+        s[0] = a > 0 ? b : b + a * a;
+        s[1] = a > 0 ? a * weight + x[k] : x[k] - a;
+        total += tg_sin(s[1]);
+    }
+    kept[steps][1] = s[1];
+    g[0] = s[1] * weight;
+    g[1] = s[0] * weight;
+    *by_w = s[0] * s[1];
+    total += s[0] * s[1] * weight;
+    for (int64_t k = steps; k-- > 0;) {
+        const double a = kept[k][0], h = g[1] + cos(kept[k + 1][1]), top = g[0];
+        *by_w += a > 0 ? h * a : 0.0;
+        g[0] = a > 0 ? h * weight : 2 * a * top - h;
+        g[1] = top;
+    }
+    memcpy(by_state, g, sizeof g);
+    return total;
+}
+
+static int near(double a, double b) { return fabs(a - b) <= 1e-11 * (1.0 + fabs(a) + fabs(b)); }
+
+static void gradients_are_those_of_plain_code(void)
+{
+    setting s = made();
+    static result r;
+    for (s.length = 0; s.length <= STEPS; s.length += s.length < 4 ? 1 : 28) {
+        memset(&r, 0, sizeof r);
+        CHECK(carry_out(&s, &r, 0, ROWS) == TG_OK && r.failures == 0);
+        for (int row = 0; row < ROWS; row++) {
+            double g[2], w, value = plainly(row, s.length, g, &w);
+            CHECK(near(r.value[row], value) && near(r.by_w[row], w));
+            CHECK(near(r.by_state[2 * row], g[0]) && near(r.by_state[2 * row + 1], g[1]));
+        }
+    }
+    unmade(&s);
+}
+
+static void no_bit_depends_on_what_is_kept_on_lanes_or_threads(void)
+{
+    setting s = made();
+    static result all, other;
+    for (s.ends = 0; s.ends < 2; s.ends++) {
+        memset(&all, 0, sizeof all);
+        s.states = STEPS;
+        s.threads = 0;
+        CHECK(carry_out(&s, &all, 0, ROWS) == TG_OK && all.failures == 0);
+        all.advanced = 0;
+        for (s.states = 1; s.states < STEPS; s.states += s.states < 6 ? 1 : 17)
+            for (s.threads = 0; s.threads < 4; s.threads++) {
+                memset(&other, 0, sizeof other);
+                s.budget = s.threads ? 100 : 7;
+                CHECK(carry_out(&s, &other, 0, ROWS) == TG_OK);
+                other.advanced = 0;
+                CHECK(!memcmp(&all, &other, sizeof all));
+            }
+        s.threads = 0;
+        for (int row = 0; row < ROWS; row++) {
+            s.states = 1 + row;
+            memset(&other, 0, sizeof other);
+            CHECK(carry_out(&s, &other, row, row + 1) == TG_OK);
+            CHECK(!memcmp(all.value + row, other.value + row, sizeof *all.value) &&
+                  !memcmp(all.by_state + 2 * row, other.by_state + 2 * row, 2 * sizeof *all.by_state) &&
+                  !memcmp(all.by_w + row, other.by_w + row, sizeof *all.by_w) &&
+                  !memcmp(all.by_x + STEPS * row, other.by_x + STEPS * row, STEPS * sizeof *all.by_x));
+        }
+    }
+    unmade(&s);
+}
+
+/* r n - b(s + 1, r - 1), where r is the least with n <= b(s, r): Griewank, Walther. */
+static double formula(double n, double s)
+{
+    double reach = 1, before = 1, r = 0;                /* b(s, r) and b(s + 1, r - 1) */
+    while (reach < n) {
+        r++;
+        before = r > 1 ? before * (s + r) / (r - 1) : 1;
+        reach = reach * (s + r) / r;
+    }
+    return r ? r * n - before : 0;
+}
+
+static void steps_are_repeated_as_often_as_the_formula_says(void)
+{
+    setting s = made();
+    static result r;
+    for (s.length = 1; s.length <= STEPS; s.length++)
+        for (s.states = 1; s.states <= 12; s.states++) {
+            CHECK(carry_out(&s, &r, 0, 2) == TG_OK);
+            CHECK((double)r.advanced == formula((double)s.length, (double)s.states));
+        }
+    unmade(&s);
+}
+
+/* As loop.c goes, without the steps. */
+static double repeated(int64_t end, int64_t states)
+{
+    static int64_t kept[TG_MOST_STATES];
+    int64_t n = 1;
+    double count = 0;
+    for (kept[0] = 0; end > 0;) {
+        int64_t at = kept[n - 1];
+        while (at < end - 1) {
+            const int64_t m = tg_next_kept(end - at, states - n + 1);
+            CHECK(m >= 1 && m < end - at);
+            count += (double)m;
+            at += m;
+            if (at < end - 1)
+                kept[n++] = at;
+        }
+        n -= kept[n - 1] == --end;
+        n += n == 0;
+    }
+    return count;
+}
+
+static void long_loops_are_repeated_as_the_formula_says(void)
+{
+    static const int64_t sizes[][2] = {{100000, 3}, {100000, 40}, {200000, 1000}, {30000, 29999}, {30000, 1 << 22}};
+    for (int k = 0; k < 5; k++)
+        CHECK(repeated(sizes[k][0], sizes[k][1]) == formula((double)sizes[k][0], (double)sizes[k][1]));
+    CHECK(formula(1e8, 1000) / 1e8 < 3.0 && formula(1e8, 1000) / 1e8 > 2.99);
+    for (int64_t s = 1; s <= TG_MOST_STATES; s = 3 * s + 1) {    /* no overflow */
+        const int64_t m = tg_next_kept(TG_MOST_STEPS, s);
+        CHECK(m > 0 && m < TG_MOST_STEPS);
+    }
+}
+
+static void a_row_that_leaves_the_known_paths_is_told(void)
+{
+    setting s = made();
+    static result one, two;
+    s.n_paths = 1;
+    CHECK(carry_out(&s, &one, 0, ROWS) == TG_OK && one.failures > 0);
+    s.threads = 2;
+    s.budget = 10;
+    CHECK(carry_out(&s, &two, 0, ROWS) == TG_OK && two.failures == one.failures);
+    CHECK(!memcmp(one.failed, two.failed, sizeof one.failed));
+    s.threads = 0;
+    for (int row = 0; row < ROWS; row++) {
+        memset(&two, 0, sizeof two);
+        CHECK(carry_out(&s, &two, row, row + 1) == TG_OK && two.failures == one.failed[row]);
+    }
+    unmade(&s);
+}
+
+static void every_allocation_may_fail(void)
+{
+    setting s = made();
+    static result r;
+    for (s.threads = 0; s.threads < 3; s.threads++)
+        for (int n = 1, code = TG_MEMORY; code; n++) {
+            memset(&r, 0, sizeof r);
+            tg_fail_allocation((uint64_t)n);
+            code = carry_out(&s, &r, 0, ROWS);
+            tg_fail_allocation(0);
+            CHECK(code == TG_OK || code == TG_MEMORY);
+            CHECK(n < 100);
+        }
+    s.threads = 0;
+    s.length = (int64_t)1 << 60;        /* more than there is */
+    s.states = s.length;
+    CHECK(carry_out(&s, &r, 0, 1) == TG_MEMORY);
+    unmade(&s);
+}
+
+int main(void)
+{
+    gradients_are_those_of_plain_code();
+    no_bit_depends_on_what_is_kept_on_lanes_or_threads();
+    steps_are_repeated_as_often_as_the_formula_says();
+    long_loops_are_repeated_as_the_formula_says();
+    a_row_that_leaves_the_known_paths_is_told();
+    every_allocation_may_fail();
+    tg_dismiss_crew();                                  /* for valgrind */
+    return summary();
+}

@@ -1,0 +1,599 @@
+"""Loops: values are those of the unrolled function on Values, to the bit; gradients, too, within rounding, and the same
+bits for every number of states that is kept, in lanes, on threads, native and loaded."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import math
+import os
+import pathlib
+import pickle
+import re
+import signal
+import struct
+import subprocess
+import sys
+import threading
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tapegrad
+import tapegrad.loops
+from tapegrad import BranchChanged, Loop, Value, check_grads, record
+from tapegrad.loops import file as loop_file
+from tapegrad.loops.loop import loaded
+
+numbers = st.floats(-2, 2, allow_subnormal=False)
+index = st.integers(0, 20)
+operations = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from(["add", "sub", "mul", "half", "tanh", "sin"]), index, index),
+        st.tuples(st.just("branch"), index, index),
+        st.tuples(st.just("where"), index, index),
+    ),
+    min_size=1, max_size=8,
+)  # fmt: skip
+
+
+PLAIN = {
+    "add": lambda a, b: a + b * 0.5, "sub": lambda a, b: a * 0.5 - b, "mul": lambda a, b: a * b * 0.25,
+    "half": lambda a, b: a * 0.5, "tanh": lambda a, b: tapegrad.math.tanh(a), "sin": lambda a, b: tapegrad.math.sin(b),
+}  # fmt: skip
+
+
+def performed(steps, pool):
+    """What these operations give, on floats or Values."""
+    pool = list(pool)
+    for name, i, j in steps:
+        a, b = pool[i % len(pool)], pool[j % len(pool)]
+        if name == "branch":
+            pool.append(a * 0.5 if a < b else b * 0.25 + 0.125)
+        elif name == "where":
+            pool.append(tapegrad.where(tapegrad.greater(a, b), a * 0.5, b))
+        else:
+            pool.append(PLAIN[name](a, b))
+    return pool
+
+
+class Made:
+    """A random step of a state of some numbers, one x, and params; and a final."""
+
+    def __init__(self, steps, outs, n_params, with_y):
+        self.steps, self.outs, self.n_params, self.with_y = steps, outs, n_params, with_y
+
+    def __repr__(self):
+        return f"Made({self.steps}, {self.outs}, {self.n_params}, {self.with_y})"
+
+    def step(self, state, x, *params):
+        pool = performed(self.steps, [*state, x, *params])
+        after = [bounded(pool[k % len(pool)]) for k in self.outs]
+        return (after, pool[-1] * 0.5 + after[0]) if self.with_y else after
+
+    def final(self, state, *params):
+        return state[0] * state[-1] + sum(params, state[0])
+
+    def unrolled(self, state, xs, *params):
+        """The loss, the last state, the ys."""
+        loss, ys = 0.0, []
+        for x in xs:
+            out = self.step(state, x, *params)
+            state = out[0] if self.with_y else out
+            if self.with_y:
+                ys.append(out[1])
+                loss = loss + out[1]
+        ended = self.final(state, *params)
+        return loss + ended if self.with_y else ended, state, ys
+
+
+def bounded(x):
+    return tapegrad.math.tanh(x) + x * 0.125
+
+
+@st.composite
+def loops(draw, most=12):
+    n_state, n_params = draw(st.integers(1, 3)), draw(st.integers(0, 2))
+    outs = draw(st.lists(index, min_size=n_state, max_size=n_state))
+    made = Made(draw(operations), outs, n_params, draw(st.booleans()))
+    state = draw(st.lists(numbers, min_size=n_state, max_size=n_state))
+    xs = draw(st.lists(numbers, max_size=most))
+    params = draw(st.lists(numbers, min_size=n_params, max_size=n_params))
+    return made, state, xs, params
+
+
+def recorded(made, state, params, **how):
+    step = record(made.step, state, 0.5, *params, on_branch="record", max_paths=200)
+    return step.scan(final=record(made.final, state, *params, on_branch="record"), **how)
+
+
+def bits(x):
+    """Numbers of a nest, as bytes."""
+    if x is None:
+        return b""
+    if isinstance(x, (int, float)):
+        return struct.pack("<d", x)
+    return b"".join(map(bits, x))
+
+
+def data(items):
+    return [x.data if isinstance(x, Value) else x for x in items]
+
+
+def close(a, b):
+    if isinstance(a, (int, float)):
+        return math.isclose(a, b, rel_tol=1e-12, abs_tol=1e-12)
+    return len(a) == len(b) and all(map(close, a, b))
+
+
+def gradients(loop, state, xs, params):
+    argnums = (0, 1, *range(2, 2 + len(params)))
+    return loop.value_and_grad(state, xs, *params, argnums=argnums)
+
+
+@given(loops())
+@settings(deadline=None, max_examples=60)
+def test_a_loop_is_the_unrolled_function(drawn):
+    made, state, xs, params = drawn
+    loop = recorded(made, state, params)
+    values = [list(map(Value, state)), list(map(Value, xs)), list(map(Value, params))]
+    loss, last, ys = made.unrolled(values[0], values[1], *values[2])
+    after, given_ys = loop(state, xs, *params)
+    assert bits(after) == bits(data(last))
+    assert bits(given_ys) == bits(data(ys))
+    value, grads = gradients(loop, state, xs, params)
+    assert bits(value) == bits(loss.data)
+    loss.backward()
+    assert close(grads[0], [v.grad for v in values[0]])
+    assert close(grads[1], [v.grad for v in values[1]])
+    assert close(grads[2:], [v.grad for v in values[2]])
+
+
+@given(loops(), st.integers(1, 14))
+@settings(deadline=None, max_examples=60)
+def test_no_bit_depends_on_how_many_states_are_kept(drawn, checkpoints):
+    made, state, xs, params = drawn
+    expected = gradients(recorded(made, state, params), state, xs, params)
+    assert bits(gradients(recorded(made, state, params, checkpoints=checkpoints), state, xs, params)) == bits(expected)
+
+
+@given(loops(), st.lists(numbers, min_size=1, max_size=35), st.integers(1, 3))
+@settings(deadline=None, max_examples=40)
+def test_no_bit_depends_on_lanes_or_threads(drawn, firsts, threads):
+    made, state, xs, params = drawn
+    loop = recorded(made, state, params, checkpoints=3)
+    states = [[x, *state[1:]] for x in firsts]
+    batch = loop.map(in_axes=(0, *[None] * (1 + len(params))), threads=threads)
+    values, grads = gradients(batch, states, xs, params)
+    afters, ys = batch(states, xs, *params)
+    for k, one in enumerate(states):
+        value, grad = gradients(loop, one, xs, params)
+        assert bits(values[k]) == bits(value)
+        assert bits([g[k] for g in grads]) == bits(grad)
+        after, own = loop(one, xs, *params)
+        assert bits([x[k] for x in afters]) == bits(after)
+        assert bits([y[k] for y in ys or ()]) == bits(own)
+
+
+@given(loops(most=6))
+@settings(deadline=None, max_examples=40)
+def test_derivatives_agree_with_each_other_and_with_differences(drawn):
+    made, state, xs, params = drawn
+    smooth = Made([s for s in made.steps if s[0] not in ("branch", "where")], made.outs, made.n_params, made.with_y)
+    loop = recorded(smooth, state, params)
+    args = (state, xs, *params)
+    out, pull = loop.vjp(*args)
+    direction = ([1.0] * len(state), [0.5] * len(xs), *[0.25] * len(params))
+    again, tangent = loop.jvp(args, direction)
+    assert bits(again) == bits(out) == bits(loop(*args))
+    weights = tuple([1.0 + k for k in range(len(x))] if x is not None else None for x in out)
+    back = pull(weights)
+    along = sum(w * t for ws, ts in zip(weights, tangent) for w, t in zip(ws or (), ts or ()))
+    dot = sum(a * b for g, d in zip(back, direction) for a, b in (zip(g, d) if isinstance(g, list) else [(g, d)]))
+    assert math.isclose(along, dot, rel_tol=1e-9, abs_tol=1e-9)
+    step = 1e-5
+    for k in range(len(state)):
+        moved = [[x + sign * step * (i == k) for i, x in enumerate(state)] for sign in (1, -1)]
+        up, down = (loop.value_and_grad(s, xs, *params) for s in moved)
+        assert math.isclose((up[0] - down[0]) / (2 * step), loop.grad(*args)[k], rel_tol=1e-4, abs_tol=1e-5)
+        bent = [(a - b) / (2 * step) for a, b in zip(up[1], down[1])]
+        unit = [float(i == k) for i in range(len(state))]
+        hvp = loop.hvp(state, unit, xs, *params)
+        assert all(math.isclose(a, b, rel_tol=1e-4, abs_tol=1e-4) for a, b in zip(bent, hvp))
+
+
+# ---- examples of each thing that is said ----
+
+
+def decay(state, x, rate):
+    after = state * rate + x
+    return after, after * after
+
+
+@pytest.fixture
+def loop():
+    return record(decay, 1.0, 0.0, 0.5).scan()
+
+
+def test_a_loop_gives_the_last_state_and_all_ys(loop):
+    assert loop(1.0, [1.0, 2.0], 0.5) == (2.75, [2.25, 7.5625])
+    assert loop(1.0, [], 0.5) == (1.0, [])
+    assert loop(state=1.0, xs=[1.0], rate=0.5) == (1.5, [2.25])
+
+
+def test_the_loss_is_the_sum_of_ys_and_what_final_gives(loop):
+    assert loop.value_and_grad(1.0, [1.0, 2.0], 0.5) == (9.8125, 2 * 1.5 * 0.5 + 2 * 2.75 * 0.25)
+    ended = loop.step.scan(final=record(lambda s: 10 * s, 1.0))
+    assert ended.value_and_grad(1.0, [1.0, 2.0], 0.5)[0] == 9.8125 + 27.5
+    assert ended.value_and_grad(1.0, [], 0.5, argnums=(0, 2)) == (10.0, (10.0, 0.0))
+
+
+def test_the_state_is_the_loss_where_it_is_one_number_and_there_is_nothing_else():
+    loop = record(lambda s, x: s * x, 1.0, 2.0).scan()
+    assert loop.value_and_grad(1.0, [2.0, 3.0], argnums=(0, 1)) == (6.0, (6.0, [3.0, 2.0]))
+    with pytest.raises(TypeError, match="neither, and the state has several"):
+        record(lambda s, x: [s[1], s[0] * x], [1.0, 2.0], 1.0).scan().grad([1.0, 2.0], [1.0])
+
+
+def test_a_loop_without_xs_takes_a_length():
+    step = record(lambda s, x, k: s * k, 1.0, None, 2.0)
+    assert step.scan(length=10)(1.0, None, 2.0) == (1024.0, None)
+    with pytest.raises(ValueError, match="says how many steps"):
+        step.scan()(1.0, None, 2.0)
+    with pytest.raises(ValueError, match="xs has 3 steps, the loop was made for 2"):
+        record(decay, 1.0, 0.0, 0.5).scan(length=2)(1.0, [0.0] * 3, 0.5)
+
+
+def test_state_and_xs_are_trees():
+    def f(state, x, p):
+        return {"a": state["b"] * x["u"], "b": state["a"] + x["v"][0] * p}, {"sum": state["a"], "two": [x["u"], p]}
+
+    loop = record(f, {"a": 1.0, "b": 2.0}, {"u": 1.0, "v": (1.0, 2.0)}, 3.0).scan()
+    rows = [{"u": 2.0, "v": (1.0, 0.0)}, {"u": 4.0, "v": (3.0, 0.0)}, {"u": 5.0, "v": (7.0, 0.0)}]
+    spread = {"u": [2.0, 4.0, 5.0], "v": [(1.0, 0.0), (3.0, 0.0), (7.0, 0.0)]}
+    state = {"a": 1.0, "b": 2.0}
+    expected, ys = state, []
+    for x in rows:
+        expected, y = f(expected, x, 3.0)
+        ys.append(y)
+    for xs in (rows, spread):
+        after, got = loop(state, xs, 3.0)
+        assert after == expected
+        assert got == {"sum": [y["sum"] for y in ys], "two": [y["two"] for y in ys]}
+    final = record(lambda s: s["a"] * s["b"], state)
+    ended = record(lambda s, x, p: f(s, x, p)[0], state, rows[0], 3.0).scan(final=final)
+    by_row, by_leaf = ended.grad(state, rows, 3.0, argnums=1), ended.grad(state, spread, 3.0, argnums=1)
+    assert [x["u"] for x in by_row] == by_leaf["u"] != [0.0] * 3
+    assert [x["v"] for x in by_row] == by_leaf["v"]
+
+
+def test_arrays_come_and_go():
+    numpy = pytest.importorskip("numpy")
+    loop = record(lambda s, x: ([s[1], s[0] * x[0] + x[1]], s[0]), numpy.ones(2), numpy.ones(2)).scan()
+    xs = numpy.arange(10.0).reshape(5, 2)
+    _, ys = loop(numpy.ones(2), xs)
+    assert isinstance(ys, numpy.ndarray) and ys.shape == (5,)
+    assert loop(numpy.ones(2), xs.tolist())[1].tolist() == ys.tolist()
+    grad = loop.grad(numpy.ones(2), xs, argnums=1)
+    assert grad.shape == xs.shape
+    batch = loop.map(in_axes=(0, None), reduce="sum")
+    assert batch.grad(numpy.ones((3, 2)), xs, argnums=1).tolist() == (3 * grad).tolist()
+    rows = loop.map(in_axes=(None, 0))
+    many = numpy.stack([xs, 2 * xs])
+    assert rows(numpy.ones(2), many)[1].shape == (2, 5)
+    assert rows.grad(numpy.ones(2), many, argnums=1)[0].tolist() == grad.tolist()
+
+
+def test_until_ends_each_row_by_itself():
+    def f(s, x):
+        return [s[0] * 2.0, s[1] + 1.0], s[0]
+
+    step = record(f, [1.0, 0.0], None)
+    for until in (lambda s: s[0] > 20.0, record(lambda s: tapegrad.greater(s[0], 20.0), [1.0, 0.0])):
+        loop = step.scan(length=8, until=until, checkpoints=2)
+        state, ys, steps = loop([1.0, 0.0], None)
+        assert (state, steps) == ([32.0, 5.0], 5.0)
+        assert ys[:5] == [1.0, 2.0, 4.0, 8.0, 16.0] and all(map(math.isnan, ys[5:]))
+        assert loop([1e-3, 0.0], None)[2] == 8.0
+        assert loop([21.0, 0.0], None)[0] == [21.0, 0.0]
+        assert loop.grad([1.0, 0.0], None) == [31.0, 0.0]
+        starts = [[0.5 * k, 0.0] for k in range(1, 50)]
+        (_, counted), _, steps = loop.map(in_axes=(0, None))(starts, None)
+        assert counted == steps == [loop(s, None)[2] for s in starts]
+        assert loop.map(in_axes=(0, None)).grad(starts, None) == [loop.grad(s, None) for s in starts]
+    with pytest.raises(ValueError, match="until takes a length"):
+        step.scan(until=lambda s: s[0] > 1.0)
+
+
+def test_each_step_takes_its_own_path():
+    def collatz(s, x):
+        return (s * 0.5 if s % 2 == 0 else 3.0 * s + 1.0), s
+
+    step = record(collatz, 4.0, None, on_branch="record")
+    loop = step.scan(length=30, checkpoints=4)
+    state, ys = loop(7.0, None)
+    expected, s = [], 7.0
+    for _ in range(30):
+        expected.append(s)
+        s = collatz(s, None)[0]
+    assert (state, ys) == (s, expected)
+    assert loop.step.stats["paths"] == 2
+    slope = sum(math.prod(0.5 if s % 2 == 0 else 3.0 for s in expected[:k]) for k in range(30))
+    assert math.isclose(loop.grad(7.0, None), slope)
+    starts = [float(k) for k in range(1, 60)]
+    batch = loop.map(in_axes=(0, None))
+    assert batch.grad(starts, None) == [loop.grad(s, None) for s in starts]
+
+
+def test_what_branches_or_refuses_names_the_step_and_the_row():
+    step = record(lambda s, x: s - x if s > 0.0 else s, 1.0, 1.0)
+    loop = step.scan()
+    with pytest.raises(BranchChanged, match="is False in step 3, was True") as caught:
+        loop(3.0, [1.0] * 9)
+    assert (caught.value.step, caught.value.row) == (3, None)
+    with pytest.raises(BranchChanged, match="in step 2 of row 17") as caught:
+        loop.map(in_axes=(0, None)).grad([50.0] * 17 + [2.0] + [1.0] * 5, [1.0] * 9)
+    assert (caught.value.step, caught.value.row) == (2, 17)
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert str(again) == str(caught.value) and again.step == 2
+    logs = record(lambda s, x: (s - x).log() + 5.0, 3.0, 1.0).scan()
+    with pytest.raises(ValueError, match="in step 1"):
+        logs(3.0, [1.0, 10.0])
+    with pytest.raises(ZeroDivisionError, match="in step 0, recorded"):
+        record(lambda s, x: s / x, 1.0, 1.0).scan()(1.0, [0.0])
+    nan = record(lambda s, x: s / x, 1.0, 1.0, on_error="nan").scan()
+    assert math.isnan(nan(1.0, [0.0, 1.0])[0])
+
+
+def test_a_loop_asks_for_no_more_paths_than_are_kept():
+    step = record(lambda s, x: s * x if s < x else s - x, 1.0, 2.0, on_branch="record", max_paths=1)
+    with pytest.raises(BranchChanged, match="a loop needs all paths of the step, and 1 are known"):
+        step.scan()(3.0, [2.0])
+
+
+def test_params_of_the_step_may_be_those_of_final():
+    w, b = Value(2.0), Value(3.0)
+    step = record(lambda s, x: s * w + b, 1.0, None, params=[w, b])
+    loop = step.scan(length=2, final=record(lambda s: s * b, 1.0, params=[b]))
+    assert loop.value_and_grad(1.0, None, argnums=(0, "params")) == (39.0, (12.0, [21.0, 22.0]))
+    with pytest.raises(ValueError, match="params that the step does not have"):
+        step.scan(length=2, final=record(lambda s: s * w, 1.0, params=[Value(1.0)]))
+    again = pickle.loads(pickle.dumps(loop))
+    assert again.grad(1.0, None, argnums="params") == [21.0, 22.0]
+    deep = copy.deepcopy(loop)
+    deep.params[1].data = 4.0
+    assert deep.value_and_grad(1.0, None)[0] == 64.0 != loop.value_and_grad(1.0, None)[0]
+
+
+def test_a_shared_state_slot_and_a_step_that_ignores_its_state():
+    swap = record(lambda s, x: [s[1], s[0]], [1.0, 2.0], None)
+    ended = swap.scan(length=3, final=record(lambda s: s[0] * 10.0 + s[1], [1.0, 2.0]))
+    assert ended.value_and_grad([1.0, 2.0], None) == (21.0, [1.0, 10.0])
+    ignoring = record(lambda s, x: x * x, 1.0, 1.0).scan()
+    assert ignoring.value_and_grad(5.0, [2.0, 3.0], argnums=(0, 1)) == (9.0, (0.0, [0.0, 6.0]))
+    constant = record(lambda s, x: 4.0, 1.0, 1.0).scan()
+    assert constant.value_and_grad(5.0, [2.0], argnums=(0, 1)) == (4.0, (0.0, [0.0]))
+
+
+def test_what_is_no_step_is_refused():
+    with pytest.raises(TypeError, match="a step takes a state, x and params"):
+        record(lambda s: s, 1.0).scan()
+    with pytest.raises(ValueError, match=r"must give the next state, which is a list of 2, or \(state, y\)"):
+        record(lambda s, x: s[0], [1.0, 2.0], 1.0).scan()
+    step = record(decay, 1.0, 0.0, 0.5)
+    with pytest.raises(TypeError, match="final must be a program, not 'function'"):
+        step.scan(final=decay)
+    with pytest.raises(TypeError, match="final must take the state"):
+        step.scan(final=record(lambda s: s[0], [1.0, 2.0]))
+    with pytest.raises(TypeError, match="final must give one number"):
+        step.scan(final=record(lambda s: [s, s], 1.0))
+    for bad in (-1, 1.5, "3", True):
+        with pytest.raises(ValueError, match="length must be an integer of 0 or more"):
+            step.scan(length=bad)
+    with pytest.raises(ValueError, match="checkpoints must be an integer of 1 or more"):
+        step.scan(checkpoints=0)
+    with pytest.raises(TypeError, match="takes 3 arguments, not 2"):
+        step.scan()(1.0, [1.0])
+
+
+def test_a_loop_on_values_is_recorded_step_by_step(loop):
+    x, k = Value(1.0), Value(0.5)
+    state, ys = loop(x, [1.0, 2.0], k)
+    assert (state.data, [y.data for y in ys]) == loop(1.0, [1.0, 2.0], 0.5)
+    value, (by_x, by_k) = loop.value_and_grad(x, [1.0, 2.0], k, argnums=(0, 2))
+    expected = loop.value_and_grad(1.0, [1.0, 2.0], 0.5, argnums=(0, 2))
+    assert (value.data, (by_x.data, by_k.data)) == expected
+    p = record(lambda s, xs, k: loop(s, xs, k)[0] * 2.0, 1.0, [1.0, 2.0], 0.5)
+    assert p(1.0, [1.0, 2.0], 0.5) == 5.5
+    assert close(tapegrad.grad(lambda s: loop(s, [1.0, 2.0], 0.5)[0])(1.0), 0.25)
+
+
+@given(loops(most=5))
+@settings(deadline=None, max_examples=30)
+def test_scan_on_values_is_the_loop_written_out(drawn):
+    made, state, xs, params = drawn
+    _, last, ys = made.unrolled([Value(x) for x in state], xs, *params)
+    after, got = tapegrad.scan(made.step, [Value(x) for x in state], xs, *params)
+    assert bits(data(after)) == bits(data(last))
+    assert bits(data(got or ())) == bits(data(ys))
+
+
+def test_scan_nests_and_is_recorded():
+    def row(s, x, k):
+        inner, _ = tapegrad.scan(lambda a, b: a * k + b, s, x)
+        return inner, inner * inner
+
+    def f(s, xs, k):
+        last, ys = tapegrad.scan(row, s, xs, k)
+        return last + sum(ys)
+
+    args = 1.0, [[1.0, 2.0], [3.0, 4.0], [0.5, 0.25]], 0.5
+    p = record(f, *args)
+    assert p(*args) == f(*args)
+    check_grads(f, *args)
+    assert tapegrad.scan(lambda s, x: s + 1.0, 0.0, length=3) == (3.0, None)
+    assert tapegrad.scan(lambda s, x: (s + x["u"], {"v": s}), 0.0, {"u": [1.0, 2.0]}) == (3.0, {"v": [0.0, 1.0]})
+    with pytest.raises(ValueError, match="a loop without xs takes a length"):
+        tapegrad.scan(lambda s, x: s, 0.0)
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_native_code_gives_the_same_bits(ends, sized):
+    def f(s, x, k):
+        a, b = s
+        c = a * k + b.tanh() * x if a > b else a - b * 0.5
+        return [b, c], c * c + a
+
+    how = {"length": 40, "until": lambda s: s[0] > 3.0} if ends else {}
+    step = record(f, [1.0, 0.5], 0.5, 0.75, on_branch="record")
+    loop = step.scan(final=record(lambda s, k: s[0] * s[1] * k, [1.0, 1.0], 0.5), checkpoints=5, **how)
+    xs = [math.sin(k) for k in range(40)]
+    args = [math.cos(1.0), 0.5], xs, 0.75
+    states = [[math.cos(k), 0.1 * k] for k in range(40)]
+    batch = loop.map(in_axes=(0, None, None), threads=2)
+
+    def everything():
+        hvp = loop.hvp(args[0], [1.0, 2.0], *args[1:])
+        return bits([gradients(loop, *args[:2], args[2:]), loop(*args), gradients(batch, states, xs, args[2:]), hvp])
+
+    expected = everything()
+    assert everything() == expected
+    assert loop.native() is loop
+    assert everything() == expected
+
+
+def test_a_loop_is_saved_pickled_and_copied(loop, tmp_path):
+    ended = loop.step.scan(final=record(lambda s, k: s * k, 1.0, 0.5), checkpoints=2)
+    until = loop.step.scan(length=3, until=record(lambda s: tapegrad.greater(s, 2.0), 1.0))
+    args = 1.0, [1.0, 2.0, 3.0], 0.5
+    for one in (loop, ended, until):
+        one.save(tmp_path / "loop.tg")
+        loaded_one = tapegrad.load(tmp_path / "loop.tg")
+        for other in (loaded_one, pickle.loads(pickle.dumps(one)), copy.copy(one), copy.deepcopy(one)):
+            assert isinstance(other, Loop)
+            assert bits(other(*args)) == bits(one(*args))
+            assert bits(gradients(other, *args[:2], args[2:])) == bits(gradients(one, *args[:2], args[2:]))
+            assert (other.length, other.checkpoints) == (one.length, one.checkpoints)
+    batch = pickle.loads(pickle.dumps(ended.map(in_axes=(0, None, None), reduce="mean")))
+    assert batch.grad([1.0, 2.0], [1.0], 0.5, argnums=2) == ended.map((0, None, None), "mean").grad(
+        [1.0, 2.0], [1.0], 0.5, argnums=2
+    )
+
+
+def test_files_of_loops_are_not_trusted(loop):
+    w = Value(2.0)
+    made = record(lambda s, x: s * w, 1.0, 1.0, params=[w])
+    data = loop_file.encode(made.scan(final=record(lambda s: s * w, 1.0, params=[w]), length=3)._contents())
+    assert loaded(data).grad(1.0, [1.0] * 3, argnums="params") == [32.0]
+    count, refused = int(os.environ.get("TAPEGRAD_FUZZ", "3000")), 0
+    import random
+
+    draw = random.Random(1)
+    for _ in range(count):
+        mutant = bytearray(data)
+        for _ in range(draw.choice((1, 1, 2, 8))):
+            mutant[draw.randrange(len(mutant))] = draw.randrange(256)
+        if draw.random() < 0.2:
+            del mutant[draw.randrange(len(mutant)) :]
+        if draw.random() < 0.9 and len(mutant) > 12:  # with checksums that are right
+            mutant = bytearray(summed(bytes(mutant), len(data)))
+        try:
+            other = loaded(bytes(mutant))
+        except ValueError:
+            refused += 1
+            continue
+        try:
+            other.value_and_grad(1.0, [1.0] * 3)
+        except (ValueError, TypeError, ZeroDivisionError, OverflowError, BranchChanged):
+            pass
+    assert refused > count // 4
+
+
+def summed(data, length):
+    """These bytes with the checksums of the file and of what is in it right."""
+    import binascii
+
+    if len(data) == length:
+        start = data.find(b"\x89TGP", 8)
+        while start >= 0:
+            following = data.find(b"\x89TGP", start + 8)
+            end = following if following >= 0 else len(data) - 4
+            data = data[: end - 4] + struct.pack("<I", binascii.crc32(data[start : end - 4])) + data[end:]
+            start = following
+    return data[:-4] + struct.pack("<I", binascii.crc32(data[:-4]))
+
+
+def test_a_loop_prints_its_programs(loop):
+    ended = loop.step.scan(length=7, final=record(lambda s: s * 2.0, 1.0), until=lambda s: s > 5.0)
+    text = str(ended)
+    assert "for each step 7 times at most:" in text and "at the end:" in text and "until, before each step:" in text
+    assert ended.listing().count("return") >= 3
+    assert repr(ended).startswith("<loop at most 7 times over <program: 3 inputs")
+    assert {"state", "x", "y", "length", "checkpoints"} <= set(ended.stats)
+
+
+def test_memory_does_not_grow_with_the_length(sized):
+    resource = pytest.importorskip("resource")
+    n = sized(2_000_000, 20_000_000)
+    step = record(lambda s, x, k: s * k + 0.5, 1.0, None, 0.5)
+    step.scan(length=1000, checkpoints=100).grad(1.0, None, 0.5)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    value, grad = step.scan(length=n, checkpoints=100).value_and_grad(1.0, None, 0.5, argnums=2)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 8_000  # KiB; all states take 15,600
+    assert math.isclose(value, 1.0) and math.isclose(grad, 2.0)
+
+
+def test_adjoints_that_decay_are_flushed_to_zero(sized):
+    loop = record(lambda s, x, k: s * k, 1.0, None, 0.999).scan(length=sized(20_000, 1_000_000))
+    assert loop.grad(1.0, None, 0.5) == 0.0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's")
+def test_control_c_ends_a_loop_in_the_middle():
+    code = """if True:
+        import signal, threading, os, time
+        from tapegrad import record
+        loop = record(lambda s, x, k: s * k, 1.0, None, 0.5).scan(length=10**9, checkpoints=10)
+        for one in (lambda: loop.grad(1.0, None, 1.0), lambda: loop(1.0, None, 1.0),
+                    lambda: loop.map(in_axes=(0, None, None), threads=2).grad([1.0] * 40, None, 1.0)):
+            threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+            start = time.perf_counter()
+            try:
+                one()
+            except KeyboardInterrupt:
+                print(time.perf_counter() - start < 10.0)
+        print(loop.step.scan(length=3)(1.0, None, 0.5)[0])
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.split() == ["True"] * 3 + ["0.125"]
+    assert signal.getsignal(signal.SIGINT) is not None
+
+
+def test_every_import_within_the_package_points_down():
+    """In the order that its docstring gives."""
+    folder = pathlib.Path(tapegrad.loops.__file__).parent
+    order = re.search(r"alone: ([\w,\s]+)\.", tapegrad.loops.__doc__)[1].replace(",", "").split()
+    assert sorted(order) == sorted({path.stem for path in folder.glob("*.py")} - {"__init__"})
+    for k, name in enumerate(order):
+        tree = ast.parse((folder / f"{name}.py").read_text(encoding="utf-8"))
+        for node in tree.body:  # not what type checkers alone import
+            if isinstance(node, ast.ImportFrom) and node.level == 1:
+                imported = [node.module] if node.module else [alias.name for alias in node.names]
+                assert set(imported) <= set(order[:k]), f"{name} imports {imported}"
+
+
+def test_threads_may_share_a_loop():
+    loop = record(lambda s, x, k: s * k + x if s < 2.0 else s - x, 1.0, 0.5, 0.5, on_branch="record").scan()
+    xs = [math.sin(k) for k in range(200)]
+    expected, found = loop.value_and_grad(1.0, xs, 1.5, argnums=(0, 1, 2)), []
+    fresh = copy.copy(loop)
+    threads = [
+        threading.Thread(target=lambda: found.append(fresh.value_and_grad(1.0, xs, 1.5, argnums=(0, 1, 2))))
+        for _ in range(8)
+    ]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert found == [expected] * 8
