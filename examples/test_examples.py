@@ -67,3 +67,35 @@ def test_the_names_are_ascii_letters_each_once() -> None:
     names = (HERE / "names.txt").read_text(encoding="ascii").split()
     assert len(set(names)) == len(names) == 8000
     assert all(name.isalpha() and len(name) < 16 for name in names)
+
+
+def test_lorenz_finds_the_three_parameters(tmp_path: Path) -> None:
+    pytest.importorskip("numpy")
+    lines = run("lorenz.py", "--windows", "60", "--picture", str(tmp_path / "lorenz.svg")).stdout.splitlines()
+    assert lines[0].startswith("2400 steps of the orbit in 60 windows")
+    found = {line.split()[0]: float(line.split()[1].rstrip(",")) for line in lines[-4:-1]}
+    assert all(abs(found[name] / true - 1.0) < 0.05 for name, true in (("sigma", 10.0), ("rho", 28.0), ("beta", 8 / 3)))
+    assert (tmp_path / "lorenz.svg").read_text().count("<circle") == 2000
+
+
+def test_heston_prices_as_the_formula_does_and_greeks_are_the_differences() -> None:
+    pytest.importorskip("numpy")
+    lines = run("heston.py", "--paths", "4000", "--days", "50").stdout.splitlines()
+    assert lines[0].startswith("4000 paths of 50 days")
+    rows = {line[:14].strip(): [float(x) for x in line[14:].split()] for line in lines[-8:]}
+    price, error, exact = rows.pop("price")
+    assert abs(price - exact) < 4.0 * error
+    assert len(rows) == 7
+    for greek, error, difference, exact in rows.values():
+        assert abs(greek - difference) < 2.0 * error  # the payoff's kink is met by some paths
+        assert abs(greek - exact) < 5.0 * error
+
+
+def test_rnn_learns_and_writes_names() -> None:
+    pytest.importorskip("numpy")
+    done = run("rnn.py", "--steps", "60", "--samples", "4")
+    first, result, *names = done.stdout.splitlines()
+    assert first.startswith("7985 names, 1872 weights")
+    assert float(result.split()[1]) < 2.8  # 3.30 is the entropy of 27 equally likely symbols
+    assert len(names) == 4
+    assert "training 60/60" in done.stderr
