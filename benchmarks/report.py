@@ -35,7 +35,8 @@ def write(results: dict[str, Any], folder: Path) -> None:
     if results.get("smoke"):
         lines += ["**A smoke run: everything is smaller than what is described here.**", ""]
     sparse = results.get("sparse", [])  # which earlier runs have not
-    goals = _goal_table(steps[0][1], steps[1][1], neuron, squares, results["programs"], sparse)
+    loops = results.get("loops", [])
+    goals = _goal_table(steps[0][1], steps[1][1], neuron, squares, results["programs"], sparse, loops)
     lines += ["## Goals", "", _GOALS, "", *goals, ""]
     lines += ["## Training steps", "", "![milliseconds a training step](steps.svg)", ""]
     for (title, group), text in zip(steps, (_MOONS, _GPT)):
@@ -45,6 +46,8 @@ def write(results: dict[str, Any], folder: Path) -> None:
     lines += ["## Programs", "", _PROGRAMS, "", *_program_tables(results["programs"]), ""]
     if sparse:
         lines += ["## Sparse derivatives", "", _SPARSE, "", *_sparse_table(sparse), ""]
+    if loops:
+        lines += ["## Loops", "", _LOOPS, "", *_loop_table(loops), ""]
     size = int(neuron["title"].partition(":")[2])
     lines += [f"## A neuron of {size:,} inputs", "", _NEURON, "", *_neuron_table(neuron, size), ""]
     count = int(squares["title"].partition(":")[2])
@@ -95,6 +98,11 @@ _SPARSE = """\
 The nonzeros of Jacobians and Hessians, made from a recorded program or from CasADi's expression to what can be called,
 and evaluated at a point: tapegrad's by `values`, also when compiled, CasADi SX's through its buffers. CPU time, the
 best of some runs in each process."""
+_LOOPS = """\
+Value and gradient of steps carried out in a loop, for each node that recording a step makes: 10^5 steps of Lorenz's
+equations by Runge and Kutta's rule, all states kept or 1,000 of them, and 10^6; 20,000 paths of 100 days of Heston's
+model. "Written out" is a program of all steps, of Lorenz's equations 5,000. CasADi's is `mapaccum`, JAX's `lax.scan`
+and `grad`. One thread, CPU time, the best of some runs in each process."""
 _ADAM = """\
 The optimizer's step alone: `tapegrad.optim.Adam`, `torch.optim.Adam`, and list comprehensions over closures."""
 _DEPTH = """\
@@ -183,7 +191,7 @@ def _step_table(group: Any) -> list[str]:
     return _table(head + [f"times {title}" for title, _ in references], rows)
 
 
-def _goal_table(moons: Any, gpt: Any, neuron: Any, squares: Any, programs: Any, sparse: Any) -> list[str]:
+def _goal_table(moons: Any, gpt: Any, neuron: Any, squares: Any, programs: Any, sparse: Any, loops: Any) -> list[str]:
     def rounds(group: Any, title: str) -> Rounds:
         return next((rounds for name, work, rounds, _ in group["cells"] if _title(name, work) == title), [])
 
@@ -205,6 +213,7 @@ def _goal_table(moons: Any, gpt: Any, neuron: Any, squares: Any, programs: Any, 
          [1e3 * t for t in _of(rounds(squares, "tapegrad"), "update")]),
         *_program_goals(programs),
         *_sparse_goals(sparse),
+        *_loop_goals(loops),
     ]  # fmt: skip
     return _table(
         ["", "goal", "measured", ""],
@@ -289,6 +298,44 @@ def _sparse_table(sparse: Any) -> list[str]:
         )  # fmt: skip
     rows.sort(key=lambda row: (row[0], int(row[2].replace(",", ""))))
     return _table(["problem", "by", "unknowns", "nonzeros", "made, s", "evaluated, ms", "compiled, ms"], rows)
+
+
+def _loop_goals(loops: Any) -> Iterator[tuple[str, str, float, list[float]]]:
+    def found(problem: str, key: str, by: str = "tapegrad") -> list[float]:
+        """Seconds, one number for each round."""
+        return [
+            one[key] for each in loops for one in each
+            if one["problem"] == problem and one["by"] == by and key in one
+        ]  # fmt: skip
+
+    nodes = next((one["nodes"] for each in loops for one in each if one["problem"] == "Lorenz, long"), 1)
+    yield "loop, 10^6 steps of Lorenz's equations: ns a node", "at most", 3.0, [
+        1e9 * t / nodes for t in found("Lorenz, long", "seconds")
+    ]
+    yield "… compiled, ns", "at most", 1.0, [1e9 * t / nodes for t in found("Lorenz, long", "native")]
+    states = zip(found("Lorenz, 1,000 states", "seconds"), found("Lorenz", "seconds"))
+    yield "… 10^5 steps, 1,000 states: in those with all states", "at most", 1.6, [a / b for a, b in states]
+    for by in ("CasADi", "JAX"):
+        pairs = zip(found("Lorenz", "seconds", by), found("Lorenz", "seconds"))
+        yield f"… times faster than {by}", "at least", 1.0, [a / b for a, b in pairs]
+    for key, title, goal in (
+        ("seconds", "loop, Heston's model: in days written out", 0.5), ("native", "… compiled", 0.25)
+    ):  # fmt: skip
+        pairs = zip(found("Heston", key), found("Heston, written out", "seconds"))
+        yield title, "at most", goal, [a / b for a, b in pairs]
+
+
+def _loop_table(loops: Any) -> list[str]:
+    rows, nodes = [], {one["problem"]: one["nodes"] for one in loops[0] if "nodes" in one}
+    for first in loops[0]:
+        same = [one for each in loops for one in each if all(one[key] == first[key] for key in ("problem", "by"))]
+        scale = 1e9 / nodes[first["problem"]]
+        native = [one["native"] for one in same if "native" in one]
+        rows.append(
+            [first["problem"], first["by"], _spread(_of(same, "seconds"), 1e3), _spread(_of(same, "seconds"), scale),
+             _spread(native, scale) if native else ""]
+        )  # fmt: skip
+    return _table(["problem", "by", "ms", "ns a node", "compiled, ns"], rows)
 
 
 def _call_goals(programs: Any) -> Iterator[tuple[str, str, float, list[float]]]:

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import loops
 import programs
 import report
 import sparse
@@ -170,27 +171,29 @@ def time_programs(
     return found
 
 
-def time_sparse(machine: Machine, rounds: int, seconds: float, smoke: bool) -> list[list[dict[str, Any]]]:
-    """Let what makes sparse derivatives take turns: the rounds, of which each has what every contender found."""
+def time_problems(
+    machine: Machine, script: Any, title: str, rounds: int, seconds: float, smoke: bool
+) -> list[list[dict[str, Any]]]:
+    """Let those whom a script of problems knows take turns: the rounds, each with what every contender found."""
     pythons = {
         name: Path(sys.executable) if name == "tapegrad" else machine.python_with(package)
-        for name, package in sparse.PACKAGES.items()
+        for name, package in script.PACKAGES.items()
     }
     names = [name for name, python in pythons.items() if python]
     found: list[list[dict[str, Any]]] = []
-    with Progress(rounds * len(names), "sparse derivatives") as progress:
+    with Progress(rounds * len(names), title) as progress:
         for _ in range(rounds):
             found.append([])
             for name in names:
-                command = [str(pythons[name]), str(HERE / "sparse.py"), "--json", name, "--seconds", str(seconds)]
-                command += ["--smoke"] if smoke else []
+                command = [str(pythons[name]), str(HERE / f"{script.__name__}.py"), "--json", name]
+                command += ["--seconds", str(seconds), *(["--smoke"] if smoke else [])]
                 done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)
                 found[-1] += json.loads(done.stdout)["found"]
                 progress((len(found) - 1) * len(names) + len({one["by"] for one in found[-1]}), name)
-    values: dict[tuple[str, int], dict[tuple[str, str], list[float]]] = {}
+    values: dict[tuple[str, Any], dict[tuple[str, str], list[float]]] = {}
     for each in found:
         for one in each:
-            values.setdefault((one["problem"], one["unknowns"]), {})[one["by"], ""] = one.pop("gradient")
+            values.setdefault((one["problem"], one.get("unknowns")), {})[one["by"], ""] = one.pop("gradient")
     for same in values.values():
         compare(same)
     return found
@@ -350,7 +353,11 @@ def main() -> None:
         if "programs" in args.only:
             results["programs"] = time_programs(machine, programs.GRAPHS, args.rounds, args.seconds)
         if "sparse" in args.only:
-            results["sparse"] = time_sparse(machine, args.rounds, args.seconds, args.smoke)
+            results["sparse"] = time_problems(
+                machine, sparse, "sparse derivatives", args.rounds, args.seconds, args.smoke
+            )
+        if "loops" in args.only:
+            results["loops"] = time_problems(machine, loops, "loops", args.rounds, args.seconds, args.smoke)
         results["again"] = [*results.get("again", []), " ".join(["python", "benchmarks/run.py", *sys.argv[1:]])]
         finish(results, args.cache, args.output)
         return
@@ -390,7 +397,8 @@ def main() -> None:
         "curves": curves,
         "depths": depths,
         "programs": time_programs(machine, graphs, args.rounds, args.seconds),
-        "sparse": time_sparse(machine, args.rounds, args.seconds, args.smoke),
+        "sparse": time_problems(machine, sparse, "sparse derivatives", args.rounds, args.seconds, args.smoke),
+        "loops": time_problems(machine, loops, "loops", args.rounds, args.seconds, args.smoke),
         "start": time_start(machine, 2 if args.smoke else 20),
     }
     finish(results, args.cache, args.output)
