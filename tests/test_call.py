@@ -235,6 +235,20 @@ def test_what_was_not_as_recorded_is_not_in_the_next_call():
         assert guarded.value_and_grad(2.0) == (2.0, 1.0)
 
 
+def test_an_instruction_that_takes_more_than_a_slice_is_carried_out_again(script):
+    """The second call is the first that goes without Python."""
+    script(
+        """
+import tapegrad
+xs = [1e-6 * k for k in range(150_000)]
+program = tapegrad.record(tapegrad.logsumexp, xs)
+assert program(xs) == program(xs) == program(xs)
+assert program.grad(xs) == program.grad(xs) and program.hvp(xs, xs) == program.hvp(xs, xs)
+""",
+        timeout=60,
+    )
+
+
 def test_params_are_read_at_each_call():
     w, b = tapegrad.leaves([2.0, 1.0])
     program = record(lambda x: w * x + b, 3.0, params=[w, b])

@@ -100,7 +100,7 @@ class Trace:
         self.seconds = seconds  # of freezing
         self.native: tuple[CData, ...] | None = None  # a tg_native and what it points to, once compiled
         self.cost: int = lib.tg_cost(program) + 1  # of a row, in additions
-        self.slice: int = SLICE * max(1, program.n_instr) // self.cost
+        self.slice: int = max(1, SLICE * max(1, program.n_instr) // self.cost)  # instructions
 
     def place(self, where: int) -> tuple[str, int]:
         """File and line."""
