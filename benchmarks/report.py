@@ -36,7 +36,10 @@ def write(results: dict[str, Any], folder: Path) -> None:
         lines += ["**A smoke run: everything is smaller than what is described here.**", ""]
     sparse = results.get("sparse", [])  # which earlier runs have not
     loops = results.get("loops", [])
-    goals = _goal_table(steps[0][1], steps[1][1], neuron, squares, results["programs"], sparse, loops)
+    yardsticks = results.get("yardsticks", {})
+    more = [*_sparse_goals(sparse), *_loop_goals(loops)]
+    more += [goal for found in yardsticks.values() for goal in found["goals"]]
+    goals = _goal_table(steps[0][1], steps[1][1], neuron, squares, results["programs"], more)
     lines += ["## Goals", "", _GOALS, "", *goals, ""]
     lines += ["## Training steps", "", "![milliseconds a training step](steps.svg)", ""]
     for (title, group), text in zip(steps, (_MOONS, _GPT)):
@@ -49,6 +52,9 @@ def write(results: dict[str, Any], folder: Path) -> None:
     if loops:
         lines += ["## Loops", "", _LOOPS, "", *_loop_table(loops), ""]
     size = int(neuron["title"].partition(":")[2])
+    for name, found in yardsticks.items():
+        title, text = _YARDSTICKS[name]
+        lines += [f"## {title}", "", text, "", *found["table"], ""]
     lines += [f"## A neuron of {size:,} inputs", "", _NEURON, "", *_neuron_table(neuron, size), ""]
     count = int(squares["title"].partition(":")[2])
     lines += [f"## An Adam step over {count:,} parameters", "", _ADAM, "", *_adam_table(squares), ""]
@@ -103,6 +109,26 @@ Value and gradient of steps carried out in a loop, for each node that recording 
 equations by Runge and Kutta's rule, all states kept or 1,000 of them, and 10^6; 20,000 paths of 100 days of Heston's
 model. "Written out" is a program of all steps, of Lorenz's equations 5,000. CasADi's is `mapaccum`, JAX's `lax.scan`
 and `grad`. One thread, CPU time, the best of some runs in each process."""
+_YARDSTICKS = {
+    "finance": ("Finance", """\
+Prices by Monte Carlo with all their sensitivities, as multiples of the prices alone: the swaptions of
+`examples/libor.py`, and an up-and-out call of 500 steps whose barrier is watched all the time. One thread, CPU time,
+the least of several runs; NumPy computes the same prices with the paths in arrays. `python benchmarks/finance.py`"""),
+    "posteriors": ("Posteriors", """\
+Log density and gradient of models of the posterior database at one point, as Python functions recorded once, beside the
+same models in Stan, called through BridgeStan; "apart" is the largest difference of density and gradient, where Stan's
+differential equations are solved to 12 digits. The least of many runs. `python benchmarks/posteriors/measure.py`"""),
+    "GradBench": ("GradBench", """\
+The evaluations of [GradBench](https://github.com/gradbench/gradbench) that scalar programs are for, at the largest size
+of each that fits a minute, by its own protocol and checks, one thread: the derivative as a multiple of the suite's
+plain valuation in C++, whose time stands beside. By hand is its C++, PyTorch and JAX are its tools, too; autograd's is
+ours. Recording, freezing and compiling are left out, and so is the pattern of `ba`'s Jacobian, which never changes.
+Programs of more than 10,000 instructions are not compiled. `kmeans` asks for the nearest centre, and differentiates its
+distance alone; `ode`'s gradient is of one number, of which most of the unrolled program is no part; a program computes
+equal minors of `det` once. Tools of matrices see at once what a scalar program spells out: where one is ahead, the work
+is a matrix times another.
+`python benchmarks/gradbench/measure.py`"""),
+}
 _ADAM = """\
 The optimizer's step alone: `tapegrad.optim.Adam`, `torch.optim.Adam`, and list comprehensions over closures."""
 _DEPTH = """\
@@ -191,7 +217,7 @@ def _step_table(group: Any) -> list[str]:
     return _table(head + [f"times {title}" for title, _ in references], rows)
 
 
-def _goal_table(moons: Any, gpt: Any, neuron: Any, squares: Any, programs: Any, sparse: Any, loops: Any) -> list[str]:
+def _goal_table(moons: Any, gpt: Any, neuron: Any, squares: Any, programs: Any, more: list[Any]) -> list[str]:
     def rounds(group: Any, title: str) -> Rounds:
         return next((rounds for name, work, rounds, _ in group["cells"] if _title(name, work) == title), [])
 
@@ -212,8 +238,7 @@ def _goal_table(moons: Any, gpt: Any, neuron: Any, squares: Any, programs: Any, 
         (f"Adam over {count:,} parameters: ms", "at most", 0.25,
          [1e3 * t for t in _of(rounds(squares, "tapegrad"), "update")]),
         *_program_goals(programs),
-        *_sparse_goals(sparse),
-        *_loop_goals(loops),
+        *more,
     ]  # fmt: skip
     return _table(
         ["", "goal", "measured", ""],

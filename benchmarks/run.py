@@ -101,17 +101,22 @@ class Machine:
                 else:
                     self.missing[name] = f"`{engine.package}` cannot be installed here"
 
-    def python_with(self, package: str) -> Path | None:
-        """The interpreter of a package's environment, which is made where there is none; None without peers."""
-        python = self._cache / package / "bin" / "python"
-        return python if self._peers and self._install(package, python) else None
+    def python_with(self, package: str, *others: str) -> Path | None:
+        """The interpreter of a package's environment, which is made where there is none; None without peers.
 
-    def _install(self, package: str, python: Path) -> bool:
-        done = python.parent.parent / "installed"
+        Args:
+            package: that the environment is named after.
+            others: to be there as well.
+        """
+        python = self._cache / package / "bin" / "python"
+        return python if self._peers and self._install(python, package, *others) else None
+
+    def _install(self, python: Path, package: str, *others: str) -> bool:
+        done = python.parent.parent / "+".join(["installed", *others])
         if done.exists():
             return True
-        print(f"installing {package} in {python.parent.parent}", file=sys.stderr, flush=True)
-        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", package]
+        print(f"installing {' '.join([package, *others])} in {python.parent.parent}", file=sys.stderr, flush=True)
+        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", package, *others]
         try:
             subprocess.run([sys.executable, "-m", "venv", str(python.parent.parent)], check=True, timeout=PATIENCE)
             subprocess.run(pip, check=True, timeout=PATIENCE)
@@ -299,6 +304,33 @@ def time_start(machine: Machine, rounds: int) -> list[tuple[str, str, list[dict[
     return cells
 
 
+def ask_yardsticks(machine: Machine, cache: Path, peers: bool, smoke: bool) -> dict[str, dict[str, Any]]:
+    """What the scripts print that measure what others made up: each a table, and goals.
+
+    GradBench and the models of posteriors are cloned; what cannot be had is left out."""
+    torch, jax, hips = (machine.python_with(name, "numpy") for name in ("torch", "jax", "autograd"))
+    evaluations = machine.python_with("pydantic", "numpy", "scipy", "dataclasses_json")
+    stan = machine.python_with("bridgestan==2.5.0", "numpy")
+    commands: dict[str, list[Any]] = {"finance": ["finance.py"]}
+    commands["posteriors"] = ["posteriors/measure.py", "--build", cache, *(["--bridgestan", stan] if stan else [])]
+    if peers and evaluations:
+        commands["GradBench"] = ["gradbench/measure.py", "--gradbench", cache / "gradbench", "--python", evaluations]
+        for option, python in ("--torch", torch), ("--jax", jax), ("--autograd", hips):
+            commands["GradBench"] += [option, python] if python else []
+    found = {}
+    for name, (script, *options) in commands.items():
+        command = [sys.executable, HERE / script, "--json", *options, *(["--smoke"] if smoke else [])]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        if done.returncode and "--bridgestan" in command:  # its models could not be had, or not compiled
+            command = [word for word in command if word not in ("--bridgestan", stan)]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        if done.returncode:
+            machine.missing[name] = "its script ended with an error"
+        else:
+            found[name] = json.loads(done.stdout)
+    return found
+
+
 def describe_machine() -> dict[str, str]:
     """Return what the numbers depend on."""
     import tapegrad
@@ -350,6 +382,8 @@ def main() -> None:
         for k, group in enumerate(groups(names, args.smoke)):
             if group.title.startswith(tuple(args.only)):
                 results["timed"][k] = time_group(machine, group, args.rounds, args.seconds, {})
+        if "yardsticks" in args.only:
+            results["yardsticks"] = ask_yardsticks(machine, args.cache.resolve(), not args.no_peers, args.smoke)
         if "programs" in args.only:
             results["programs"] = time_programs(machine, programs.GRAPHS, args.rounds, args.seconds)
         if "sparse" in args.only:
@@ -399,6 +433,7 @@ def main() -> None:
         "programs": time_programs(machine, graphs, args.rounds, args.seconds),
         "sparse": time_problems(machine, sparse, "sparse derivatives", args.rounds, args.seconds, args.smoke),
         "loops": time_problems(machine, loops, "loops", args.rounds, args.seconds, args.smoke),
+        "yardsticks": ask_yardsticks(machine, args.cache.resolve(), not args.no_peers, args.smoke),
         "start": time_start(machine, 2 if args.smoke else 20),
     }
     finish(results, args.cache, args.output)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import string
 import time
@@ -102,6 +103,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3000, help="of 8 names each (default: %(default)s)")
     parser.add_argument("--samples", type=int, default=20, help="names to write (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=42, help="of everything random (default: %(default)s)")
+    parser.add_argument("--picture", help="a file to draw the loss into; needs matplotlib")
     args = parser.parse_args()
     random.seed(args.seed)
 
@@ -111,7 +113,7 @@ def main() -> None:
     optimizer = Adam(model.parameters(), lr=0.01, betas=(0.9, 0.99))
     print(f"{len(names)} names, {len(model.parameters())} parameters")
 
-    mean = 0.0
+    mean, means = 0.0, []
     began = time.perf_counter()
     with Progress(args.steps, "training") as progress:
         for step in range(args.steps):
@@ -122,6 +124,7 @@ def main() -> None:
             optimizer.lr = 0.01 * (1 - step / args.steps)
             optimizer.step()
             mean += (total.data - mean) / min(step + 1, 100)
+            means.append(mean)
             progress(step + 1, f"loss {mean:.3f}")
     taken = time.perf_counter() - began
     print(f"loss {mean:.3f} after {args.steps} steps in {taken:.1f} s, {1e3 * taken / args.steps:.2f} ms a step")
@@ -130,6 +133,23 @@ def main() -> None:
     for _ in range(args.samples):
         name = write(model, temperature=0.6)
         print(name.capitalize() + (" (in the list)" if name in known else ""))
+    if args.picture:
+        draw(means, args.picture)
+
+
+def draw(means: list[float], path: str) -> None:
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
+    axes.plot(means)
+    axes.axhline(math.log(len(SYMBOLS)), linestyle="--", color="gray", label="of letters drawn by lot")
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss, mean of the last 100 steps")
+    axes.legend()
+    figure.savefig(path)
 
 
 if __name__ == "__main__":

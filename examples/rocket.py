@@ -100,7 +100,9 @@ def by_casadi(_, z, low, high):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--intervals", type=int, default=50)
-    n = parser.parse_args().intervals
+    parser.add_argument("--picture", help="a file to draw the flight into; needs matplotlib")
+    args = parser.parse_args()
+    n = args.intervals
     z, (low, high) = start(n), limits(n)
     d = Derivatives(z)
     print(f"{len(z)} unknowns, {d.jacobian.shape[0]} constraints")
@@ -113,8 +115,27 @@ def main():
         except ImportError as error:
             print(f"{name:<14} {error}")
             continue
+        if args.picture and solve is by_trust_constr:
+            draw(found, args.picture)
         seconds, off = time.perf_counter() - began, abs(np.asarray(d.gaps(found))).max()
         print(f"{name:<14} objective {d.cost(found):.9f}  constraints within {off:.1e}  {seconds:.2f} s")
+
+
+def draw(z, path):
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    figure, rows = plt.subplots(4, 1, sharex=True, figsize=(8, 7), layout="constrained")
+    t = np.linspace(0.0, SECONDS, (len(z) - 3) // 4 + 1)
+    for k, (axes, title) in enumerate(zip(rows, ("height", "speed", "mass"))):
+        axes.plot(t, z[k::4])
+        axes.set_ylabel(title)
+    rows[3].stairs(z[3::4], t)
+    rows[3].set_ylabel("thrust")
+    rows[3].set_xlabel("seconds")
+    figure.savefig(path)
 
 
 if __name__ == "__main__":

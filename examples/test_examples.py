@@ -23,6 +23,16 @@ def run(name: str, *args: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def draws(name: str, *args: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    """What an example prints, and where matplotlib is, a picture."""
+    if importlib.util.find_spec("matplotlib") is None:
+        return run(name, *args)
+    picture = tmp_path / "drawn.svg"
+    done = run(name, *args, "--picture", str(picture))
+    assert "<svg" in picture.read_text(encoding="utf-8")
+    return done
+
+
 def test_moons_end_with_every_point_on_its_side() -> None:
     lines = run("moons.py").stdout.splitlines()
     (last,) = (line for line in lines if line.startswith("step 99 "))
@@ -41,8 +51,8 @@ def test_a_model_learns_as_a_program_a_hundred_times_as_fast_as_on_closures() ->
     assert program > 100.0 * closures
 
 
-def test_gpt_learns_and_writes_names() -> None:
-    done = run("gpt.py", "--steps", "30", "--samples", "5")
+def test_gpt_learns_and_writes_names(tmp_path: Path) -> None:
+    done = draws("gpt.py", "--steps", "30", "--samples", "5", tmp_path=tmp_path)
     first, result, *names = done.stdout.splitlines()
     assert first == "8000 names, 4192 parameters"
     assert float(result.split()[1]) < 3.2  # 3.30 is the entropy of 27 equally likely symbols
@@ -59,9 +69,9 @@ def test_scaleout_finds_the_weights() -> None:
     assert "step 25/25" in done.stderr
 
 
-def test_the_rocket_takes_as_little_thrust_by_trust_constr_as_by_ipopt() -> None:
+def test_the_rocket_takes_as_little_thrust_by_trust_constr_as_by_ipopt(tmp_path: Path) -> None:
     pytest.importorskip("scipy")
-    lines = run("rocket.py", "--intervals", "12").stdout.splitlines()
+    lines = draws("rocket.py", "--intervals", "12", tmp_path=tmp_path).stdout.splitlines()
     assert lines[0] == "51 unknowns, 41 constraints"
     solved = [line.split() for line in lines if "objective" in line]
     costs = [float(words[words.index("objective") + 1]) for words in solved]
@@ -116,15 +126,6 @@ def module(name: str) -> ModuleType:
     return importlib.import_module(name)
 
 
-def draws(name: str, *args: str, tmp_path: Path) -> list[str]:
-    """What an example prints, and where matplotlib is, a picture."""
-    picture = tmp_path / f"{name}.svg"
-    drawn = importlib.util.find_spec("matplotlib") is not None
-    lines = run(f"{name}.py", *args, *(["--picture", str(picture)] if drawn else [])).stdout.splitlines()
-    assert not drawn or "<svg" in picture.read_text(encoding="utf-8")
-    return lines
-
-
 def test_sensitivities_of_libor_are_the_bumps_of_numpy() -> None:
     libor = module("libor")
     np = importlib.import_module("numpy")
@@ -157,7 +158,7 @@ def test_libor_prices_bonds_as_the_market_does() -> None:
 
 def test_libor_is_drawn(tmp_path: Path) -> None:
     module("libor")
-    lines = draws("libor", "--paths", "50", "--rates", "40", "--steps", "4", tmp_path=tmp_path)
+    lines = draws("libor.py", "--paths", "50", "--rates", "40", "--steps", "4", tmp_path=tmp_path).stdout.splitlines()
     assert "with 81 sensitivities" in lines[1] and lines[2].startswith("all rates by 0.01% up: ")
 
 
@@ -180,7 +181,7 @@ def test_the_kalman_filter_is_the_normal_density_of_the_whole_series(tmp_path: P
     program = importlib.import_module("tapegrad").record(kalman.loss, np.zeros(3), series)
     assert abs(program(np.log(variances), series) + density) < 1e-6 * abs(density)  # the prior is 10^4 wide
 
-    lines = draws("kalman", "--count", "300", tmp_path=tmp_path)
+    lines = draws("kalman.py", "--count", "300", tmp_path=tmp_path).stdout.splitlines()
     found, true = (float(lines[1].split()[k].rstrip(",")) for k in (2, 3))
     assert found > true
     for line in lines[2:]:
@@ -206,7 +207,7 @@ def test_the_gaussian_process_is_scipys(tmp_path: Path) -> None:
     bumps = [(by_scipy(at + h) - by_scipy(at - h)) / 2e-5 for h in 1e-5 * np.eye(3)]
     assert abs(slope - bumps).max() < 1e-6 * abs(slope).max()
 
-    lines = draws("gaussian_process", "--count", "30", tmp_path=tmp_path)
+    lines = draws("gaussian_process.py", "--count", "30", tmp_path=tmp_path).stdout.splitlines()
     noise = float(lines[1].split()[-1])
     assert 0.05 < noise < 0.45  # 0.15 was put in
 
@@ -228,7 +229,7 @@ def test_the_hidden_markov_model_sums_over_all_ways(tmp_path: Path) -> None:
     assert abs(value - np.log(total)) < 1e-12
     assert abs(given - there / total).max() < 1e-12
 
-    lines = draws("hmm", "--count", "400", tmp_path=tmp_path)
+    lines = draws("hmm.py", "--count", "400", tmp_path=tmp_path).stdout.splitlines()
     means = sorted(float(word) for word in lines[2].split()[1:4])
     assert all(abs(mean - true) < 0.4 for mean, true in zip(means, hmm.MEANS))
     assert float(lines[-1].split("within ")[1].split(",")[0]) < 1e-9
@@ -266,7 +267,8 @@ def test_samplers_draw_from_the_posteriors(sampler: str, tmp_path: Path) -> None
     pytest.importorskip("numpy")
     pytest.importorskip(sampler, exc_type=ImportError)
     titles = ["eight schools", "mixture"]
-    lines = draws("bayes", "--posteriors", *titles, "--sampler", sampler, "--draws", "300", tmp_path=tmp_path)
+    options = ["--sampler", sampler, "--draws", "300"]
+    lines = draws("bayes.py", "--posteriors", *titles, *options, tmp_path=tmp_path).stdout.splitlines()
     for title in titles:
         at = next(k for k, line in enumerate(lines) if line.startswith(title))
         for line, mean, sd in zip(lines[at + 1 :], *quadrature(title)):
