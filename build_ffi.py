@@ -27,8 +27,8 @@ HANDLES = ("c", "cffi") if C_HANDLE else ("cffi",)
 CORE = [
     f"csrc/{name}.c"
     for name in (
-        "tape ops sweep partials gradient optim copy draft freeze program lay_out replay cell loop exchange schedule "
-        "crew batch matrix look origin rounding nonzeros cones edges colours colouring"
+        "tape ops sweep partials gradient optim copy draft order emit freeze program wide lay_out groups replay cell "
+        "loop exchange schedule crew batch matrix look origin rounding nonzeros cones edges colours colouring"
     ).split()
 ]
 HANDLE = sorted(f"csrc/handle/{path.name}" for path in (CSRC / "handle").glob("*.c"))

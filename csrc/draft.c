@@ -2,7 +2,9 @@
 
     No pass changes a bit of any value: a dot adds its products in the order in which they were added.  */
 #include "draft.h"
+#include "emit.h"
 #include "ops.h"
+#include "order.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -263,14 +265,6 @@ static void fuse(tg_draft *d)
     }
 }
 
-typedef struct {
-    uint32_t *free, n_free, n;
-} slots;
-
-static uint32_t take(slots *s) { return s->n_free ? s->free[--s->n_free] : s->n++; }
-
-static int fixed(const tg_draft_node *n) { return n->op == TG_LEAF || n->op == TG_INPUT; }
-
 /* Count what there is, note last uses and what has to be kept. */
 static void survey(tg_draft *d, tg_program *size)
 {
@@ -286,7 +280,7 @@ static void survey(tg_draft *d, tg_program *size)
             n->kept = n->live = size->n_const++;
         size->n_in += n->op == TG_INPUT;
         size->n_guards += n->op == TG_GUARD;
-        if (fixed(n))
+        if (tg_draft_is_fixed(n))
             continue;
         named = n->op == TG_GUARD ? 0 : d->named[n->op] ? d->named[n->op] : tg_names(n->op, d->named);
         if (tg_is_many(n->op)) {
@@ -306,67 +300,10 @@ static void survey(tg_draft *d, tg_program *size)
     size->n_instr = at;
 }
 
-static void release(tg_draft *d, uint32_t i, uint32_t at, slots *kept, slots *live)
-{
-    tg_draft_node *n = d->node + i;
-    if (fixed(n) || n->last != at || n->is_out)
-        return;
-    n->last = TG_NONE;                                  /* once */
-    live->free[live->n_free++] = n->live;
-    if (!n->retained)
-        kept->free[kept->n_free++] = n->kept;
-}
-
-static void emit(tg_draft *d, tg_program *p, slots *kept, slots *live)
-{
-    uint32_t at = 0, n_pool = 0;
-    for (uint32_t k = 0; k < p->n_in; k++)              /* inputs are the first nodes */
-        d->node[k].kept = d->node[k].live = p->n_const + d->node[k].a;
-    kept->n = live->n = p->n_const + p->n_in;
-    for (uint32_t i = 0; i < d->len; i++) {
-        tg_draft_node *n = d->node + i;
-        const uint32_t *ids;
-        uint32_t pair[2], m = tg_draft_operands(d, n, &ids, pair);
-        tg_instr *s = p->instr + at;
-        if (n->op == TG_LEAF)
-            p->constant[n->kept] = tg_draft_number(d, i);
-        if (n->op == TG_GONE || fixed(n))
-            continue;
-        s->op = n->op | (n->quiet && tg_can_refuse(n->op) ? TG_QUIET : 0);
-        s->where = n->where;
-        if (n->op != TG_GUARD) {
-            n->kept = n->retained ? kept->n++ : take(kept);
-            n->live = take(live);
-        }
-        s->y = n->kept;
-        s->live_y = n->live;
-        if (!tg_is_many(n->op)) {
-            s->a = d->node[n->a].kept;
-            s->b = d->node[n->b].kept;
-            s->live_a = d->node[n->a].live;
-            s->live_b = d->node[n->b].live;
-        } else {
-            s->a = n_pool;
-            s->b = m;
-            for (uint32_t k = 0; k < m; k++, n_pool++) {
-                p->pool[2 * n_pool] = d->node[ids[k]].kept;
-                p->pool[2 * n_pool + 1] = d->node[ids[k]].live;
-            }
-        }
-        for (uint32_t k = 0; k < m; k++)
-            release(d, ids[k], at, kept, live);
-        if (n->op != TG_GUARD)                          /* who has it, if anybody, comes later */
-            release(d, i, at, kept, live);
-        at++;
-    }
-    p->n_kept = kept->n;
-    p->n_live = live->n;
-}
-
 tg_program *tg_finish_draft(tg_draft *d, const uint32_t *out, uint32_t n_out)
 {
-    tg_program size = {0}, *p;
-    slots kept = {0}, live = {0};
+    tg_program size = {0}, *p = NULL;
+    uint32_t *order;
     if (tg_draft_room(d, 0, 3 * (uint64_t)d->len))      /* two operands and a bias for each that may become a dot */
         return NULL;
     for (uint32_t k = 0; k < n_out; k++)
@@ -374,12 +311,16 @@ tg_program *tg_finish_draft(tg_draft *d, const uint32_t *out, uint32_t n_out)
     drop_unused(d);
     fuse(d);
     survey(d, &size);
+    if (tg_widen(d, size.n_instr, &order))
+        return NULL;
     p = tg_new_program(size.n_const, size.n_in, n_out, size.n_instr, size.n_pool);
+    if (p && (order ? tg_emit_wide(d, p, order) : (tg_emit(d, p), TG_OK))) {
+        tg_free_program(p);
+        p = NULL;
+    }
+    free(order);
     if (!p)
         return NULL;
-    kept.free = d->table;                               /* all is found by now */
-    live.free = d->table + d->table_len / 2;
-    emit(d, p, &kept, &live);
     for (uint32_t k = 0; k < n_out; k++) {
         p->out[2 * (size_t)k] = d->node[out[k]].kept;
         p->out[2 * (size_t)k + 1] = d->node[out[k]].live;

@@ -54,6 +54,9 @@ uint32_t tg_draft_pooled(tg_draft *d, int op, uint32_t n, double value, uint32_t
 
 static inline int tg_draft_is_constant(const tg_draft *d, uint32_t i) { return d->node[i].op == TG_LEAF; }
 
+/* Whether it has its slot from the start. */
+static inline int tg_draft_is_fixed(const tg_draft_node *n) { return n->op == TG_LEAF || n->op == TG_INPUT; }
+
 static inline double tg_draft_number(const tg_draft *d, uint32_t constant)
 {
     const uint32_t half[2] = {d->node[constant].a, d->node[constant].b};

@@ -12,19 +12,18 @@
 /* A dot reads an operand that all rows share as one number beside others: the weights of a layer crowd caches less. */
 #define SHARED(slot) (LANES > 1 && j->shared && (slot) < n_fixed && j->shared[slot])
 
+/* The row of the batch that is in lane l: past the end, the last once more. */
+static int64_t NAME(row)(const tg_job *j, int l)
+{
+    int64_t at = j->base + l < j->stop ? j->base + l : j->stop - 1;
+    return j->row ? j->row[at] : at;
+}
+
 /* Lanes that did not do as recorded are out from here on. */
 static void NAME(out)(tg_job *j, uint32_t at, uint32_t lanes, const double *a, const double *b, const double *y)
 {
-    lanes &= j->alive;
-    EACH if (lanes >> l & 1) {
-        if (!j->failures++) {
-            j->fail_a = a[l];
-            j->fail_b = b[l];
-            j->fail_y = y[l];
-        }
-        j->failed[j->row ? j->row[j->base + l] : j->base + l] = at + 1;
-    }
-    j->alive &= ~lanes;
+    EACH if (lanes >> l & 1 && j->base + l < j->stop)
+        tg_note_failure(j, l, NAME(row)(j, l), at, a[l], b[l], y[l]);
 }
 
 static void NAME(check)(tg_job *j, uint32_t at, const double *a, const double *b, double *y)
@@ -41,10 +40,6 @@ static void NAME(check)(tg_job *j, uint32_t at, const double *a, const double *b
     if (refused && !j->nan_errors)
         NAME(out)(j, at, refused, a, b, y);
 }
-
-/* x ? y : 0.0 and WEIGHED in lanes, where they are summed: of a sum of choices compilers make branches. */
-TG_INLINE double NAME(unless_0)(double x, double y) { return tg_of_bits(tg_bits(y) & (0 - (uint64_t)(x != 0.0))); }
-TG_INLINE double NAME(weighed)(double g, double partial) { return NAME(unless_0)(g, g * partial); }
 
 #include "loops.h"
 
@@ -153,9 +148,9 @@ TG_INLINE void NAME(forward)(tg_job *j, uint32_t from, uint32_t to, int live)
             }
             if (s->y & 1)
                 other = ~other;
-            if (other & j->alive) {
+            if (other & (p->order ? ~0u : j->alive)) {
                 NAME(out)(j, k, other, xa, xb, xa);
-                if (!j->alive)
+                if (!j->alive && !p->order)
                     return;
             }
             break;
@@ -430,13 +425,6 @@ TG_CLONES static void NAME(reverse_tangents)(tg_job *j, uint32_t from, uint32_t 
 }
 
 /* ---- between arrays of rows and slots ---- */
-
-/* The row of the batch that is in lane l: past the end, the last once more. */
-static int64_t NAME(row)(const tg_job *j, int l)
-{
-    int64_t at = j->base + l < j->stop ? j->base + l : j->stop - 1;
-    return j->row ? j->row[at] : at;
-}
 
 TG_CLONES static void NAME(read)(tg_job *j, const double *from, int64_t stride, uint32_t first, uint32_t count,
                                  double *to)

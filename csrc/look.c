@@ -126,8 +126,15 @@ tg_graph *tg_graph_of_program(const tg_program *p, const double *in, int nan_err
 {
     const uint32_t fixed = p->n_const + p->n_in;
     uint64_t operands = 0;
-    uint32_t *in_slot = tg_realloc(NULL, ((size_t)p->n_kept + 1) * sizeof *in_slot), next = 0;
+    tg_program *plain = NULL;
+    uint32_t *in_slot, next = 0;
     tg_graph *g;
+    if (p->order) {                                     /* as the function has them */
+        p = plain = tg_plain_program(p);
+        if (!plain)
+            return NULL;
+    }
+    in_slot = tg_realloc(NULL, ((size_t)p->n_kept + 1) * sizeof *in_slot);
     for (uint32_t k = 0; k < p->n_instr; k++) {
         int op = tg_row(p->instr + k);
         operands += op < TG_OPS && tg_is_many(op) ? p->instr[k].b : arity(op);
@@ -171,6 +178,7 @@ tg_graph *tg_graph_of_program(const tg_program *p, const double *in, int nan_err
     for (uint32_t k = 0; g && k < p->n_out; k++)
         g->root[k] = in_slot[p->out[2 * (size_t)k]];
     free(in_slot);
+    tg_free_program(plain);
     return g;
 }
 

@@ -1,8 +1,12 @@
 /*  The loops of a row of one or two operands over its lanes: primals, tangents, what is passed on in the sweep, and the
-    tangents of that. Included by lanes.h, once for each width.
+    tangents of that. Included by lanes.h, once for each width, and by groups.c.
 
     Rows that take an instruction or two have their loops where they are met; those of the others are in functions
     apart, where their constants do not take the registers of all.  */
+
+/* x ? y : 0.0 and WEIGHED in lanes, where they are summed: of a sum of choices compilers make branches. */
+TG_INLINE double NAME(unless_0)(double x, double y) { return tg_of_bits(tg_bits(y) & (0 - (uint64_t)(x != 0.0))); }
+TG_INLINE double NAME(weighed)(double g, double partial) { return NAME(unless_0)(g, g * partial); }
 
 #define WEIGHED(g, partial) ((g) == 0.0 || TG_FLAT(partial) ? 0.0 : (g) * (partial))
 

@@ -411,11 +411,17 @@ tg_nonzeros *tg_open_nonzeros(const tg_program *p, uint32_t first, uint32_t coun
                               uint32_t weights_at, int64_t *code)
 {
     tg_nonzeros *s;
+    tg_program *plain = NULL;
     uint32_t *of;
     *code = TG_BAD_ID;
     if (first > p->n_in || count > p->n_in - first || weights_at > p->n_in || (n_weights && n_weights != p->n_out))
         return NULL;
     *code = TG_MEMORY;
+    if (p->order) {
+        p = plain = tg_plain_program(p);
+        if (!plain)
+            return NULL;
+    }
     s = tg_zeroed(sizeof *s);
     of = tg_realloc(NULL, (p->n_kept + (size_t)1) * sizeof *of);
     if (s && of) {
@@ -437,6 +443,7 @@ tg_nonzeros *tg_open_nonzeros(const tg_program *p, uint32_t first, uint32_t coun
             *code = tg_agenda_make(&s->agenda, s->n);
     }
     free(of);
+    tg_free_program(plain);
     if (!*code)
         return s;
     tg_close_nonzeros(s);

@@ -1,6 +1,7 @@
 /*  Programs as such: their memory, what they cost, and whether one from elsewhere can be replayed.  */
 #include "program.h"
 #include "ops.h"
+#include "wide.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -25,7 +26,74 @@ tg_program *tg_new_program(uint32_t n_const, uint32_t n_in, uint32_t n_out, uint
     return p;
 }
 
-void tg_free_program(tg_program *p) { free(p); }
+void tg_free_program(tg_program *p)
+{
+    if (!p)
+        return;
+    free(p->order);
+    tg_free_groups(p->wide);
+    free(p);
+}
+
+int tg_set_order(tg_program *p, const uint32_t *order)
+{
+    const size_t bytes = p->n_instr * sizeof *p->order;
+    p->order = tg_realloc(p->order, bytes + 1);
+    if (!p->order)
+        return TG_MEMORY;
+    memcpy(p->order, order, bytes);
+    p->bytes += bytes;
+    return TG_OK;
+}
+
+tg_program *tg_plain_program(const tg_program *p)
+{
+    tg_program *plain = tg_new_program(p->n_const, p->n_in, p->n_out, p->n_instr, p->n_pool);
+    const uint32_t fixed = p->n_const + p->n_in;
+    uint32_t *at = tg_realloc(NULL, 2 * (p->n_instr + (size_t)1) * sizeof *at), *pool = at + p->n_instr, n_pool = 0;
+    uint32_t *in_slot = tg_realloc(NULL, p->n_kept * sizeof *in_slot + 1);
+    if (!plain || !at || !in_slot) {
+        tg_free_program(plain);
+        plain = NULL;
+        goto done;
+    }
+    plain->n_kept = plain->n_live = fixed + p->n_instr;
+    plain->n_guards = p->n_guards;
+    if (p->n_const)
+        memcpy(plain->constant, p->constant, p->n_const * sizeof *p->constant);
+    for (uint32_t k = 0; k < p->n_instr; k++)
+        at[p->order ? p->order[k] : k] = k;
+    for (uint32_t k = 0; k < p->n_instr; k++) {         /* pools in the function's order, too */
+        pool[at[k]] = n_pool;
+        n_pool += tg_is_many(tg_row(p->instr + at[k])) ? p->instr[at[k]].b : 0;
+    }
+    for (uint32_t k = 0; k < fixed; k++)
+        in_slot[k] = k;
+    for (uint32_t k = 0; k < p->n_instr; k++) {
+        const tg_instr *s = p->instr + k;
+        const uint32_t place = p->order ? p->order[k] : k;
+        tg_instr *to = plain->instr + place;
+        *to = *s;
+        if (tg_is_many(tg_row(s))) {
+            to->a = pool[k];
+            for (uint32_t m = 0; m < s->b; m++) {
+                uint32_t *pair = plain->pool + 2 * (size_t)(to->a + m);
+                pair[0] = pair[1] = in_slot[p->pool[2 * (size_t)(s->a + m)]];
+            }
+        } else {
+            to->a = to->live_a = in_slot[s->a];
+            to->b = to->live_b = in_slot[s->b];
+        }
+        if (tg_row(s) != TG_GUARD)
+            in_slot[s->y] = to->y = to->live_y = fixed + place;
+    }
+    for (uint32_t k = 0; k < 2 * p->n_out; k++)
+        plain->out[k] = in_slot[p->out[k & ~1u]];
+done:
+    free(at);
+    free(in_slot);
+    return plain;
+}
 
 uint64_t tg_cost(const tg_program *p)
 {
@@ -91,10 +159,33 @@ static int operands_agree(contents *c, const tg_instr *s, int named)
     return 1;
 }
 
+/* Whether order, where there is one, has each instruction once, and guards in the function's order have numbers that
+   grow. at: room for each instruction. */
+static int guards_grow(const tg_program *p, uint32_t *at)
+{
+    uint32_t guards = 0, next = 0;
+    memset(at, 0xFF, p->n_instr * sizeof *at);          /* TG_NONE */
+    for (uint32_t k = 0; k < p->n_instr; k++) {
+        const uint32_t place = p->order ? p->order[k] : k;
+        if (place >= p->n_instr || at[place] != TG_NONE)
+            return 0;
+        at[place] = k;
+    }
+    for (uint32_t k = 0; k < p->n_instr; k++) {
+        const tg_instr *s = p->instr + at[k];
+        if (tg_row(s) != TG_GUARD)
+            continue;
+        if (s->live_y < next || s->live_y == TG_NONE)
+            return 0;
+        next = s->live_y + 1;
+        guards++;
+    }
+    return guards == p->n_guards;
+}
+
 static int in_order(contents *c)
 {
     const tg_program *p = c->p;
-    uint32_t guards = 0, next_guard = 0;
     for (uint32_t k = 0; k < p->n_instr; k++) {
         const tg_instr *s = p->instr + k;
         int named = 0;
@@ -105,10 +196,6 @@ static int in_order(contents *c)
             const uint32_t how = s->y >> 1, row = how - TG_REFUSES;
             if (how >= TG_REFUSES && (row >= TG_OPS || !tg_can_refuse((int)row) || !(s->y & 1)))
                 return 0;
-            if (s->live_y < next_guard || s->live_y == TG_NONE)
-                return 0;
-            next_guard = s->live_y + 1;
-            guards++;
         } else {
             named = tg_names(tg_row(s), c->named);
             if (s->y < c->fixed || s->live_y < c->fixed || s->y >= p->n_kept || s->live_y >= p->n_live ||
@@ -131,7 +218,7 @@ static int in_order(contents *c)
     for (uint32_t k = 0; k < p->n_out; k++)
         if (!agree(c, p->out[2 * (size_t)k], p->out[2 * (size_t)k + 1]))
             return 0;
-    return guards == p->n_guards;
+    return 1;
 }
 
 int tg_check_program(const tg_program *p)
@@ -139,6 +226,7 @@ int tg_check_program(const tg_program *p)
     uint64_t fixed = (uint64_t)p->n_const + p->n_in, most = fixed + p->n_instr;
     contents c = {.p = p, .fixed = (uint32_t)fixed};
     size_t kept, live;
+    uint32_t *at;
     int code;
     if (most >= TG_NONE || p->n_kept < fixed || p->n_live < fixed || p->n_kept > most || p->n_live > most)
         return TG_BAD_ID;
@@ -147,14 +235,16 @@ int tg_check_program(const tg_program *p)
     c.kept = tg_realloc(NULL, kept * sizeof *c.kept + 1);
     c.live = tg_realloc(NULL, live * sizeof *c.live + 1);
     c.retained = tg_zeroed(kept + 1);
-    code = c.kept && c.live && c.retained ? TG_OK : TG_MEMORY;
+    at = tg_realloc(NULL, p->n_instr * sizeof *at + 1);
+    code = c.kept && c.live && c.retained && at ? TG_OK : TG_MEMORY;
     if (!code) {
         memset(c.kept, 0xFF, kept * sizeof *c.kept);    /* TG_NONE */
         memset(c.live, 0xFF, live * sizeof *c.live);
-        code = in_order(&c) ? TG_OK : TG_BAD_ID;
+        code = guards_grow(p, at) && in_order(&c) ? TG_OK : TG_BAD_ID;
     }
     free(c.kept);
     free(c.live);
     free(c.retained);
+    free(at);
     return code;
 }

@@ -31,6 +31,8 @@ typedef struct tg_instr {
     uint32_t where;         /* who recorded it: index of the code << 20 | line; 0: unknown */
 } tg_instr;                 /* of a guard, y is how << 1 | its outcome and live_y its number */
 
+typedef struct tg_wide tg_wide;
+
 typedef struct tg_program {
     uint32_t n_const, n_in, n_out, n_instr, n_pool, n_kept, n_live, n_guards;
     uint32_t recorded, reached, folded, shared, fused;  /* nodes: between the first and the last; needed by the
@@ -40,7 +42,10 @@ typedef struct tg_program {
     tg_instr *instr;
     uint32_t *pool;         /* pairs */
     uint32_t *out;          /* pairs */
-    uint64_t bytes;         /* of the allocation */
+    uint64_t bytes;         /* of all that it owns */
+    uint32_t *order;        /* of a wide program: where each instruction is in the function's order; else NULL */
+    tg_wide *wide;          /* its groups: see wide.h */
+    uint32_t n_groups, grouped;     /* how many, and the instructions in them */
 } tg_program;
 
 /* A question that was asked while recording: its operands, one of them TG_NONE for the number k, and how it went: a
@@ -76,6 +81,13 @@ tg_program *tg_new_program(uint32_t n_const, uint32_t n_in, uint32_t n_out, uint
    is written, both numberings do not name the same values, or a slot that a partial needs is written again. */
 int tg_check_program(const tg_program *p);
 void tg_free_program(tg_program *p);
+/* Make it a wide one, whose instructions are in this order: TG_OK or TG_MEMORY. A program from elsewhere has to be
+   checked with its order first, and is grouped then. */
+int tg_set_order(tg_program *p, const uint32_t *order);
+int tg_group_program(tg_program *p);
+/* The same program in the function's order, each result in a slot of its own, to be read and freed; NULL without
+   memory. */
+tg_program *tg_plain_program(const tg_program *p);
 /* About what its instructions cost in one lane, in additions: what calls a function counts for 16. */
 uint64_t tg_cost(const tg_program *p);
 
@@ -128,6 +140,7 @@ typedef struct tg_job {
     uint32_t at, alive;
     int64_t base;
     uint64_t failures;
+    int64_t fail_row;
     double fail_a, fail_b, fail_y;
     double *memory, *primal, *tangent, *adj, *adj_tangent;
     uint8_t *shared;                    /* of the fixed slots, NULL where nobody asks: the same in all rows, */
@@ -152,6 +165,7 @@ void tg_forward(tg_job *j);
 void tg_reverse(tg_job *j);
 
 #define TG_GUARD TG_OPS
+#define TG_GROUP 8u             /* instructions of a group, at least */
 
 static inline int tg_row(const tg_instr *s) { return (int)(s->op & ~TG_QUIET); }
 

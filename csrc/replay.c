@@ -5,9 +5,11 @@
     Native code knows rows that do as recorded alone: a block with another starts anew in the interpreter.  */
 #include "program.h"
 #include "compiled.h"
+#include "failing.h"
 #include "flush.h"
 #include "loop.h"
 #include "ops.h"
+#include "wide.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -203,6 +205,56 @@ static uint64_t native_reverse(tg_job *j, uint32_t at, uint64_t budget)
     return took;
 }
 
+typedef void group_replay(tg_job *j, const tg_group *s, uint32_t from, uint32_t to, tg_narrow_replay *narrow);
+
+static void group_values(tg_job *j, const tg_group *s, uint32_t from, uint32_t to, tg_narrow_replay *narrow)
+{
+    tg_group_forward(j, s, from, to, narrow, TG_LIVE);
+}
+
+static void group_primals(tg_job *j, const tg_group *s, uint32_t from, uint32_t to, tg_narrow_replay *narrow)
+{
+    tg_group_forward(j, s, from, to, narrow, TG_KEPT);
+}
+
+/* The groups are for one row. */
+static uint32_t n_groups(const tg_job *j) { return j->lanes == 1 && j->program->wide ? j->program->wide->n : 0; }
+
+/* From .. to - 1, what is in groups group by group. */
+static void upwards(tg_job *j, uint32_t from, uint32_t to, tg_narrow_replay *narrow, group_replay *grouped)
+{
+    const uint32_t n = n_groups(j);
+    const tg_group *g = n ? j->program->wide->group + tg_group_at(j->program->wide, from) : NULL;
+    const tg_group *const last = n ? j->program->wide->group + n : NULL;
+    for (uint32_t end; from < to; from = end) {
+        const int within = g < last && g->first <= from;
+        end = g == last ? to : within ? g->first + g->n : g->first;
+        end = end < to ? end : to;
+        if (within)
+            grouped(j, g++, from, end, narrow);
+        else
+            narrow(j, from, end);
+    }
+}
+
+/* The same from the last to the first. */
+static void downwards(tg_job *j, uint32_t from, uint32_t to, tg_narrow_replay *narrow, group_replay *grouped)
+{
+    const tg_wide *w = j->program->wide;
+    for (uint32_t k = n_groups(j) ? tg_group_at(w, to - 1) + 1 : 0, start; to > from; to = start) {
+        const tg_group *g;
+        while (k && (k > w->n || w->group[k - 1].first >= to))
+            k--;
+        g = k ? w->group + k - 1 : NULL;
+        start = !g ? 0 : g->first + g->n >= to ? g->first : g->first + g->n;
+        start = start > from ? start : from;
+        if (g && g->first + g->n >= to)
+            grouped(j, g, start, to, narrow);
+        else
+            narrow(j, start, to);
+    }
+}
+
 /* The step of the machine: from phase to phase, at most budget instructions in one. Returns how many it took. */
 static uint64_t advance(tg_job *j, uint64_t budget)
 {
@@ -222,17 +274,17 @@ static uint64_t advance(tg_job *j, uint64_t budget)
         if (native)
             step = native_forward(j, from, budget);
         else if (kept_slots(j))
-            w->primals(j, from, to);
+            upwards(j, from, to, w->primals, group_primals);
         else
-            w->values(j, from, to);
-        if (j->at == n || !j->alive) {
+            upwards(j, from, to, w->values, group_values);
+        if (j->at == n || (!j->alive && !j->program->order)) {
             j->phase = j->alive && j->tangents ? TANGENTS : WRITE;
             j->at = 0;
         }
         break;
     case TANGENTS:
         mode = flush_to_zero();
-        w->tangents(j, from, to);
+        upwards(j, from, to, w->tangents, tg_group_tangents);
         restore_fp(mode);
         j->at = to;
         if (to == n) {
@@ -256,9 +308,9 @@ static uint64_t advance(tg_job *j, uint64_t budget)
             if (native)
                 step = native_reverse(j, from, budget);
             else if (j->tangents)
-                w->reverse_tangents(j, n - to, n - from);
+                downwards(j, n - to, n - from, w->reverse_tangents, tg_group_reverse_tangents);
             else
-                w->reverse(j, n - to, n - from);
+                downwards(j, n - to, n - from, w->reverse, tg_group_reverse);
             restore_fp(mode);
         } else
             j->at = n;

@@ -401,7 +401,7 @@ def test_what_is_nested_too_deep_is_not_saved():
 def test_the_documented_opcodes_are_those_of_the_table():
     """Which no row that is added changes: it comes last."""
     rows = dict(re.findall(r"^\| (\d+) \| (\w+) \|$", DOCS.read_text(encoding="utf-8"), re.MULTILINE))
-    assert "version of the format: 2 " in DOCS.read_text(encoding="utf-8")
+    assert f"version of the format: {VERSION} " in DOCS.read_text(encoding="utf-8")
     assert rows == {str(k): ffi.string(lib.tg_ops[k].name).decode() for k in range(2, GUARD) if in_programs(k)}
     assert [rows[str(k)] for k in (2, 12, 33, 36)] == ["ADD", "NEG", "ERF", "LOGSUMEXP"]
     assert f"| {GUARD} | a guard |" in DOCS.read_text(encoding="utf-8")
@@ -617,7 +617,7 @@ def branches_of(data):
         counts = struct.pack("<6I", p.n_const, p.n_instr, p.n_pool, p.n_kept, p.n_live, p.n_guards)
         at = data.index(counts, at) - 8
         found.append(at)
-        at += 1
+        at += 9
     return found
 
 
@@ -631,10 +631,29 @@ def test_paths_that_do_not_branch_off_each_other_are_refused(branching):
             decode(patched(data, at[path], "2I", parent, guard))
 
 
-def version_1(program):
-    """The file of a program that has guards of order alone, as earlier releases wrote it."""
+def version_2(program):
+    """The file of a narrow program, as earlier releases wrote it."""
     data = data_of(program)
-    for at in branches_of(data)[1:]:
+    for at, path in reversed(list(zip(branches_of(data), decode(data).paths))):
+        p = path.core
+        at += 4 * (2 + 6 + 5 + 1) + 8 * (p.n_const + 4 * p.n_instr + p.n_pool + p.n_out)
+        assert data[at : at + 4] == bytes(4)
+        data = data[:at] + data[at + 4 :]
+    return patched(data, 8, "I", 2)
+
+
+def test_a_file_of_version_2_is_read():
+    program = record(lambda x, y: (x * y if x > 0 else x.exp()) - y, 1.0, 2.0, on_branch="record")
+    expected = [program(*at) for at in ((1.0, 2.0), (-1.0, 2.0))]
+    again = loaded(version_2(program))
+    assert again.stats["paths"] == 2 and [again(*at) for at in ((1.0, 2.0), (-1.0, 2.0))] == expected
+
+
+def version_1(program):
+    """The file of a program that has guards of order alone, as still earlier ones wrote it."""
+    data, branches = version_2(program), branches_of(data_of(program))
+    branches = [at - 4 * k for k, at in enumerate(branches)]
+    for at in branches[1:]:
         parent, stop = struct.unpack_from("<2I", data, at)
         data = patched(data, at, "2I", parent, program._recorded.paths[parent].core.instr[stop].live_y)
     names = program._recorded.forms.names
@@ -794,7 +813,10 @@ def test_mutants_are_refused_or_replayed(branching, small_data, np):
     tree = record(lambda p, s, n: {"x": p.x * s.a + s.b["k"], "y": (p, n)}, point, space, n=None)
     one = record(lambda p, how: p["w"] * p["b"][0], {"w": 1.0, "b": (2.0,)}, how="text")
     trees = [encode(program._recorded.contents()) for program in (tree, one)]
-    seeds = [data_of(branching), small_data, data_of(array), chain(FIRST, SECOND, THIRD), *trees]
+    wide = record(lambda x: [(a - b if a < 5 else a) / (a + 3) * tapegrad.dot([a, b], [b, 2.0], a).exp()
+                             for a, b in zip(x, x[1:])], [0.01 * k for k in range(60)])  # fmt: skip
+    assert wide.stats["groups"]
+    seeds = [data_of(branching), small_data, data_of(array), chain(FIRST, SECOND, THIRD), *trees, data_of(wide)]
     draw, accepted, start = random.Random(2024), 0, time.perf_counter()
     with np.errstate(all="ignore"):
         for k in range(FUZZ):

@@ -23,6 +23,7 @@ static PyObject *lay_out(PyObject *module, PyObject *args)
 {
     unsigned long long address;
     const tg_program *p;
+    tg_program *plain = NULL;
     PyObject *codes, *values, *out = NULL;
     value_list in = {0};
     uint32_t *of = NULL;
@@ -30,6 +31,11 @@ static PyObject *lay_out(PyObject *module, PyObject *args)
     if (!PyArg_ParseTuple(args, "KO!O", &address, &PyList_Type, &codes, &values))
         return NULL;
     p = (const tg_program *)(uintptr_t)address;
+    if (p->order) {
+        p = plain = tg_plain_program(p);
+        if (!plain)
+            return PyErr_NoMemory();
+    }
     if (tg_gather_values(&in, values) && tg_make_room((uint64_t)p->n_const + p->n_instr, p->n_pool)) {
         const size_t n = p->n_instr;
         of = in.n == p->n_in ? tg_realloc(NULL, (3 * n + p->n_out + 1) * sizeof *of) : NULL;
@@ -49,6 +55,7 @@ static PyObject *lay_out(PyObject *module, PyObject *args)
         }
     }
     free(of);
+    tg_free_program(plain);
     Py_XDECREF(tg_let_go(&in, 1));
     return out;
 }

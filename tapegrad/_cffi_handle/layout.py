@@ -33,6 +33,10 @@ def _lay_out(p: Any, codes: list[Any], inputs: tuple[Handle, ...]) -> list[Handl
 def lay_out(address: int, codes: list[Any], inputs: Iterable[Handle]) -> list[Handle]:
     """Record what a program of the core does at Values: its outputs."""
     p, values = ffi.cast("tg_program *", address), only_values(inputs)
+    if p.order:
+        p = ffi.gc(lib.tg_plain_program(p), lib.tg_free_program)
+        if not p:
+            raise MemoryError
     if len(values) != p.n_in:
         raise ValueError(f"{len(values)} Values for {p.n_in} inputs")
     return _lay_out(p, codes, values)

@@ -21,7 +21,7 @@ from .replay import CAN_REFUSE, GUARD, QUIET, CData, Trace
 
 MAGIC = b"\x89TGP\r\n\x1a\n"
 MAGIC_OF_LOOPS = b"\x89TGL\r\n\x1a\n"  # of files that hold several programs: tapegrad.loops
-VERSION = 2
+VERSION = 3
 OLDEST = 1
 DEEPEST = 100  # nests within nests in a form
 _COUNTS = ("n_const", "n_instr", "n_pool", "n_kept", "n_live", "n_guards")
@@ -130,6 +130,9 @@ def _path(path: Trace, parent: tuple[int, int]) -> Iterator[bytes]:
     yield _little("d", ffi.buffer(p.constant, 8 * p.n_const)[:])
     for words, n in ((p.instr, 32 * p.n_instr), (p.pool, 8 * p.n_pool), (p.out, 8 * p.n_out)):
         yield _little("I", ffi.buffer(words, n)[:])
+    yield _u32(1 if p.order else 0)
+    if p.order:
+        yield _little("I", ffi.buffer(p.order, 4 * p.n_instr)[:])
     for code in path.codes:
         yield from map(_text, code)
 
@@ -278,6 +281,17 @@ class _Reader:
         """Rows keep their numbers; what comes after them does not."""
         return op if op & ~QUIET < self._guard else GUARD if op == self._guard else lib.TG_NONE
 
+    def _order(self, n_instr: int) -> CData | None:
+        """Where each instruction of a wide path is in the function's order."""
+        wide = self.u32() if self.version > 2 else 0
+        if wide > 1 or 4 * n_instr * wide > self.left():
+            raise ValueError(f"{wide} is no kind of order" if wide > 1 else "it ends too early")
+        if not wide:
+            return None
+        order = ffi.new("uint32_t[]", n_instr)
+        self.words("I", order, 4 * n_instr)
+        return order
+
     def path(self, n_in: int, n_out: int) -> tuple[Trace, tuple[int, int]]:
         parent, stop = self.unpack("2I")
         counts = dict(zip(_COUNTS + _STATS, self.unpack(f"{len(_COUNTS + _STATS)}I")))
@@ -299,7 +313,11 @@ class _Reader:
         self.words("I", p.out, 8 * n_out)
         for name, n in counts.items():
             setattr(p, name, n)
-        code = lib.tg_check_program(p)
+        order = self._order(n_instr)
+        code = lib.tg_set_order(p, order) if order is not None else lib.TG_OK
+        code = code or lib.tg_check_program(p)
+        if not code and order is not None:
+            code = lib.tg_group_program(p)
         if code == lib.TG_MEMORY:
             raise MemoryError
         if code:

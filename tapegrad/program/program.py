@@ -80,8 +80,9 @@ class Program(handle.Quick, Generic[P]):
             included; then how many are left
             after_folding constants, after_sharing common subexpressions, after_fusing sums of products into dots;
             instructions, guards, constants, inputs, outputs; slots: for values and derivatives; live_slots: for values
-            alone; bytes; lanes: rows that a batch takes side by side; paths; unkept: how often one was recorded beyond
-            max_paths; seconds: of freezing.
+            alone; groups: of instructions of one operation that one row takes side by side, and their average width,
+            0 where the program is too narrow; bytes; lanes: rows that a batch takes side by side; paths; unkept: how
+            often one was recorded beyond max_paths; seconds: of freezing.
         """
         paths = self._recorded.paths
         p = paths[0].core
@@ -90,7 +91,8 @@ class Program(handle.Quick, Generic[P]):
             "recorded": p.recorded, "needed": p.reached, "after_folding": folded,
             "after_sharing": folded - p.shared, "after_fusing": folded - p.shared - p.fused,
             "instructions": p.n_instr, "guards": p.n_guards, "constants": p.n_const, "inputs": p.n_in,
-            "outputs": p.n_out, "slots": p.n_kept, "live_slots": p.n_live, "bytes": p.bytes,
+            "outputs": p.n_out, "slots": p.n_kept, "live_slots": p.n_live, "groups": p.n_groups,
+            "width": p.grouped / max(1, p.n_groups), "bytes": p.bytes,
             "lanes": lib.tg_lanes, "paths": len(paths), "unkept": self._recorded.unkept, "seconds": paths[0].seconds,
         }  # fmt: skip
 

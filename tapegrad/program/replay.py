@@ -168,6 +168,10 @@ class Trace:
     def listing(self, inputs: str = "", most: int | None = None) -> str:
         """The instructions as text; inputs says what they are, most how many of the first and of the last at most."""
         p = self.core
+        if p.order:
+            p = ffi.gc(lib.tg_plain_program(p), lib.tg_free_program)
+            if not p:
+                raise MemoryError
         results: dict[int, str] = {}
 
         def name(slot: int) -> str:

@@ -43,11 +43,13 @@ class Derived(Recorded):
         self.missing = "it is derived from another program, and on other paths without that"
 
     def _stops(self, path: Trace) -> tuple[list[int], dict[int, int]]:
-        """The instructions at which a path can stop, and the number of each among them: the same ones in order, whether
-        it is of the source or derived, for what derives refuses nothing."""
+        """The instructions at which a path can stop, as f has them, and the number of each among them: the same ones,
+        whether it is of the source or derived, for what derives refuses nothing."""
         if path not in self._at:
             core = path.core
             found = [k for k in range(core.n_instr) if _can_stop(core, core.instr[k])]
+            if core.order:
+                found.sort(key=lambda k: core.order[k])
             self._at[path] = found, {at: number for number, at in enumerate(found)}
         return self._at[path]
 

@@ -1,0 +1,232 @@
+/*  From a draft to instructions, whose results get slots.
+
+    A narrow program takes the slot that was given back last, which is the one nearest in the caches. A wide one gives
+    the results of a group slots side by side, so that a replay needs not look them up: what is retained in order, the
+    others where as many are free in a row.  */
+#include "emit.h"
+#include "ops.h"
+#include "order.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static void emit_one(tg_draft *d, tg_program *p, uint32_t i, uint32_t at, uint32_t *n_pool)
+{
+    const tg_draft_node *n = d->node + i;
+    const uint32_t *ids;
+    uint32_t pair[2], m = tg_draft_operands(d, n, &ids, pair);
+    tg_instr *s = p->instr + at;
+    s->op = n->op | (n->quiet && tg_can_refuse(n->op) ? TG_QUIET : 0);
+    s->where = n->where;
+    s->y = n->kept;
+    s->live_y = n->live;
+    if (!tg_is_many(n->op)) {
+        s->a = d->node[n->a].kept;
+        s->b = d->node[n->b].kept;
+        s->live_a = d->node[n->a].live;
+        s->live_b = d->node[n->b].live;
+        return;
+    }
+    s->a = *n_pool;
+    s->b = m;
+    for (uint32_t k = 0; k < m; k++, ++*n_pool) {
+        p->pool[2 * *n_pool] = d->node[ids[k]].kept;
+        p->pool[2 * *n_pool + 1] = d->node[ids[k]].live;
+    }
+}
+
+/* Constants and inputs, which are the first nodes. */
+static void place_fixed(tg_draft *d, tg_program *p)
+{
+    for (uint32_t k = 0; k < p->n_in; k++)
+        d->node[k].kept = d->node[k].live = p->n_const + d->node[k].a;
+    for (uint32_t i = 0; i < d->len; i++)
+        if (d->node[i].op == TG_LEAF)
+            p->constant[d->node[i].kept] = tg_draft_number(d, i);
+}
+
+/* ---- narrow ---- */
+
+typedef struct {
+    uint32_t *free, n_free, n;
+} slots;
+
+static uint32_t take(slots *s) { return s->n_free ? s->free[--s->n_free] : s->n++; }
+
+static void release(tg_draft *d, uint32_t i, uint32_t at, slots *kept, slots *live)
+{
+    tg_draft_node *n = d->node + i;
+    if (tg_draft_is_fixed(n) || n->last != at || n->is_out)
+        return;
+    n->last = TG_NONE;                                  /* once */
+    live->free[live->n_free++] = n->live;
+    if (!n->retained)
+        kept->free[kept->n_free++] = n->kept;
+}
+
+void tg_emit(tg_draft *d, tg_program *p)
+{
+    const uint32_t n_fixed = p->n_const + p->n_in;
+    slots kept = {d->table, 0, n_fixed}, live = {d->table + d->table_len / 2, 0, n_fixed};     /* all is found by now */
+    uint32_t at = 0, n_pool = 0;
+    place_fixed(d, p);
+    for (uint32_t i = 0; i < d->len; i++) {
+        tg_draft_node *n = d->node + i;
+        const uint32_t *ids;
+        uint32_t pair[2], m = tg_draft_operands(d, n, &ids, pair);
+        if (n->op == TG_GONE || tg_draft_is_fixed(n))
+            continue;
+        if (n->op != TG_GUARD) {
+            n->kept = n->retained ? kept.n++ : take(&kept);
+            n->live = take(&live);
+        }
+        emit_one(d, p, i, at, &n_pool);
+        for (uint32_t k = 0; k < m; k++)
+            release(d, ids[k], at, &kept, &live);
+        if (n->op != TG_GUARD)                          /* who has it, if anybody, comes later */
+            release(d, i, at, &kept, &live);
+        at++;
+    }
+    p->n_kept = kept.n;
+    p->n_live = live.n;
+}
+
+/* ---- wide ---- */
+
+/* Slots in rows: a row is looked for from where the last one ended, and from the start again where enough are free. */
+typedef struct {
+    uint8_t *taken;
+    uint32_t n, n_free, next;
+} rows;
+
+enum {
+    OFTEN = 8,                  /* one of so many has to be free */
+    FAR = 8                     /* a row of m is looked for among so many times m slots */
+};
+
+/* The first of m slots in a row. */
+static uint32_t take_row(rows *s, uint32_t m)
+{
+    uint64_t left = FAR * (uint64_t)m;
+    uint32_t from = s->next, at = from;
+    if (at == s->n && s->n_free > s->n / OFTEN)
+        from = at = 0;
+    for (; at < s->n && at - from < m && left; left--, at++)
+        if (s->taken[at])
+            from = at + 1;
+    if (at - from < m && at < s->n)                     /* too far */
+        from = at = s->n;
+    s->n_free -= at - from;
+    s->next = from + m;
+    s->n = s->next > s->n ? s->next : s->n;
+    memset(s->taken + from, 1, m);
+    return from;
+}
+
+static void give_back(rows *s, uint32_t slot)
+{
+    s->taken[slot] = 0;
+    s->n_free++;
+}
+
+typedef struct {
+    rows kept, live;
+    uint32_t n_fixed, n_retained, retained;
+} wide_slots;
+
+static void place_group(tg_draft *d, const uint32_t *order, uint32_t from, uint32_t to, wide_slots *s)
+{
+    const tg_draft_node *first = d->node + (order[from] & ~TG_STARTS);
+    uint32_t live, kept;
+    if (first->op == TG_GUARD)
+        return;
+    live = s->n_fixed + take_row(&s->live, to - from);
+    if (first->retained) {
+        kept = s->n_fixed + s->retained;
+        s->retained += to - from;
+    } else
+        kept = s->n_fixed + s->n_retained + take_row(&s->kept, to - from);
+    for (uint32_t k = from; k < to; k++) {
+        tg_draft_node *n = d->node + (order[k] & ~TG_STARTS);
+        n->kept = kept + (k - from);
+        n->live = live + (k - from);
+    }
+}
+
+static void release_wide(tg_draft *d, uint32_t i, uint32_t at, wide_slots *s)
+{
+    tg_draft_node *n = d->node + i;
+    if (tg_draft_is_fixed(n) || n->last != at || n->is_out)
+        return;
+    n->last = TG_NONE;                                  /* once */
+    give_back(&s->live, n->live - s->n_fixed);
+    if (!n->retained)
+        give_back(&s->kept, n->kept - s->n_fixed - s->n_retained);
+}
+
+/* What the draft surveyed in its own order, in this one; the number of retained results. */
+static uint32_t survey(tg_draft *d, const uint32_t *order, uint32_t n)
+{
+    uint32_t retained = 0;
+    for (uint32_t at = 0; at < n; at++) {
+        tg_draft_node *node = d->node + (order[at] & ~TG_STARTS);
+        const uint32_t *ids;
+        uint32_t pair[2], m = tg_draft_operands(d, node, &ids, pair);
+        for (uint32_t k = 0; k < m; k++)
+            d->node[ids[k]].last = at;
+        node->last = at;
+        retained += node->op != TG_GUARD && node->retained;
+    }
+    return retained;
+}
+
+/* Where each node of an order is among those of the draft that become instructions; by is for each node. */
+static void rank(const tg_draft *d, uint32_t *by, const uint32_t *order, uint32_t n, uint32_t *ranks)
+{
+    uint32_t at = 0;
+    for (uint32_t i = 0; i < d->len; i++)
+        if (d->node[i].op != TG_GONE && !tg_draft_is_fixed(d->node + i))
+            by[i] = at++;
+    for (uint32_t k = 0; k < n; k++)
+        ranks[k] = by[order[k] & ~TG_STARTS];
+}
+
+int tg_emit_wide(tg_draft *d, tg_program *p, const uint32_t *order)
+{
+    const uint32_t n = p->n_instr;
+    uint8_t *taken = tg_zeroed(2 * (size_t)n + 2);
+    uint32_t n_pool = 0, *ranks = tg_realloc(NULL, n * sizeof *ranks);
+    int code = taken && ranks ? TG_OK : TG_MEMORY;
+    wide_slots s = {.n_fixed = p->n_const + p->n_in};
+    if (!code) {
+        rank(d, d->table, order, n, ranks);             /* all is found by now */
+        code = tg_set_order(p, ranks);
+    }
+    if (!code) {
+        s.kept.taken = taken;
+        s.live.taken = taken + n + 1;
+        s.n_retained = survey(d, order, n);
+        place_fixed(d, p);
+        for (uint32_t from = 0, to; from < n; from = to) {
+            for (to = from + 1; to < n && !(order[to] & TG_STARTS); to++)
+                ;
+            place_group(d, order, from, to, &s);
+            for (uint32_t k = from; k < to; k++)
+                emit_one(d, p, order[k] & ~TG_STARTS, k, &n_pool);
+            for (uint32_t k = from; k < to; k++) {
+                const uint32_t i = order[k] & ~TG_STARTS, *ids;
+                uint32_t pair[2], m = tg_draft_operands(d, d->node + i, &ids, pair);
+                for (uint32_t j = 0; j < m; j++)
+                    release_wide(d, ids[j], k, &s);
+                if (d->node[i].op != TG_GUARD)          /* where nobody reads it */
+                    release_wide(d, i, k, &s);
+            }
+        }
+        p->n_kept = s.n_fixed + s.n_retained + s.kept.n;
+        p->n_live = s.n_fixed + s.live.n;
+        code = tg_group_program(p);
+    }
+    free(taken);
+    free(ranks);
+    return code;
+}

@@ -1,0 +1,236 @@
+/*  The groups of a wide program: found in its instructions, whoever put them in order.  */
+#include "wide.h"
+#include "ops.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+void tg_free_groups(tg_wide *w)
+{
+    if (!w)
+        return;
+    free(w->group);
+    free(w->list);
+    free(w);
+}
+
+typedef struct {
+    const tg_program *p;
+    tg_wide *w;
+    uint32_t *made;             /* by kept slot: 1 + the instruction that gave what is in it */
+    uint32_t *mark, stamp;      /* by live slot: the last operand that it was, of all groups' */
+    uint32_t cap, cap_list;
+    uint8_t named[TG_OPS];
+} finding;
+
+/* Whether adjoints go to operand b, too. */
+static int passes_to_b(int row)
+{
+    switch (row) {
+#define TG_UNARY(...)
+#define TG_BINARY(NAME, ...) case TG_##NAME: return 1;
+#include "ops.def"
+    default: return 0;
+    }
+}
+
+/* Whether a group may have it at all. */
+static int grouped(const tg_instr *s)
+{
+    switch (tg_row(s)) {
+    case TG_GUARD: return s->y >> 1 < TG_REFUSES;
+    case TG_DOT: case TG_SUM: case TG_WHERE: return 1;
+    default: return !tg_is_many(tg_row(s));
+    }
+}
+
+static uint32_t operands(const tg_instr *s)
+{
+    return tg_row(s) != TG_GUARD && tg_is_many(tg_row(s)) ? s->b : 0;
+}
+
+/* Whether instruction k goes on with a group that begins at first. */
+static int goes_on(const finding *f, uint32_t first, uint32_t k)
+{
+    const tg_program *p = f->p;
+    const tg_instr *s = p->instr + first, *t = p->instr + k;
+    const uint32_t step = k - first, n = operands(s);
+    if (t->op != s->op || operands(t) != n)
+        return 0;
+    if (tg_row(s) == TG_GUARD ? t->y != s->y : t->y != s->y + step || t->live_y != s->live_y + step)
+        return 0;
+    for (uint32_t m = 0; m < n; m++)
+        if (f->made[p->pool[2 * (size_t)(t->a + m)]] > first)
+            return 0;
+    if (n)
+        return t->a == s->a + step * n;
+    return f->made[t->a] <= first && f->made[t->b] <= first && (t->a < p->n_const) == (s->a < p->n_const) &&
+           (t->b < p->n_const) == (s->b < p->n_const);
+}
+
+/* The slot of operand m of instruction k. */
+static uint32_t slot_of(const tg_program *p, uint32_t k, uint32_t m, int numbering)
+{
+    const tg_instr *s = p->instr + k;
+    if (operands(s))
+        return p->pool[2 * (size_t)(s->a + m) + (size_t)numbering];
+    return m == 0 ? numbering == TG_LIVE ? s->live_a : s->a : numbering == TG_LIVE ? s->live_b : s->b;
+}
+
+/* Where operand m of the n instructions from first on is; a list has TG_OK or TG_MEMORY as its code. */
+static int find_slots(finding *f, uint32_t first, uint32_t n, uint32_t m, int numbering, tg_slots *found)
+{
+    const uint32_t start = slot_of(f->p, first, m, numbering), second = slot_of(f->p, first + 1, m, numbering);
+    tg_wide *w = f->w;
+    uint32_t step = second - start, k = 2;
+    if (step <= 1)
+        while (k < n && slot_of(f->p, first + k, m, numbering) == start + k * step)
+            k++;
+    *found = (tg_slots){step ? TG_SIDE_BY_SIDE : TG_SAME, start};
+    if (k == n)
+        return TG_OK;
+    *found = (tg_slots){TG_LISTED, w->n_list};
+    if (n > f->cap_list - w->n_list) {
+        const uint64_t cap = 2 * (uint64_t)f->cap_list + n;
+        uint32_t *list = cap > TG_NONE ? NULL : tg_realloc(w->list, (size_t)cap * sizeof *list);
+        if (!list)
+            return TG_MEMORY;
+        w->list = list;
+        f->cap_list = (uint32_t)cap;
+    }
+    for (k = 0; k < n; k++)
+        w->list[w->n_list++] = slot_of(f->p, first + k, m, numbering);
+    for (uint32_t *slot = w->list + found->at; n >= TG_RUN && slot <= w->list + w->n_list - TG_RUN; slot++) {
+        for (k = 1; k < TG_RUN && slot[k] == slot[0] + k; k++)
+            ;
+        slot[0] |= k == TG_RUN ? TG_RUNS : 0;
+    }
+    return TG_OK;
+}
+
+/* Both numberings of an operand, one list where they are the same. */
+static int find_both(finding *f, uint32_t first, uint32_t n, uint32_t m, tg_slots *found)
+{
+    tg_wide *w = f->w;
+    int code = find_slots(f, first, n, m, TG_KEPT, found);
+    if (!code)
+        code = find_slots(f, first, n, m, TG_LIVE, found + 1);
+    if (!code && found[0].how == TG_LISTED && found[1].how == TG_LISTED &&
+        !memcmp(w->list + found[0].at, w->list + found[1].at, n * sizeof *w->list)) {
+        w->n_list = found[1].at;
+        found[1] = found[0];
+    }
+    return code;
+}
+
+/* Whether the terms of each sum of the group are side by side. */
+static int terms_are_straight(const finding *f, const tg_group *g)
+{
+    const uint32_t width = tg_row(f->p->instr + g->first) == TG_DOT ? 2 : 1, *pair = f->p->pool + 2 * (size_t)g->pool;
+    for (uint32_t k = 0; k < g->n; k++, pair += 2 * (size_t)g->terms)
+        for (uint32_t m = width; m < g->terms / width * width; m++)
+            for (int numbering = 0; numbering < 2; numbering++)
+                if (pair[2 * (size_t)m + numbering] != pair[2 * (size_t)(m - width) + numbering] + 1)
+                    return 0;
+    return 1;
+}
+
+/* Whether an operand is not a constant throughout. */
+static int moves(const finding *f, const tg_group *g, uint32_t m)
+{
+    const tg_slots *s = &g->operand[m][TG_LIVE];
+    for (uint32_t k = 0; k < (s->how == TG_SAME ? 1 : g->n); k++)
+        if (tg_slot(f->w, s, k) >= f->p->n_const)
+            return 1;
+    return 0;
+}
+
+/* Whether the adjoints of operand after operand may be added, of each from the last instruction to the first, where
+   they should be of instruction after instruction: where no slot is of two operands; and where both are side by side,
+   and what the one that comes first adds to a slot is of a later instruction, or of the same. */
+static int are_apart(finding *f, const tg_group *g, uint32_t n)
+{
+    const tg_wide *w = f->w;
+    const uint32_t stamp = f->stamp + 1, biased = g->op == TG_DOT && n % 2;
+    f->stamp += n;
+    for (uint32_t turn = 0; turn < n; turn++) {         /* a bias comes before all others */
+        const uint32_t m = !biased ? turn : turn ? turn - 1 : n - 1;
+        const tg_slots *s = &g->operand[m][TG_LIVE];
+        if (!(g->moves >> m & 1))
+            continue;
+        for (uint32_t k = 0; k < (s->how == TG_SAME ? 1 : g->n); k++) {
+            const uint32_t met = f->mark[tg_slot(w, s, k)];
+            const tg_slots *other = met >= stamp ? &g->operand[met - stamp][TG_LIVE] : s;
+            if (other != s && (s->how != TG_SIDE_BY_SIDE || other->how != TG_SIDE_BY_SIDE || other->at > s->at))
+                return 0;
+        }
+        for (uint32_t k = 0; k < (s->how == TG_SAME ? 1 : g->n); k++)
+            f->mark[tg_slot(w, s, k)] = stamp + m;
+    }
+    return 1;
+}
+
+static int add_group(finding *f, uint32_t first, uint32_t n)
+{
+    const tg_instr *s = f->p->instr + first;
+    const int row = tg_row(s);
+    tg_wide *w = f->w;
+    tg_group *g;
+    int code = TG_OK;
+    if (w->n == f->cap) {
+        const uint32_t cap = 2 * f->cap + 16;
+        tg_group *group = tg_realloc(w->group, cap * sizeof *group);
+        if (!group)
+            return TG_MEMORY;
+        w->group = group;
+        f->cap = cap;
+    }
+    g = w->group + w->n;
+    *g = (tg_group){.first = first, .n = n, .op = s->op, .terms = operands(s), .pool = s->a, .y = {s->y, s->live_y}};
+    if (tg_has_few(g)) {
+        const uint32_t n = g->terms ? g->terms : 2;
+        for (uint32_t m = 0; m < n && !code; m++) {
+            code = find_both(f, first, g->n, m, g->operand[m]);
+            g->moves |= (uint8_t)(!code && moves(f, g, m) && !(m == 1 && !g->terms && !passes_to_b(row))) << m;
+        }
+        if (!code && row != TG_GUARD) {
+            g->names = (uint8_t)(g->terms ? 0 : tg_names(row, f->named));
+            g->apart = (uint8_t)are_apart(f, g, n);
+        }
+    } else
+        g->straight = (uint8_t)terms_are_straight(f, g);
+    w->n += !code;
+    return code;
+}
+
+int tg_group_program(tg_program *p)
+{
+    finding f = {.p = p};
+    uint32_t first = 0;
+    int code;
+    f.w = tg_zeroed(sizeof *f.w);
+    f.made = tg_zeroed(p->n_kept * sizeof *f.made + 1);
+    f.mark = tg_zeroed(p->n_live * sizeof *f.mark + 1);
+    code = f.w && f.made && f.mark ? TG_OK : TG_MEMORY;
+    for (uint32_t k = 0; !code && k <= p->n_instr && p->n_kept < TG_RUNS && p->n_live < TG_RUNS; k++) {
+        if (k == p->n_instr || !grouped(p->instr + k) || (k > first && !goes_on(&f, first, k))) {
+            if (k - first >= TG_GROUP && grouped(p->instr + first)) {
+                code = add_group(&f, first, k - first);
+                p->grouped += k - first;
+            }
+            first = k;
+        }
+        if (k < p->n_instr && tg_row(p->instr + k) != TG_GUARD)
+            f.made[p->instr[k].y] = k + 1;
+    }
+    free(f.made);
+    free(f.mark);
+    if (code) {
+        tg_free_groups(f.w);
+        return code;
+    }
+    p->wide = f.w;
+    p->n_groups = f.w->n;
+    p->bytes += sizeof *f.w + f.w->n * sizeof *f.w->group + f.w->n_list * sizeof *f.w->list;
+    return TG_OK;
+}

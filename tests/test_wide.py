@@ -1,0 +1,240 @@
+"""Wide programs, in which instructions of one operation stand together: the bits of Values and of rows in lanes, errors
+in the function's order, files and listings."""
+
+from __future__ import annotations
+
+import binascii
+import math
+import pickle
+import random
+import struct
+import sys
+from array import array
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tapegrad
+from tapegrad import Value
+from tapegrad.program import BranchChanged, record
+from tapegrad.program.file import decode, ffi, lib
+from tapegrad.program.replay import Trace
+
+UNARY = ("tanh", "relu", "sigmoid", "sin", "__neg__", "__abs__", "erf", "softplus", "lgamma", "atan")
+BINARY = {
+    "add": lambda a, b: a + b,
+    "sub": lambda a, b: a - b,
+    "mul": lambda a, b: a * b,
+    "max": lambda a, b: a.max(b),
+    "less": lambda a, b: a.less(b),
+    "square": lambda a, b: a**2,
+    "share": lambda a, b: a / (b * b + 1.0),
+    "quotient": lambda a, b: a / (b - 50.0),  # what refuses elsewhere
+    "log": lambda a, b: (a + 50.0).log(),
+    "exp": lambda a, b: (a * 8.0).tanh().exp() + (b * 0.01).exp(),
+}
+LENGTHS = st.integers(0, 30)
+STEPS = st.one_of(
+    st.tuples(st.just("unary"), st.sampled_from(UNARY), LENGTHS),
+    st.tuples(st.just("binary"), st.sampled_from(sorted(BINARY)), LENGTHS, LENGTHS),
+    st.tuples(st.just("guard"), LENGTHS, LENGTHS),
+    st.tuples(st.just("where"), LENGTHS, LENGTHS, LENGTHS),
+    st.tuples(st.just("dot"), st.lists(st.tuples(LENGTHS, LENGTHS), min_size=1, max_size=5), LENGTHS),
+    st.tuples(st.just("sum"), st.lists(LENGTHS, min_size=1, max_size=5)),
+)
+
+
+class Repeats:
+    """A function that does the same steps over and over, some of it to what is shared, ragged, or of the repeat before.
+
+    Args:
+        steps: what a repeat does; operands are what it has by then.
+        overlap: repeats share inputs with their neighbours.
+        chained: each reads what the one before gave.
+    """
+
+    def __init__(self, steps, repeats, overlap, chained, outputs, own=3):
+        self.steps, self.repeats, self.chained, self.outputs, self.own = steps, repeats, chained, outputs, own
+        self.step = 1 if overlap else own
+        self.n_in = 2 + self.step * repeats + own
+
+    def __call__(self, x):
+        total, carry, out = x[0] * 0.5, x[1], []
+        for k in range(self.repeats):
+            had = [*(x[2 + self.step * k + i] for i in range(self.own)), x[0], x[1]]
+            for kind, *how in self.steps:
+                had.append(getattr(self, kind)(*([how, had] if kind in ("sum",) else [had, *how])))
+            y = had[-1].tanh() + had[-2] if k % 17 == 3 else had[-1].tanh()
+            if self.chained:
+                carry = carry * 0.5 + y
+                y = carry
+            if self.outputs and k % 3 == 0:
+                out.append(y)
+            total = total + y
+        return [total, *out]
+
+    def unary(self, had, name, i):
+        a = had[i % len(had)]
+        return getattr(a * a + 0.5 if name == "lgamma" else a, name)()
+
+    def binary(self, had, name, i, j):
+        return BINARY[name](had[i % len(had)], had[j % len(had)])
+
+    def guard(self, had, i, j):
+        a, b = had[i % len(had)], had[j % len(had)]
+        return a - 1.5 if a < b else b * 1.5
+
+    def where(self, had, *of):
+        return tapegrad.where(*(had[i % len(had)] for i in of))
+
+    def dot(self, had, pairs, bias):
+        xs, ys = zip(*((had[i % len(had)], had[j % len(had)]) for i, j in pairs))
+        return tapegrad.dot(xs, ys, had[bias % len(had)])
+
+    def sum(self, how, had):
+        return tapegrad.sum([had[i % len(had)] for i in how[0]])
+
+
+FUNCTIONS = st.builds(
+    Repeats, st.lists(STEPS, min_size=1, max_size=8), st.sampled_from((3, 40, 75, 130)), st.booleans(), st.booleans(),
+    st.booleans(),
+)  # fmt: skip
+
+
+def inputs(f, seed):
+    rng = random.Random(seed)
+    return [rng.uniform(-1.5, 1.5) for _ in range(f.n_in)]
+
+
+def bits(xs):
+    return ["nan" if math.isnan(x) else x.hex() for x in xs]
+
+
+def outcome(call):
+    """The bits of what it gives, or what it raises."""
+    try:
+        return bits(call())
+    except (ArithmeticError, ValueError, RuntimeError) as error:
+        return error
+
+
+@given(f=FUNCTIONS, seed=st.integers(0, 1000))
+@settings(max_examples=60, deadline=None)
+def test_one_row_has_the_bits_of_values_and_of_rows_in_lanes_and_threads(f, seed):
+    x = inputs(f, seed)
+    values = [Value(number) for number in x]
+    results = f(values)
+    tapegrad.sum(results).backward()
+    program, total = record(f, x), record(lambda x: tapegrad.sum(f(x)), x)
+    found, grad = program(x), total.grad(x)
+    assert bits(found) == bits([y.data for y in results])
+    assert grad == pytest.approx([v.grad for v in values], rel=1e-11, abs=1e-11, nan_ok=True)
+    rows, along = [x] * 18, [math.cos(k) for k in range(f.n_in)]
+    for threads in 1, 2:
+        batch = total.map(0, threads=threads)
+        assert bits(batch.grad(rows)[16]) == bits(grad)
+        assert bits(batch.hvp(rows, [along] * 18)[17]) == bits(total.hvp(x, along))
+    assert bits([column[5] for column in program.map(0)(rows)]) == bits(found)
+    assert bits(total.map(0).jvp((rows,), ([along] * 18,))[1][1:2]) == bits([total.jvp((x,), (along,))[1]])
+    again = pickle.loads(pickle.dumps(total))
+    assert bits(again.grad(x)) == bits(grad) and pickle.dumps(again) == pickle.dumps(total)
+    assert (again.stats["groups"], again.stats["width"]) == (total.stats["groups"], total.stats["width"])
+    assert str(again) == str(total)
+    assert one_by_one(total).grad(x) == pytest.approx(grad, rel=1e-12, abs=1e-12, nan_ok=True)
+    if f.n_in < 100:
+        assert bits(total.hessian(x)[1]) == bits(total.hvp(x, [float(k == 1) for k in range(f.n_in)]))
+
+
+def one_by_one(program):
+    """The same with the instructions of its path in the function's order, which go one after the other."""
+    narrow = pickle.loads(pickle.dumps(program))
+    (path,) = narrow._recorded.paths
+    plain = lib.tg_plain_program(path.core)
+    narrow._recorded.paths[0] = Trace(ffi.gc(plain, lib.tg_free_program), path.codes, 0.0)
+    return narrow
+
+
+@given(f=FUNCTIONS, seed=st.integers(0, 1000), odd=st.sampled_from((50.0, -50.0, -49.0, 1e200, 0.0, 3.0)))
+@settings(max_examples=100, deadline=None)
+def test_the_first_to_fail_is_the_first_one_by_one(f, seed, odd):
+    x, rng = inputs(f, seed), random.Random(seed)
+    program = record(f, x)
+    narrow = one_by_one(program)
+    assert narrow.stats["instructions"] == program.stats["instructions"] and str(narrow) == str(program)
+    for how_many in 1, 5, f.n_in:
+        y = list(x)
+        for k in rng.sample(range(f.n_in), how_many):
+            y[k] = rng.choice((odd, rng.uniform(-1.5, 1.5)))
+        found, said = outcome(lambda y=y: program(y)), outcome(lambda y=y: narrow(y))
+        in_lanes = outcome(lambda y=y: [column[2] for column in program.map(0)([x, x, y])])
+        if isinstance(said, list):
+            assert found == in_lanes == said
+            continue
+        assert type(found) is type(in_lanes) is type(said) and str(found) == str(said)
+        assert str(in_lanes).replace(" in row 2", "") == str(found)
+
+
+@given(f=FUNCTIONS, seed=st.integers(0, 1000), odd=st.sampled_from((50.0, -50.0, -49.0, 1e200, math.inf, math.nan)))
+@settings(max_examples=30, deadline=None)
+def test_refusals_become_nan_alike(f, seed, odd):
+    x = inputs(f, seed)
+    program = record(f, x, on_error="nan")
+    y = [odd if k % 7 == 3 else number for k, number in enumerate(x)]
+    found = outcome(lambda: program(y))
+    in_lanes = outcome(lambda: [column[2] for column in program.map(0)([x, x, y])])
+    assert found == in_lanes or (isinstance(found, BranchChanged) and isinstance(in_lanes, BranchChanged))
+
+
+def stencil(u):
+    return [0.25 * (a + c) - b * b for a, b, c in zip(u, u[1:], u[2:])]
+
+
+def test_what_is_wide_is_grouped_and_what_is_not_stays():
+    def chain(x):
+        for _ in range(2000):
+            x = (x * 0.5).tanh()
+        return x
+
+    wide, narrow = record(stencil, [0.1] * 1000), record(chain, 0.1)
+    assert wide.stats["groups"] >= 3 and wide.stats["width"] > 300
+    assert narrow.stats["groups"] == narrow.stats["width"] == 0
+    assert record(stencil, [0.1] * 20).stats["groups"] == 0  # not worth it
+
+
+def test_a_listing_is_in_the_order_of_the_function():
+    lines = record(stencil, [0.1] * 1000).listing().splitlines()
+    assert [line.split("=")[0].strip() for line in lines[1:-1]] == [f"%{k}" for k in range(len(lines) - 2)]
+    assert [line.split("  /")[0].split("  tests")[0].strip() for line in lines[1:4]] == [
+        "%0 = in0 + in2", "%1 = %0 * 0.25", "%2 = in1 * in1",
+    ]  # fmt: skip
+
+
+def test_a_program_within_another_is_what_it_is_by_itself():
+    x = [0.01 * k for k in range(600)]
+    wide = record(stencil, x)
+    outer = record(lambda u: tapegrad.sum(wide(u)), x)
+    assert outer(x) == tapegrad.sum([Value(y) for y in wide(x)]).data
+    assert outer.stats["groups"] > 0 and str(outer).count("in0 + in2") == 1
+
+
+def test_tiles_give_their_slots_on():
+    """What lives within a tile takes the slots of the tile before: a wide program of any length stays in the cache."""
+    stats = record(lambda u: tapegrad.sum(stencil(stencil(u))), [0.1] * 6000).stats
+    assert stats["groups"] > 10 and stats["live_slots"] < stats["inputs"] + stats["instructions"]
+
+
+def test_a_file_whose_order_is_none_is_refused():
+    program = record(stencil, [0.1] * 300)
+    data = program._recorded.__reduce__()[1][0]
+    core = decode(data).paths[0].core
+    order = array("I", (core.order[k] for k in range(core.n_instr)))
+    if sys.byteorder == "big":
+        order.byteswap()
+    at = data.index(order.tobytes())
+    for k, number in ((0, core.n_instr), (1, order[0]), (core.n_instr - 1, 1 << 31)):
+        words = array("I", order)
+        words[k] = number
+        hostile = data[:at] + words.tobytes() + data[at + 4 * len(words) : -4]
+        with pytest.raises(ValueError, match="do not fit together"):
+            decode(hostile + struct.pack("<I", binascii.crc32(hostile)))
