@@ -99,7 +99,8 @@ weights; the chain has 10^5 operations, a tanh after every twentieth, the short 
 65,536 that share them: then the gradient is of the mean. All numbers are per recorded node, of which tapegrad's
 recording counts how many there are, and for value and gradient; H v is the Hessian times a vector, as a multiple of
 that. Freezing leaves out the Python loops that make the graph; for what compiles it is the compilation. Of Rosenbrock's
-chained function there are whole calls from Python as well, beside those of `x * y + sin x` at two numbers."""
+chained function there are whole calls from Python as well, beside those of `x * y + sin x` at two numbers. The heat
+equation goes fifty steps on 64 x 64 numbers; it and the largest of Rosenbrock's are wide programs."""
 _SPARSE = """\
 The nonzeros of Jacobians and Hessians, made from a recorded program or from CasADi's expression to what can be called,
 and evaluated at a point: tapegrad's by `values`, also when compiled, CasADi SX's through its buffers. CPU time, the
@@ -262,6 +263,7 @@ def _program_goals(programs: Any) -> Iterator[tuple[str, str, float, list[float]
         yield "… one sample, ns", "at most", goal, [1e9 * t for t in found(graph, "tapegrad", "one")]
         along = [a / b for a, b in zip(found(graph, "tapegrad", "along"), found(graph, "tapegrad", "one"))]
         yield "… H v, in gradients", "at most", 3.0, along
+    yield from _wide_goals(programs)
     for graph, key, title in (
         ("links", "batch", "program, short chain, batch: ns"), ("row", "batch", "program, rows: ns"),
         ("row", "shared", "program, rows that share weights: ns"),
@@ -285,6 +287,19 @@ def _program_goals(programs: Any) -> Iterator[tuple[str, str, float, list[float]
     yield "Jacobian of 900 results by 26 numbers, in calls", "at most", 6.0, [t["jacobian"] / t["joints"] for t in took]
     nearest = [t["nearest along"] / t["nearest"] for t in took]
     yield "k-means, 20,000 rows, H v by the centres, in values", "at most", 5.5, nearest
+
+
+def _wide_goals(programs: Any) -> Iterator[tuple[str, str, float, list[float]]]:
+    for graph, title, goals in (
+        ("vast", "Rosenbrock's function of 10^5 numbers", {"value alone": 0.6, "one": 1.8}),
+        ("thousand", "… of 1,000", {"one": 0.012}),
+        ("heat", "heat equation, fifty steps on 64 x 64", {"one": 2.5}),
+    ):
+        cells = [one for each in programs.get(graph, []) for one in each if "failed" not in one]
+        for key, goal in goals.items():
+            took = [1e3 * one[key] for one in cells if one["name"] == "tapegrad" and key in one]
+            what = "value" if key == "value alone" else "value and gradient"
+            yield f"program, {title}: {what}, ms", "at most", goal, took
 
 
 def _sparse_goals(sparse: Any) -> Iterator[tuple[str, str, float, list[float]]]:
@@ -512,6 +527,7 @@ def _start_table(start: Any) -> list[str]:
 TITLES = {
     "moons": "Two moons", "chain": "Chain", "links": "Short chain", "row": "A row, and batches of rows",
     "six": "Rosenbrock's function of 6 numbers", "thousand": "Rosenbrock's function of 1,000 numbers",
+    "vast": "Rosenbrock's function of 10^5 numbers", "heat": "Heat equation",
 }  # fmt: skip
 
 
