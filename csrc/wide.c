@@ -14,11 +14,17 @@ void tg_free_groups(tg_wide *w)
     free(w);
 }
 
+/* The last operand, of all groups', that had a slot, and in which of the group's instructions first. */
+typedef struct {
+    uint32_t operand, first;
+} meeting;
+
 typedef struct {
     const tg_program *p;
     tg_wide *w;
     uint32_t *made;             /* by kept slot: 1 + the instruction that gave what is in it */
-    uint32_t *mark, stamp;      /* by live slot: the last operand that it was, of all groups' */
+    meeting *met;            /* by live slot */
+    uint32_t stamp;             /* of the last operand */
     uint32_t cap, cap_list;
     uint8_t named[TG_OPS];
 } finding;
@@ -98,12 +104,12 @@ static int find_slots(finding *f, uint32_t first, uint32_t n, uint32_t m, int nu
         w->list = list;
         f->cap_list = (uint32_t)cap;
     }
-    for (k = 0; k < n; k++)
-        w->list[w->n_list++] = slot_of(f->p, first + k, m, numbering);
-    for (uint32_t *slot = w->list + found->at; n >= TG_RUN && slot <= w->list + w->n_list - TG_RUN; slot++) {
-        for (k = 1; k < TG_RUN && slot[k] == slot[0] + k; k++)
-            ;
-        slot[0] |= k == TG_RUN ? TG_RUNS : 0;
+    w->n_list += n;
+    for (uint32_t run = 0, next = 0; n-- > 0;) {
+        const uint32_t slot = slot_of(f->p, first + n, m, numbering);
+        run = next == slot + 1 ? run + 1 : 1;
+        next = slot;
+        w->list[found->at + n] = slot | (run >= TG_RUN ? TG_RUNS : 0);
     }
     return TG_OK;
 }
@@ -146,8 +152,8 @@ static int moves(const finding *f, const tg_group *g, uint32_t m)
 }
 
 /* Whether the adjoints of operand after operand may be added, of each from the last instruction to the first, where
-   they should be of instruction after instruction: where no slot is of two operands; and where both are side by side,
-   and what the one that comes first adds to a slot is of a later instruction, or of the same. */
+   they should be of instruction after instruction: where what the operand that comes first adds to a slot is never of
+   an earlier instruction than what another one adds there. */
 static int are_apart(finding *f, const tg_group *g, uint32_t n)
 {
     const tg_wide *w = f->w;
@@ -158,14 +164,13 @@ static int are_apart(finding *f, const tg_group *g, uint32_t n)
         const tg_slots *s = &g->operand[m][TG_LIVE];
         if (!(g->moves >> m & 1))
             continue;
-        for (uint32_t k = 0; k < (s->how == TG_SAME ? 1 : g->n); k++) {
-            const uint32_t met = f->mark[tg_slot(w, s, k)];
-            const tg_slots *other = met >= stamp ? &g->operand[met - stamp][TG_LIVE] : s;
-            if (other != s && (s->how != TG_SIDE_BY_SIDE || other->how != TG_SIDE_BY_SIDE || other->at > s->at))
+        for (uint32_t k = s->how == TG_SAME ? g->n - 1 : 0; k < g->n; k++) {
+            const meeting *met = f->met + tg_slot(w, s, k);
+            if (met->operand >= stamp && met->first < k)
                 return 0;
         }
-        for (uint32_t k = 0; k < (s->how == TG_SAME ? 1 : g->n); k++)
-            f->mark[tg_slot(w, s, k)] = stamp + m;
+        for (uint32_t k = s->how == TG_SAME ? 1 : g->n; k-- > 0;)
+            f->met[tg_slot(w, s, k)] = (meeting){stamp + m, k};
     }
     return 1;
 }
@@ -210,8 +215,8 @@ int tg_group_program(tg_program *p)
     int code;
     f.w = tg_zeroed(sizeof *f.w);
     f.made = tg_zeroed(p->n_kept * sizeof *f.made + 1);
-    f.mark = tg_zeroed(p->n_live * sizeof *f.mark + 1);
-    code = f.w && f.made && f.mark ? TG_OK : TG_MEMORY;
+    f.met = tg_zeroed(p->n_live * sizeof *f.met + 1);
+    code = f.w && f.made && f.met ? TG_OK : TG_MEMORY;
     for (uint32_t k = 0; !code && k <= p->n_instr && p->n_kept < TG_RUNS && p->n_live < TG_RUNS; k++) {
         if (k == p->n_instr || !grouped(p->instr + k) || (k > first && !goes_on(&f, first, k))) {
             if (k - first >= TG_GROUP && grouped(p->instr + first)) {
@@ -224,7 +229,7 @@ int tg_group_program(tg_program *p)
             f.made[p->instr[k].y] = k + 1;
     }
     free(f.made);
-    free(f.mark);
+    free(f.met);
     if (code) {
         tg_free_groups(f.w);
         return code;
