@@ -186,6 +186,34 @@ static void ask(tg_job *j, const tg_group *g, uint32_t first, uint32_t m, const 
             out(j, first + l, xa[l], xb[l], xa[l]);
 }
 
+/* Links from .. to - 1 of a chain. */
+static void chain(tg_job *j, const tg_group *s, uint32_t from, uint32_t to, int numbering)
+{
+    const tg_wide *w = j->program->wide;
+    const tg_slots *results = &s->operand[2][numbering];
+    double *v = j->primal, sum = v[from ? tg_slot(w, results, from - 1) : s->operand[0][numbering].at];
+    for (uint32_t k = from; k < to; k++) {
+        sum += v[tg_slot(w, &s->operand[1][numbering], k)];
+        v[tg_slot(w, results, k)] = sum;
+    }
+}
+
+static void chain_reverse(tg_job *j, const tg_group *s, uint32_t from, uint32_t to)
+{
+    const tg_wide *w = j->program->wide;
+    const tg_slots *results = &s->operand[2][TG_LIVE];
+    double *adj = j->adj, g = adj[tg_slot(w, results, to - 1)];
+    for (uint32_t k = to; k-- > from;) {
+        const uint32_t below = k ? tg_slot(w, results, k - 1) : s->operand[0][TG_LIVE].at;
+        const double passed = g;
+        adj[tg_slot(w, results, k)] = 0.0;
+        g = adj[below] + passed;
+        adj[tg_slot(w, &s->operand[1][TG_LIVE], k)] += passed;
+        if (k == from)
+            adj[below] = g;
+    }
+}
+
 /* What is not worth a block: of an operation that takes its time, less than half of one. */
 #define TOO_FEW(row) (!IS_SHORT(row) && m < BLOCK / 2)
 
@@ -196,6 +224,10 @@ TG_CLONES void tg_group_forward(tg_job *j, const tg_group *s, uint32_t from, uin
     double *v = j->primal, t[LANES];
     block rooms[TG_FEW_TERMS];
     empty(rooms);
+    if (s->chain) {
+        chain(j, s, from - s->first, to - s->first, numbering);
+        return;
+    }
     for (uint32_t k = from, m; k < to; k += m) {
         const uint32_t at = k - s->first;
         double *Y = v + s->y[numbering] + at;
@@ -256,7 +288,7 @@ TG_CLONES void tg_group_tangents(tg_job *j, const tg_group *s, uint32_t from, ui
     double *d = j->tangent, t[LANES];
     block rooms[TG_FEW_TERMS];
     empty(rooms);
-    if (s->terms) {
+    if (s->terms || s->chain) {
         narrow(j, from, to);
         return;
     }
@@ -469,6 +501,10 @@ TG_CLONES void tg_group_reverse(tg_job *j, const tg_group *s, uint32_t from, uin
     empty(rooms);
     if (s->op == TG_GUARD)
         return;
+    if (s->chain) {
+        chain_reverse(j, s, from - s->first, to - s->first);
+        return;
+    }
     for (uint32_t k = to, m, at; k > from; k -= m) {
         m = k - from < BLOCK ? k - from : BLOCK;
         at = k - m - s->first;
@@ -518,7 +554,7 @@ TG_CLONES void tg_group_reverse_tangents(tg_job *j, const tg_group *s, uint32_t 
     empty(rooms);
     if (s->op == TG_GUARD)
         return;
-    if (s->terms) {
+    if (s->terms || s->chain) {
         narrow(j, from, to);
         return;
     }

@@ -74,21 +74,36 @@ static int goes_on(const finding *f, uint32_t first, uint32_t k)
            (t->b < p->n_const) == (s->b < p->n_const);
 }
 
-/* The slot of operand m of instruction k. */
+/* Whether it adds two different results. */
+static int is_sum(const tg_instr *s) { return s->op == TG_ADD && s->a != s->b && s->live_a != s->live_b; }
+
+/* Whether instruction k adds to the result of the one before, which is a sum, too: as its operand a, or else b. */
+static int is_link(const tg_program *p, uint32_t k, int as_a)
+{
+    const tg_instr *s = p->instr + k;
+    return is_sum(s) && is_sum(s - 1) &&
+           (as_a ? s->a == s[-1].y && s->live_a == s[-1].live_y : s->b == s[-1].y && s->live_b == s[-1].live_y);
+}
+
+/* The slot of operand m of instruction k; where there are two, RESULT is the third. */
+enum { RESULT = 2 };
 static uint32_t slot_of(const tg_program *p, uint32_t k, uint32_t m, int numbering)
 {
     const tg_instr *s = p->instr + k;
     if (operands(s))
         return p->pool[2 * (size_t)(s->a + m) + (size_t)numbering];
+    if (m == RESULT)
+        return numbering == TG_LIVE ? s->live_y : s->y;
     return m == 0 ? numbering == TG_LIVE ? s->live_a : s->a : numbering == TG_LIVE ? s->live_b : s->b;
 }
 
 /* Where operand m of the n instructions from first on is; a list has TG_OK or TG_MEMORY as its code. */
 static int find_slots(finding *f, uint32_t first, uint32_t n, uint32_t m, int numbering, tg_slots *found)
 {
-    const uint32_t start = slot_of(f->p, first, m, numbering), second = slot_of(f->p, first + 1, m, numbering);
+    const uint32_t start = slot_of(f->p, first, m, numbering);
+    const uint32_t second = n > 1 ? slot_of(f->p, first + 1, m, numbering) : start;
     tg_wide *w = f->w;
-    uint32_t step = second - start, k = 2;
+    uint32_t step = second - start, k = n < 2 ? n : 2;
     if (step <= 1)
         while (k < n && slot_of(f->p, first + k, m, numbering) == start + k * step)
             k++;
@@ -175,7 +190,8 @@ static int are_apart(finding *f, const tg_group *g, uint32_t n)
     return 1;
 }
 
-static int add_group(finding *f, uint32_t first, uint32_t n)
+enum { NO_CHAIN, CHAIN_A, CHAIN_B };
+static int add_group(finding *f, uint32_t first, uint32_t n, int chain)
 {
     const tg_instr *s = f->p->instr + first;
     const int row = tg_row(s);
@@ -192,7 +208,14 @@ static int add_group(finding *f, uint32_t first, uint32_t n)
     }
     g = w->group + w->n;
     *g = (tg_group){.first = first, .n = n, .op = s->op, .terms = operands(s), .pool = s->a, .y = {s->y, s->live_y}};
-    if (tg_has_few(g)) {
+    if (chain) {
+        g->chain = 1;
+        code = find_both(f, first, 1, chain == CHAIN_A ? 0 : 1, g->operand[0]);
+        if (!code)
+            code = find_both(f, first, n, chain == CHAIN_A ? 1 : 0, g->operand[1]);
+        if (!code)
+            code = find_both(f, first, n, RESULT, g->operand[2]);
+    } else if (tg_has_few(g)) {
         const uint32_t n = g->terms ? g->terms : 2;
         for (uint32_t m = 0; m < n && !code; m++) {
             code = find_both(f, first, g->n, m, g->operand[m]);
@@ -211,7 +234,7 @@ static int add_group(finding *f, uint32_t first, uint32_t n)
 int tg_group_program(tg_program *p)
 {
     finding f = {.p = p};
-    uint32_t first = 0;
+    uint32_t first = 0, chains = 0;
     int code;
     f.w = tg_zeroed(sizeof *f.w);
     f.made = tg_zeroed(p->n_kept * sizeof *f.made + 1);
@@ -219,11 +242,22 @@ int tg_group_program(tg_program *p)
     code = f.w && f.made && f.met ? TG_OK : TG_MEMORY;
     for (uint32_t k = 0; !code && k <= p->n_instr && p->n_kept < TG_RUNS && p->n_live < TG_RUNS; k++) {
         if (k == p->n_instr || !grouped(p->instr + k) || (k > first && !goes_on(&f, first, k))) {
+            uint32_t end = k;
             if (k - first >= TG_GROUP && grouped(p->instr + first)) {
-                code = add_group(&f, first, k - first);
+                code = add_group(&f, first, k - first, NO_CHAIN);
                 p->grouped += k - first;
+            } else {
+                const int as_a = k == first + 1 && k < p->n_instr && is_link(p, k, 1);
+                while (k == first + 1 && end < p->n_instr && is_link(p, end, as_a))
+                    end++;
+                if (end - first >= TG_GROUP) {
+                    code = add_group(&f, first, end - first, as_a ? CHAIN_A : CHAIN_B);
+                    chains++;
+                } else
+                    end = k;
             }
-            first = k;
+            for (first = end; k < end; k++)
+                f.made[p->instr[k].y] = k + 1;
         }
         if (k < p->n_instr && tg_row(p->instr + k) != TG_GUARD)
             f.made[p->instr[k].y] = k + 1;
@@ -235,7 +269,7 @@ int tg_group_program(tg_program *p)
         return code;
     }
     p->wide = f.w;
-    p->n_groups = f.w->n;
+    p->n_groups = f.w->n - chains;
     p->bytes += sizeof *f.w + f.w->n * sizeof *f.w->group + f.w->n_list * sizeof *f.w->list;
     return TG_OK;
 }

@@ -2,7 +2,10 @@
 
     A group is instructions in a row of one operation, none of which reads what another gives. Its results lie side by
     side in both numberings of slots. Where an operand of each of them is: all the same slot, slots side by side, or a
-    list of slots, which has a bit where RUN of them are side by side.  */
+    list of slots, which has a bit where RUN of them are side by side.
+
+    A chain is additions in a row each of which adds to the result of the one before: what sum(..) of a function makes.
+    They go one after the other, but the sum stays in a register.  */
 #ifndef TG_WIDE_H
 #define TG_WIDE_H
 
@@ -23,7 +26,9 @@ typedef struct {
     uint32_t terms;             /* of a many-operand row: operands of each, in pool one after the other from pool on */
     uint32_t pool;
     uint32_t y[2];
-    tg_slots operand[TG_FEW_TERMS][2];  /* those of a sum of many terms are in the pool alone */
+    tg_slots operand[TG_FEW_TERMS][2];  /* those of a sum of many terms are in the pool alone; of a chain what is added
+                                           to first, what is added, and the results */
+    uint8_t chain;
     uint8_t straight;           /* a sum of many terms, which are side by side in both numberings */
     uint8_t apart;              /* adjoints may be added operand by operand: nobody sees the difference */
     uint8_t names;              /* the primals that its partials name, as tg_names has it */

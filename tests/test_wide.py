@@ -202,6 +202,27 @@ def test_what_is_wide_is_grouped_and_what_is_not_stays():
     assert record(stencil, [0.1] * 20).stats["groups"] == 0  # not worth it
 
 
+@pytest.mark.parametrize("terms", [iter, list], ids=["each added at once", "all made before"])
+def test_sums_that_go_through_the_function_have_the_bits_of_values(terms):
+    def f(x):
+        total, seen = 0.0, []
+        for k, term in enumerate(terms((a * 0.7 + x[3]).tanh() for a in x)):
+            total = total + term
+            if k % 100 == 7:
+                seen.append(total)
+        return [total, *seen]
+
+    x = [math.cos(k) for k in range(700)]
+    program, total = record(f, x), record(lambda x: tapegrad.sum(f(x)), x)
+    assert bits(program(x)) == bits([v.data for v in f([Value(a) for a in x])])
+    assert bits(total.grad(x)) == bits(total.map(0).grad([x, x])[1])
+    values = [Value(a) for a in x]
+    tapegrad.sum(f(values)).backward()
+    assert total.grad(x) == pytest.approx([v.grad for v in values], rel=1e-12, abs=1e-12)
+    along = [math.sin(k) for k in range(700)]
+    assert bits(total.hvp(x, along)) == bits(total.map(0).hvp([x, x], [along, along])[1])
+
+
 def test_a_listing_is_in_the_order_of_the_function():
     lines = record(stencil, [0.1] * 1000).listing().splitlines()
     assert [line.split("=")[0].strip() for line in lines[1:-1]] == [f"%{k}" for k in range(len(lines) - 2)]

@@ -195,11 +195,15 @@ static tg_program *wide_program_of_everything(tg_tape *t, int64_t *code)
         for (int k = 0; k < OUTPUTS; k++)
             all[k][r] = out[k];
     }
-    for (int k = 0; k < OUTPUTS; k++)
-        if ((*code = tg_record_many(t, TG_SUM, all[k], REPEATS)) < 0)
+    for (int k = 0; k < OUTPUTS; k++) {                 /* some sums as a chain, some on the other side of it */
+        *code = k % 3 ? all[k][0] : tg_record_many(t, TG_SUM, all[k], REPEATS);
+        for (int r = 1; r < REPEATS && k % 3 && *code >= 0; r++)
+            *code = tg_record(t, TG_ADD, k % 3 == 1 ? (uint32_t)*code : all[k][r],
+                              k % 3 == 1 ? all[k][r] : (uint32_t)*code);
+        if (*code < 0)
             return NULL;
-        else
-            out[k] = (uint32_t)*code;
+        out[k] = (uint32_t)*code;
+    }
     return tg_freeze(t, &(tg_recording){.start = in[0], .outer = TG_NONE, .in = in, .n_in = INPUTS, .out = out,
                                         .n_out = OUTPUTS, .compared = c, .n_compared = 2 * REPEATS}, code);
 }
