@@ -239,6 +239,26 @@ def test_a_program_within_another_is_what_it_is_by_itself():
     assert outer.stats["groups"] > 0 and str(outer).count("in0 + in2") == 1
 
 
+def test_sparse_derivatives_stop_where_the_function_does():
+    def f(u):
+        steps = ((a + 3.0).log() * b + (c * c if a < 0.9 else c) for a, b, c in zip(u, u[1:], u[2:]))
+        return list(steps)
+
+    x = [0.8 * math.sin(k) for k in range(150)]
+    program = record(f, x, on_branch="record")
+    assert program.stats["groups"]
+    jacobian = program.sparse_jacobian()
+    for at, number in ((70, 0.5), (70, 1.5), (20, 1.25)):
+        y = [number if k == at else z for k, z in enumerate(x)]
+        found = sorted(z for z in jacobian.values(y) if z)
+        assert found == pytest.approx(sorted(z for row in program.jacobian(y) for z in row if z), rel=1e-12)
+    assert program.stats["paths"] == 3
+    y = [-5.0 if k == 100 else z for k, z in enumerate(x)]
+    for call in program, jacobian.values:
+        with pytest.raises(ValueError, match=r"log\(-2.0\): math domain error, recorded at "):
+            call(y)
+
+
 def test_tiles_give_their_slots_on():
     """What lives within a tile takes the slots of the tile before: a wide program of any length stays in the cache."""
     stats = record(lambda u: tapegrad.sum(stencil(stencil(u))), [0.1] * 6000).stats
