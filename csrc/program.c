@@ -46,13 +46,24 @@ int tg_set_order(tg_program *p, const uint32_t *order)
     return TG_OK;
 }
 
+/* The operands of all many-operand instructions. */
+static uint64_t pooled(const tg_program *p)
+{
+    uint64_t n = 0;
+    for (uint32_t k = 0; k < p->n_instr; k++)
+        n += tg_row(p->instr + k) < TG_OPS && tg_is_many(tg_row(p->instr + k)) ? p->instr[k].b : 0;
+    return n;
+}
+
 tg_program *tg_plain_program(const tg_program *p)
 {
-    tg_program *plain = tg_new_program(p->n_const, p->n_in, p->n_out, p->n_instr, p->n_pool);
+    const uint64_t words = pooled(p);                   /* an operand of two instructions may be once in the pool */
+    tg_program *plain = words < TG_NONE ? tg_new_program(p->n_const, p->n_in, p->n_out, p->n_instr, (uint32_t)words) :
+                                          NULL;
     const uint32_t fixed = p->n_const + p->n_in;
-    uint32_t *at = tg_realloc(NULL, 2 * (p->n_instr + (size_t)1) * sizeof *at), *pool = at + p->n_instr, n_pool = 0;
-    uint32_t *in_slot = tg_realloc(NULL, p->n_kept * sizeof *in_slot + 1);
-    if (!plain || !at || !in_slot) {
+    uint32_t *at = tg_realloc(NULL, p->n_instr * sizeof *at + 1), *pool = tg_realloc(NULL, p->n_instr * sizeof *at + 1);
+    uint32_t *in_slot = tg_realloc(NULL, p->n_kept * sizeof *in_slot + 1), n_pool = 0;
+    if (!plain || !at || !pool || !in_slot) {
         tg_free_program(plain);
         plain = NULL;
         goto done;
@@ -91,6 +102,7 @@ tg_program *tg_plain_program(const tg_program *p)
         plain->out[k] = in_slot[p->out[k & ~1u]];
 done:
     free(at);
+    free(pool);
     free(in_slot);
     return plain;
 }
@@ -240,7 +252,7 @@ int tg_check_program(const tg_program *p)
     if (!code) {
         memset(c.kept, 0xFF, kept * sizeof *c.kept);    /* TG_NONE */
         memset(c.live, 0xFF, live * sizeof *c.live);
-        code = guards_grow(p, at) && in_order(&c) ? TG_OK : TG_BAD_ID;
+        code = guards_grow(p, at) && in_order(&c) && (!p->order || pooled(p) <= p->n_pool) ? TG_OK : TG_BAD_ID;
     }
     free(c.kept);
     free(c.live);
