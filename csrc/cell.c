@@ -44,7 +44,7 @@ void tg_lay_stage(tg_stage *s, const tg_cell *cell, uint32_t n_own, const tg_job
     for (uint32_t k = 0; k < cell->n_paths; k++) {
         const tg_program *p = cell->program[k];
         tg_job j = {.program = p, .native = cell->native[k], .tangents = like->tangents, .nan_errors = cell->nan_errors,
-                    .lanes = like->lanes, .failed = s->failed};
+                    .lanes = like->lanes, .stop = like->lanes, .failed = s->failed};
         j.primal = numbers(memory, used, p->n_kept, s);
         if (j.tangents)
             j.tangent = numbers(memory, used, p->n_kept, s);
@@ -121,7 +121,7 @@ void tg_move_lanes(const tg_stage *s, uint32_t lanes, const double *from, double
 {
     if (lanes == all_lanes(s))
         memcpy(to, from, slots * width(s) * sizeof(double));
-    else
+    else if (lanes)
         for (size_t i = 0; i < slots * TG_WIDEST; i += TG_WIDEST)
             move(from + i, to + i, lanes, TG_WIDEST);
 }
@@ -175,6 +175,7 @@ uint32_t tg_go(tg_stage *s, uint32_t lanes, uint8_t *path, double *const in[2], 
         put(s, j, group, in);
         j->alive = group;
         j->failures = 0;
+        memset(s->failed, 0, sizeof s->failed);
         tg_forward(j);
         get_all(s, j, out);
         j->primal = own;

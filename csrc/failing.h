@@ -1,7 +1,8 @@
 /*  Which instruction of a row is noted as the first that did not do as recorded: the first in the function's order.
 
     A wide program may meet another one before it, so a row that is out goes on; it is noted anew where one comes that
-    stands further ahead, and until its tile ends each of those has the operands that it has in the function.  */
+    stands further ahead, and until its tile ends each of those has the operands that it has in the function. A lane that
+    takes no part is out with nothing noted.  */
 #ifndef TG_FAILING_H
 #define TG_FAILING_H
 
@@ -15,7 +16,7 @@ static inline void tg_note_failure(tg_job *j, int lane, int64_t row, uint32_t at
         j->alive &= ~bit;
         if (!j->failures++)
             j->fail_row = row;
-    } else if (!order || order[at] >= order[j->failed[row] - 1])
+    } else if (!order || !j->failed[row] || order[at] >= order[j->failed[row] - 1])
         return;
     j->failed[row] = at + 1;
     if (row == j->fail_row) {

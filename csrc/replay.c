@@ -333,10 +333,10 @@ void tg_forward(tg_job *j)
     for (uint32_t k = 0; !j->interpreted && k < j->native->n_chunks; k++)
         j->interpreted = j->native->forward[j->lanes > 1][k](j->primal);
     if (j->interpreted)
-        w->primals(j, 0, j->program->n_instr);
+        upwards(j, 0, j->program->n_instr, w->primals, group_primals);
     if (j->tangents && j->alive) {
         fp_mode mode = flush_to_zero();
-        w->tangents(j, 0, j->program->n_instr);
+        upwards(j, 0, j->program->n_instr, w->tangents, tg_group_tangents);
         restore_fp(mode);
     }
 }
@@ -345,9 +345,9 @@ void tg_reverse(tg_job *j)
 {
     const width *w = j->lanes == 1 ? &one_width : &wide_width;
     if (j->tangents)
-        w->reverse_tangents(j, 0, j->program->n_instr);
+        downwards(j, 0, j->program->n_instr, w->reverse_tangents, tg_group_reverse_tangents);
     else if (j->interpreted)
-        w->reverse(j, 0, j->program->n_instr);
+        downwards(j, 0, j->program->n_instr, w->reverse, tg_group_reverse);
     else
         for (uint32_t k = j->native->n_chunks; k-- > 0;)
             j->native->reverse[j->lanes > 1][k](j->primal, j->adj);

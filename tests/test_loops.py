@@ -326,6 +326,34 @@ def test_each_step_takes_its_own_path():
     assert batch.grad(starts, None) == [loop.grad(s, None) for s in starts]
 
 
+def test_a_step_may_be_a_wide_program_with_branches():
+    def f(state, x):
+        after = [(s * 0.75 + x * 0.125 if s > 0.0 else s * 0.5 - x * 0.25) + a * b * 0.01
+                 for s, a, b in zip(state, state[1:] + state[:1], state[2:] + state[:2])]  # fmt: skip
+        return [tapegrad.math.tanh(a) for a in after], tapegrad.sum(after)
+
+    def start(k):
+        return [math.sin(3 * i + k) for i in range(90)]
+
+    step = record(f, [1.0] * 90, 0.5, on_branch="record", max_paths=200)
+    assert step.stats["groups"] > 0
+    loop, xs = step.scan(checkpoints=2), [0.5, -2.0, 0.25, 1.0, -0.5]
+    values, total, end = list(map(Value, start(0))), 0.0, None
+    for x in xs:
+        end, y = f(end or values, x)
+        total = total + y
+    total.backward()
+    assert bits(loop(start(0), xs)[0]) == bits(data(end))
+    value, grad = loop.value_and_grad(start(0), xs)
+    assert bits(value) == bits(total.data)
+    assert close(grad, [v.grad for v in values])
+    batch = loop.map(in_axes=(0, None), threads=2)
+    for k, (one, slopes) in enumerate(zip(*batch.value_and_grad([start(k) for k in range(21)], xs))):
+        expected, own = loop.value_and_grad(start(k), xs)
+        assert bits(one) == bits(expected)
+        assert bits(slopes) == bits(own)
+
+
 def test_what_branches_or_refuses_names_the_step_and_the_row():
     step = record(lambda s, x: s - x if s > 0.0 else s, 1.0, 1.0)
     loop = step.scan()
