@@ -6,6 +6,7 @@ import gc
 import os
 import pathlib
 import platform
+import signal
 import subprocess
 import sys
 
@@ -25,6 +26,11 @@ settings.load_profile("tapegrad")
 
 def pytest_addoption(parser):
     parser.addoption("--full", action="store_true", help="run the long tests at full size, as .ci/run does")
+
+
+def pytest_configure():
+    """Interrupts are asked of, and who starts this in the background may have had them ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish():
