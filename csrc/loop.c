@@ -70,7 +70,7 @@ static uint64_t lay(const tg_job *j, tg_looping *w, char *memory)
         if (w->capacity < o->length && w->capacity > TG_MOST_STATES)
             w->capacity = TG_MOST_STATES;
         w->capacity += w->capacity == 0;
-        w->kept = tg_carve(memory, &used, (uint64_t)w->capacity * each, sizeof(double));
+        w->kept = tg_carve(memory, &used, (uint64_t)w->capacity, each * sizeof(double));
         w->kept_at = w->capacity < o->length ? tg_carve(memory, &used, (uint64_t)w->capacity, sizeof(int64_t)) : NULL;
         w->whole = NULL;
         if (w->capacity >= o->length && !j->tangents && o->step->n_paths == 1 &&

@@ -303,6 +303,9 @@ static void every_allocation_may_fail(void)
     s.length = (int64_t)1 << 60;        /* more than there is */
     s.states = s.length;
     CHECK(carry_out(&s, &r, 0, 1) == TG_MEMORY);
+    s.length = s.states = (int64_t)1 << 59;             /* so many states have 2^64 numbers in lanes */
+    s.n_paths = 1;
+    CHECK(carry_out(&s, &r, 0, ROWS) == TG_MEMORY);
     unmade(&s);
 }
 
