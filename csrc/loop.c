@@ -339,12 +339,12 @@ static void fill_unreached(const tg_job *j)
     double none[TG_WIDEST], zeros[TG_WIDEST] = {0}, *nothing[2] = {none, zeros}, *no_slope[2] = {zeros, zeros};
     for (int l = 0; l < TG_WIDEST; l++)
         none[l] = NAN;
-    for (int64_t step = 0; step < o->length; step++) {
-        for (uint32_t i = 0; i < o->n_y && !o->total && j->out_stride; i++)
+    for (uint32_t i = 0; i < o->n_y && !o->total && j->out_stride; i++)
+        for (int64_t step = 0; step < o->length; step++)
             tg_write_output(j, output_of_y(o, i, step), nothing, lanes);
-        for (uint32_t i = 0; i < o->n_x && j->seed; i++)
+    for (uint32_t i = 0; i < o->n_x && j->looping->x_wanted; i++)
+        for (int64_t step = 0; step < o->length; step++)
             tg_write_adjoints(j, o->x_at[i] + (uint32_t)(step * o->x_by[i]), no_slope, lanes);
-    }
 }
 
 static void begin(tg_job *j)
@@ -383,15 +383,15 @@ static void load(tg_job *j)
         tg_set_shared(&w->beside, w->params, 1);
     if (o->final)
         tg_set_shared(&w->final, w->params, 0);
-    if (o->until) {
+    if (o->until)
         tg_set_shared(&w->until, w->params, 0);
-        fill_unreached(j);
-    }
     tg_find_x(j);
     w->x_wanted = 0;
     for (const tg_feed *f = j->feed; f < j->feed + j->n_feeds; f++)
         w->x_wanted |= f->first < o->first_param && f->first + (uint64_t)f->count > o->n_state &&
                        (f->grad || f->grad_tangent);
+    if (o->until)
+        fill_unreached(j);
     begin(j);
     j->phase = o->until && j->seed ? COUNT : FIRST;
 }

@@ -306,6 +306,15 @@ def test_until_ends_each_row_by_itself():
         step.scan(until=lambda s: s[0] > 1.0)
 
 
+def test_a_loop_that_ends_by_itself_costs_what_it_does_not_what_it_may():
+    step = record(lambda s, x, k: (s * k, s), 1.0, None, 0.5)
+    loop = step.scan(length=2**40, until=lambda s: s < 0.1)
+    assert loop.value_and_grad(1.0, None, 0.5) == (1.875, 1.875)
+    assert loop.map(in_axes=(0, None, None)).grad([1.0, 2.0], None, 0.5) == [1.875, 1.9375]
+    ended = record(lambda s, x: s * 0.5, 1.0, None).scan(length=2**40, until=lambda s: s < 0.1)
+    assert ended(1.0, None) == (0.0625, None, 4.0)
+
+
 def test_each_step_takes_its_own_path():
     def collatz(s, x):
         return (s * 0.5 if s % 2 == 0 else 3.0 * s + 1.0), s

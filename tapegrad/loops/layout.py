@@ -20,6 +20,9 @@ class Spread(NamedTuple):
     by: array[int]
 
 
+NOTHING = Spread(Static(None), array("I"), array("I"))
+
+
 def alike(a: Form, b: Form) -> bool:
     """Whether the same numbers are in both, in places that may stand for each other."""
     if a.shape is not None or b.shape is not None:
@@ -142,9 +145,7 @@ class Step:
 
     def result(self, n: int, until: bool, arrays: bool) -> tuple[Form, Spread]:
         """What a loop gives, and where ys are in it."""
-        spread_y = Spread(Static(None), array("I"), array("I"))
-        if self.y is not None:
-            spread_y = spread(self.y, n, True, arrays or self.y.has_array)
+        spread_y = NOTHING if self.y is None else spread(self.y, n, True, arrays or self.y.has_array)
         at = array("I", (self.state.size + k for k in spread_y.at))
         parts: Sequence[Form] = (self.state, spread_y.form, *([NUMBER] if until else []))
         return Series(tuple, tuple(parts)), Spread(spread_y.form, at, spread_y.by)

@@ -22,7 +22,7 @@ from ..value import Value, handle
 from . import file
 from .batch import LoopBatch
 from .cell import Cell
-from .layout import Step, count, spread
+from .layout import NOTHING, Step, count, spread
 from .path import MOST_STEPS, LoopPath, looped
 from .values import unrolled
 
@@ -188,8 +188,7 @@ class Loop:
         xs = spread(step.x, n, by_leaf, arrays)
         xs = xs._replace(at=array("I", (step.state.size + k for k in xs.at)))
         forms = step.arguments(xs.form)
-        result, ys = step.result(n, self.until is not None, arrays)
-        out: Form = NUMBER if total else result
+        out, ys = (NUMBER, NOTHING) if total else step.result(n, self.until is not None, arrays)
         n_in = sum(form.size for form in forms) + len(step.recorded.params)
         if max(n_in, out.size) >> 32:
             raise ValueError(f"a loop has less than 2^32 inputs and outputs: these are {n_in} and {out.size}")
