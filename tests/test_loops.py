@@ -25,6 +25,7 @@ import tapegrad.loops
 from tapegrad import BranchChanged, Loop, Value, check_grads, record
 from tapegrad.loops import file as loop_file
 from tapegrad.loops.loop import loaded
+from tapegrad.loops.path import LoopPath
 
 numbers = st.floats(-2, 2, allow_subnormal=False)
 index = st.integers(0, 20)
@@ -634,3 +635,17 @@ def test_threads_may_share_a_loop():
     for one in threads:
         one.join()
     assert found == [expected] * 8
+
+
+def test_another_thread_may_record_the_path_that_a_row_of_a_batch_stops_at(monkeypatch):
+    loop = record(lambda s, x: s * 0.5 if s < 2.0 else s - x, 1.0, 0.5, on_branch="record").scan()
+    alone, starts, xs = LoopPath._alone, [1.0, 3.0, 1.5], [0.5] * 4
+
+    def late(self, c, row):
+        loop(starts[row], xs)  # as the other thread would
+        return alone(self, c, row)
+
+    monkeypatch.setattr(LoopPath, "_alone", late)
+    batch = loop.map(in_axes=(0, None))
+    assert batch(starts, xs)[0] == [loop(s, xs)[0] for s in starts]
+    assert loop.step.stats["paths"] == 2

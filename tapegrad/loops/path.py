@@ -57,8 +57,7 @@ class LoopPath(Trace):
             "n_params": n_in - n_state - n_x * length, "length": length, "total": int(total),
         }  # fmt: skip
         self._n_state = n_state
-        self._described: tuple[object, ...] = ()
-        self._loop: tuple[CData, ...] = ()
+        self._described: tuple[tuple[Any, ...], list[tuple[CData, ...]]] | None = None
 
     def _states(self, c: CData) -> int:
         if self._checkpoints is not None:
@@ -69,11 +68,11 @@ class LoopPath(Trace):
     def _prepare(self, job: CData) -> tuple[CData, ...]:
         """Have the job carry out this loop; what has to be held meanwhile."""
         known = tuple(cell and cell.state() for cell in self.cells)
-        if known != self._described or not self._loop:
+        held = self._described
+        if held is None or known != held[0]:
             described = [cell.described() if cell else (ffi.NULL,) for cell in self.cells]
-            self._loop, self._described = (described, *(one[0] for one in described)), known
-        held = self._loop
-        step, final, until = held[1:]
+            self._described = held = known, described  # in one, for other threads do the same
+        step, final, until = (one[0] for one in held[1])
         loop = ffi.new("tg_loop *", {**self._sizes, "states": self._states(job)})
         loop.step, loop.final, loop.until = step, final, until
         loop.x_at, loop.x_by, loop.y_at, loop.y_by = self._arrays
@@ -136,12 +135,16 @@ class LoopPath(Trace):
             if not batch.failures:
                 return 0
             row = job.first_failed_row()
-            self._go_on(self._alone(c, row), row)
+            stop = self._alone(c, row)
+            if stop is not None:
+                self._go_on(stop, row)
+            else:
+                assert self._described is not held[1]  # another thread has made the path known
             self._clear(c)
             del held
 
-    def _alone(self, c: CData, row: int) -> Stop:
-        """Where a row stopped, which is carried out again by itself."""
+    def _alone(self, c: CData, row: int) -> Stop | None:
+        """Where a row stopped, which is carried out again by itself, unless its path is known by now."""
         one = ffi.new("tg_job *", c[0])
         feeds = ffi.new("tg_feed[]", list(c.feed[0 : c.n_feeds]))
         for feed in feeds:
@@ -151,7 +154,7 @@ class LoopPath(Trace):
         failed = one.failed = ffi.new("uint32_t[]", row + 1)
         held = self._prepare(one), failed
         stop = self._carry_out(one)
-        assert stop is not None and held
+        del held
         return stop
 
     def _clear(self, c: CData) -> None:
