@@ -447,6 +447,41 @@ def test_a_loop_on_values_is_recorded_step_by_step(loop):
     assert close(tapegrad.grad(lambda s: loop(s, [1.0, 2.0], 0.5)[0])(1.0), 0.25)
 
 
+def test_on_values_a_loop_ends_where_it_ends_on_numbers():
+    step = record(lambda s, x: ([s[0] * 0.5 + x, s[1] + 1.0], s[0] * x), [1.0, 0.0], 1.0)
+    for until in (lambda s: s[1] > 2.5, record(lambda s: tapegrad.greater(s[1], 2.5), [1.0, 0.0])):
+        loop, xs = step.scan(length=5, until=until), [0.5, 1.0, 2.0, 4.0, 8.0]
+        state, ys, steps = loop(list(map(Value, [1.0, 0.0])), xs)
+        assert bits((data(state), data(ys), steps)) == bits(loop([1.0, 0.0], xs))
+        assert (steps, len(ys)) == (3.0, 5)
+        loss, (by_state, by_x) = loop.value_and_grad(list(map(Value, [1.0, 0.0])), xs, argnums=(0, 1))
+        assert (loss.data, (data(by_state), data(by_x))) == loop.value_and_grad([1.0, 0.0], xs, argnums=(0, 1))
+        outer = record(lambda a, xs: loop([a, a - 1.0], xs)[0], 1.0, xs)
+        assert outer(1.0, xs) == loop([1.0, 0.0], xs)[0]
+        with pytest.raises(BranchChanged):
+            outer(2.0, xs)
+    assert record(decay, 1.0, 0.0, 0.5).scan()(Value(1.0), [], 0.5)[1] == []
+
+
+def test_what_are_no_steps_is_refused_on_numbers_and_on_values():
+    loop = record(lambda s, x: s + x["u"] * x["v"], 0.0, {"u": 1.0, "v": 1.0}).scan()
+    odd = {"u": [1.0, 2.0], "v": [1.0, 2.0, 3.0]}
+    for call in (lambda: loop(0.0, odd), lambda: loop(Value(0.0), odd), lambda: tapegrad.scan(loop.step, 0.0, odd)):
+        with pytest.raises(ValueError, match="xs has 2 and 3 steps"):
+            call()
+    for xs in (range(2), iter([1.0, 2.0]), "ab", 3.0):
+        with pytest.raises(TypeError, match="xs must be a list or an array of steps"):
+            tapegrad.scan(lambda s, x: s, 0.0, xs, length=2)
+    with pytest.raises(ValueError, match="length must be an integer of 0 or more, not -1"):
+        tapegrad.scan(lambda s, x: s, 0.0, length=-1)
+    with pytest.raises(ValueError, match="y is a list of 2 in step 2, and was a number before"):
+        tapegrad.scan(lambda s, x: (s + 1.0, s if s < 2.0 else [s, s]), 0.0, length=4)
+    with pytest.raises(ValueError, match="y is none in step 2, and was a number before"):
+        tapegrad.scan(lambda s, x: (s + 1.0, s if s < 2.0 else None), 0.0, length=4)
+    named = record(lambda s, x: s * 2.0 if x == "twice" else s, 1.0, "twice").scan(length=3)
+    assert named(1.0, "twice")[0] == named(Value(1.0), "twice")[0].data == 8.0
+
+
 @given(loops(most=5))
 @settings(deadline=None, max_examples=30)
 def test_scan_on_values_is_the_loop_written_out(drawn):

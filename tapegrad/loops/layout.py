@@ -81,9 +81,18 @@ def count(x: Nest, form: Form, what: str) -> int | None:
     if is_array(x) or (isinstance(x, (list, tuple)) and not (isinstance(form, Container) and form.takes(x))):
         return len(x)
     if isinstance(form, Container) and form.takes(x):
-        counts = (count(y, part, what) for part, y in zip(form.parts, form.open(x, what)))
-        return next((n for n in counts if n is not None), None)
-    raise TypeError(f"{what} must be a list or an array of steps, or have them at each leaf, not {type(x).__name__!r}")
+        found = [count(y, part, what) for part, y in zip(form.parts, form.open(x, what))]
+        counts = {n for n in found if n is not None}
+        if len(counts) > 1:
+            raise ValueError(f"{what} has {' and '.join(map(str, sorted(counts)))} steps in one container")
+        return next(iter(counts), None)
+    raise no_steps(x, what)
+
+
+def no_steps(x: object, what: str) -> TypeError:
+    """What is raised where x has no steps."""
+    kind = type(x).__name__
+    return TypeError(f"{what} must be a list or an array of steps, or have them at each leaf, not {kind!r}")
 
 
 def count_mapped(x: Nest, axes: Any, form: Form, what: str) -> int | None:

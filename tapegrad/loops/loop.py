@@ -4,6 +4,7 @@ from __future__ import annotations
 import collections
 import copy
 import itertools
+import math
 import os
 from array import array
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,7 @@ from ..program import layout as on_tape
 from ..program import point
 from ..program.form import NUMBER, Form, Nest, Shaped, Static, is_array, objects
 from ..program.form import numbers as stacked
+from ..program.nest import form_of
 from ..program.program import Program
 from ..program.recorded import Argnums, Place, Recorded, decoded, gathered
 from ..program.replay import ONE, REFUSALS, Feed, Job, zeros
@@ -24,7 +26,7 @@ from .batch import LoopBatch
 from .cell import Cell
 from .layout import NOTHING, Step, count, spread
 from .path import MOST_STEPS, LoopPath, looped
-from .values import unrolled
+from .values import together, unrolled
 
 Until = Callable[..., Any]
 
@@ -228,12 +230,19 @@ class Loop:
         args = self._bound(args, named)
         recorded, flat = self._at(args, False)
         if flat is None:
-            state, ys, steps = self._unrolled(args)
-            return (state, ys, float(steps)) if self.until else (state, ys)
+            state, ys, n, steps = self._unrolled(args)
+            if y := self._step.y:
+                ys += [y.build(itertools.repeat(math.nan), objects)] * (n - steps)
+            given = state, together(ys, y) if y else None
+            return (*given, float(steps)) if self.until else given
         return recorded.out.shaped(point.value(recorded, flat))
 
-    def _unrolled(self, args: Sequence[Nest]) -> tuple[Nest, Nest, int]:
-        return unrolled(self.step, args[0], args[1], args[2:], self.length if args[1] is None else None, self.until)
+    def _unrolled(self, args: Sequence[Nest]) -> tuple[Nest, list[Nest], int, int]:
+        """The last state, the ys of steps, how many there may be and how many there were."""
+        form = form_of(args[1], "xs")
+        n = self._length_of(count(args[1], form, "xs"))
+        state, ys, _, steps = unrolled(self.step, args[0], args[1], form, args[2:], n, self.until)
+        return state, ys, n, steps
 
     def value_and_grad(self, /, *args: Nest, argnums: Argnums = 0, **named: Nest) -> tuple[Any, Any]:
         """The loss, and its gradient: the sum of the ys and of what `final` gives for the last state; without both,
@@ -263,11 +272,11 @@ class Loop:
         at = on_tape.inputs(recorded, args)
         elements = iter(at)
         given = [form.like(x).build(elements, objects) for form, x in zip(recorded.forms, args)]
-        state, ys, _ = self._unrolled(given)
+        state, ys, _, _ = self._unrolled(given)
         ended = None if self.final is None else self.final(state, *given[2 : len(self.final._recorded.forms) + 1])
         loss: Any = state if ended is None else ended
         if self._step.y is not None:
-            loss = sum(ys or (), 0.0)
+            loss = sum(ys, 0.0)
             loss = loss if ended is None else loss + ended
         loss = loss if isinstance(loss, Value) else Value(loss)
         gradient = handle.record_sweep((loss,), None, at)

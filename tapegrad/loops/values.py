@@ -1,13 +1,15 @@
 """Loops on Values: f step by step, recorded as what it does."""
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..program.containers import Container
-from ..program.form import Form, Nest, Static, objects
+from ..program.form import Form, Nest, Static, numbers, objects
 from ..program.nest import form_of
-from .layout import count, split, spread
+from ..value import Value
+from .layout import alike, count, no_steps, split, spread
 
 
 def part_of(x: Nest, form: Form, step: int) -> Nest:
@@ -28,36 +30,32 @@ def together(ys: Sequence[Nest], form: Form) -> Nest:
     for step, y in enumerate(ys):
         for x, at, by in zip(form.elements(y), over.at, over.by):
             elements[at + step * by] = x
-    return over.form.build(iter(elements), objects)
+    has_values = any(isinstance(x, Value) for x in elements)
+    return over.form.build(iter(elements), objects if has_values else numbers)
 
 
 def unrolled(
-    f: Callable[..., Nest], state: Nest, xs: Nest, params: Sequence[Nest], length: int | None,
+    f: Callable[..., Nest], state: Nest, xs: Nest, form: Form, params: Sequence[Nest], length: int,
     until: Callable[[Nest], Any] | None = None,
-) -> tuple[Nest, Nest, int]:  # fmt: skip
-    """The last state, the ys, None where there are none, and how many steps there were."""
-    form = Static(xs) if xs is None else form_of(xs, "xs")
-    n = count(xs, form, "xs")
-    if n is None and length is None:
-        raise ValueError("a loop without xs takes a length")
-    if n is not None and length is not None and n != length:
-        raise ValueError(f"xs has {n} steps, length is {length}")
+) -> tuple[Nest, list[Nest], Form | None, int]:  # fmt: skip
+    """The last state, the y of each step and their form, None where there is none, and how many steps there were; form:
+    of xs."""
     ys: list[Nest] = []
-    y_form, steps = None, 0
-    for step in range(length if n is None else n):  # type: ignore[arg-type]
-        if until is not None and until(state):
-            break
-        out = f(state, xs if n is None else part_of(xs, form, step), *params)
-        found = form_of(out, f"what f gives in step {step}")
-        y_form = split(form_of(state, "the state"), found, "f")
-        if y_form is None:
-            state = out
-        else:
-            state, y = out
+    y_form: Form | None = None
+    for step in range(length):
+        if until is not None and not 0.0 <= until(state) <= 0.0:  # outside of records any Value is true
+            return state, ys, y_form, step
+        out = f(state, part_of(xs, form, step), *params)
+        given = split(form_of(state, "the state"), form_of(out, f"what f gives in step {step}"), "f")
+        state, y = (out, None) if given is None else out
+        found = given if given is not None and given.size else None
+        if step and (found is None or y_form is None or not alike(found, y_form)) and found is not y_form:
+            now, before = (x if x is not None else "none" for x in (found, y_form))
+            raise ValueError(f"y is {now} in step {step}, and was {before} before")
+        y_form = found
+        if found is not None:
             ys.append(y)
-        steps += 1
-    y_form = form_of(ys[0], "y") if ys else None
-    return state, together(ys, y_form) if y_form is not None and y_form.size else None, steps
+    return state, ys, y_form, length
 
 
 def scan(
@@ -83,5 +81,15 @@ def scan(
     Raises:
         TypeError, ValueError: f gives another state, or xs has no steps.
     """
-    state, ys, _ = unrolled(f, state, xs, params, length)
-    return state, ys
+    form = form_of(xs, "xs")
+    n = count(xs, form, "xs")
+    if xs is not None and type(form) is Static:
+        raise no_steps(xs, "xs")
+    if length is not None and operator.index(length) < 0:
+        raise ValueError(f"length must be an integer of 0 or more, not {length!r}")
+    if n is None and length is None:
+        raise ValueError("a loop without xs takes a length")
+    if n is not None and length is not None and n != length:
+        raise ValueError(f"xs has {n} steps, length is {length}")
+    state, ys, y_form, _ = unrolled(f, state, xs, form, params, length if n is None else n)  # type: ignore[arg-type]
+    return state, None if y_form is None else together(ys, y_form)
