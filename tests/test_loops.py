@@ -447,19 +447,22 @@ def test_a_loop_on_values_is_recorded_step_by_step(loop):
     assert close(tapegrad.grad(lambda s: loop(s, [1.0, 2.0], 0.5)[0])(1.0), 0.25)
 
 
-def test_on_values_a_loop_ends_where_it_ends_on_numbers():
+@pytest.mark.parametrize("until", [lambda s: s[1] > 2.5, record(lambda s: tapegrad.greater(s[1], 2.5), [1.0, 0.0])])
+def test_on_values_a_loop_ends_where_it_ends_on_numbers(until):
     step = record(lambda s, x: ([s[0] * 0.5 + x, s[1] + 1.0], s[0] * x), [1.0, 0.0], 1.0)
-    for until in (lambda s: s[1] > 2.5, record(lambda s: tapegrad.greater(s[1], 2.5), [1.0, 0.0])):
-        loop, xs = step.scan(length=5, until=until), [0.5, 1.0, 2.0, 4.0, 8.0]
-        state, ys, steps = loop(list(map(Value, [1.0, 0.0])), xs)
-        assert bits((data(state), data(ys), steps)) == bits(loop([1.0, 0.0], xs))
-        assert (steps, len(ys)) == (3.0, 5)
-        loss, (by_state, by_x) = loop.value_and_grad(list(map(Value, [1.0, 0.0])), xs, argnums=(0, 1))
-        assert (loss.data, (data(by_state), data(by_x))) == loop.value_and_grad([1.0, 0.0], xs, argnums=(0, 1))
-        outer = record(lambda a, xs: loop([a, a - 1.0], xs)[0], 1.0, xs)
-        assert outer(1.0, xs) == loop([1.0, 0.0], xs)[0]
-        with pytest.raises(BranchChanged):
-            outer(2.0, xs)
+    loop, xs = step.scan(length=5, until=until), [0.5, 1.0, 2.0, 4.0, 8.0]
+    state, ys, steps = loop(list(map(Value, [1.0, 0.0])), xs)
+    assert bits((data(state), data(ys), steps)) == bits(loop([1.0, 0.0], xs))
+    assert (steps, len(ys)) == (3.0, 5)
+    loss, (by_state, by_x) = loop.value_and_grad(list(map(Value, [1.0, 0.0])), xs, argnums=(0, 1))
+    assert (loss.data, (data(by_state), data(by_x))) == loop.value_and_grad([1.0, 0.0], xs, argnums=(0, 1))
+    outer = record(lambda a, xs: loop([a, a - 1.0], xs)[0], 1.0, xs)
+    assert outer(1.0, xs) == loop([1.0, 0.0], xs)[0]
+    with pytest.raises(BranchChanged):
+        outer(2.0, xs)
+
+
+def test_ys_of_no_steps_are_empty_on_values():
     assert record(decay, 1.0, 0.0, 0.5).scan()(Value(1.0), [], 0.5)[1] == []
 
 
