@@ -272,6 +272,7 @@ void tg_come_back(tg_stage *s, uint32_t lanes, uint32_t path, double *const in[2
         put(s, j, lanes, in);
         j->alive = lanes;
         tg_forward(j);
+        mode = flush_to_zero();
     }
     if (s->lanes == 1)
         seed(s, p, j->adj, out_adj[0], 1, 1);
@@ -279,8 +280,6 @@ void tg_come_back(tg_stage *s, uint32_t lanes, uint32_t path, double *const in[2
         seed(s, p, j->adj, out_adj[0], lanes, TG_WIDEST);
     if (s->orders > 1)
         seed(s, p, j->adj_tangent, out_adj[1], lanes, s->lanes == 1 ? 1 : TG_WIDEST);
-    if (!primals)
-        mode = flush_to_zero();
     tg_reverse(j);
     if (!primals)
         restore_fp(mode);

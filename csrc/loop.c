@@ -305,6 +305,7 @@ static void come_back(tg_job *j, double *primals)
     tg_looping *w = j->looping;
     const uint8_t *path = w->taken ? w->taken + w->at * j->lanes : NULL;
     const uint32_t lanes = lanes_at(j, w->at);
+    fp_mode mode;
     if (!lanes)
         return;
     if (!primals)
@@ -323,11 +324,13 @@ static void come_back(tg_job *j, double *primals)
         tg_come_back(&w->step, group, path ? path[first] : 0, w->in, primals, w->out_adj, w->in_adj);
         left &= ~group;
     }
+    mode = flush_to_zero();
     for (uint32_t i = 0; i < o->n_x && w->x_wanted; i++) {
         const size_t k = (o->n_state + i) * tg_width(j);
         double *from[2] = {w->in_adj[0] + k, j->tangents ? w->in_adj[1] + k : NULL};
         tg_write_adjoints(j, o->x_at[i] + (uint32_t)(w->at * o->x_by[i]), from, lanes);
     }
+    restore_fp(mode);
 }
 
 /* ---- blocks ---- */

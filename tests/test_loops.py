@@ -625,6 +625,14 @@ def test_adjoints_that_decay_are_flushed_to_zero(sized):
     assert loop.grad(1.0, None, 0.5) == 0.0
 
 
+def test_adjoints_too_small_are_flushed_however_many_states_are_kept():
+    step = record(lambda s, x: [s[0] * 0.5 + x, s[1]], [1.0, 2.0], 1.0)
+    args, cotangent = ([1.0, 2.0], [1.0] * 50), ([1.0, 5e-324], None)
+    expected = step.scan().vjp(*args)[1](cotangent)
+    for checkpoints in (1, 2, 3, 10, 49):
+        assert bits(step.scan(checkpoints=checkpoints).vjp(*args)[1](cotangent)) == bits(expected)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's")
 def test_control_c_ends_a_loop_in_the_middle():
     code = """if True:
