@@ -126,18 +126,22 @@ uint64_t tg_cost(const tg_program *p)
 typedef struct {
     const tg_program *p;
     uint32_t fixed, *kept, *live;       /* by slot - fixed */
+    uint32_t place;                     /* of the instruction that reads, in the function's order */
     uint8_t *retained;                  /* by kept slot - fixed: a partial names what is in it */
     uint8_t named[TG_OPS];              /* see tg_names */
 } contents;
 
-/* Whether both slots are there and hold the same. */
+static uint32_t place_of(const tg_program *p, uint32_t k) { return p->order ? p->order[k] : k; }
+
+/* Whether both slots are there and hold the same, which is there by then in the function's order, too. */
 static int agree(const contents *c, uint32_t kept, uint32_t live)
 {
     uint32_t value;
     if (kept >= c->p->n_kept || live >= c->p->n_live)
         return 0;
     value = kept < c->fixed ? kept : c->kept[kept - c->fixed];
-    return value != TG_NONE && value == (live < c->fixed ? live : c->live[live - c->fixed]);
+    return value != TG_NONE && value == (live < c->fixed ? live : c->live[live - c->fixed]) &&
+           (value < c->fixed || place_of(c->p, value - c->fixed) < c->place);
 }
 
 static void retain(contents *c, uint32_t kept)
@@ -178,7 +182,7 @@ static int guards_grow(const tg_program *p, uint32_t *at)
     uint32_t guards = 0, next = 0;
     memset(at, 0xFF, p->n_instr * sizeof *at);          /* TG_NONE */
     for (uint32_t k = 0; k < p->n_instr; k++) {
-        const uint32_t place = p->order ? p->order[k] : k;
+        const uint32_t place = place_of(p, k);
         if (place >= p->n_instr || at[place] != TG_NONE)
             return 0;
         at[place] = k;
@@ -201,6 +205,7 @@ static int in_order(contents *c)
     for (uint32_t k = 0; k < p->n_instr; k++) {
         const tg_instr *s = p->instr + k;
         int named = 0;
+        c->place = place_of(p, k);
         if (tg_row(s) > TG_GUARD || (tg_row(s) < TG_GUARD && !tg_ops[tg_row(s)].da[0]) ||
             (s->op & TG_QUIET && !tg_can_refuse(tg_row(s))) || (tg_row(s) == TG_WHERE && s->b != 3))
             return 0;
@@ -227,6 +232,7 @@ static int in_order(contents *c)
                 retain(c, s->y);
         }
     }
+    c->place = TG_NONE;
     for (uint32_t k = 0; k < p->n_out; k++)
         if (!agree(c, p->out[2 * (size_t)k], p->out[2 * (size_t)k + 1]))
             return 0;

@@ -78,7 +78,8 @@ tg_program *tg_freeze(const tg_tape *t, const tg_recording *rec, int64_t *code);
 tg_program *tg_new_program(uint32_t n_const, uint32_t n_in, uint32_t n_out, uint32_t n_instr, uint32_t n_pool);
 /* Whether a program from elsewhere can be replayed, its counts but n_kept, n_live and n_guards being those it was made
    with: TG_OK, TG_MEMORY, or TG_BAD_ID where an opcode, an index or a slot is out of bounds, a slot is read before it
-   is written, both numberings do not name the same values, or a slot that a partial needs is written again. */
+   is written, in the function's order, too, both numberings do not name the same values, or a slot that a partial needs
+   is written again. */
 int tg_check_program(const tg_program *p);
 void tg_free_program(tg_program *p);
 /* Make it a wide one, whose instructions are in this order: TG_OK or TG_MEMORY. A program from elsewhere has to be

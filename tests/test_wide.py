@@ -270,12 +270,17 @@ def test_a_file_whose_order_is_none_is_refused():
     data = program._recorded.__reduce__()[1][0]
     core = decode(data).paths[0].core
     order = array("I", (core.order[k] for k in range(core.n_instr)))
+    little = array("I", order)
     if sys.byteorder == "big":
-        order.byteswap()
-    at = data.index(order.tobytes())
-    for k, number in ((0, core.n_instr), (1, order[0]), (core.n_instr - 1, 1 << 31)):
-        words = array("I", order)
-        words[k] = number
+        little.byteswap()
+    at = data.index(little.tobytes())
+    k_of = {place: k for k, place in enumerate(order)}
+    refused = [{0: core.n_instr}, {1: order[0]}, {core.n_instr - 1: 1 << 31}]
+    refused.append({k_of[0]: 1, k_of[1]: 0})  # %1 reads %0
+    for change in refused:
+        words = array("I", (change.get(k, place) for k, place in enumerate(order)))
+        if sys.byteorder == "big":
+            words.byteswap()
         hostile = data[:at] + words.tobytes() + data[at + 4 * len(words) : -4]
         with pytest.raises(ValueError, match="do not fit together"):
             decode(hostile + struct.pack("<I", binascii.crc32(hostile)))
