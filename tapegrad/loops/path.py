@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from .._core import ffi, lib
 from ..program.recorded import Recorded
-from ..program.replay import REFUSALS, TURN, CData, Job, Trace, within
+from ..program.replay import REFUSALS, CData, Job, Trace, in_chunks, within
 from .cell import MOST_PATHS, Cell
 from .layout import Spread
 
@@ -121,18 +121,7 @@ class LoopPath(Trace):
         c = job.c
         while True:
             held = self._prepare(c)
-            batch = ffi.new("tg_batch *")
-            batch.job, batch.step, batch.threads = c, step, threads
-            batch.budget, batch.seconds = self._budget(lib.tg_lanes), TURN
-            try:
-                code = lib.tg_start_batch(batch) or 1
-                while code > 0:
-                    code = lib.tg_run_batch(batch)
-            finally:
-                lib.tg_finish_batch(batch)
-            if code:
-                raise MemoryError
-            if not batch.failures:
+            if not in_chunks(c, step, threads, self._budget(lib.tg_lanes)):
                 return 0
             row = job.first_failed_row()
             stop = self._alone(c, row)

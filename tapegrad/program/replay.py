@@ -91,6 +91,25 @@ class BranchChanged(RuntimeError):
         )
 
 
+def in_chunks(c: CData, step: int, threads: int, budget: int) -> int:
+    """Carry out a tg_job in chunks of so many rows, in slices of so many instructions, on so many threads at most; how
+    many rows did not do as recorded.
+
+    What threads of C's own write to is ours again whenever Python runs, be it to raise what a signal asks for."""
+    batch = ffi.new("tg_batch *")
+    batch.job, batch.step, batch.threads = c, step, threads
+    batch.budget, batch.seconds = budget, TURN
+    try:
+        code = lib.tg_start_batch(batch) or 1
+        while code > 0:
+            code = lib.tg_run_batch(batch)
+    finally:
+        lib.tg_finish_batch(batch)
+    if code:
+        raise MemoryError
+    return int(batch.failures)
+
+
 class Trace:
     """One path through f: a program of the core, and the code objects that its lines are of, as (file, name)."""
 
@@ -121,22 +140,10 @@ class Trace:
             lib.tg_finish(c)
 
     def run_in_chunks(self, job: Job, step: int, threads: int) -> int:
-        """Carry out a job in chunks of so many rows, on so many threads at most; how many rows did not do as recorded.
-
-        What threads of C's own write to is ours again whenever Python runs, be it to raise what a signal asks for."""
-        c, batch = job.c, ffi.new("tg_batch *")
+        """Carry out a job as `in_chunks` does; how many rows did not do as recorded."""
+        c = job.c
         c.program, c.native = self.core, self.native[0] if self.native else ffi.NULL
-        batch.job, batch.step, batch.threads = c, step, threads
-        batch.budget, batch.seconds = max(1, self.slice // lib.tg_lanes), TURN
-        try:
-            code = lib.tg_start_batch(batch) or 1
-            while code > 0:
-                code = lib.tg_run_batch(batch)
-        finally:
-            lib.tg_finish_batch(batch)
-        if code:
-            raise MemoryError
-        return int(batch.failures)
+        return in_chunks(c, step, threads, max(1, self.slice // lib.tg_lanes))
 
     def is_guard(self, at: int) -> bool:
         """Whether the instruction is a guard; else it is one that can refuse."""
