@@ -14,12 +14,12 @@ import argparse
 import json
 import math
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from clock import best
 
 import tapegrad
 
@@ -57,16 +57,6 @@ def cases(smoke: bool) -> Iterator[tuple[str, Callable[..., Any], Any, Any]]:
     yield "LIBOR", libor.value, libor.start(rates), libor.drawn(50 if smoke else 10_000, steps)
     steps, paths = (10, 2000) if smoke else (STEPS, 50_000)
     yield "barrier", barrier, OPTION, np.random.default_rng(2).standard_normal((paths, steps))
-
-
-def best(f: Callable[[], Any], seconds: float) -> tuple[float, Any]:
-    """CPU seconds of the fastest of as many runs as that takes, three at least, and what the last one gave."""
-    times: list[float] = []
-    while len(times) < 3 or sum(times) < seconds:
-        began = time.process_time()
-        found = f()
-        times.append(time.process_time() - began)
-    return min(times), found
 
 
 def numpy_value(value: Callable[..., Any], market: Any, normals: Any) -> float:

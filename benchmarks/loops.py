@@ -16,8 +16,7 @@ import json
 import math
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from typing import Any
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
 
 import numpy as np
+from clock import best
 
 PACKAGES = {"tapegrad": "tapegrad", "CasADi": "casadi", "JAX": "jax"}
 STEPS, LONG, UNROLLED = 100_000, 1_000_000, 5_000
@@ -56,24 +56,14 @@ def ended(state: Sequence[Number]) -> Number:
     return state[0] * state[0] + state[1]
 
 
-def best(f: Callable[[], Any], seconds: float) -> float:
-    """CPU seconds of the fastest of as many runs as that takes, two at least."""
-    times: list[float] = []
-    while len(times) < 2 or sum(times) < seconds:
-        began = time.process_time()
-        f()
-        times.append(time.process_time() - began)
-    return min(times)
-
-
 def timed(program: Any, args: Sequence[Any], argnums: tuple[int, ...], seconds: float) -> dict[str, Any]:
-    """Value and gradient of a program or loop, interpreted and compiled; what it gives."""
+    """Value and gradient of a program or loop: seconds, and what the gradient is."""
 
     def run() -> Any:
         return program.value_and_grad(*args, argnums=argnums)
 
-    found: dict[str, Any] = {"seconds": best(run, seconds), "gradient": [float(x) for g in run()[1] for x in g]}
-    return found
+    taken, (_, gradient) = best(run, seconds, 2)
+    return {"seconds": taken, "gradient": [float(x) for g in gradient for x in g]}
 
 
 def of_tapegrad(n: int, paths: int, seconds: float) -> Iterator[dict[str, Any]]:
@@ -158,7 +148,7 @@ def of_casadi(n: int, paths: int, seconds: float) -> Iterator[dict[str, Any]]:
     for k in range(2):
         buffer.set_arg(k, memoryview(inputs[k]))
         buffer.set_res(k, memoryview(outputs[k]))
-    taken = best(run, seconds)
+    taken, _ = best(run, seconds, 2)
     yield {"problem": "Lorenz", "seconds": taken, "gradient": [*outputs[0].tolist(), *outputs[1].tolist()]}
 
 
@@ -175,7 +165,7 @@ def of_jax(n: int, paths: int, seconds: float) -> Iterator[dict[str, Any]]:
     run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
     args = jnp.array(START), jnp.array(PARAMS)
     _, gradient = run(*args)
-    taken = best(lambda: run(*args)[0].block_until_ready(), seconds)
+    taken, _ = best(lambda: run(*args)[0].block_until_ready(), seconds, 2)
     yield {"problem": "Lorenz", "seconds": taken, "gradient": [float(x) for g in gradient for x in g]}
 
 

@@ -17,6 +17,7 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+from clock import best
 
 Number = Any
 PACKAGES = {"tapegrad": "tapegrad", "CasADi": "casadi"}
@@ -56,35 +57,25 @@ PROBLEMS: dict[str, tuple[Callable[[Sequence[Number]], list[Number]], bool, tupl
 }
 
 
-def best(f: Callable[[], Any], seconds: float) -> float:
-    """CPU seconds of the fastest of as many runs as that takes, three at least."""
-    times: list[float] = []
-    while len(times) < 3 or sum(times) < seconds:
-        began = time.process_time()
-        f()
-        times.append(time.process_time() - began)
-    return min(times)
-
-
 def of_tapegrad(f: Any, second: bool, x: Any, seconds: float) -> dict[str, Any]:
     import tapegrad
 
     program = tapegrad.record((lambda x: tapegrad.sum(f(x))) if second else (lambda x: np.array(f(x))), x)
     make = program.sparse_hessian if second else program.sparse_jacobian
-    made = best(make, seconds)
-    matrix = make()
+    made, matrix = best(make, seconds)
 
     def run() -> Any:
         return matrix.values(x)
 
-    found = {"nonzeros": matrix.nnz, "made": made, "evaluated": best(run, seconds), "values": run()}
+    evaluated, values = best(run, seconds)
+    found = {"nonzeros": matrix.nnz, "made": made, "evaluated": evaluated, "values": values}
     if len(x) <= NATIVE:
         began = time.perf_counter()  # the compiler is another process
         try:
             matrix.program.native()
         except RuntimeError:
             return found
-        found.update(compiled=time.perf_counter() - began, native=best(run, seconds))
+        found.update(compiled=time.perf_counter() - began, native=best(run, seconds)[0])
     return found
 
 
@@ -99,15 +90,14 @@ def of_casadi(f: Any, second: bool, x: Any, seconds: float) -> dict[str, Any]:
         return casadi.Function("d", [symbols], [matrix])
 
     out = casadi.sum1(casadi.vertcat(*f(parts))) if second else casadi.vertcat(*f(parts))
-    made = best(make, 0.0)
-    function = make()
+    made, function = best(make, 0.0)
     sparsity = function.sparsity_out(0)
     buffer, run = function.buffer()
     values = np.zeros(sparsity.nnz())
     at = np.array(x)  # which the buffer does not keep
     buffer.set_arg(0, memoryview(at))
     buffer.set_res(0, memoryview(values))
-    evaluated = best(run, seconds)
+    evaluated, _ = best(run, seconds)
     order = np.lexsort((sparsity.get_triplet()[1], sparsity.get_triplet()[0]))
     return {"nonzeros": sparsity.nnz(), "made": made, "evaluated": evaluated, "values": values[order]}
 
