@@ -7,8 +7,8 @@ import itertools
 import math
 import weakref
 from array import array
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal, overload
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, Union, overload
 
 try:
     import distributed
@@ -17,17 +17,21 @@ except ImportError as error:
     raise ImportError("tapegrad.dask needs Dask: pip install 'tapegrad[dask]'") from error
 
 from ._core import lib
-from .program import file
+from .loops import Loop
+from .loops.batch import LoopBatch
+from .loops.layout import count
 from .program.batch import Batch, Rows
 from .program.form import Shaped
-from .program.program import Program
-from .program.recorded import Argnums, Several, decoded, gathered
+from .program.program import Program, loaded
+from .program.recorded import Argnums, Several, gathered
 from .program.replay import pointer
 from .program.rows import Axes
 
 __all__ = ["value_and_grad"]
 
 FAN_IN = 8  # sums that are added in one task
+
+Batched = Union[Batch, LoopBatch]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,9 +43,11 @@ class _Held:
 
 @dataclasses.dataclass(frozen=True)
 class _Step:
-    """What all blocks share: the arguments, None where they are mapped, the numbers of the params, and argnums."""
+    """What all blocks share: the arguments, None where they are mapped, which these are, the numbers of the params, and
+    argnums."""
 
     args: tuple[Any, ...]
+    mapped: tuple[bool, ...]
     params: list[float]
     argnums: Argnums
 
@@ -49,15 +55,15 @@ class _Step:
 # ---- on the workers ----
 
 
-def _rows(data: bytes, axes: tuple[Axes, ...], threads: int) -> Rows:
-    return Rows(decoded(data), axes, "sum", threads)
+def _batch(data: bytes, axes: tuple[Axes, ...], threads: int) -> Batched:
+    return loaded(data).map(axes, "sum", threads)
 
 
-def _of_block(rows: Rows, step: _Step, *blocks: Any) -> tuple[int, array[float]]:
+def _of_block(batch: Batched, step: _Step, *blocks: Any) -> tuple[int, array[float]]:
     """How many rows a block has, and the sums over them: of the loss, then of the gradients."""
+    contents = (block.content if isinstance(block, _Held) else block for block in blocks)
+    rows, args = batch._at([next(contents) if mapped else x for x, mapped in zip(step.args, step.mapped)], {})
     at_step = Rows(rows.recorded.with_params(step.params), rows.axes, "sum", rows.threads)
-    mapped = (block.content if isinstance(block, _Held) else block for block in blocks)
-    args = [x if axis is None else next(mapped) for x, axis in zip(step.args, rows.axes)]
     swept = at_step.sweep(args, step.argnums)
     return swept.rows, array("d", itertools.chain(swept.out, *itertools.chain(*swept.grads)))
 
@@ -72,19 +78,31 @@ def _add(parts: list[tuple[int, array[float]]]) -> tuple[int, array[float]]:
 
 # ---- on the client ----
 
-_sent: weakref.WeakKeyDictionary[Rows, tuple[int, Any]] = weakref.WeakKeyDictionary()  # with how many paths
+_sent: weakref.WeakKeyDictionary[Batched, tuple[int, Any]] = weakref.WeakKeyDictionary()  # with how many paths
 
 
-def _send(rows: Rows, client: Any) -> Any:
-    """The rows as what a task makes of their bytes: a worker fetches them once, and any worker can make them again."""
-    contents = rows.recorded.contents()
-    n_paths, future = _sent.get(rows, (0, None))
-    if n_paths != len(contents.paths) or future.client is not client or future.status not in ("pending", "finished"):
-        data = file.encode(contents._replace(params=[0.0] * len(contents.params)))
-        rest = rows.axes, rows.threads
+def _at(batch: Batched, args: Sequence[Any], named: Mapping[str, Any]) -> tuple[Rows, tuple[Any, ...]]:
+    """What has rows, and all arguments. Of a loop whose xs are in blocks, how many steps there are is for these to say:
+    here it has none."""
+    if isinstance(batch, LoopBatch):
+        loop = batch._loop
+        args = loop._bound(args, named)
+        in_blocks = batch._axis_of_xs is not None
+        n = None if in_blocks else count(args[1], loop._step.x, "xs")
+        n = 0 if in_blocks and loop.length is None else loop._length_of(n)
+        return batch._of_length(n, args, True)._rows, args
+    return batch._at(args, named)
+
+
+def _send(batch: Batched, rows: Rows, client: Any) -> Any:
+    """The batch as what a task makes of its bytes: a worker fetches them once, and any worker can make it again."""
+    n_paths, future = _sent.get(batch, (0, None))
+    known = batch._n_paths()  # before it is encoded: a path that comes in between is sent again
+    if n_paths != known or future.client is not client or future.status not in ("pending", "finished"):
+        data, rest = batch._encoded(), (rows.axes, rows.threads)
         key = f"tapegrad-{hashlib.sha256(repr(rest).encode() + data).hexdigest()}"
-        future = client.submit(_rows, data, *rest, key=key)
-        _sent[rows] = len(contents.paths), future
+        future = client.submit(_batch, data, *rest, key=key)
+        _sent[batch] = known, future
     return future
 
 
@@ -123,30 +141,32 @@ def _all_blocks(rows: Rows, args: Sequence[Any]) -> list[tuple[Any, ...]]:
 
 @overload
 def value_and_grad(
-    batch: Batch, /, *args: Any, argnums: int = 0, client: Any = None, **named: Any
+    batch: Batched, /, *args: Any, argnums: int = 0, client: Any = None, **named: Any
 ) -> tuple[float, Shaped]: ...
 @overload
 def value_and_grad(
-    batch: Batch, /, *args: Any, argnums: Literal["params"], client: Any = None, **named: Any
+    batch: Batched, /, *args: Any, argnums: Literal["params"], client: Any = None, **named: Any
 ) -> tuple[float, list[float]]: ...
 @overload
 def value_and_grad(
-    batch: Batch, /, *args: Any, argnums: Several, client: Any = None, **named: Any
+    batch: Batched, /, *args: Any, argnums: Several, client: Any = None, **named: Any
 ) -> tuple[float, tuple[Shaped, ...]]: ...
 def value_and_grad(
-    batch: Batch, /, *args: Any, argnums: Argnums = 0, client: Any = None, **named: Any
+    batch: Batched, /, *args: Any, argnums: Argnums = 0, client: Any = None, **named: Any
 ) -> tuple[float, Shaped]:
     """The mean or sum of a loss over all rows of all blocks, and its gradient, as `Batch.value_and_grad` gives them.
 
-    A worker gets the program once, and gives back a sum of losses and one of gradients for each block. They are added
-    in a tree whose shape depends on the number of blocks alone: the bits do not depend on the workers. What a lost
-    worker had is computed again.
+    A worker gets the program or the loop once, and gives back a sum of losses and one of gradients for each block. They
+    are added in a tree whose shape depends on the number of blocks alone: the bits do not depend on the workers. What a
+    lost worker had is computed again.
 
     Args:
-        batch: with reduce "mean" or "sum". Workers do not record: run it here on rows of every path first.
+        batch: of a program or of a loop, with reduce "mean" or "sum". Workers do not record: run it here on rows of
+            every path first.
         args, named: shared arguments as for the batch. A mapped one is a Dask array in chunks along the axis of its
             rows, or an iterable of blocks, as many for each argument. A block is what the batch takes for it, or a
-            future or a `dask.delayed.Delayed` of that; only these two keep blocks out of this process.
+            future or a `dask.delayed.Delayed` of that; only these two keep blocks out of this process. The xs of a
+            loop may have more steps in one block than in another.
         argnums: which shared argument to differentiate by, a tuple of them, or "params".
         client: a `distributed.Client`; without, the current one.
 
@@ -158,14 +178,14 @@ def value_and_grad(
         TypeError: a mapped argument is not in blocks, or has axes of its parts, or f returns more than one Value.
         BranchChanged, ValueError, ZeroDivisionError, OverflowError: as of the batch; the row is that in its block.
     """
-    if not isinstance(batch, Batch):
-        way = ": program.map(.., reduce='mean') makes one" if isinstance(batch, Program) else ""
+    if not isinstance(batch, (Batch, LoopBatch)):
+        what = {Program: "program", Loop: "loop"}.get(type(batch), "")
+        way = f": {what}.map(.., reduce='mean') makes one" if what else ""
         raise TypeError(f"tapegrad.dask.value_and_grad takes a batch, not {type(batch).__name__!r}{way}")
-    rows = batch._rows
+    rows, args = _at(batch, args, named)
     recorded = rows.recorded
     if rows.reduce is None:
         raise ValueError("the batch must reduce over its rows: 'mean' or 'sum'")
-    args = recorded.forms.bound(args, named) if named else args
     recorded.check_count(args)
     recorded.check_scalar("a gradient")
     places = recorded.chosen(argnums)
@@ -177,7 +197,8 @@ def value_and_grad(
     blocks = _all_blocks(rows, args)
     client = distributed.default_client() if client is None else client
     shared = tuple(x if axis is None else None for x, axis in zip(args, rows.axes))
-    sent, step = _send(rows, client), delayed(_Step(shared, recorded.param_data(), argnums), traverse=False)
+    at_step = _Step(shared, tuple(axis is not None for axis in rows.axes), recorded.param_data(), argnums)
+    sent, step = _send(batch, rows, client), delayed(at_step, traverse=False)
     of_block, add = delayed(_of_block, pure=False), delayed(_add, pure=False)
     parts = [of_block(sent, step, *together) for together in blocks]
     while len(parts) > 1:

@@ -180,3 +180,90 @@ def test_what_makes_no_sense_is_refused_before_anything_is_sent(program, batch, 
         value_and_grad(batch, WEIGHTS, *data)
     with pytest.raises(TypeError, match="takes 3 arguments, not 2"):
         value_and_grad(batch, WEIGHTS, X)
+
+
+# ---- loops ----
+
+
+@pytest.fixture
+def loop(bias):
+    """Of a step that branches, whose paths are known; the loss has ys and what comes at the end."""
+
+    def step(state, x, k):
+        state = state * k + x if x > 0 else state - x * bias
+        return state, state * state
+
+    final = record(lambda state, k: state * bias, 1.0, 0.5, params=[bias])
+    program = record(step, 1.0, 1.0, 0.5, params=[bias], on_branch="record")
+    loop = program.scan(final=final)
+    loop(1.0, [1.0, -1.0], 0.5)
+    return loop
+
+
+@pytest.fixture
+def sequences(np):
+    draw = np.random.default_rng(3)
+    return draw.normal(size=ROWS), draw.normal(size=(ROWS, 7))
+
+
+@pytest.mark.parametrize("reduce", ["mean", "sum"])
+def test_a_loop_equals_the_local_batch(reduce, loop, bias, sequences, client):
+    import dask.array
+
+    states, xs = sequences
+    blocks = dask.array.from_array(states, chunks=BLOCK), dask.array.from_array(xs, chunks=(BLOCK, 7))
+    batch = loop.map(in_axes=(0, 0, None), reduce=reduce)
+    for bias.data in (0.5, -0.5):
+        value, (by_k, by_params) = value_and_grad(batch, *blocks, 0.5, argnums=(2, "params"))
+        expected, (k, params) = batch.value_and_grad(states, xs, 0.5, argnums=(2, "params"))
+        assert_close((value, [by_k, *by_params]), (expected, [k, *params]))
+    holders = [w for key, w in client.who_has().items() if str(key).startswith("tapegrad-")]
+    assert len(holders) == 1 and len(holders[0]) == 2
+
+
+def test_a_loop_over_one_block_has_the_bits_of_the_local_batch(loop, sequences, client):
+    states, xs = (x[:200] for x in sequences)
+    batch = loop.map(in_axes=(0, None, None), reduce="sum")
+    value, grads = value_and_grad(batch, [states], xs[0], 0.5, argnums=(1, 2))
+    expected, local = batch.value_and_grad(states, xs[0], 0.5, argnums=(1, 2))
+    assert (value, grads[0].tolist(), grads[1]) == (expected, local[0].tolist(), local[1])
+
+
+def test_blocks_of_sequences_may_differ_in_length(loop, sequences, client):
+    states, xs = sequences
+    batch = loop.map(in_axes=(0, 0, None), reduce="sum")
+    found = value_and_grad(batch, [states[:10], states[10:30]], [xs[:10], xs[10:30, :3]], 0.5, argnums=(2,))
+    parts = [batch.value_and_grad(states[:10], xs[:10], 0.5, argnums=2)]
+    parts.append(batch.value_and_grad(states[10:30], xs[10:30, :3], 0.5, argnums=2))
+    assert_close(found, [sum(value for value, _ in parts), [sum(slope for _, slope in parts)]])
+
+
+def test_a_loop_of_a_length_takes_no_xs_and_ends_by_itself(client):
+    step = record(lambda s, x, k: (s * k, s), 1.0, None, 0.5)
+    loop = step.scan(length=50, until=lambda s: s < 0.1)
+    batch = loop.map(in_axes=(0, None, None), reduce="sum")
+    expected = batch.value_and_grad([1.0, 2.0, 3.0], None, 0.5, argnums=2)  # and both paths of until are known
+    assert value_and_grad(batch, [[1.0], [2.0, 3.0]], None, 0.5, argnums=2) == expected
+
+
+def test_a_path_that_the_loop_learns_later_is_sent_again_and_the_step_is_named(client):
+    loop = record(lambda s, x: s + x if x > 0 else s * x, 1.0, 1.0, on_branch="record").scan()
+    batch = loop.map(in_axes=(None, 0), reduce="sum")
+    assert value_and_grad(batch, 1.0, [[[1.0, 2.0]]]) == (4.0, 1.0)
+    with pytest.raises(BranchChanged, match=r"-2\.0 > 0\.0 is False in step 1 of row 1"):
+        value_and_grad(batch, 1.0, [[[1.0, 2.0], [1.0, -2.0]]])
+    loop(1.0, [-1.0])
+    assert value_and_grad(batch, 1.0, [[[1.0, 2.0], [1.0, -2.0]]]) == (4.0 - 4.0, 1.0 - 2.0)
+
+
+def test_what_makes_no_sense_of_a_loop_is_refused_before_anything_is_sent(loop):
+    with pytest.raises(TypeError, match=r"not 'Loop': loop\.map\(\.\., reduce='mean'\) makes one"):
+        value_and_grad(loop, 1.0, [1.0], 0.5)
+    batch = loop.map(in_axes=(0, 0, None), reduce="mean")
+    with pytest.raises(ValueError, match="argument xs is mapped: a gradient by it has a row for each"):
+        value_and_grad(batch, [[1.0]], [[[1.0]]], 0.5, argnums=1)
+    with pytest.raises(ValueError, match="must reduce"):
+        value_and_grad(loop.map(in_axes=(0, 0, None)), [[1.0]], [[[1.0]]], 0.5)
+    bare = record(lambda s, x: [s[0] * x, s[1]], [1.0, 2.0], 1.0).scan().map(in_axes=(0, 0), reduce="sum")
+    with pytest.raises(TypeError, match="there is neither, and the state has several"):
+        value_and_grad(bare, [[[1.0, 2.0]]], [[[1.0]]])

@@ -23,7 +23,6 @@ from hypothesis import strategies as st
 import tapegrad
 import tapegrad.loops
 from tapegrad import BranchChanged, Loop, Value, check_grads, record
-from tapegrad.loops import file as loop_file
 from tapegrad.loops.loop import loaded
 from tapegrad.loops.path import LoopPath
 
@@ -560,7 +559,7 @@ def test_a_loop_is_saved_pickled_and_copied(loop, tmp_path):
 def test_files_of_loops_are_not_trusted(loop):
     w = Value(2.0)
     made = record(lambda s, x: s * w, 1.0, 1.0, params=[w])
-    data = loop_file.encode(made.scan(final=record(lambda s: s * w, 1.0, params=[w]), length=3)._contents())
+    data = made.scan(final=record(lambda s: s * w, 1.0, params=[w]), length=3)._encoded()
     assert loaded(data).grad(1.0, [1.0] * 3, argnums="params") == [32.0]
     count, refused = int(os.environ.get("TAPEGRAD_FUZZ", "3000")), 0
     import random

@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..program.batch import Batch
+from ..program.batch import Batch, Rows
 from ..program.form import Nest, Shaped
 from ..program.recorded import Argnums
 from ..program.rows import Axes
@@ -29,14 +29,33 @@ class LoopBatch:
     def __reduce__(self) -> tuple[Any, ...]:
         return LoopBatch, (self._loop, self._axes, self._reduce, self._threads)
 
+    def _n_paths(self) -> int:
+        """How many paths are known."""
+        return self._loop._n_paths()
+
+    def _encoded(self) -> bytes:
+        """A file of what it is a batch of, without the numbers of params."""
+        return self._loop._encoded(blank=True)
+
+    @property
+    def _axis_of_xs(self) -> Axes:
+        return self._axes[1] if isinstance(self._axes, (tuple, list)) else self._axes
+
+    def _of_length(self, n: int, args: Sequence[Nest], total: bool) -> Batch:
+        """The batch of a loop of n steps."""
+        return Batch(self._loop._of_length(n, args, total), self._axes, self._reduce, self._threads)
+
     def _batch(self, args: Sequence[Nest], named: Mapping[str, Nest], total: bool) -> tuple[Batch, tuple[Nest, ...]]:
         """The batch of a loop that is as long as these xs say, and all arguments."""
         loop = self._loop
         given = loop._bound(args, named)
-        axes = self._axes[1] if isinstance(self._axes, (tuple, list)) else self._axes
-        n = count_mapped(given[1], axes, loop._step.x, "xs")
-        recorded = loop._of_length(loop._length_of(n), given, total)
-        return Batch(recorded, self._axes, self._reduce, self._threads), given
+        n = loop._length_of(count_mapped(given[1], self._axis_of_xs, loop._step.x, "xs"))
+        return self._of_length(n, given, total), given
+
+    def _at(self, args: Sequence[Nest], named: Mapping[str, Nest], total: bool = True) -> tuple[Rows, tuple[Nest, ...]]:
+        """What is carried out over rows for these arguments, and all of them in order; total: that of the loss."""
+        batch, given = self._batch(args, named, total)
+        return batch._rows, given
 
     def __call__(self, /, *args: Nest, **named: Nest) -> Shaped:
         """What the loop gives for each row, stacked at each leaf, or their mean or sum; as `Batch.__call__`."""

@@ -117,14 +117,16 @@ class Loop:
 
     def save(self, path: str | bytes | os.PathLike[Any]) -> None:
         """Write the loop to a file, which `tapegrad.load` reads; see `Program.save`."""
-        program_file.replace(path, file.encode(self._contents()))
+        program_file.replace(path, self._encoded())
 
-    def _contents(self) -> file.Contents:
-        programs = [
-            b"" if p is None else program_file.encode(p._recorded.contents())
-            for p in (self.step, self.final, self.until)
-        ]
-        return file.Contents(programs, self._owned, self.length, self.checkpoints)
+    def _n_paths(self) -> int:
+        """How many paths are known of all its programs."""
+        return sum(len(cell.recorded.paths) for cell in self._cells if cell)
+
+    def _encoded(self, blank: bool = False) -> bytes:
+        """A file of it; blank: without the numbers of its params, which are 0 in there."""
+        programs = [b"" if p is None else p._recorded.encoded(blank) for p in (self.step, self.final, self.until)]
+        return file.encode(file.Contents(programs, self._owned, self.length, self.checkpoints))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Loop, (self.step, self.length, self.final, self.checkpoints, self.until, tuple(self._owned))

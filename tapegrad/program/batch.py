@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 from .._core import ffi, lib
@@ -244,6 +244,18 @@ class Batch:
     def __reduce__(self) -> tuple[object, ...]:
         r = self._rows
         return Batch, (r.recorded, r.axes, r.reduce, r.threads)
+
+    def _n_paths(self) -> int:
+        """How many paths are known."""
+        return len(self._rows.recorded.paths)
+
+    def _encoded(self) -> bytes:
+        """A file of what it is a batch of, without the numbers of params."""
+        return self._rows.recorded.encoded(blank=True)
+
+    def _at(self, args: Sequence[Nest], named: Mapping[str, Nest], total: bool = True) -> tuple[Rows, tuple[Nest, ...]]:
+        """What is carried out over rows for these arguments, and all of them in order; total is a loop's."""
+        return self._rows, self._rows.recorded.forms.bound(args, named)
 
     def _values(self, out: array[float], rows: int, arguments: list[Argument]) -> Shaped:
         form = self._rows.recorded.out

@@ -139,7 +139,7 @@ class Program(handle.Quick, Generic[P]):
             ValueError: an argument or result is nested more than 100 deep, or holds something else than numbers, text
                 and None in lists, tuples, dicts, named tuples, dataclasses and arrays; it is named.
         """
-        file.replace(path, file.encode(self._recorded.contents()))
+        file.replace(path, self._recorded.encoded())
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Program, (self._recorded,)
@@ -564,9 +564,13 @@ def load(path: str | bytes | os.PathLike[Any]) -> Program | Loop:
     if isinstance(path, bytes) and path.startswith(file.MAGIC):
         raise TypeError("load takes the path of a file, not what is in one: write these bytes to a file first")
     with open(path, "rb") as stream:
-        data = stream.read()
-    if data.startswith(file.MAGIC_OF_LOOPS):
-        from ..loops.loop import loaded
+        return loaded(stream.read())
 
-        return loaded(data)
+
+def loaded(data: bytes) -> Program | Loop:
+    """What these bytes of a file hold; see `load`."""
+    if data.startswith(file.MAGIC_OF_LOOPS):
+        from ..loops import loop
+
+        return loop.loaded(data)
     return Program(decoded(data))

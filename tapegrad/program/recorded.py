@@ -143,6 +143,11 @@ class Recorded:
             paths, children = list(self.paths), dict(self.children)
         return Contents(self.forms, self.out, self.param_data(), paths, children, self.on_branch, self.on_error)
 
+    def encoded(self, blank: bool = False) -> bytes:
+        """A file of it; blank: without the numbers of its params, which are 0 in there."""
+        c = self.contents()
+        return encode(c._replace(params=[0.0] * len(c.params)) if blank else c)
+
     def __reduce__(self) -> tuple[object, ...]:
         f, missing = (None, self.missing or _OTHER_PARAMS) if self.f is None or self.params else _pickled(self.f)
         c, forms, out = self.contents(), None, None
