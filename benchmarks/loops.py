@@ -1,6 +1,6 @@
 """Measures loops: a step recorded once and carried out many times, with the gradient of the whole, beside the steps
-written out, CasADi's `mapaccum` and JAX's `lax.scan`, and prints a table. One process, one thread, CPU time, the best
-of several runs; of the peers those that are installed.
+written out, CasADi's `mapaccum`, JAX's `lax.scan` and diffrax's recursive checkpoints, and prints a table. One process,
+one thread, CPU time, the best of several runs; of the peers those that are installed.
 
     python benchmarks/loops.py             all sizes
     python benchmarks/loops.py --smoke     small ones, once
@@ -26,7 +26,7 @@ os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_
 import numpy as np
 from clock import best
 
-PACKAGES = {"tapegrad": "tapegrad", "CasADi": "casadi", "JAX": "jax"}
+PACKAGES = {"tapegrad": "tapegrad", "CasADi": "casadi", "JAX": "jax", "diffrax": "diffrax"}
 STEPS, LONG, UNROLLED = 100_000, 1_000_000, 5_000
 PATHS, DAYS = 20_000, 100
 START, PARAMS = (1.0, 1.0, 20.0), (10.0, 28.0, 8.0 / 3.0)
@@ -162,14 +162,53 @@ def of_jax(n: int, paths: int, seconds: float) -> Iterator[dict[str, Any]]:
         last, _ = jax.lax.scan(lambda s, _: (jnp.stack(step(s, params)), None), state, None, length=n)
         return ended(last)
 
+    yield of_gradient(loss, seconds)
+
+
+def of_gradient(loss: Any, seconds: float) -> dict[str, Any]:
+    """The gradient of a loss that JAX differentiates and compiles."""
+    import jax
+    from jax import numpy as jnp
+
     run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
     args = jnp.array(START), jnp.array(PARAMS)
     _, gradient = run(*args)
     taken, _ = best(lambda: run(*args)[0].block_until_ready(), seconds, 2)
-    yield {"problem": "Lorenz", "seconds": taken, "gradient": [float(x) for g in gradient for x in g]}
+    return {"problem": "Lorenz", "seconds": taken, "gradient": [float(x) for g in gradient for x in g]}
 
 
-BY = {"tapegrad": of_tapegrad, "CasADi": of_casadi, "JAX": of_jax}
+def of_diffrax(n: int, paths: int, seconds: float) -> Iterator[dict[str, Any]]:
+    """Its solver on the same rule, which diffrax does not bring; time counts steps, so that none is rounded."""
+    import diffrax
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    from jax import numpy as jnp
+
+    class RungeKutta(diffrax.AbstractERK):
+        tableau = diffrax.ButcherTableau(
+            c=np.array([0.5, 0.5, 1.0]), b_sol=np.array([1.0, 2.0, 2.0, 1.0]) / 6.0, b_error=np.zeros(4),
+            a_lower=(np.array([0.5]), np.array([0.0, 0.5]), np.array([0.0, 0.0, 1.0])),
+        )  # fmt: skip
+        interpolation_cls = diffrax.ThirdOrderHermitePolynomialInterpolation.from_k
+
+        def order(self, terms: Any) -> int:
+            return 4
+
+    term = diffrax.ODETerm(lambda _, state, params: HORIZON * jnp.stack(slope(state, params)))
+    adjoint = diffrax.RecursiveCheckpointAdjoint()
+
+    def loss(state: Any, params: Any) -> Any:
+        solved = diffrax.diffeqsolve(
+            term, RungeKutta(), 0.0, float(n), 1.0, state, params, adjoint=adjoint, max_steps=n,
+            saveat=diffrax.SaveAt(t1=True),
+        )  # fmt: skip
+        return ended(solved.ys[-1])
+
+    yield of_gradient(loss, seconds)
+
+
+BY = {"tapegrad": of_tapegrad, "CasADi": of_casadi, "JAX": of_jax, "diffrax": of_diffrax}
 
 
 def measured(names: Sequence[str], smoke: bool, seconds: float) -> Iterator[dict[str, Any]]:

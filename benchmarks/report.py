@@ -109,7 +109,8 @@ _LOOPS = """\
 Value and gradient of steps carried out in a loop, for each node that recording a step makes: 10^5 steps of Lorenz's
 equations by Runge and Kutta's rule, all states kept or 1,000 of them, and 10^6; 20,000 paths of 100 days of Heston's
 model. "Written out" is a program of all steps, of Lorenz's equations 5,000. CasADi's is `mapaccum`, JAX's `lax.scan`
-and `grad`. One thread, CPU time, the best of some runs in each process."""
+and `grad`, diffrax's `diffeqsolve` on the same rule with recursive checkpoints. One thread, CPU time, the best of some
+runs in each process."""
 _YARDSTICKS = {
     "finance": ("Finance", """\
 Prices by Monte Carlo with all their sensitivities, as multiples of the prices alone: the swaptions of
@@ -355,7 +356,7 @@ def _loop_goals(loops: Any) -> Iterator[tuple[str, str, float, list[float]]]:
     yield "… compiled, ns", "at most", 1.0, [1e9 * t / nodes for t in found("Lorenz, long", "native")]
     states = zip(found("Lorenz, 1,000 states", "seconds"), found("Lorenz", "seconds"))
     yield "… 10^5 steps, 1,000 states: in those with all states", "at most", 1.6, [a / b for a, b in states]
-    for by in ("CasADi", "JAX"):
+    for by in ("CasADi", "JAX", "diffrax"):
         pairs = zip(found("Lorenz", "seconds", by), found("Lorenz", "seconds"))
         yield f"… times faster than {by}", "at least", 1.0, [a / b for a, b in pairs]
     for key, title, goal in (
