@@ -28,7 +28,7 @@ CORE = [
     f"csrc/{name}.c"
     for name in (
         "tape ops sweep partials gradient optim copy draft order emit freeze program wide lay_out groups replay cell "
-        "loop exchange schedule crew batch matrix look origin rounding nonzeros cones edges colours colouring"
+        "loop exchange schedule crew batch matrix look steps origin rounding nonzeros cones edges colours colouring"
     ).split()
 ]
 HANDLE = sorted(f"csrc/handle/{path.name}" for path in (CSRC / "handle").glob("*.c"))
@@ -37,7 +37,7 @@ DEPENDS = sorted(p.relative_to(ROOT).as_posix() for kind in ("*.def", "*.h") for
 
 HEADERS = (
     "tape.h", "partials.h", "gradient.h", "program.h", "cell.h", "loop.h", "batch.h", "matrix.h", "lay_out.h",
-    "look.h", "nonzeros.h", "colouring.h",
+    "look.h", "steps.h", "nonzeros.h", "colouring.h",
 )  # fmt: skip
 
 # -ffp-contract=off: no fused multiply-add, the same bits on every machine. Nobody reads errno or floating-point

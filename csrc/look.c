@@ -11,7 +11,7 @@
 /* How many operands an instruction of few has; a passive one counts. */
 static uint32_t arity(int op) { return tg_is_unary(op) ? 1 : 2; }
 
-static tg_graph *new_graph(uint64_t n, uint64_t operands, uint64_t roots)
+tg_graph *tg_new_graph(uint64_t n, uint64_t operands, uint64_t roots)
 {
     uint64_t bytes = sizeof(tg_graph) + n * (3 * sizeof(double) + 3 * sizeof(uint32_t) + 2) +
                      (operands + roots + 1) * sizeof(uint32_t);
@@ -63,7 +63,7 @@ tg_graph *tg_graph_of_tape(const tg_tape *t, const uint32_t *roots, uint32_t n_r
             for (uint32_t k = 0; k < count; k++)
                 number[ids[k]] = 1;
         }
-    g = new_graph(n, operands, n_roots);
+    g = tg_new_graph(n, operands, n_roots);
     for (uint32_t i = 0, at = 0, next = 0; g && i < top; i++)
         if (number[i]) {
             const uint32_t *ids = tg_recorded(t, i, pair, &count);
@@ -122,33 +122,22 @@ static double evaluated(const tg_graph *g, uint32_t i)
     return n ? tg_primal(g->op[i], g->value[ids[0]], g->value[ids[n - 1]]) : g->value[i];
 }
 
-tg_graph *tg_graph_of_program(const tg_program *p, const double *in, int nan_errors)
+uint64_t tg_graph_operands(const tg_program *p)
 {
-    const uint32_t fixed = p->n_const + p->n_in;
     uint64_t operands = 0;
-    tg_program *plain = NULL;
-    uint32_t *in_slot, next = 0;
-    tg_graph *g;
-    if (p->order) {                                     /* as the function has them */
-        p = plain = tg_plain_program(p);
-        if (!plain)
-            return NULL;
-    }
-    in_slot = tg_realloc(NULL, ((size_t)p->n_kept + 1) * sizeof *in_slot);
     for (uint32_t k = 0; k < p->n_instr; k++) {
         int op = tg_row(p->instr + k);
         operands += op < TG_OPS && tg_is_many(op) ? p->instr[k].b : arity(op);
     }
-    g = in_slot ? new_graph((uint64_t)fixed + p->n_instr, operands, p->n_out) : NULL;
-    for (uint32_t i = 0; g && i < fixed; i++) {
-        in_slot[i] = i;
-        g->kind[i] = i < p->n_const ? TG_CONSTANT : TG_GIVEN;
-        g->value[i] = i < p->n_const ? p->constant[i] : in[i - p->n_const];
-        g->id[i] = i < p->n_const ? i : i - p->n_const;
-    }
-    for (uint32_t k = 0; g && k < p->n_instr; k++) {
+    return operands;
+}
+
+void tg_graph_append(tg_graph *g, const tg_program *p, uint32_t *slot, uint32_t at, int nan_errors)
+{
+    uint32_t next = g->start[at];
+    for (uint32_t k = 0; k < p->n_instr; k++) {
         const tg_instr *s = p->instr + k;
-        const uint32_t i = fixed + k, *pool = p->pool + 2 * (size_t)s->a;
+        const uint32_t i = at + k, *pool = p->pool + 2 * (size_t)s->a;
         int op = tg_row(s);
         g->op[i] = (uint8_t)(op < TG_OPS ? op : TG_OPS);
         g->kind[i] = op < TG_OPS ? TG_COMPUTED : TG_COMPARED;
@@ -156,12 +145,12 @@ tg_graph *tg_graph_of_program(const tg_program *p, const double *in, int nan_err
         g->id[i] = k;
         if (op < TG_OPS && tg_is_many(op)) {
             for (uint32_t j = 0; j < s->b; j++)
-                g->operand[next + tg_place(op, j, s->b)] = in_slot[pool[2 * (size_t)j]];
+                g->operand[next + tg_place(op, j, s->b)] = slot[pool[2 * (size_t)j]];
             next += s->b;
         } else {
-            g->operand[next++] = in_slot[s->a];
+            g->operand[next++] = slot[s->a];
             if (arity(op) == 2)
-                g->operand[next++] = in_slot[s->b < p->n_kept ? s->b : s->a];      /* a guard of one */
+                g->operand[next++] = slot[s->b < p->n_kept ? s->b : s->a];      /* a guard of one */
         }
         g->start[i + 1] = next;
         if (op >= TG_OPS)
@@ -173,11 +162,34 @@ tg_graph *tg_graph_of_program(const tg_program *p, const double *in, int nan_err
             if (tg_refusal(op, g->value[ids[0]], b, g->value[i]))
                 g->value[i] = NAN;
         }
-        in_slot[s->y] = i;
+        slot[s->y] = i;
     }
+}
+
+tg_graph *tg_graph_of_program(const tg_program *p, const double *in, int nan_errors)
+{
+    const uint32_t fixed = p->n_const + p->n_in;
+    tg_program *plain = NULL;
+    uint32_t *slot;
+    tg_graph *g;
+    if (p->order) {                                     /* as the function has them */
+        p = plain = tg_plain_program(p);
+        if (!plain)
+            return NULL;
+    }
+    slot = tg_realloc(NULL, ((size_t)p->n_kept + 1) * sizeof *slot);
+    g = slot ? tg_new_graph((uint64_t)fixed + p->n_instr, tg_graph_operands(p), p->n_out) : NULL;
+    for (uint32_t i = 0; g && i < fixed; i++) {
+        slot[i] = i;
+        g->kind[i] = i < p->n_const ? TG_CONSTANT : TG_GIVEN;
+        g->value[i] = i < p->n_const ? p->constant[i] : in[i - p->n_const];
+        g->id[i] = i < p->n_const ? i : i - p->n_const;
+    }
+    if (g)
+        tg_graph_append(g, p, slot, fixed, nan_errors);
     for (uint32_t k = 0; g && k < p->n_out; k++)
-        g->root[k] = in_slot[p->out[2 * (size_t)k]];
-    free(in_slot);
+        g->root[k] = slot[p->out[2 * (size_t)k]];
+    free(slot);
     tg_free_program(plain);
     return g;
 }

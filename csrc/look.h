@@ -96,6 +96,12 @@ int tg_graph_bad_adjoint(const tg_graph *g, const uint32_t *by, uint32_t n_by, i
 void tg_graph_rounding(const tg_graph *g, double *error, double *bound);
 /* cdef: end */
 
+/* A graph with room for this much, all zero; NULL without memory. */
+tg_graph *tg_new_graph(uint64_t n, uint64_t operands, uint64_t roots);
+/* How many operands the instructions of a program have, which is in the function's order; and these instructions as
+   nodes from at on: slot has the nodes of constants and inputs, and gets those of results. */
+uint64_t tg_graph_operands(const tg_program *p);
+void tg_graph_append(tg_graph *g, const tg_program *p, uint32_t *slot, uint32_t at, int nan_errors);
 /* The most operands of a node; 2 at least. */
 uint32_t tg_graph_widest(const tg_graph *g);
 

@@ -40,7 +40,7 @@ def texts(svg):
 
 def data_of(html):
     """What the page makes the film of."""
-    found = re.search(r"(?:film\(document\.getElementById\(\"film\"\), |overview\()(.*)\);\n</script>", html)
+    found = re.search(r"(?:film\(document\.getElementById\(\"film\"\), |overview\(|boxed\()(.*)\);\n</script>", html)
     return json.loads(found[1])
 
 
@@ -93,7 +93,7 @@ def test_what_cannot_be_drawn_is_refused():
         draw([1.0])
     with pytest.raises(ValueError, match="no Value"):
         draw([])
-    with pytest.raises(TypeError, match="for a Program alone"):
+    with pytest.raises(TypeError, match="for a Program or a Loop alone"):
         draw(Value(1.0), 2.0)
     with pytest.raises(ValueError, match="saved as"):
         draw(Value(1.0)).save("x.pdf")

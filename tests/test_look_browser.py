@@ -243,3 +243,34 @@ def test_a_click_in_a_large_graph_opens_the_cone_of_a_node(show, sized):
     assert page.locator("#cone .caption").inner_text()
     page.locator("img[data-raster=reads]").hover(position={"x": 200, "y": 100})
     assert "reads from" in page.locator("figure:has(img[data-raster=reads]) .spot").inner_text()
+
+
+def test_the_box_of_a_loop_opens_to_a_step_and_that_of_its_end_to_the_end(show):
+    final = record(lambda s: s * s, 1.0)
+    loop = record(lambda s, x: s * x, 1.0, 1.0).scan(final=final)
+    page = show(draw(loop, 1.0, [2.0, 3.0, 5.0]))
+    assert page.locator("#opened").is_hidden()
+    page.locator("g[data-opens=step]").click()
+    assert page.locator("#opened h2").first.inner_text() == "step 2 of 3"
+    assert box(page, "s") == ["data 6.0", "grad 300.0"] and box(page, "next s = *") == ["data 30.0", "grad 60.0"]
+    page.locator("#opened input[aria-label='which step']").focus()
+    page.keyboard.press("Home")
+    assert page.locator("#opened h2").first.inner_text() == "step 0 of 3"
+    assert box(page, "s") == ["data 1.0", "grad 1800.0"]
+    field = page.locator("input[data-leaf]").first
+    field.fill("2")
+    assert box(page, "next s = *") == ["data 4.0", "grad 900.0"]
+    page.locator("g[data-opens=final]").focus()
+    page.keyboard.press("Enter")
+    assert page.locator("#opened h2").first.inner_text() == "at the end"
+    assert box(page, "s") == ["data 30.0", "grad 60.0"]
+
+
+def test_the_page_of_a_loop_of_large_steps_has_the_lines_of_one(show):
+    def f(state, x):
+        for _ in range(300):
+            state = (state * x).tanh() + 0.1
+        return state
+
+    page = show(draw(record(f, 1.0, 1.0).scan(), 1.0, [0.5, 0.25]))
+    assert page.locator("#cone-of").inner_text().startswith("Node ")

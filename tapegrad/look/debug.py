@@ -10,8 +10,10 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, Union
 
+from ..loops import Loop
+from ..loops.batch import LoopBatch
 from ..program import Program
 from ..program.batch import Batch
 from ..value import WITHIN, Value, handle
@@ -27,6 +29,7 @@ _blocks = 0
 _MISSING = object()
 MOST_LABELLED = 100_000  # nodes of a graph in which the label of an input is looked for
 Given = tuple[Sequence[Any], dict[str, Any]]  # what f is called with
+Face = Union[Program, Batch, Loop, LoopBatch]
 _PACKAGE = WITHIN[0].rpartition("losses.py")[0]
 
 
@@ -188,8 +191,16 @@ def _quietly(block: debug, function: Callable[..., Any], *args: Any, **kwargs: A
         sys.settrace(tracer)
 
 
+def _bound(face: Face, args: Sequence[Any], named: dict[str, Any]) -> Sequence[Any]:
+    """All arguments, in order."""
+    if isinstance(face, (Loop, LoopBatch)):
+        return (face if isinstance(face, Loop) else face._loop)._bound(args, named)
+    return (face._recorded if isinstance(face, Program) else face._rows.recorded).forms.bound(args, named)
+
+
 def _called(original: Callable[..., Any], of: Callable[..., Given]) -> Callable[..., Any]:
-    """A method of a program or batch, whose result is looked at; of: what the arguments of f are among its own."""
+    """A method of a program, a loop or a batch, whose result is looked at; of: what the arguments of f are among its
+    own."""
 
     @functools.wraps(original)
     def called(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -199,8 +210,7 @@ def _called(original: Callable[..., Any], of: Callable[..., Given]) -> Callable[
                 return function(*args_, **kwargs_)
             result = _quietly(block, function, *args_, **kwargs_)
             if _any_bad(result, block._inf):
-                recorded = self._rows.recorded if isinstance(self, Batch) else self._recorded
-                _raise(self.diagnose(*recorded.forms.bound(*of(*args, **kwargs)), inf=block._inf))
+                _raise(self.diagnose(*_bound(self, *of(*args, **kwargs)), inf=block._inf))
             return result
 
         result = looked_at(original, self, *args, **kwargs)
@@ -235,8 +245,9 @@ def _install(step: int) -> None:
             _replace(handle, "record_sweep", _adjoints)
             of: dict[str, Callable[..., Given]] = {"jvp": _primals, "hvp": _but_second}
             for name in ("__call__", "grad", "value_and_grad", "jacobian", "hessian", "jvp", "hvp", "vjp"):
-                for face in (Program, Batch):
-                    _replace(face, name, functools.partial(_called, of=of.get(name, _same)))
+                for face in (Program, Batch, Loop, LoopBatch):
+                    if hasattr(face, name):
+                        _replace(face, name, functools.partial(_called, of=of.get(name, _same)))
         elif _blocks == 0:
             for where, name, before in _replaced:
                 if before is _MISSING:

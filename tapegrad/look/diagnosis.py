@@ -4,16 +4,16 @@ from __future__ import annotations
 import copy
 import math
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from .._core import ffi, lib
 from ..program.batch import Rows
 from ..program.form import NUMBER, Nest, Static
 from ..program.recorded import Recorded
-from ..program.replay import units
+from ..program.replay import units, within
 from ..program.rows import one_row
-from .graph import COMPUTED, CONSTANT, NONE, Graph
+from .graph import COMPUTED, CONSTANT, NONE, CData, Graph
 from .small import source, where
 
 MOST_WAY = 1 << 16  # nodes of a way that are followed
@@ -34,6 +34,7 @@ class Diagnosis:
         result: the bad number that was asked about.
         input: the name of the input that is bad, or whose derivative is; None for a result of given numbers.
         row: of the batch, or None.
+        step: of a loop: that in which it was made, of what comes at its end how many there were; or None.
         more: how many other origins there are; this one is the first in order of cause.
     """
 
@@ -50,7 +51,7 @@ class Diagnosis:
         self.value = graph.value(i)
         made = [at for at in way if graph.kind(at) == COMPUTED]
         self.way = list(dict.fromkeys(p for p in map(graph.place, made) if p.line))
-        self.result, self.input, self.row = result, name, None
+        self.result, self.input, self.row, self.step = result, name, None, None
         self.more = max(0, origin.count - 1)
         self.adjoint: float | None = None
         self.partial: float | None = None
@@ -71,6 +72,7 @@ class Diagnosis:
             self.input = graph.names.get(i) if graph.kind(i) != CONSTANT else None
 
     row: int | None
+    step: int | None
 
     def __str__(self) -> str:
         of = f"the derivative by {self.input}" if self.input else "the gradient"
@@ -78,7 +80,8 @@ class Diagnosis:
         if self.row is not None:
             asked += f" in row {self.row}"
         place = where(self.filename, self.lineno)
-        lines = [f"{asked}: made {'at ' + place if place else 'by ' + self.operation}"]
+        made = f"made {'at ' + place if place else 'by ' + self.operation}{within(self.step, None)}"
+        lines = [f"{asked}: {made}"]
         if self.text:
             lines.append(f"    {self.text}")
         if self.operation in ("input", "constant"):
@@ -137,23 +140,38 @@ def of_graph(graph: Graph, by: Sequence[int], inf: bool, swept: bool = False) ->
         inf: whether infinities are bad.
         swept: its adjoints are there.
     """
-    how = 0 if inf else lib.TG_LOOK_NAN
-    origin, way = ffi.new("tg_origin *"), ffi.new("uint32_t[]", min(graph.n, MOST_WAY) or 1)
     for root in graph.roots:
         if is_bad(graph.value(root), inf):
-            if lib.tg_graph_bad_value(graph.core, root, how, origin, way, len(way)):
-                raise MemoryError
-            return Diagnosis(graph, origin, list(way[0 : origin.n_way]), graph.value(root), None, False)
+            return Diagnosis(graph, *of_value(graph, root, inf), graph.value(root), None, False)
     if not swept:
         graph.sweep()
     bad = next((i for i in by if is_bad(graph.adjoint(i), inf)), None)
     if bad is None:
         return None
-    if lib.tg_graph_bad_adjoint(graph.core, ffi.new("uint32_t[]", list(by)), len(by), how, origin, way, len(way)):
-        raise MemoryError
+    origin, way = of_adjoint(graph, by, inf)
     if not origin.count:  # beyond a Python rule: the node itself is all that is known
         origin.node, origin.operand, origin.count, origin.sum = bad, NONE, 1, 1
-    return Diagnosis(graph, origin, list(way[0 : origin.n_way]), graph.adjoint(bad), graph.names.get(bad), True)
+    return Diagnosis(graph, origin, way, graph.adjoint(bad), graph.names.get(bad), True)
+
+
+def _asked(graph: Graph, inf: bool) -> tuple[int, CData, CData]:
+    return 0 if inf else lib.TG_LOOK_NAN, ffi.new("tg_origin *"), ffi.new("uint32_t[]", min(graph.n, MOST_WAY) or 1)
+
+
+def of_value(graph: Graph, root: int, inf: bool) -> tuple[CData, list[int]]:
+    """Where the bad value of a node was made, and the nodes from there to it."""
+    how, origin, way = _asked(graph, inf)
+    if lib.tg_graph_bad_value(graph.core, root, how, origin, way, len(way)):
+        raise MemoryError
+    return origin, list(way[0 : origin.n_way])
+
+
+def of_adjoint(graph: Graph, by: Sequence[int], inf: bool) -> tuple[CData, list[int]]:
+    """Likewise of bad adjoints among those of some nodes."""
+    how, origin, way = _asked(graph, inf)
+    if lib.tg_graph_bad_adjoint(graph.core, ffi.new("uint32_t[]", list(by)), len(by), how, origin, way, len(way)):
+        raise MemoryError
+    return origin, list(way[0 : origin.n_way])
 
 
 def of_program(recorded: Recorded, flat: array[float], inf: bool) -> Diagnosis | None:
@@ -169,8 +187,11 @@ def of_program(recorded: Recorded, flat: array[float], inf: bool) -> Diagnosis |
     return of_graph(graph.name_inputs(recorded), graph.given, inf)
 
 
-def of_rows(rows: Rows, args: Sequence[Nest], inf: bool) -> Diagnosis | None:
-    """Of a batch: the first row that is bad."""
+def of_rows(
+    rows: Rows, args: Sequence[Nest], inf: bool,
+    of_row: Callable[[Recorded, array[float], bool], Diagnosis | None] = of_program,
+) -> Diagnosis | None:  # fmt: skip
+    """Of a batch: the first row that is bad; of_row: what makes it out."""
     recorded = copy.copy(rows.recorded)
     recorded.on_error = "nan"
     alone = Rows(recorded, rows.axes, None, rows.threads)
@@ -183,7 +204,7 @@ def of_rows(rows: Rows, args: Sequence[Nest], inf: bool) -> Diagnosis | None:
     if first >= n:
         return None
     pieces = (piece for argument in arguments for piece in argument.pieces)
-    found = of_program(rows.recorded, one_row(pieces, first), inf)
+    found = of_row(rows.recorded, one_row(pieces, first), inf)
     if found is not None:
         found.row = first
     return found

@@ -1,4 +1,4 @@
-"""`draw`: a picture of what a Value was computed from, or of a program."""
+"""`draw`: a picture of what a Value was computed from, of a program or a loop."""
 from __future__ import annotations
 
 import os
@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from html import escape
 from typing import TYPE_CHECKING, Any, Union
 
+from ..loops import Loop
 from ..program import Program
 from ..program.form import Nest
 from ..value import Value
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 SMALL = 200  # operations of a picture that shows each
 
-Drawn = Union[Value, Program, Iterable[Value]]
+Drawn = Union[Value, Program, Loop, Iterable[Value]]
 
 
 class Drawing:
@@ -65,9 +66,12 @@ class Drawing:
 
     def to_dot(self) -> str:
         """As text in Graphviz's language."""
-        if self.is_small:
-            return small.dot(self._picture())
-        return self._overview().dot()
+        style = "style=rounded, " if self.is_small else ""
+        head = ["digraph tapegrad {", f"  rankdir=LR; node [shape=box, {style}fontname=monospace];"]
+        return "\n".join([*head, *self._dot_lines(), "}", ""])
+
+    def _dot_lines(self) -> list[str]:
+        return small.dot_lines(self._picture()) if self.is_small else self._overview().dot_lines()
 
     def to_png(self) -> bytes:
         """As a picture of pixels, by the library resvg: `pip install 'tapegrad[draw]'`.
@@ -101,20 +105,29 @@ class Drawing:
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         if self.is_small:
             return {"image/svg+xml": self.to_svg(), "text/plain": repr(self)}
+        return self._framed()
+
+    def _framed(self) -> dict[str, str]:
         frame = f'<iframe srcdoc="{escape(self.to_html())}" width="100%" height="800" style="border:0"></iframe>'
         return {"text/html": frame, "text/plain": repr(self)}
 
 
 def draw(x: Drawn, *args: Nest) -> Drawing:
-    """A picture of a graph: what Values were computed from, or a program.
+    """A picture of a graph: what Values were computed from, a program, or a loop.
 
     Args:
-        x: a Value, several, or a Program.
-        args: of the program: where to show it; without, its inputs are 1 in the page, and the picture has no numbers.
+        x: a Value, several, a Program, or a Loop.
+        args: of the program or loop: where to show it; without, its inputs are 1 in the page, and the picture has no
+            numbers.
 
     Returns:
-        A Drawing, with every node of a graph of up to 200 operations; larger ones are folded to source lines.
+        A Drawing, with every node of a graph of up to 200 operations; larger ones are folded to source lines. A loop is
+        one box: in the page a click opens it, and shows one of its steps, with what later steps pass back to it.
     """
+    if isinstance(x, Loop):
+        from .boxed import LoopDrawing
+
+        return LoopDrawing(x, args)
     if isinstance(x, Program):
         recorded = x._recorded
         if args:
@@ -126,11 +139,11 @@ def draw(x: Drawn, *args: Nest) -> Drawing:
         graph = Graph.of_program(recorded, flat).name_inputs(recorded).sweep()
         return Drawing(graph, bool(args) or not recorded.n_in)
     if args:
-        raise TypeError("draw() takes arguments for a Program alone")
+        raise TypeError("draw() takes arguments for a Program or a Loop alone")
     roots = [x] if isinstance(x, Value) else list(x)
     for v in roots:
         if not isinstance(v, Value):
-            raise TypeError(f"draw() takes a Value, several or a Program, not {type(v).__name__!r}")
+            raise TypeError(f"draw() takes a Value, several, a Program or a Loop, not {type(v).__name__!r}")
     if not roots:
         raise ValueError("draw() of no Value")
     from .debug import noted

@@ -10,6 +10,7 @@ from .._core import ffi, lib
 from .._operation import Operation
 from ..program import point
 from ..program.recorded import Recorded
+from ..program.replay import Trace
 from ..tape import tape
 from ..value import Value, handle
 
@@ -54,7 +55,7 @@ class Notes:
         return self.places[k] if k >= 0 else NOWHERE
 
 
-def _fresh(address: int) -> CData:
+def fresh(address: int) -> CData:
     core = ffi.cast("tg_graph *", address)
     size = ffi.sizeof("tg_graph") + 38 * core.n + 4 * core.n_operands
     return ffi.gc(core, lib.tg_free_graph, size)
@@ -80,7 +81,7 @@ class Graph:
 
     @classmethod
     def of_values(cls, values: Sequence[Value], notes: Notes | None = None) -> Graph:
-        core = _fresh(handle.graph(values))
+        core = fresh(handle.graph(values))
         graph = cls(core, lambda i: notes.of(core.id[i]) if notes is not None else NOWHERE)
         if notes is not None and notes.ids:
             numbers: dict[tuple[str, int], int] = {}
@@ -96,11 +97,15 @@ class Graph:
         Raises:
             BranchChanged: f would take a branch there that is not known, and cannot be recorded.
         """
-        path = point.path(recorded, flat, nan_errors=True)
-        core = lib.tg_graph_of_program(path.core, ffi.from_buffer("double[]", flat), recorded.on_error == "nan")
+        return cls.of_path(point.path(recorded, flat, nan_errors=True), flat, recorded.on_error == "nan")
+
+    @classmethod
+    def of_path(cls, path: Trace, flat: array[float], nan_errors: bool) -> Graph:
+        """One path at its inputs, whether or not they take it; nan_errors: what would be refused is nan."""
+        core = lib.tg_graph_of_program(path.core, ffi.from_buffer("double[]", flat), nan_errors)
         if core == ffi.NULL:
             raise MemoryError
-        core = _fresh(int(ffi.cast("uintptr_t", core)))
+        core = fresh(int(ffi.cast("uintptr_t", core)))
         graph = cls(core, lambda i: path.place(core.where[i]))
         graph.given = list(range(path.core.n_const, path.core.n_const + path.core.n_in))
         graph.is_program = True

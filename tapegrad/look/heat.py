@@ -4,17 +4,22 @@ from __future__ import annotations
 import ast
 import json
 import linecache
+import math
 import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
 from html import escape
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._core import ffi, lib
 from ..program.form import Nest
 from ..program.recorded import Recorded
+from ..program.replay import zeros
 from .graph import NOWHERE, Graph, Place
+
+if TYPE_CHECKING:
+    from ..loops import Loop
 
 BY = ("nodes", "time", "adjoint", "rounding")
 MOST = 1 << 14  # lines
@@ -68,13 +73,24 @@ class Groups:
         return self.graph.operation(self.first[k]).symbol or "leaf"
 
     def time(self) -> list[float]:
-        """The share of the replay's time of each group: each operation is timed on this graph's own numbers."""
+        """The time of each group: each operation is timed on this graph's own numbers."""
         ns = ffi.new("double[]", lib.tg_op_count + 2)
         lib.tg_graph_time(self.graph.core, ns)
         took = ffi.new("double[]", self.n or 1)
         lib.tg_graph_share(self.graph.core, self.group, self.n, ns, took)
-        total = sum(took[0 : self.n])
-        return [x / total if total else 0.0 for x in took[0 : self.n]]
+        return list(took[0 : self.n])
+
+    def rows(self) -> list[Row]:
+        """What each group costs, those without a line left out where others have one; times are none of all yet."""
+        times, rounding, rows = self.time(), self.rounding(), []
+        for k, place in enumerate(self.places):
+            if place.line or not self.placed:
+                text = linecache.getline(place.file, place.line).rstrip() if place.line else self.name(k)
+                pooled = self.operands[k] if self.operands[k] > 2 * self.nodes[k] else 0
+                size = 32 * self.nodes[k] + 8 * pooled
+                rows.append(Row(place.file, place.line, text, self.nodes[k], size, times[k], self.weight[k],
+                                self.partial[k], rounding[k]))
+        return rows
 
     def errors(self) -> tuple[Any, Any]:
         """The rounding error of each node, and a bound of what that does not say."""
@@ -130,21 +146,10 @@ class Heat:
         by: what the bars show.
     """
 
-    def __init__(self, graph: Graph, by: str, groups: Groups | None = None) -> None:
-        if by not in BY:
-            raise ValueError(f"by must be one of {', '.join(map(repr, BY))}, not {by!r}")
+    def __init__(self, rows: list[Row], by: str) -> None:
         self.by = by
-        groups = Groups(graph) if groups is None else groups
-        times, rounding = groups.time(), groups.rounding()
-        rows = []
-        for k, place in enumerate(groups.places):
-            if place.line or not groups.placed:
-                text = linecache.getline(place.file, place.line).rstrip() if place.line else groups.name(k)
-                pooled = groups.operands[k] if groups.operands[k] > 2 * groups.nodes[k] else 0
-                size = 32 * groups.nodes[k] + 8 * pooled
-                rows.append(Row(place.file, place.line, text, groups.nodes[k], size, times[k], groups.weight[k],
-                                groups.partial[k], rounding[k]))
-        self.rows = _merged(rows)
+        whole = math.fsum(row.time for row in rows)
+        self.rows = [row._replace(time=row.time / whole if whole else 0.0) for row in _merged(rows)]
 
     def _measure(self, row: Row) -> float:
         return float(getattr(row, self.by))
@@ -284,10 +289,29 @@ def _bytes(n: int) -> str:
     return f"{n}G"
 
 
-def of_program(recorded: Recorded, args: Sequence[Nest], by: str) -> Heat:
+def _check(by: str) -> None:
     if by not in BY:
         raise ValueError(f"by must be one of {', '.join(map(repr, BY))}, not {by!r}")
-    return Heat(Graph.of_program(recorded, recorded.flat(args)).sweep(), by)
+
+
+def of_program(recorded: Recorded, args: Sequence[Nest], by: str) -> Heat:
+    _check(by)
+    return Heat(Groups(Graph.of_program(recorded, recorded.flat(args)).sweep()).rows(), by)
+
+
+def of_loop(loop: Loop, args: Sequence[Nest], by: str) -> Heat:
+    """Of all steps; bytes are those of their program, which is there once."""
+    from . import steps
+
+    _check(by)
+    at = steps.at(loop, args)
+    rows: list[Row] = []
+    for _, window in at.backward():
+        rows = _merged([*rows, *Groups(window.graph).rows()])
+    once = {(row.filename, row.lineno, row.text): row.bytes for row in _merged([
+        row for path in at.paths for row in Groups(Graph.of_path(path, zeros(path.core.n_in), True)).rows()
+    ])}  # fmt: skip
+    return Heat([row._replace(bytes=once.get((row.filename, row.lineno, row.text), row.bytes)) for row in rows], by)
 
 
 def heat(f: Callable[..., Any], *args: Nest, by: str = "nodes") -> Heat:

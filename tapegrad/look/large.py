@@ -15,7 +15,7 @@ from .graph import Graph
 from .heat import Groups, Heat, Row
 from .layout import layered
 from .page import literal, page
-from .small import LETTER, LINE, Picture, route
+from .small import LETTER, LINE, Picture, quoted, route
 from .svg import head
 
 WIDTH, HEIGHT = 1024, 512  # cells of a raster
@@ -148,15 +148,10 @@ class Overview:
         parts += [f'<text x="{x:.1f}" y="{y:.1f}" {halo.format(end)}>{text}</text>' for x, y, end, text in labels]
         return "\n".join([*parts, "</svg>", ""])
 
-    def dot(self) -> str:
+    def dot_lines(self) -> list[str]:
         """The folded graph in Graphviz's language."""
-        def quoted(lines: list[str]) -> str:
-            return '"' + "\\n".join(line.replace("\\", "\\\\").replace('"', '\\"') for line in lines) + '"'
-
-        lines = ["digraph tapegrad {", "  rankdir=LR; node [shape=box, fontname=monospace];"]
-        lines += [f"  n{k} [label={quoted(self._lines(k))}];" for k in range(len(self.boxes))]
-        lines += [f'  n{a} -> n{b} [label="{count}"];' for a, b, count in self.edges]
-        return "\n".join([*lines, "}", ""])
+        lines = [f"  n{k} [label={quoted(chr(10).join(self._lines(k)))}];" for k in range(len(self.boxes))]
+        return lines + [f'  n{a} -> n{b} [label="{count}"];' for a, b, count in self.edges]
 
     # ---- raster ----
 
@@ -214,6 +209,11 @@ class Overview:
     # ---- the page ----
 
     def html(self, title: str) -> str:
+        body, data = self.body(title)
+        return page(title, body, {}, f"overview({literal(data)});")
+
+    def body(self, title: str) -> tuple[str, dict[str, Any]]:
+        """What is on the page, and what it works with."""
         graph, groups = self.graph, self.groups
         number: dict[tuple[str, int, str], int] = {}
         for k, place in enumerate(groups.places):
@@ -241,7 +241,7 @@ class Overview:
             f"<p>{graph.n:,} nodes, {graph.core.n_operands:,} reads, {groups.n:,} {what}. A line, a box or a spot of "
             "the raster opens one node below.</p>",
             "<h2>The source, with heat</h2>",
-            f'<div class="scroll" tabindex="0">{Heat(graph, "nodes", groups).to_html(opens)}</div>',
+            f'<div class="scroll" tabindex="0">{Heat(groups.rows(), "nodes").to_html(opens)}</div>',
             "<h2>The tape</h2>",
             f'<div class="pair">{figure(nodes, "nodes", by_line)}{figure(reads, "reads", by_distance)}</div>',
             f"<h2>Folded to {what}</h2><p>A number at an arrow: how often what is made there is read here.{left}</p>",
@@ -253,4 +253,4 @@ class Overview:
             "n": graph.n, "octaves": octaves, "groups": [groups.name(k) for k in range(groups.n)],
             "order": [y * groups.n // rows for y in range(rows)], "cones": self._cones(),
         }  # fmt: skip
-        return page(title, body, {}, f"overview({literal(data)});")
+        return body, data

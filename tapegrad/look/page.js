@@ -87,6 +87,7 @@ function film(root, data) {
   nodes.forEach((v, i) => { if (v.kind === COMPUTED && v.ops.length && v.box) forward.push(i); });
   const ruled = nodes.some(v => v.rule);
   let backward = [];
+  const weight = j => data.seeds ? data.seeds[j] : 1;
 
   function compute(fresh) {
     value = numbers.slice();
@@ -103,7 +104,7 @@ function film(root, data) {
       }
     });
     adjoint = new Array(n).fill(0);
-    roots.forEach(k => adjoint[k] += 1);
+    roots.forEach((k, j) => adjoint[k] += weight(j));
     for (let i = n; i-- > 0;)
       if (adjoint[i] !== 0 && nodes[i].ops.length && !nodes[i].rule)
         nodes[i].ops.forEach((k, j) => { if (partial[i][j] !== 0) adjoint[k] += adjoint[i] * partial[i][j]; });
@@ -223,7 +224,7 @@ function film(root, data) {
     lines.forEach(l => l.removeAttribute("class"));
     const done = new Set(forward.slice(0, step)), terms = new Map(), seeded = step > forward.length;
     const passed = seeded ? backward.slice(0, step - forward.length - 1) : [];
-    if (seeded) roots.forEach(k => terms.set(k, [1]));
+    if (seeded) roots.forEach((k, j) => terms.set(k, [...(terms.get(k) || []), weight(j)]));
     passed.forEach(i => nodes[i].ops.forEach((k, j) => {
       if (nodes[k].kind === CONSTANT || partial[i][j] === 0 && nodes[i].op === "POWK" && j) return;
       if (!terms.has(k)) terms.set(k, []);
@@ -254,7 +255,8 @@ function film(root, data) {
       mark(active, () => "");
     } else if (!passed.length) {
       active = roots[0];
-      text = "Backward: the result's own grad is 1.";
+      text = data.seeds ? "Backward: later steps pass back the grads of the next state; that of a y is 1."
+        : "Backward: the result's own grad is 1.";
     } else {
       active = passed[passed.length - 1];
       const v = nodes[active];
@@ -308,12 +310,39 @@ function film(root, data) {
     }[event.key];
     if (event.key === "f") fit.click();
     else if (act) { act(); event.preventDefault(); }
-    else if (event.key === " " && !event.target.matches("button, [data-group]")) { toggle(); event.preventDefault(); }
+    else if (event.key === " " && !event.target.matches("button, [data-group], [data-opens]")) {
+      toggle();
+      event.preventDefault();
+    }
     else if (event.key === "Enter" && event.target.dataset.node) choose(+event.target.dataset.node);
   };
   compute(false);
   go(last());
   choose(roots.length ? roots[0] : 0);
+}
+
+// A loop: its box opens the film of a step, which a slider chooses, and the box of `final` that of the end.
+function boxed(films) {
+  const root = document.getElementById("opened"), title = make("h2"), place = make("div");
+  const most = String(films.step.length - 1);
+  const slider = make("input", {type: "range", min: "0", max: most, value: most, "aria-label": "which step"});
+  slider.onkeydown = event => event.stopPropagation();  // the film has arrow keys of its own
+  const bar = make("p", {class: "which"}, slider);
+  root.replaceChildren(title, bar, place);
+  root.hidden = true;
+  function show(kind) {
+    const {title: text, film: data} = kind === "step" ? films.step[+slider.value] : films.final[0];
+    root.hidden = false;
+    bar.hidden = kind !== "step" || films.step.length < 2;
+    title.textContent = text;
+    film(place, data);
+  }
+  slider.oninput = () => show("step");
+  document.querySelectorAll("[data-opens]").forEach(e => {
+    const act = () => { show(e.dataset.opens); title.scrollIntoView({block: "start"}); };
+    e.onclick = act;
+    e.onkeydown = event => { if (event.key === "Enter" || event.key === " ") { act(); event.preventDefault(); } };
+  });
 }
 
 // A large graph: a line, a box of the folded graph or a spot of the raster opens the cone of the nearest node kept.

@@ -165,14 +165,15 @@ def route(points: list[tuple[float, float]]) -> str:
     return "".join(path)
 
 
-def dot(picture: Picture) -> str:
-    """The graph in Graphviz's language."""
-    def quoted(text: str) -> str:
-        return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+def quoted(text: str) -> str:
+    """A text in Graphviz's language."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
 
-    lines = ["digraph tapegrad {", "  rankdir=LR; node [shape=box, style=rounded, fontname=monospace];"]
+
+def dot_lines(picture: Picture) -> list[str]:
+    """The nodes and edges in Graphviz's language."""
+    lines = []
     for i in picture.shown:
         style = "" if picture.graph.kind(i) == COMPUTED else ', style="rounded,bold"'
         lines.append(f"  n{i} [label={quoted(chr(10).join(picture.lines(i)))}{style}];")
-    lines += [f"  n{a} -> n{b};" for a, b, _ in picture.edges]
-    return "\n".join([*lines, "}", ""])
+    return lines + [f"  n{a} -> n{b};" for a, b, _ in picture.edges]

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from html import escape
 
 from .graph import COMPUTED
@@ -35,20 +36,35 @@ def head(width: float, height: float, what: str, role: str = "img") -> list[str]
     ]
 
 
+def box(
+    kind: str, at: tuple[float, float], size: tuple[float, float], lines: Sequence[str], more: str = ""
+) -> list[str]:
+    """A box around its middle, of a leaf, a node or a root; more: attributes."""
+    (x, y), (w, h) = at, size
+    parts = [f'<g class="{kind}"{" " + more if more else ""}><rect class="box" x="{x - w / 2:.1f}" y="{y - h / 2:.1f}" '
+             f'width="{w:.1f}" height="{h:.1f}" rx="{12 if kind == "leaf" else 4}"/>']  # fmt: skip
+    for n, line in enumerate(lines):
+        style = "title" if n == 0 else "soft"
+        parts.append(f'<text class="{style}" x="{x:.1f}" y="{y - h / 2 + 19 + n * LINE:.1f}">{escape(line)}</text>')
+    return [*parts, "</g>"]
+
+
 def svg(picture: Picture) -> str:
     """A small graph."""
     graph, layout = picture.graph, picture.layout
     parts = head(layout.width, layout.height, f"a graph of {len(picture.shown)} nodes")
     parts += [f'<path d="{path}" marker-end="url(#tg-head)"/>' for path in picture.paths()]
-    for i, (x, y), (w, h) in zip(picture.shown, layout.at, picture.sizes):
+    for i, at, size in zip(picture.shown, layout.at, picture.sizes):
         kind = "root" if i in picture.roots else "node" if graph.kind(i) == COMPUTED else "leaf"
-        parts.append(f'<g class="{kind}"><rect class="box" x="{x - w / 2:.1f}" y="{y - h / 2:.1f}" width="{w:.1f}" '
-                     f'height="{h:.1f}" rx="{12 if kind == "leaf" else 4}"/>')
-        for n, line in enumerate(picture.lines(i)):
-            style = "title" if n == 0 else "soft"
-            parts.append(f'<text class="{style}" x="{x:.1f}" y="{y - h / 2 + 19 + n * LINE:.1f}">{escape(line)}</text>')
-        parts.append("</g>")
+        parts += box(kind, at, size, picture.lines(i))
     return "\n".join([*parts, "</svg>", ""])
+
+
+def extent(text: str) -> tuple[float, float]:
+    """How wide and how high an SVG is."""
+    found = re.search(r' width="(\d+)" height="(\d+)"', text)
+    assert found is not None
+    return float(found[1]), float(found[2])
 
 
 def plain(text: str) -> str:

@@ -11,6 +11,7 @@ from ..program.rows import Axes
 from .layout import count_mapped
 
 if TYPE_CHECKING:
+    from ..look.diagnosis import Diagnosis
     from .loop import Loop
 
 
@@ -80,6 +81,12 @@ class LoopBatch:
         """What a call gives, and its derivative along tangents; as `Batch.jvp`."""
         batch, args = self._batch(primals, {}, False)
         return batch.jvp(args, tangents)
+
+    def diagnose(self, *args: Nest, inf: bool = True) -> Diagnosis | None:
+        """As `Loop.diagnose`, of the first row that is not finite, which it names."""
+        from ..look.which_step import of_batch
+
+        return of_batch(self, args, inf)
 
     def hvp(self, x: Nest, v: Nest, /, *rest: Nest, argnums: int = 0, **named: Nest) -> Shaped:
         """The Hessian of the loss by argument argnums times v; as `Batch.hvp`."""

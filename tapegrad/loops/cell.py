@@ -15,11 +15,13 @@ class Cell:
 
     Attributes:
         what: it is in the loop.
+        shared: which those are.
     """
 
     def __init__(self, recorded: Recorded, shared: Sequence[int], what: str) -> None:
         self.recorded, self.what = recorded, what
-        self._shared = ffi.new("uint32_t[]", list(shared))
+        self.shared = list(shared)
+        self._shared = ffi.new("uint32_t[]", self.shared)
 
     def state(self) -> tuple[object, ...]:
         """What is known of it now; of equal ones `described` gives the same."""

@@ -8,7 +8,7 @@ import math
 import os
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..program import file as program_file
 from ..program import layout as on_tape
@@ -27,6 +27,10 @@ from .cell import Cell
 from .layout import NOTHING, Step, count, spread
 from .path import MOST_STEPS, LoopPath, looped
 from .values import together, unrolled
+
+if TYPE_CHECKING:
+    from ..look.diagnosis import Diagnosis
+    from ..look.heat import Heat
 
 Until = Callable[..., Any]
 
@@ -174,7 +178,7 @@ class Loop:
     def _of_length(self, n: int, args: Sequence[Nest], total: bool) -> Recorded:
         """The loop of n steps as a recorded function: of one number, or of what a call gives."""
         step = self._step
-        if total and not (step.y is NUMBER or (step.y is None and (self.final or step.state is NUMBER))):
+        if total and not self._has_loss:
             missing = "y is not one number" if step.y is not None else "there is neither, and the state has several"
             raise TypeError(f"a loss is the sum of ys and of what final gives, or a state of one number: {missing}")
         arrays = any(map(is_array, args)) or step.state.has_array or step.x.has_array
@@ -200,10 +204,19 @@ class Loop:
         path = LoopPath(self._cells, sizes, n_in, out.size, xs, ys, n, self.checkpoints, total)
         return looped(path, forms, out, step.recorded.params)
 
+    @property
+    def _has_loss(self) -> bool:
+        """Whether there is one number to differentiate."""
+        step = self._step
+        return step.y is NUMBER or (step.y is None and (self.final is not None or step.state is NUMBER))
+
+    def _for(self, args: Sequence[Nest], total: bool) -> Recorded:
+        """The loop that is as long as the xs among these arguments say."""
+        return self._of_length(self._length_of(count(args[1], self._step.x, "xs")), args, total)
+
     def _at(self, args: Sequence[Nest], total: bool) -> tuple[Recorded, array[float] | None]:
         """The loop for these arguments, and all inputs, or None where there are Values among them."""
-        step = self._step
-        recorded = self._of_length(self._length_of(count(args[1], step.x, "xs")), args, total)
+        recorded = self._for(args, total)
         try:
             return recorded, recorded.flat(args)
         except TypeError:
@@ -350,6 +363,32 @@ class Loop:
             threads: how many threads share the rows; the bits of the result do not depend on it.
         """
         return LoopBatch(self, in_axes, reduce, threads)
+
+    # ---- looked at ----
+
+    def diagnose(self, *args: Nest, inf: bool = True) -> Diagnosis | None:
+        """Which operation makes the loss or its gradient there infinite or nan, and in which step; None where all is
+        finite. Of a loop without a loss: the last state or a y, or a derivative of their sum.
+
+        Args:
+            args: as in a call.
+            inf: whether infinities count; nan always does.
+        """
+        from ..look.which_step import of_loop
+
+        return of_loop(self, args, inf)
+
+    def heat(self, *args: Nest, by: Literal["nodes", "time", "adjoint", "rounding"] = "nodes") -> Heat:
+        """What each source line costs there in all steps together, and how much of the gradient goes through it: see
+        `Program.heat`. What runs in each of n steps counts n times; its bytes are there once.
+
+        Args:
+            args: as in a call.
+            by: what its bars show.
+        """
+        from ..look.heat import of_loop
+
+        return of_loop(self, args, by)
 
 
 def _check_count(what: str, x: object, least: int, most: int | None) -> None:

@@ -65,19 +65,24 @@ class LoopPath(Trace):
         lanes = lib.tg_lanes if c.stop - c.start > 1 else 1
         return int(max(1, BUDGET // (8 * self._n_state * lanes * (2 if c.tangents else 1))))
 
-    def _prepare(self, job: CData) -> tuple[CData, ...]:
-        """Have the job carry out this loop; what has to be held meanwhile."""
+    def described(self, states: int = 1) -> tuple[CData, ...]:
+        """A tg_loop that keeps so many states, and what has to be held as long as it is there."""
         known = tuple(cell and cell.state() for cell in self.cells)
         held = self._described
         if held is None or known != held[0]:
             described = [cell.described() if cell else (ffi.NULL,) for cell in self.cells]
             self._described = held = known, described  # in one, for other threads do the same
         step, final, until = (one[0] for one in held[1])
-        loop = ffi.new("tg_loop *", {**self._sizes, "states": self._states(job)})
+        loop = ffi.new("tg_loop *", {**self._sizes, "states": states})
         loop.step, loop.final, loop.until = step, final, until
         loop.x_at, loop.x_by, loop.y_at, loop.y_by = self._arrays
-        job.program, job.native, job.loop = self.core, ffi.NULL, loop
         return loop, held
+
+    def _prepare(self, job: CData) -> tuple[CData, ...]:
+        """Have the job carry out this loop; what has to be held meanwhile."""
+        described = self.described(self._states(job))
+        job.program, job.native, job.loop = self.core, ffi.NULL, described[0]
+        return described
 
     def _budget(self, lanes: int) -> int:
         return max(1, self._first.slice // lanes)

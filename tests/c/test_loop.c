@@ -7,6 +7,7 @@
 #include "crew.h"
 #include "loop.h"
 #include "schedule.h"
+#include "steps.h"
 
 #define STEPS 60
 #define ROWS 37
@@ -73,19 +74,26 @@ static void inputs_of(int row, double state[2], double x[STEPS])
 
 static const double weight = 0.9;
 
-static int carry_out(const setting *s, result *r, int start, int stop)
+/* cells: room for three. */
+static tg_loop loop_of(const setting *s, tg_cell *cells)
 {
     static const uint32_t shared[1] = {0}, way[3] = {0, 0, 1}, x_at[1] = {2}, x_by[1] = {1}, y_at[1] = {2};
     static const uint32_t y_by[1] = {1};
-    static const double one = 1.0;
     static const tg_native *const none[2] = {NULL, NULL};
-    const tg_cell step = {.n_paths = (uint32_t)s->n_paths, .n_ways = s->n_paths > 1, .program = s->step, .native = none,
-                          .way = way, .shared = shared};
-    const tg_cell final = {.n_paths = 1, .program = &s->final, .native = none, .shared = shared};
-    const tg_cell until = {.n_paths = 1, .program = &s->until, .native = none, .shared = shared};
-    const tg_loop loop = {.step = &step, .final = &final, .until = s->ends ? &until : NULL, .n_state = 2, .n_x = 1,
-                          .n_y = 1, .n_params = 1, .first_param = 2 + (uint32_t)s->length, .x_at = x_at, .x_by = x_by,
-                          .y_at = y_at, .y_by = y_by, .length = s->length, .states = s->states, .total = 1};
+    cells[0] = (tg_cell){.n_paths = (uint32_t)s->n_paths, .n_ways = s->n_paths > 1, .program = s->step, .native = none,
+                         .way = way, .shared = shared};
+    cells[1] = (tg_cell){.n_paths = 1, .program = &s->final, .native = none, .shared = shared};
+    cells[2] = (tg_cell){.n_paths = 1, .program = &s->until, .native = none, .shared = shared};
+    return (tg_loop){.step = cells, .final = cells + 1, .until = s->ends ? cells + 2 : NULL, .n_state = 2, .n_x = 1,
+                     .n_y = 1, .n_params = 1, .first_param = 2 + (uint32_t)s->length, .x_at = x_at, .x_by = x_by,
+                     .y_at = y_at, .y_by = y_by, .length = s->length, .states = s->states, .total = 1};
+}
+
+static int carry_out(const setting *s, result *r, int start, int stop)
+{
+    static const double one = 1.0;
+    tg_cell cells[3];
+    const tg_loop loop = loop_of(s, cells);
     const tg_program outside = {.n_in = 3 + (uint32_t)s->length, .n_out = 1};
     static double state[2 * ROWS], x[STEPS * ROWS];
     const tg_feed feeds[3] = {
@@ -286,6 +294,85 @@ static void a_row_that_leaves_the_known_paths_is_told(void)
     unmade(&s);
 }
 
+/* The loss and its gradient by way of graphs of so many steps each, as carry_out has them: whether memory was there. */
+static int in_graphs(const setting *s, int row, int64_t each, double *value, double g[2], double *by_w)
+{
+    static const uint32_t nowhere[1] = {0};
+    const tg_codes codes[3] = {{1, nowhere}, {1, nowhere}, {1, nowhere}};
+    tg_cell cells[3];
+    const tg_loop loop = loop_of(s, cells);
+    double in[3 + STEPS], state[STEPS + 1][2], seed[STEPS + 3];
+    uint8_t path[STEPS + 1] = {0};
+    inputs_of(row, in, in + 2);
+    in[2 + s->length] = weight;
+    memcpy(state[0], in, sizeof state[0]);
+    for (int64_t k = 0; k < s->length; k++) {
+        memcpy(state[k + 1], state[k], sizeof state[0]);
+        if (tg_walk(&loop, in, k, 1, state[k + 1], path + k) != 1)
+            return TG_MEMORY;
+    }
+    *value = *by_w = g[0] = g[1] = 0.0;
+    for (int64_t end = s->length, first; end >= 0; end = first) {
+        uint32_t begin[STEPS + 1];
+        tg_graph *graph;
+        uint8_t taken[STEPS + 1] = {0};
+        const int last = end == s->length;
+        first = end > each ? end - each : 0;
+        memcpy(taken, path + first, (size_t)(end - first));
+        graph = tg_graph_of_steps(&loop, in, first, (uint32_t)(end - first), state[first], taken, last, codes, begin);
+        if (!graph)
+            return TG_MEMORY;
+        for (uint32_t k = 0; k < graph->n_roots; k++) {
+            seed[k] = k < 2 ? g[k] : 1.0;
+            *value += k < 2 ? 0.0 : graph->value[graph->root[k]];
+        }
+        CHECK(graph->n_roots == 2 + end - first + last && begin[0] == 3);
+        CHECK(!memcmp(&graph->value[graph->root[0]], &state[end][0], sizeof(double)));
+        if (tg_graph_sweep(graph, seed)) {
+            tg_free_graph(graph);
+            return TG_MEMORY;
+        }
+        memcpy(g, graph->adjoint, 2 * sizeof *g);
+        *by_w += graph->adjoint[2];
+        tg_free_graph(graph);
+        if (!first)
+            break;
+    }
+    return TG_OK;
+}
+
+static void graphs_of_steps_have_the_numbers_of_plain_code(void)
+{
+    setting s = made();
+    for (s.length = 0; s.length <= STEPS; s.length += s.length < 4 ? 1 : 28)
+        for (int64_t each = 1; each <= STEPS; each += 13) {
+            double g[2], w, value, by[2], by_w, found;
+            CHECK(in_graphs(&s, 5, each, &found, by, &by_w) == TG_OK);
+            value = plainly(5, s.length, g, &w);
+            CHECK(near(found, value) && near(by_w, w) && near(by[0], g[0]) && near(by[1], g[1]));
+        }
+    s.length = 3;
+    for (int n = 1, code = TG_MEMORY; code; n++) {
+        double g[2], w, value;
+        tg_fail_allocation((uint64_t)n);
+        code = in_graphs(&s, 5, 2, &value, g, &w);
+        tg_fail_allocation(0);
+        CHECK(code == TG_OK || code == TG_MEMORY);
+        CHECK(n < 100);
+    }
+    s.n_paths = 1;                      /* and a step may find none */
+    {
+        tg_cell cells[3];
+        const tg_loop loop = loop_of(&s, cells);
+        double in[3 + STEPS], state[2] = {-1.0, 1.0};
+        uint8_t path[3];
+        inputs_of(5, in, in + 2);
+        in[5] = weight;
+        CHECK(tg_walk(&loop, in, 0, 3, state, path) == TG_BAD_ID);
+    }
+    unmade(&s);
+}
+
 static void every_allocation_may_fail(void)
 {
     setting s = made();
@@ -316,6 +403,7 @@ int main(void)
     steps_are_repeated_as_often_as_the_formula_says();
     long_loops_are_repeated_as_the_formula_says();
     a_row_that_leaves_the_known_paths_is_told();
+    graphs_of_steps_have_the_numbers_of_plain_code();
     every_allocation_may_fail();
     tg_dismiss_crew();                                  /* for valgrind */
     return summary();

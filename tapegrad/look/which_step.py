@@ -1,0 +1,127 @@
+"""`diagnose` of loops: the step in which what is not finite was made, looked for window after window."""
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from typing import Any
+
+from ..loops import Loop
+from ..loops.batch import LoopBatch
+from ..program.form import Nest
+from ..program.recorded import Recorded
+from ..value import Value
+from ..value import sum as sum_of
+from . import steps
+from .diagnosis import Diagnosis, is_bad, of_adjoint, of_graph, of_rows, of_value
+from .graph import COMPUTED, NONE, Graph, Place
+from .steps import Steps, Window
+
+
+def _places(graph: Graph, way: Sequence[int]) -> list[Place]:
+    return [place for place in (graph.place(i) for i in way if graph.kind(i) == COMPUTED) if place.line]
+
+
+class _Search:
+    """From what is bad to where it was made; later: the lines from a window on to what is asked about."""
+
+    def __init__(self, at: Steps, inf: bool) -> None:
+        self._at, self._inf = at, inf
+        self._later: list[Place] = []
+
+    def found(self) -> Diagnosis | None:
+        at, inf = self._at, self._inf
+        if any(is_bad(x, inf) for x in at.out):
+            for k in range(len(at.parts)):
+                window = at.window(k, swept=False)
+                for root in at.results(window):
+                    if is_bad(window.graph.value(root), inf):
+                        return self._of_value(k, window, root, window.graph.value(root), None, False)
+            if at.total:
+                return self._of_sum()
+        start = self._bad_input()
+        return None if start is None else self._of_adjoint(*start)
+
+    def _of_sum(self) -> Diagnosis | None:
+        """The ys and what final gives are finite, their sum is not."""
+        windows = (self._at.window(k, swept=False) for k in range(len(self._at.parts)))
+        terms = [Value(w.graph.value(root)) for w in windows for root in self._at.results(w)]
+        return of_graph(Graph.of_values([sum_of(terms)]), [], self._inf)
+
+    def _of_value(
+        self, k: int, window: Window, root: int, result: float, name: str | None, of_adjoint: bool
+    ) -> Diagnosis:
+        """A node of window k is bad."""
+        while True:
+            origin, way = of_value(window.graph, root, self._inf)
+            if not k or origin.node not in window.state:
+                return self._diagnosis(window, origin, way, result, name, of_adjoint)
+            self._later = _places(window.graph, way) + self._later
+            k, state = k - 1, origin.node
+            window = self._at.window(k, swept=False)
+            root = window.graph.roots[state]
+
+    def _bad_input(self) -> tuple[int, int] | None:
+        """An input whose derivative is bad: its window, and its node there. Of the first state, else of the first step
+        an x, else of a param, in the last window where that is so."""
+        state = x = param = None
+        for k, window in self._at.backward():
+            def first(nodes: Sequence[int], k: int = k, graph: Graph = window.graph) -> tuple[int, int] | None:
+                return next(((k, i) for i in nodes if is_bad(graph.adjoint(i), self._inf)), None)
+
+            state = None if k else first(window.state)
+            x = first(window.xs) or x
+            param = param or first(window.params)
+        return state or x or param
+
+    def _of_adjoint(self, k: int, node: int) -> Diagnosis:
+        """The adjoint of a node of window k is bad."""
+        at, inf = self._at, self._inf
+        window = at.window(k)
+        graph = at.name(window)
+        result, name = graph.adjoint(node), graph.names.get(node)
+        by = graph.given if not k else [*window.params, *window.xs]
+        while True:
+            origin, way = of_adjoint(window.graph, by, inf)
+            weighed = self._weighed(k, window, origin)
+            if weighed is None:
+                break
+            self._later = _places(window.graph, way) + self._later
+            k, by = k + 1, [weighed]
+            window = at.window(k)
+        if k and origin.node in window.state and origin.operand == NONE and not origin.sum:
+            self._later = _places(window.graph, way) + self._later
+            before = at.window(k - 1, swept=False)
+            return self._of_value(k - 1, before, before.graph.roots[origin.node], result, name, True)
+        return self._diagnosis(window, origin, way, result, name, True)
+
+    def _weighed(self, k: int, window: Window, origin: Any) -> int | None:
+        """Of which number of the last state the bad weight is all that there is, if so."""
+        if not origin.sum or window.part.ends:
+            return None
+        seed, roots = self._at.seed(k), window.graph.roots[: self._at.n_state]
+        return next((i for i, root in enumerate(roots) if root == origin.node and is_bad(seed[i], self._inf)), None)
+
+    def _diagnosis(
+        self, window: Window, origin: Any, way: list[int], result: float, name: str | None, of_adjoint: bool
+    ) -> Diagnosis:
+        found = Diagnosis(self._at.name(window), origin, way, result, name, of_adjoint)
+        found.way = list(dict.fromkeys([*found.way, *self._later]))
+        found.step = window.step_of(origin.node)
+        return found
+
+
+def of_loop(loop: Loop, args: Sequence[Nest], inf: bool) -> Diagnosis | None:
+    """Of a loop at these arguments."""
+    return _Search(steps.at(loop, args), inf).found()
+
+
+def of_batch(batch: LoopBatch, args: Sequence[Nest], inf: bool) -> Diagnosis | None:
+    """Of the first row of a batch that is bad."""
+    loop = steps.quiet(batch._loop)
+    alone = LoopBatch(loop, batch._axes, None, batch._threads)
+    rows, given = alone._at(args, {}, loop._has_loss)
+
+    def of_row(recorded: Recorded, flat: array[float], inf: bool) -> Diagnosis | None:
+        return _Search(Steps(loop, recorded, flat), inf).found()
+
+    return of_rows(rows, given, inf, of_row)
