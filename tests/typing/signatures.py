@@ -26,8 +26,9 @@ program(1.0, [2.0], size=3.0)  # type: ignore[call-arg]
 program.native()(1.0, [2.0])
 program.native()()  # type: ignore[call-arg]
 
-# One that was loaded is not known.
-anything: Program = load("a file")
+# What one that was loaded takes is not known.
+anything = load("a file")
+assert isinstance(anything, Program)
 anything(1, 2, 3, any_name=4)
 
 # argnums says what comes back.
