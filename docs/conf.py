@@ -14,6 +14,9 @@ from sphinx.util.docutils import SphinxDirective
 
 import tapegrad
 
+sys.path.insert(0, str(Path(__file__).parent))
+from entries import of_row
+
 project = "tapegrad"
 version = release = tapegrad.__version__
 copyright = "the authors of tapegrad"
@@ -54,10 +57,15 @@ class Operations(SphinxDirective):
 
 
 def as_text(app, what, name, obj, options, lines):
-    """Docstrings are text: outside of backticks nothing in them is markup. Before napoleon, which is for sections, and
-    takes what is before a colon for a type at the start of an attribute and of Returns."""
+    """Docstrings are text: outside of backticks and examples nothing in them is markup. Before napoleon, which is for
+    sections, and takes what is before a colon for a type at the start of an attribute and of Returns."""
     text = ["..", ""] if what in ("attribute", "property") else []
-    for line in lines:
+    within = False  # an example
+    for line in [*lines, "", *of_row(name, "\n".join(lines)).splitlines()]:
+        within = line.startswith(">>>") or (within and line != "")
+        if within:
+            text.append(line)
+            continue
         parts = re.split("(`.*?`)", line)
         text.append("".join(p if p.startswith("`") else re.sub(r"[*|]|_\b", r"\\\g<0>", p) for p in parts))
         if line.strip() == "Returns:":

@@ -36,6 +36,9 @@ def data(values: Iterable[Value] | Module) -> Any:
 
     Returns:
         A list of n floats, or a float64 array of the same shape.
+
+    >>> data(leaves([1.0, 2.0]))
+    [1.0, 2.0]
     """
     return _shaped(handle.data(flat(values)), values)
 
@@ -48,6 +51,11 @@ def grads(values: Iterable[Value] | Module) -> Any:
 
     Returns:
         A list of n floats, or a float64 array of the same shape.
+
+    >>> x = leaves([2.0, 3.0])
+    >>> (x[0] * x[1]).backward()
+    >>> grads(x)
+    [3.0, 2.0]
     """
     return _shaped(handle.grads(flat(values)), values)
 
@@ -61,6 +69,11 @@ def set_data(values: Iterable[Value] | Module, numbers: Iterable[float]) -> None
 
     Raises:
         ValueError: there are more or fewer numbers than Values, or the shapes differ; nothing was written.
+
+    >>> x = leaves([1.0, 2.0])
+    >>> set_data(x, [3.0, 4.0])
+    >>> data(x)
+    [3.0, 4.0]
     """
     _same_shape(values, numbers)
     handle.set_data(flat(values), flat(numbers))
@@ -75,6 +88,11 @@ def set_grads(values: Iterable[Value] | Module, grads: Iterable[float]) -> None:
 
     Raises:
         ValueError: there are more or fewer numbers than Values, or the shapes differ; nothing was written.
+
+    >>> x = leaves([1.0, 2.0])
+    >>> set_grads(x, [3.0, 4.0])
+    >>> grads(x)
+    [3.0, 4.0]
     """
     _same_shape(values, grads)
     handle.set_grads(flat(values), flat(grads))
@@ -85,6 +103,12 @@ def zero_grad(values: Iterable[Value] | Module) -> None:
 
     Args:
         values: an iterable of Values, a NumPy object array of them, or a module.
+
+    >>> x = leaves([1.0, 2.0])
+    >>> (x[0] * x[1]).backward()
+    >>> zero_grad(x)
+    >>> grads(x)
+    [0.0, 0.0]
     """
     handle.zero_grad(flat(values))
 

@@ -58,6 +58,8 @@ def check_grads(f: Callable[..., Any], *args: Any, order: int = 2, tolerance: fl
 
     Raises:
         AssertionError: names the input that is farthest off, both numbers, and by how much they differ.
+
+    >>> check_grads(lambda x: x[0] * x[1].exp(), [2.0, 0.5])
     """
     if order not in (1, 2):
         raise ValueError(f"order must be 1 or 2, not {order!r}")

@@ -37,25 +37,40 @@ def where(c: Any, a: Any, b: Any, /) -> Any:
 
     Returns:
         A Value where one of them is, else a float.
+
+    >>> value_and_grad(lambda x: where(less(x, 0.0), -x, x * x))(3.0)
+    (9.0, 6.0)
     """
     return chosen(c, a, b)
 
 
 @elementwise
 def logical_and(a: Any, b: Any, /) -> Any:
-    """1.0 where neither a nor b is 0, else 0.0; no slope."""
+    """1.0 where neither a nor b is 0, else 0.0; no slope.
+
+    >>> logical_and(less(1.0, 2.0), less(2.0, 1.0))
+    0.0
+    """
     return chosen(a, _not_equal(b, 0.0), 0.0)
 
 
 @elementwise
 def logical_or(a: Any, b: Any, /) -> Any:
-    """1.0 where a or b is not 0, else 0.0; no slope."""
+    """1.0 where a or b is not 0, else 0.0; no slope.
+
+    >>> logical_or(less(1.0, 2.0), less(2.0, 1.0))
+    1.0
+    """
     return chosen(a, 1.0, _not_equal(b, 0.0))
 
 
 @elementwise
 def logical_not(a: Any, /) -> Any:
-    """1.0 where a is 0, else 0.0; no slope."""
+    """1.0 where a is 0, else 0.0; no slope.
+
+    >>> logical_not(less(1.0, 2.0))
+    0.0
+    """
     return _equal(a, 0.0)
 
 
@@ -66,6 +81,9 @@ def clip(x: Any, lower: Any, upper: Any, /) -> Any:
     Args:
         x: a Value or a number.
         lower, upper: Values and numbers, or None for no bound.
+
+    >>> [clip(x, 0.0, 1.0) for x in (-2.0, 0.5, 3.0)]
+    [0.0, 0.5, 1.0]
     """
     y = x if lower is None else chosen(_less(x, lower), lower, x)
     return y if upper is None else chosen(_greater(y, upper), upper, y)
@@ -73,11 +91,19 @@ def clip(x: Any, lower: Any, upper: Any, /) -> Any:
 
 @elementwise
 def square(x: Any, /) -> Any:
-    """x * x."""
+    """x * x.
+
+    >>> value_and_grad(square)(3.0)
+    (9.0, 6.0)
+    """
     return x * x
 
 
 @elementwise
 def reciprocal(x: Any, /) -> Any:
-    """1 / x."""
+    """1 / x.
+
+    >>> value_and_grad(reciprocal)(4.0)
+    (0.25, -0.0625)
+    """
     return 1.0 / x

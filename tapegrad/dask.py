@@ -22,7 +22,8 @@ from .loops.batch import LoopBatch
 from .loops.layout import count
 from .program.batch import Batch, Rows
 from .program.form import Shaped
-from .program.program import Program, loaded
+from .program.making import loaded
+from .program.program import Program
 from .program.recorded import Argnums, Several, gathered
 from .program.replay import pointer
 from .program.rows import Axes
@@ -177,6 +178,12 @@ def value_and_grad(
         ValueError: the batch does not reduce, argnums names a mapped argument, or blocks do not match.
         TypeError: a mapped argument is not in blocks, or has axes of its parts, or f returns more than one Value.
         BranchChanged, ValueError, ZeroDivisionError, OverflowError: as of the batch; the row is that in its block.
+
+    >>> import distributed, tapegrad.dask
+    >>> batch = record(lambda w, x: w * x, 1.0, 1.0).map((None, 0), reduce="sum")
+    >>> with distributed.Client(processes=False, n_workers=1, dashboard_address=None) as client:
+    ...     tapegrad.dask.value_and_grad(batch, 2.0, [[1.0, 2.0], [3.0]], client=client)
+    (12.0, 6.0)
     """
     if not isinstance(batch, (Batch, LoopBatch)):
         what = {Program: "program", Loop: "loop"}.get(type(batch), "")

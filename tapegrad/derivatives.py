@@ -41,6 +41,11 @@ def gradient(y: Value, xs: Any) -> Any:
     Raises:
         TypeError: y or an element of xs is no Value.
         RuntimeError: a node on the way has a rule of its own, set as `_backward`, which does not say its slope.
+
+    >>> x = Value(3.0)
+    >>> slope = gradient(x ** 3, x)
+    >>> slope, gradient(slope, x)
+    (Value(data=27.0, grad=0.0), Value(data=18.0, grad=0.0))
     """
     if not isinstance(y, Value):
         raise TypeError(f"y must be a Value, not {type(y).__name__!r}")
@@ -334,18 +339,29 @@ def grad(fun: Callable[P, Any], argnums: Argnums = 0, has_aux: bool = False) -> 
         argument, a tuple of those for a tuple of argnums; with has_aux a pair of it and what fun returned besides.
         Where it gets Values, or is called within another function of functions or a recording on whose Values fun's
         result depends, the gradient is of Values; in `no_grad` it is of numbers, for what is around.
+
+    >>> grad(lambda x, y: x[0] ** 2 * y, argnums=(0, 1))([3.0], 2.0)
+    ([12.0], 9.0)
     """
     return _Grad(fun, argnums, has_aux)
 
 
 def value_and_grad(fun: Callable[P, Any], argnums: Argnums = 0, has_aux: bool = False) -> Callable[P, tuple[Any, Any]]:
-    """The function that gives the pair of fun's value and gradient, or ((value, aux), gradient); see `grad`."""
+    """The function that gives the pair of fun's value and gradient, or ((value, aux), gradient); see `grad`.
+
+    >>> value_and_grad(lambda x: x ** 3)(2.0)
+    (8.0, 12.0)
+    """
     return _ValueAndGrad(fun, argnums, has_aux)
 
 
 def jacobian(fun: Callable[P, Any], argnums: Argnums = 0, has_aux: bool = False) -> Callable[P, Any]:
     """The function that gives the Jacobian of fun, a sweep for each output, shaped as `Program.jacobian` says; see
-    `grad`."""
+    `grad`.
+
+    >>> jacobian(lambda x: [x[0] * x[1], x[1]])([2.0, 3.0])
+    [[3.0, 2.0], [0.0, 1.0]]
+    """
     return _Jacobian(fun, argnums, has_aux)
 
 
@@ -355,6 +371,9 @@ def hessian(fun: Callable[P, Any], argnums: Argnums = 0) -> Callable[P, Any]:
     Returns:
         A function whose result is shaped like the argument, in every place a row shaped like it; for a tuple of argnums
         a tuple of tuples of such blocks, as in JAX.
+
+    >>> hessian(lambda x: x[0] ** 2 * x[1])([3.0, 2.0])
+    [[4.0, 6.0], [6.0, 0.0]]
     """
     return _Hessian(fun, argnums)
 
@@ -365,6 +384,9 @@ def hvp(fun: Function, argnums: int = 0) -> Callable[..., Any]:
 
     Returns:
         A function whose result is shaped like the argument.
+
+    >>> hvp(lambda x: x[0] ** 2 * x[1])([3.0, 2.0], [1.0, 0.0])
+    [4.0, 6.0]
     """
     if not isinstance(argnums, int):
         raise TypeError(f"argnums must be one integer for a Hessian times a vector, not {argnums!r}")
@@ -374,7 +396,12 @@ def hvp(fun: Function, argnums: int = 0) -> Callable[..., Any]:
 def vjp(fun: Function, *primals: Any) -> tuple[Any, Callable[..., Any]]:
     """The value of fun at primals, and a function from a cotangent, shaped like it, to the tuple of v^T J, one for each
     argument. fun is called once; what it did is kept as long as that function is. Its argument `argnums` says by what,
-    as that of `grad` does: then no other derivative is given."""
+    as that of `grad` does: then no other derivative is given.
+
+    >>> value, pull = vjp(lambda x, y: [x * y, x], 2.0, 3.0)
+    >>> value, pull([1.0, 0.0])
+    ([6.0, 2.0], (3.0, 2.0))
+    """
     run = Run(fun, range(len(primals)), primals, {})
     ends = list(itertools.accumulate((form.size for form in run.forms), initial=0))
 
@@ -401,6 +428,9 @@ def jvp(fun: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple
 
     Args:
         primals, tangents: as many as fun has arguments, tangents shaped like them.
+
+    >>> jvp(lambda x, y: x * y, (2.0, 3.0), (1.0, 0.0))
+    (6.0, 3.0)
     """
     for what, given in ("primals", primals), ("tangents", tangents):
         if isinstance(given, (Value, str)) or not hasattr(given, "__len__"):

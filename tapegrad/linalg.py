@@ -20,11 +20,21 @@ _sqrt, _log, _max, _min = unary("SQRT"), unary("LOG"), binary("MAX"), binary("MI
 
 
 class LinAlgError(ValueError):
-    """A matrix is singular, not positive definite, or none; a ValueError, as NumPy's error of that name is."""
+    """A matrix is singular, not positive definite, or none; a ValueError, as NumPy's error of that name is.
+
+    >>> linalg.inv([[1.0, 2.0], [2.0, 4.0]])
+    Traceback (most recent call last):
+    tapegrad.linalg.LinAlgError: the matrix is singular
+    """
 
 
 class SlogdetResult(NamedTuple):
-    """What `slogdet` returns: det = sign * exp(logabsdet)."""
+    """What `slogdet` returns: det = sign * exp(logabsdet).
+
+    >>> sign, logabsdet = linalg.slogdet([[0.0, 1.0], [1.0, 0.0]])
+    >>> sign, logabsdet
+    (-1.0, 0.0)
+    """
 
     sign: Any
     logabsdet: Any
@@ -237,6 +247,9 @@ def solve(a: Any, b: Any) -> Any:
     Raises:
         LinAlgError: `a` is no square matrix, or a singular one.
         ValueError: the shapes do not fit.
+
+    >>> linalg.solve([[2.0, 1.0], [1.0, 3.0]], [3.0, 4.0])
+    [1.0, 1.0]
     """
     left, right = _square(a), _array(b)
     n, tail = left.shape[-1], right.shape[-2:]
@@ -275,6 +288,9 @@ def inv(a: Any) -> Any:
 
     Raises:
         LinAlgError: `a` is no square matrix, or a singular one.
+
+    >>> linalg.inv([[2.0, 0.0], [0.0, 4.0]])
+    [[0.5, 0.0], [0.0, 0.25]]
     """
     whole = _square(a)
     n = whole.shape[-1]
@@ -298,6 +314,9 @@ def det(a: Any) -> Any:
 
     Raises:
         LinAlgError: `a` is no square matrix.
+
+    >>> value_and_grad(linalg.det)([[2.0, 1.0], [1.0, 3.0]])
+    (5.0, [[3.0, -1.0], [-1.0, 2.0]])
     """
     whole = _square(a)
     items: _Row = []
@@ -318,6 +337,9 @@ def slogdet(a: Any) -> SlogdetResult:
 
     Raises:
         LinAlgError: `a` is no square matrix.
+
+    >>> linalg.slogdet([[0.0, 1.0], [1.0, 0.0]])
+    SlogdetResult(sign=-1.0, logabsdet=0.0)
     """
     whole = _square(a)
     signs: _Row = []
@@ -350,6 +372,9 @@ def cholesky(a: Any, /, *, upper: bool = False) -> Any:
 
     Raises:
         LinAlgError: `a` is no square matrix, or not positive definite.
+
+    >>> linalg.cholesky([[4.0, 2.0], [2.0, 5.0]])
+    [[2.0, 0.0], [1.0, 2.0]]
     """
     whole = _square(a)
     zero = Value(0.0) if whole.valued else 0.0
@@ -392,6 +417,9 @@ def norm(x: Any, ord: Any = None, axis: int | tuple[int, int] | None = None, kee
 
     Raises:
         ValueError: there is no such norm or axis.
+
+    >>> linalg.norm([3.0, 4.0])
+    5.0
     """
     a = _array(x)
     n = len(a.shape)

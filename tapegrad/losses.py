@@ -27,6 +27,9 @@ def logsumexp(xs: _Operands, /) -> Value:
         ValueError: xs is empty.
 
     Source: Blanchard, Higham, Higham, IMA J. Numer. Anal. 41 (2021).
+
+    >>> logsumexp([Value(1000.0), 1000.0])
+    Value(data=1000.6931471805599, grad=0.0)
     """
     xs = tuple(xs)
     if not xs:
@@ -43,6 +46,9 @@ def cross_entropy(logits: _Operands, target: int) -> Value:
 
     Raises:
         IndexError: there is no such class.
+
+    >>> value_and_grad(cross_entropy)([0.0, 0.0], 1)
+    (0.6931471805599453, [0.5, -0.5])
     """
     from operator import index
 
@@ -73,6 +79,9 @@ def mse(predictions: _Operands, targets: _Operands) -> Value:
 
     Raises:
         ValueError: the lengths differ or are 0.
+
+    >>> value_and_grad(mse)([1.0, 2.0], [1.0, 4.0])
+    (2.0, [0.0, -2.0])
     """
     return _paired("mse", predictions, "predictions", targets)
 
@@ -85,5 +94,8 @@ def hinge(scores: _Operands, targets: _Operands) -> Value:
 
     Raises:
         ValueError: the lengths differ or are 0.
+
+    >>> value_and_grad(hinge)([0.5, -2.0], [1.0, -1.0])
+    (0.25, [-0.5, 0.0])
     """
     return _paired("hinge", scores, "scores", targets)

@@ -51,7 +51,11 @@ def _beyond_floats(x: Any) -> bool:
 
 
 def log(x: Any, /, *base: Any) -> Any:
-    """Natural logarithm, or that to a base."""
+    """Natural logarithm, or that to a base.
+
+    >>> math.log(8.0, 2.0), math.log(Value(1.0))
+    (3.0, Value(data=0.0, grad=0.0))
+    """
     if len(base) > 1:
         raise TypeError(f"log expected at most 2 arguments, got {1 + len(base)}")
     y = _math.log(x) if _beyond_floats(x) else _log(x)
@@ -59,17 +63,29 @@ def log(x: Any, /, *base: Any) -> Any:
 
 
 def log2(x: Any, /) -> Any:
-    """Logarithm to base 2."""
+    """Logarithm to base 2.
+
+    >>> math.log2(8.0)
+    3.0
+    """
     return _math.log2(x) if _beyond_floats(x) else _log2(x)
 
 
 def log10(x: Any, /) -> Any:
-    """Logarithm to base 10."""
+    """Logarithm to base 10.
+
+    >>> math.log10(100.0)
+    2.0
+    """
     return _math.log10(x) if _beyond_floats(x) else _log10(x)
 
 
 def pow(x: Any, y: Any, /) -> Any:
-    """x ** y as of floats; 0.0 to a negative power is a ValueError here."""
+    """x ** y as of floats; 0.0 to a negative power is a ValueError here.
+
+    >>> value_and_grad(math.pow)(3.0, 2.0)
+    (9.0, 6.0)
+    """
     try:
         if isinstance(x, _Value) or isinstance(y, _Value):
             return (x if isinstance(x, _Value) else _as_float(x)) ** (y if isinstance(y, _Value) else _as_float(y))
@@ -79,12 +95,20 @@ def pow(x: Any, y: Any, /) -> Any:
 
 
 def exp2(x: Any, /) -> Any:
-    """2 ** x."""
+    """2 ** x.
+
+    >>> math.exp2(3.0)
+    8.0
+    """
     return pow(2.0, x)
 
 
 def ldexp(x: Any, i: int, /) -> Any:
-    """x * 2 ** i."""
+    """x * 2 ** i.
+
+    >>> math.ldexp(3.0, 2)
+    12.0
+    """
     if not isinstance(x, _Value):
         return _math.ldexp(x, i)
     y, left = x, max(-2200, min(2200, _operator.index(i)))
@@ -97,7 +121,11 @@ def ldexp(x: Any, i: int, /) -> Any:
 
 
 def frexp(x: Any, /) -> tuple[Any, int]:
-    """(m, k), x = m * 2 ** k and 0.5 <= abs(m) < 1; of a Value k is read from `.data`, as a recording will say."""
+    """(m, k), x = m * 2 ** k and 0.5 <= abs(m) < 1; of a Value k is read from `.data`, as a recording will say.
+
+    >>> math.frexp(12.0)
+    (0.75, 4)
+    """
     if not isinstance(x, _Value):
         return _math.frexp(x)
     k = _math.frexp(x.data)[1]
@@ -108,22 +136,38 @@ def frexp(x: Any, /) -> tuple[Any, int]:
 
 
 def floor(x: Any, /) -> Any:
-    """The next integer downwards."""
+    """The next integer downwards.
+
+    >>> math.floor(2.5), math.floor(Value(2.5))
+    (2, Value(data=2.0, grad=0.0))
+    """
     return x.floor() if isinstance(x, _Value) else _math.floor(x)
 
 
 def ceil(x: Any, /) -> Any:
-    """The next integer upwards."""
+    """The next integer upwards.
+
+    >>> math.ceil(2.5), math.ceil(Value(2.5))
+    (3, Value(data=3.0, grad=0.0))
+    """
     return x.ceil() if isinstance(x, _Value) else _math.ceil(x)
 
 
 def trunc(x: Any, /) -> Any:
-    """The next integer towards 0."""
+    """The next integer towards 0.
+
+    >>> math.trunc(-2.5), math.trunc(Value(-2.5))
+    (-2, Value(data=-2.0, grad=0.0))
+    """
     return x.trunc() if isinstance(x, _Value) else _math.trunc(x)
 
 
 def modf(x: Any, /) -> tuple[Any, Any]:
-    """The fraction of x and its whole, both with the sign of x."""
+    """The fraction of x and its whole, both with the sign of x.
+
+    >>> math.modf(-2.5)
+    (-0.5, -2.0)
+    """
     if not isinstance(x, _Value):
         return _math.modf(x)
     whole = x.trunc()
@@ -131,22 +175,38 @@ def modf(x: Any, /) -> tuple[Any, Any]:
 
 
 def isfinite(x: Any, /) -> bool:
-    """Whether x is neither infinite nor nan."""
+    """Whether x is neither infinite nor nan.
+
+    >>> math.isfinite(Value(1.0))
+    True
+    """
     return bool(-inf < x and x < inf) if isinstance(x, _Value) else _math.isfinite(x)
 
 
 def isinf(x: Any, /) -> bool:
-    """Whether x is infinite."""
+    """Whether x is infinite.
+
+    >>> math.isinf(Value(-math.inf))
+    True
+    """
     return bool(x >= inf or x <= -inf) if isinstance(x, _Value) else _math.isinf(x)
 
 
 def isnan(x: Any, /) -> bool:
-    """Whether x is nan."""
+    """Whether x is nan.
+
+    >>> math.isnan(Value(math.nan))
+    True
+    """
     return not x <= inf if isinstance(x, _Value) else _math.isnan(x)
 
 
 def isclose(a: Any, b: Any, *, rel_tol: float = 1e-09, abs_tol: float = 0.0) -> bool:
-    """Whether a and b differ by at most rel_tol times the larger of them, or abs_tol."""
+    """Whether a and b differ by at most rel_tol times the larger of them, or abs_tol.
+
+    >>> math.isclose(Value(1.0), 1.0 + 1e-12)
+    True
+    """
     if not (isinstance(a, _Value) or isinstance(b, _Value)):
         return _math.isclose(a, b, rel_tol=rel_tol, abs_tol=abs_tol)
     if rel_tol < 0.0 or abs_tol < 0.0:
@@ -163,12 +223,20 @@ def isclose(a: Any, b: Any, *, rel_tol: float = 1e-09, abs_tol: float = 0.0) -> 
 
 
 def degrees(x: Any, /) -> Any:
-    """An angle in radians, in degrees."""
+    """An angle in radians, in degrees.
+
+    >>> math.degrees(math.pi)
+    180.0
+    """
     return (x if isinstance(x, _Value) else _as_float(x)) * (180.0 / pi)
 
 
 def radians(x: Any, /) -> Any:
-    """An angle in degrees, in radians."""
+    """An angle in degrees, in radians.
+
+    >>> math.radians(180.0)
+    3.141592653589793
+    """
     return (x if isinstance(x, _Value) else _as_float(x)) * (pi / 180.0)
 
 
@@ -176,12 +244,20 @@ def radians(x: Any, /) -> Any:
 
 
 def hypot(*coordinates: Any) -> Any:
-    """Euclidean length."""
+    """Euclidean length.
+
+    >>> value_and_grad(math.hypot, argnums=(0, 1))(3.0, 4.0)
+    (5.0, (0.6, 0.8))
+    """
     return _reduce(_hypot, coordinates[1:], fabs(coordinates[0])) if coordinates else 0.0
 
 
 def dist(p: Iterable[Any], q: Iterable[Any], /) -> Any:
-    """Euclidean distance of two points."""
+    """Euclidean distance of two points.
+
+    >>> math.dist((0.0, 0.0), (3.0, 4.0))
+    5.0
+    """
     p, q = tuple(p), tuple(q)
     if len(p) != len(q):
         raise ValueError("both points must have the same number of dimensions")
@@ -189,12 +265,20 @@ def dist(p: Iterable[Any], q: Iterable[Any], /) -> Any:
 
 
 def prod(iterable: Iterable[Any], /, *, start: Any = 1) -> Any:
-    """start times all of them, from left to right."""
+    """start times all of them, from left to right.
+
+    >>> math.prod([2.0, Value(3.0)])
+    Value(data=6.0, grad=0.0)
+    """
     return _reduce(_operator.mul, iterable, start)
 
 
 def fsum(seq: Iterable[Any], /) -> Any:
-    """The sum, added in threefold precision and rounded once."""
+    """The sum, added in threefold precision and rounded once.
+
+    >>> math.fsum([0.1] * 10)
+    1.0
+    """
     xs = tuple(seq)
     if not any(isinstance(x, _Value) for x in xs):
         numbers = [_as_float(x) for x in xs]
@@ -223,7 +307,11 @@ def _fsum(numbers: list[float]) -> float:
 
 
 def sumprod(p: Iterable[Any], q: Iterable[Any], /) -> Any:
-    """The sum of products, each rounded, added as `fsum` does; of integers alone an integer."""
+    """The sum of products, each rounded, added as `fsum` does; of integers alone an integer.
+
+    >>> math.sumprod([1.0, 2.0], [3.0, 4.0])
+    11.0
+    """
     p, q = tuple(p), tuple(q)
     if len(p) != len(q):
         raise ValueError("Inputs are not the same length")

@@ -33,14 +33,32 @@ def _activations() -> set[str]:
 
 
 class Module:
-    """What has parameters."""
+    """What has parameters.
+
+    >>> class Line(nn.Module):
+    ...     def __init__(self):
+    ...         self.slope = Value(2.0)
+    >>> Line().state_dict()
+    {'slope': 2.0}
+    """
 
     def parameters(self) -> list[Value]:
-        """Return the trainable Values, in a fixed order."""
+        """Return the trainable Values, in a fixed order.
+
+        >>> len(nn.MLP(2, [3, 1]).parameters())
+        13
+        """
         return []
 
     def zero_grad(self) -> None:
-        """Set the grad of every parameter to 0."""
+        """Set the grad of every parameter to 0.
+
+        >>> model = nn.Neuron(2)
+        >>> model([1.0, 2.0]).backward()
+        >>> model.zero_grad()
+        >>> grads(model)
+        [0.0, 0.0, 0.0]
+        """
         parameters = list(self.parameters())
         try:
             zero_grad(parameters)
@@ -65,6 +83,9 @@ class Module:
 
         Names are PyTorch's: `layers.0.weight`, one row a neuron, and `layers.0.bias`; in a module of one's own,
         those of the attributes that hold Values, lists of them, and modules.
+
+        >>> list(nn.MLP(1, [2, 1]).state_dict())
+        ['layers.0.weight', 'layers.0.bias', 'layers.1.weight', 'layers.1.bias']
         """
         return {name: _numbers(values) for name, values in self._named()}
 
@@ -76,6 +97,11 @@ class Module:
 
         Raises:
             ValueError: a name is missing or unknown, or a shape is another; nothing has changed.
+
+        >>> model = nn.Neuron(2)
+        >>> model.load_state_dict({"weight": [1.0, 2.0], "bias": 3.0})
+        >>> data(model)
+        [1.0, 2.0, 3.0]
         """
         named = dict(self._named())
         missing, unknown = sorted(named.keys() - state.keys()), sorted(state.keys() - named.keys())
@@ -122,6 +148,9 @@ class Neuron(Module):
 
     Raises:
         ValueError: there is no such activation.
+
+    >>> nn.Neuron(2, activation="tanh")
+    TanhNeuron(2)
     """
 
     w: list[Value]
@@ -148,6 +177,11 @@ class Neuron(Module):
 
         Raises:
             ValueError: there are more or fewer inputs than weights.
+
+        >>> neuron = nn.Neuron(2)
+        >>> set_data(neuron, [1.0, 2.0, 3.0])
+        >>> neuron([10.0, 20.0])
+        Value(data=53.0, grad=0.0)
         """
         w = self.w
         xs = x if isinstance(x, (list, tuple)) else list(x if hasattr(x, "__len__") else islice(x, len(w)))
@@ -160,7 +194,11 @@ class Neuron(Module):
         return getattr(act, self.activation)() if self.nonlin else act
 
     def parameters(self) -> list[Value]:
-        """Return the weights, then the bias."""
+        """Return the weights, then the bias.
+
+        >>> len(nn.Neuron(2).parameters())
+        3
+        """
         return [*self.w, self.b]
 
     def _named(self) -> Iterator[tuple[str, Any]]:
@@ -181,6 +219,9 @@ class Layer(Module):
         nin: number of inputs.
         nout: number of neurons.
         kwargs: nonlin and activation; the defaults are a neuron's.
+
+    >>> nn.Layer(2, 3, activation="tanh")
+    Layer of [TanhNeuron(2), TanhNeuron(2), TanhNeuron(2)]
     """
 
     neurons: list[Neuron]
@@ -189,7 +230,11 @@ class Layer(Module):
         self.neurons = [Neuron(nin, **kwargs) for _ in range(nout)]
 
     def __call__(self, x: Iterable[Value | float]) -> Any:
-        """Return a list of one Value a neuron; of a single neuron, the Value itself."""
+        """Return a list of one Value a neuron; of a single neuron, the Value itself.
+
+        >>> len(nn.Layer(2, 3)([1.0, 2.0]))
+        3
+        """
         plain = {type(neuron) for neuron in self.neurons} == {Neuron} and Neuron.__call__ is _OWN_CALL
         out = self._at_once(x) if plain else None
         if out is None:
@@ -212,7 +257,11 @@ class Layer(Module):
         return [getattr(v, activation)() for v in affine(W, b, x)]
 
     def parameters(self) -> list[Value]:
-        """Return the parameters neuron by neuron."""
+        """Return the parameters neuron by neuron.
+
+        >>> len(nn.Layer(2, 3).parameters())
+        9
+        """
         return [p for neuron in self.neurons for p in neuron.parameters()]
 
     def _named(self) -> Iterator[tuple[str, Any]]:
@@ -230,6 +279,9 @@ class MLP(Module):
         nin: number of inputs.
         nouts: number of neurons, layer by layer.
         kwargs: activation, of all layers but the last; the default is a neuron's.
+
+    >>> nn.MLP(2, [3, 1])
+    MLP of [Layer of [ReLUNeuron(2), ReLUNeuron(2), ReLUNeuron(2)], Layer of [LinearNeuron(3)]]
     """
 
     layers: list[Layer]
@@ -239,14 +291,24 @@ class MLP(Module):
         self.layers = [Layer(m, n, nonlin=i < len(nouts), **kwargs) for i, (m, n) in enumerate(sizes, 1)]
 
     def __call__(self, x: Iterable[Value | float]) -> Any:
-        """Return what the last layer makes of `x`."""
+        """Return what the last layer makes of `x`.
+
+        >>> model = nn.MLP(2, [3, 1])
+        >>> set_data(model, [1.0] * 13)
+        >>> model([1.0, 2.0])
+        Value(data=13.0, grad=0.0)
+        """
         out: Any = x
         for layer in self.layers:
             out = layer(out)
         return out
 
     def parameters(self) -> list[Value]:
-        """Return the parameters layer by layer."""
+        """Return the parameters layer by layer.
+
+        >>> len(nn.MLP(2, [3, 1]).parameters())
+        13
+        """
         return [p for layer in self.layers for p in layer.parameters()]
 
     def __repr__(self) -> str:

@@ -33,7 +33,11 @@ _softplus = unary("SOFTPLUS")
 
 @elementwise
 def log_expit(x: Any, /) -> Any:
-    """log(expit(x)), accurate in both tails."""
+    """log(expit(x)), accurate in both tails.
+
+    >>> value_and_grad(special.log_expit)(0.0)
+    (-0.6931471805599453, 0.5)
+    """
     return -_softplus(-x)
 
 
@@ -47,6 +51,9 @@ def polygamma(n: Any, x: Any, /) -> Any:
 
     Raises:
         ValueError: there is no such order, or x is a pole.
+
+    >>> round(special.polygamma(1, 1.0), 12)
+    1.644934066848
     """
     order = float(operator.index(n))
     return x.polygamma(order) if isinstance(x, Value) else evaluated(OPS["POLYGAMMA"], as_float(x), order)
@@ -54,5 +61,9 @@ def polygamma(n: Any, x: Any, /) -> Any:
 
 @elementwise
 def digamma(x: Any, /) -> Any:
-    """Derivative of gammaln."""
+    """Derivative of gammaln.
+
+    >>> round(special.digamma(1.0), 12)
+    -0.577215664902
+    """
     return polygamma(0, x)

@@ -138,8 +138,22 @@ def _rdivmod(self: Value, other: Any) -> Any:
 
 
 def _conjugate(self: Value) -> Value:
-    """The Value itself: it is real."""
+    """The Value itself: it is real.
+
+    >>> x = Value(3.0)
+    >>> x.conjugate() is x
+    True
+    """
     return self
+
+
+def _imag(self: Value) -> float:
+    """0.0: it is real.
+
+    >>> Value(3.0).imag
+    0.0
+    """
+    return 0.0
 
 
 def _attach() -> None:
@@ -150,7 +164,7 @@ def _attach() -> None:
         "__int__": _refuse("int", "use v.data"),
         "__floor__": _floor, "__ceil__": _ceil, "__trunc__": _trunc, "__round__": _round,
         "__divmod__": _divmod, "__rdivmod__": _rdivmod,
-        "conjugate": _conjugate, "real": property(_conjugate), "imag": property(lambda self: 0.0),
+        "conjugate": _conjugate, "real": property(_conjugate), "imag": property(_imag),
     }  # fmt: skip
     for name, method in attached.items():
         setattr(Value, name, method)

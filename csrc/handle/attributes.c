@@ -208,13 +208,21 @@ PyObject *tg_push_grad_of(PyObject *self, PyObject *unused)
 }
 
 PyGetSetDef tg_attributes[] = {
-    {"data", get_data, set_data, "The number, a float; writable.", NULL},
-    {"grad", get_grad, set_grad, "The accumulated derivative, a float; writable.", NULL},
-    {"_op", get_op, set_op, "Symbol of the operation, '' for a leaf; writable.", NULL},
-    {"operands", get_operands, NULL, "The operands in order, with repeats: a tuple.", NULL},
-    {"_prev", get_prev, NULL, "The operands: a new set of the same Values every time.", NULL},
+    {"data", get_data, set_data, "The number, a float; writable.\n\n>>> (Value(3.0) * 2.0).data\n6.0", NULL},
+    {"grad", get_grad, set_grad,
+     "The accumulated derivative, a float; writable.\n\n"
+     ">>> x = Value(3.0)\n>>> (x * x).backward()\n>>> x.grad\n6.0", NULL},
+    {"_op", get_op, set_op,
+     "Symbol of the operation, '' for a leaf; writable.\n\n>>> (Value(3.0) * 2.0)._op\n'*'", NULL},
+    {"operands", get_operands, NULL,
+     "The operands in order, with repeats: a tuple.\n\n"
+     ">>> (Value(3.0) * 2.0).operands\n(Value(data=3.0, grad=0.0), Value(data=2.0, grad=0.0))", NULL},
+    {"_prev", get_prev, NULL,
+     "The operands: a new set of the same Values every time.\n\n"
+     ">>> x = Value(3.0)\n>>> (x * x)._prev == {x}\nTrue", NULL},
     {"_backward", get_backward, set_backward,
-     "Call it: push grad one step to the operands. Assign a function to make it the node's rule.", NULL},
+     "Call it: push grad one step to the operands. Assign a function to make it the node's rule.\n\n"
+     ">>> x = Value(3.0)\n>>> y = x * x\n>>> y.grad = 1.0\n>>> y._backward()\n>>> x.grad\n6.0", NULL},
     {"__dict__", get_dict, NULL, "The attributes that were set; they stay with the node.", NULL},
     {0},
 };

@@ -273,7 +273,8 @@ PyMethodDef tg_bulk_functions[] = {
     {"leaves", module_leaves, METH_O,
      "leaves($module, numbers, /)\n--\n\nA list of new leaves, one for every number of an iterable.\n\n"
      "Args:\n    numbers: n of them, in any iterable or array.\n\nReturns:\n    A list of n Values.\n\n"
-     "Raises:\n    TypeError: one of them is a Value or no number."},
+     "Raises:\n    TypeError: one of them is a Value or no number.\n\n"
+     ">>> leaves([1.0, 2.0])\n[Value(data=1.0, grad=0.0), Value(data=2.0, grad=0.0)]"},
     {"fresh", module_fresh, METH_O,
      "fresh($module, items, /)\n--\n\n"
      "Leaves of numbers, and of Values nodes of their own with the same data, which pass everything on."},

@@ -394,10 +394,12 @@ PyMethodDef tg_many_functions[] = {
      "Args:\n    xs, ys: iterables of Values and numbers, of the same length n.\n"
      "    bias: where the sum starts: a Value or a number; 0.0 without.\n\n"
      "Returns:\n    A Value whose operands are xs, then ys, then bias.\n\n"
-     "Raises:\n    ValueError: the lengths differ.\n    TypeError: an element is no Value and no number."},
+     "Raises:\n    ValueError: the lengths differ.\n    TypeError: an element is no Value and no number.\n\n"
+     ">>> dot([Value(1.0), 2.0], [3.0, 4.0], bias=5.0)\nValue(data=16.0, grad=0.0)"},
     {"sum", (PyCFunction)(void (*)(void))module_sum, METH_FASTCALL,
      "sum($module, xs, /)\n--\n\nxs[0] + xs[1] + .., left to right from 0.0, as one node.\n\n"
-     "Args:\n    xs: an iterable of Values and numbers.\n\nReturns:\n    A Value; a leaf 0.0 where xs is empty."},
+     "Args:\n    xs: an iterable of Values and numbers.\n\nReturns:\n    A Value; a leaf 0.0 where xs is empty.\n\n"
+     ">>> tapegrad.sum([Value(1.0), 2.0, 3.0])\nValue(data=6.0, grad=0.0)"},
     {"affine", (PyCFunction)(void (*)(void))module_affine, METH_FASTCALL | METH_KEYWORDS,
      "affine($module, /, W, b, x, activation=None)\n--\n\n"
      "activation(W x + b): a list of m Values, one dot node a row and one activation node.\n\n"
@@ -406,10 +408,13 @@ PyMethodDef tg_many_functions[] = {
      "    activation: None or the name of an operation of one operand that refuses nothing,\n"
      "        as 'relu', 'tanh', 'sigmoid'.\n\n"
      "Returns:\n    The m results; each sum starts from its b and goes from left to right.\n\n"
-     "Raises:\n    ValueError: the lengths do not fit, or there is no such activation."},
+     "Raises:\n    ValueError: the lengths do not fit, or there is no such activation.\n\n"
+     ">>> affine([[Value(1.0), 2.0], [3.0, -4.0]], [0.5, 0.5], [1.0, 1.0], \"relu\")\n"
+     "[Value(data=3.5, grad=0.0), Value(data=0.0, grad=0.0)]"},
     {"softmax", (PyCFunction)(void (*)(void))module_softmax, METH_FASTCALL,
      "softmax($module, xs, /)\n--\n\nA list of exp(xs[k]) / (exp(xs[0]) + exp(xs[1]) + ..), without overflow.\n\n"
-     "Args:\n    xs: an iterable of Values and numbers.\n\nReturns:\n    As many Values."},
+     "Args:\n    xs: an iterable of Values and numbers.\n\nReturns:\n    As many Values.\n\n"
+     ">>> softmax([Value(0.0), 0.0])\n[Value(data=0.5, grad=0.0), Value(data=0.5, grad=0.0)]"},
     {"many", (PyCFunction)(void (*)(void))module_many, METH_FASTCALL, NULL},
     {0},
 };

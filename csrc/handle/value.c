@@ -91,7 +91,8 @@ static PyMethodDef value_methods[] = {
     {"backward", (PyCFunction)(void (*)(void))tg_backward_from, METH_VARARGS | METH_KEYWORDS,
      "backward($self, /, seed=1.0)\n--\n\n"
      "Add seed * d(self)/d(v) to v.grad for every v that self depends on; set self.grad to seed.\n\n"
-     "Where a node's own rule raises, so does this, and every grad is as it was."},
+     "Where a node's own rule raises, so does this, and every grad is as it was.\n\n"
+     ">>> x = Value(3.0)\n>>> (x * x).backward(seed=2.0)\n>>> x.grad\n12.0"},
     {"_push_grad", tg_push_grad_of, METH_NOARGS,
      "_push_grad($self, /)\n--\n\nPush self.grad one step, to the operands' grads."},
     {0},
@@ -109,7 +110,9 @@ static PyType_Slot value_slots[] = {
                 "Args:\n    data: a number, or a Value, whose data it takes.\n"
                 "    _children, _op: of a node made by hand, its operands, Values, and the symbol of its operation.\n"
                 "    label: any object to tell it by.\n\n"
-                "Raises:\n    TypeError: data is no number, or one of _children is no Value."},
+                "Raises:\n    TypeError: data is no number, or one of _children is no Value.\n\n"
+                ">>> x = Value(3.0, label=\"x\")\n>>> y = x * x + 2.0\n>>> y.backward()\n>>> y, x\n"
+                "(Value(data=11.0, grad=1.0), Value(x|data=3.0, grad=6.0))"},
     {Py_tp_new, value_new},
     {Py_tp_init, value_init},
     {Py_tp_dealloc, tg_handle_dies},

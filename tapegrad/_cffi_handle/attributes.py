@@ -38,7 +38,11 @@ class Attributes(Handle):
     @property
     @alone
     def data(self) -> float:
-        """The number, a float; writable."""
+        """The number, a float; writable.
+
+        >>> (Value(3.0) * 2.0).data
+        6.0
+        """
         if tape.recorders:
             note_escape(".data was read: a replay does not see it")
         return tape.data[node(self)]  # type: ignore[no-any-return]
@@ -52,7 +56,13 @@ class Attributes(Handle):
     @property
     @alone
     def grad(self) -> float:
-        """The accumulated derivative, a float; writable."""
+        """The accumulated derivative, a float; writable.
+
+        >>> x = Value(3.0)
+        >>> (x * x).backward()
+        >>> x.grad
+        6.0
+        """
         i = node(self)
         note_escape(".grad was read: a replay does not see it")
         if tape.sweep == ffi.NULL:
@@ -66,7 +76,11 @@ class Attributes(Handle):
     @property
     @alone
     def _op(self) -> Any:
-        """Symbol of the operation, '' for a leaf; writable."""
+        """Symbol of the operation, '' for a leaf; writable.
+
+        >>> (Value(3.0) * 2.0)._op
+        '*'
+        """
         i = node(self)
         if "_op" in self.__dict__:
             return self.__dict__["_op"]
@@ -85,7 +99,11 @@ class Attributes(Handle):
     @property
     @alone
     def operands(self) -> tuple[Handle, ...]:
-        """The operands in order, with repeats: a tuple."""
+        """The operands in order, with repeats: a tuple.
+
+        >>> (Value(3.0) * 2.0).operands
+        (Value(data=3.0, grad=0.0), Value(data=2.0, grad=0.0))
+        """
         i = node(self)
         n = lib.tg_operands(tape, i, ffi.NULL, 0)
         ids = ffi.new("uint32_t[]", n)
@@ -94,13 +112,26 @@ class Attributes(Handle):
 
     @property
     def _prev(self) -> set[Handle]:
-        """The operands: a new set of the same Values every time."""
+        """The operands: a new set of the same Values every time.
+
+        >>> x = Value(3.0)
+        >>> (x * x)._prev == {x}
+        True
+        """
         return set(self.operands)
 
     @property
     @alone
     def _backward(self) -> Callable[[], Any]:
-        """Call it: push grad one step to the operands. Assign a function to make it the node's rule."""
+        """Call it: push grad one step to the operands. Assign a function to make it the node's rule.
+
+        >>> x = Value(3.0)
+        >>> y = x * x
+        >>> y.grad = 1.0
+        >>> y._backward()
+        >>> x.grad
+        6.0
+        """
         node(self)
         return self._push_grad if self._rule is None else self._rule
 
@@ -134,6 +165,11 @@ class Attributes(Handle):
         """Add seed * d(self)/d(v) to v.grad for every v that self depends on; set self.grad to seed.
 
         Where a node's own rule raises, so does this, and every grad is as it was.
+
+        >>> x = Value(3.0)
+        >>> (x * x).backward(seed=2.0)
+        >>> x.grad
+        12.0
         """
         code = _sweep(self, need_number("seed", seed))
         if code == lib.TG_RAISED:

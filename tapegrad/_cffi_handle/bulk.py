@@ -34,6 +34,9 @@ def leaves(numbers: Iterable[float], /) -> list[Handle]:
 
     Raises:
         TypeError: one of them is a Value or no number.
+
+    >>> leaves([1.0, 2.0])
+    [Value(data=1.0, grad=0.0), Value(data=2.0, grad=0.0)]
     """
     data = []
     for x in tuple(numbers):

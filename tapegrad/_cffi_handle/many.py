@@ -74,6 +74,9 @@ def dot(xs: Iterable[Any], ys: Iterable[Any], bias: Any = None) -> Handle:
     Raises:
         ValueError: the lengths differ.
         TypeError: an element is no Value and no number.
+
+    >>> dot([Value(1.0), 2.0], [3.0, 4.0], bias=5.0)
+    Value(data=16.0, grad=0.0)
     """
     a, b = gathered(xs), gathered(ys)
     if len(a) != len(b):
@@ -90,6 +93,9 @@ def sum(xs: Iterable[Any], /) -> Handle:
 
     Returns:
         A Value; a leaf 0.0 where xs is empty.
+
+    >>> tapegrad.sum([Value(1.0), 2.0, 3.0])
+    Value(data=6.0, grad=0.0)
     """
     return _many(_SUM, gathered(xs))
 
@@ -143,6 +149,9 @@ def affine(W: Iterable[Iterable[Any]], b: Any, x: Iterable[Any], activation: Any
 
     Raises:
         ValueError: the lengths do not fit, or there is no such activation.
+
+    >>> affine([[Value(1.0), 2.0], [3.0, -4.0]], [0.5, 0.5], [1.0, 1.0], "relu")
+    [Value(data=3.5, grad=0.0), Value(data=0.0, grad=0.0)]
     """
     op = _activation(activation)
     rows, operands = tuple(W), gathered(x)
@@ -177,6 +186,9 @@ def softmax(xs: Iterable[Any], /) -> list[Handle]:
 
     Returns:
         As many Values.
+
+    >>> softmax([Value(0.0), 0.0])
+    [Value(data=0.5, grad=0.0), Value(data=0.5, grad=0.0)]
     """
     operands = gathered(xs)
     return _softmax(operands) if operands else []

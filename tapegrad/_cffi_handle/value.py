@@ -57,6 +57,12 @@ class Value(Operations, Attributes):
 
     Raises:
         TypeError: data is no number, or one of _children is no Value.
+
+    >>> x = Value(3.0, label="x")
+    >>> y = x * x + 2.0
+    >>> y.backward()
+    >>> y, x
+    (Value(data=11.0, grad=1.0), Value(x|data=3.0, grad=6.0))
     """
 
     __slots__ = ()

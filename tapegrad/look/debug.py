@@ -51,6 +51,12 @@ class debug:
 
     Args:
         inf: whether infinities are errors; nan always is.
+
+    >>> with debug():
+    ...     grad(lambda x: x.sqrt())(0.0)
+    Traceback (most recent call last):
+    tapegrad.NonFinite: the gradient is inf: made at <stdin>:2
+    ...
     """
 
     __module__ = "tapegrad"

@@ -36,6 +36,10 @@ class Diagnosis:
         row: of the batch, or None.
         step: of a loop: that in which it was made, of what comes at its end how many there were; or None.
         more: how many other origins there are; this one is the first in order of cause.
+
+    >>> found = record(lambda x: x.log(), 1.0, on_error="nan").diagnose(0.0)
+    >>> found.operation, found.operands, found.value
+    ('log', (0.0,), nan)
     """
 
     def __init__(
@@ -110,7 +114,15 @@ class Diagnosis:
 
 
 class NonFinite(FloatingPointError):
-    """A result or a gradient is not finite: raised within `debug`, with the attributes of a `Diagnosis`."""
+    """A result or a gradient is not finite: raised within `debug`, with the attributes of a `Diagnosis`.
+
+    >>> try:
+    ...     with debug():
+    ...         grad(lambda x: x.sqrt())(0.0)
+    ... except NonFinite as error:
+    ...     print(error.operation, error.adjoint, error.partial)
+    sqrt 1.0 inf
+    """
 
     __module__ = "tapegrad"
 

@@ -27,6 +27,9 @@ class Drawing:
 
     Attributes:
         graph: what is drawn.
+
+    >>> draw(Value(1.0) + 2.0).title
+    'a graph of 3 nodes'
     """
 
     def __init__(self, graph: Graph, numbers: bool = True, title: str = "") -> None:
@@ -52,20 +55,32 @@ class Drawing:
         return self._made  # type: ignore[no-any-return]
 
     def to_svg(self) -> str:
-        """As SVG: each node of a small graph, else the graph folded to its lines."""
+        """As SVG: each node of a small graph, else the graph folded to its lines.
+
+        >>> draw(Value(1.0) + 2.0).to_svg()[:4]
+        '<svg'
+        """
         if self.is_small:
             return svg(self._picture())
         return self._overview().svg()
 
     def to_html(self) -> str:
-        """As one page that needs no other file and no network."""
+        """As one page that needs no other file and no network.
+
+        >>> draw(Value(1.0) + 2.0).to_html()[:15]
+        '<!doctype html>'
+        """
         if self.is_small:
             note = "" if self._numbers else "The program was given no arguments: its inputs are 1. Change them below."
             return page.film(self.title, self._picture().data(), note)
         return self._overview().html(self.title)
 
     def to_dot(self) -> str:
-        """As text in Graphviz's language."""
+        """As text in Graphviz's language.
+
+        >>> draw(Value(1.0) + 2.0).to_dot().splitlines()[0]
+        'digraph tapegrad {'
+        """
         style = "style=rounded, " if self.is_small else ""
         head = ["digraph tapegrad {", f"  rankdir=LR; node [shape=box, {style}fontname=monospace];"]
         return "\n".join([*head, *self._dot_lines(), "}", ""])
@@ -78,6 +93,9 @@ class Drawing:
 
         Raises:
             ImportError: it is not installed.
+
+        >>> draw(Value(1.0) + 2.0).to_png()[1:4]
+        b'PNG'
         """
         try:
             import resvg_py
@@ -93,6 +111,8 @@ class Drawing:
         Raises:
             ValueError: it ends in something else.
             OSError: it cannot be written.
+
+        >>> draw(Value(1.0) + 2.0).save("sum.svg")
         """
         kind = os.path.splitext(os.fspath(path))[1].lower()
         makers: dict[str, Any] = {".svg": self.to_svg, ".html": self.to_html, ".dot": self.to_dot, ".png": self.to_png}
@@ -123,6 +143,9 @@ def draw(x: Drawn, *args: Nest) -> Drawing:
     Returns:
         A Drawing, with every node of a graph of up to 200 operations; larger ones are folded to source lines. A loop is
         one box: in the page a click opens it, and shows one of its steps, with what later steps pass back to it.
+
+    >>> draw(Value(1.0) * 2.0), draw(record(lambda x: x * x, 1.0), 3.0)
+    (<drawing: a graph of 3 nodes>, <drawing: a program of 2 nodes>)
     """
     if isinstance(x, Loop):
         from .boxed import LoopDrawing

@@ -31,6 +31,10 @@ class Row(NamedTuple):
 
     nodes, bytes: of the program's instructions; time: its share of a replay, 0 to 1; adjoint: the sum of
     |adjoint * value|; partial: the largest |partial|; rounding: the sum of |adjoint * rounding error|.
+
+    >>> (row,) = heat(lambda x: x * x, 3.0).rows
+    >>> row.nodes, row.bytes, row.adjoint, row.partial
+    (1, 32, 9.0, 3.0)
     """
 
     filename: str
@@ -144,6 +148,9 @@ class Heat:
     Attributes:
         rows: named tuples, in the order of the source.
         by: what the bars show.
+
+    >>> [row.adjoint for row in heat(lambda x: x * x, 3.0, by="adjoint").rows]
+    [9.0]
     """
 
     def __init__(self, rows: list[Row], by: str) -> None:
@@ -155,7 +162,11 @@ class Heat:
         return float(getattr(row, self.by))
 
     def listing(self) -> list[tuple[str, list[tuple[int, str, Row | None]]]]:
-        """By file its functions, line after line: the number, the text, and the row where it recorded something."""
+        """By file its functions, line after line: the number, the text, and the row where it recorded something.
+
+        >>> [row.nodes for file, lines in heat(lambda x: x * x, 3.0).listing() for line, text, row in lines]
+        [1]
+        """
         files: dict[str, dict[int, Row]] = {}
         for row in self.rows:
             files.setdefault(row.filename, {})[row.lineno] = row
@@ -190,7 +201,11 @@ class Heat:
         return self.to_text(_WIDE if sys.stdout.isatty() else 0)
 
     def to_text(self, bar: int = 0) -> str:
-        """As text; bar: how many characters the longest bar has, 0 for none."""
+        """As text; bar: how many characters the longest bar has, 0 for none.
+
+        >>> heat(lambda x: x * x, 3.0).to_text().splitlines()[1].split()
+        ['nodes', 'bytes', 'time', '|adj·y|', 'slope', 'rounding']
+        """
         heads = ["nodes", "bytes", "time", "|adj·y|", "slope", "rounding"]
         listing = self.listing()
         cells = [self._cells(row) for _, lines in listing for *_, row in lines]
@@ -209,7 +224,11 @@ class Heat:
         return "\n".join(line if len(line) <= width else line[: width - 1] + "…" for line in out)
 
     def to_html(self, group: Callable[[Row], int] | None = None) -> str:
-        """As a table of HTML; group: which number a line gets that can be opened."""
+        """As a table of HTML; group: which number a line gets that can be opened.
+
+        >>> heat(lambda x: x * x, 3.0).to_html()[:20]
+        '<table class="heat">'
+        """
         most = max(map(self._measure, self.rows), default=0.0)
         heads = ("nodes", "bytes", "time", "|adj·y|", "slope", "rounding", f"by {self.by}", "line", "source")
         parts = ['<table class="heat"><thead><tr>', *(f"<th>{head}</th>" for head in heads), "</tr></thead><tbody>"]
@@ -228,7 +247,11 @@ class Heat:
         return f"<pre>{escape(self.to_text(_WIDE))}</pre>"
 
     def to_speedscope(self) -> str:
-        """As a profile for https://www.speedscope.app: frames are lines, weights what the bars show."""
+        """As a profile for https://www.speedscope.app: frames are lines, weights what the bars show.
+
+        >>> "speedscope.app" in heat(lambda x: x * x, 3.0).to_speedscope()
+        True
+        """
         frames = [
             {"name": f"{os.path.basename(r.filename)}:{r.lineno} {r.text.strip()}", "file": r.filename,
              "line": r.lineno}
@@ -248,6 +271,8 @@ class Heat:
 
         Raises:
             ValueError: the name ends in something else.
+
+        >>> heat(lambda x: x * x, 3.0).save("heat.html")
         """
         name = os.fspath(path)
         if name.endswith(".json"):
@@ -315,5 +340,9 @@ def of_loop(loop: Loop, args: Sequence[Nest], by: str) -> Heat:
 
 
 def heat(f: Callable[..., Any], *args: Nest, by: str = "nodes") -> Heat:
-    """Record f at these arguments, and show what each of its lines costs; see `Program.heat`."""
+    """Record f at these arguments, and show what each of its lines costs; see `Program.heat`.
+
+    >>> [(row.lineno, row.nodes) for row in heat(lambda x: x * x, 3.0).rows]
+    [(1, 1)]
+    """
     return of_program(Recorded.of(f, args, on_branch="record"), args, by)

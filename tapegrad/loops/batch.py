@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 
 class LoopBatch:
-    """A loop over the rows of a batch; see `Loop.map`."""
+    """A loop over the rows of a batch; see `Loop.map`.
+
+    >>> record(lambda state, x: state + x, 0.0, 0.0).scan().map()([0.0, 1.0], [[1.0, 2.0], [3.0, 4.0]])
+    ([3.0, 8.0], None)
+    """
 
     def __init__(self, loop: Loop, in_axes: Axes, reduce: str | None, threads: int) -> None:
         self._loop, self._axes, self._reduce, self._threads = loop, in_axes, reduce, threads
@@ -59,26 +63,51 @@ class LoopBatch:
         return batch._rows, given
 
     def __call__(self, /, *args: Nest, **named: Nest) -> Shaped:
-        """What the loop gives for each row, stacked at each leaf, or their mean or sum; as `Batch.__call__`."""
+        """What the loop gives for each row, stacked at each leaf, or their mean or sum; as `Batch.__call__`.
+
+        >>> record(lambda state, x: state + x, 0.0, 0.0).scan().map((None, 0))(0.0, [[1.0, 2.0], [3.0, 4.0]])
+        ([3.0, 7.0], None)
+        """
         batch, args = self._batch(args, named, False)
         return batch(*args)
 
     def value_and_grad(self, /, *args: Nest, argnums: Argnums = 0, **named: Nest) -> tuple[Shaped, Any]:
-        """The loss of each row, or the mean or sum of losses, and the gradient; as `Batch.value_and_grad`."""
+        """The loss of each row, or the mean or sum of losses, and the gradient; as `Batch.value_and_grad`.
+
+        >>> batch = record(lambda state, x: state * x, 1.0, 1.0).scan().map((None, 0), reduce="sum")
+        >>> batch.value_and_grad(1.0, [[2.0, 3.0], [4.0, 5.0]])
+        (26.0, 26.0)
+        """
         batch, args = self._batch(args, named, True)
         return batch.value_and_grad(*args, argnums=argnums)
 
     def grad(self, /, *args: Nest, argnums: Argnums = 0, **named: Nest) -> Shaped:
-        """The gradient; see `value_and_grad`."""
+        """The gradient; see `value_and_grad`.
+
+        >>> batch = record(lambda state, x: state * x, 1.0, 1.0).scan().map((None, 0))
+        >>> batch.grad(1.0, [[2.0, 3.0], [4.0, 5.0]])
+        [6.0, 20.0]
+        """
         return self.value_and_grad(*args, argnums=argnums, **named)[1]
 
     def vjp(self, /, *primals: Nest, **named: Nest) -> tuple[Shaped, Callable[..., Any]]:
-        """What a call gives, and what pulls cotangents of that back; as `Batch.vjp`."""
+        """What a call gives, and what pulls cotangents of that back; as `Batch.vjp`.
+
+        >>> batch = record(lambda state, x: state * x, 1.0, 1.0).scan().map((None, 0))
+        >>> value, pull = batch.vjp(1.0, [[2.0, 3.0], [4.0, 5.0]])
+        >>> value, pull(([1.0, 1.0], None), argnums=0)
+        (([6.0, 20.0], None), [6.0, 20.0])
+        """
         batch, args = self._batch(primals, named, False)
         return batch.vjp(*args)
 
     def jvp(self, primals: Sequence[Nest], tangents: Sequence[Nest]) -> tuple[Shaped, Shaped]:
-        """What a call gives, and its derivative along tangents; as `Batch.jvp`."""
+        """What a call gives, and its derivative along tangents; as `Batch.jvp`.
+
+        >>> batch = record(lambda state, x: state * x, 1.0, 1.0).scan().map((0, None))
+        >>> batch.jvp(([1.0, 2.0], [3.0]), ([1.0, 1.0], [0.0]))
+        (([3.0, 6.0], None), ([3.0, 3.0], None))
+        """
         batch, args = self._batch(primals, {}, False)
         return batch.jvp(args, tangents)
 
@@ -89,6 +118,11 @@ class LoopBatch:
         return of_batch(self, args, inf)
 
     def hvp(self, x: Nest, v: Nest, /, *rest: Nest, argnums: int = 0, **named: Nest) -> Shaped:
-        """The Hessian of the loss by argument argnums times v; as `Batch.hvp`."""
+        """The Hessian of the loss by argument argnums times v; as `Batch.hvp`.
+
+        >>> batch = record(lambda state, x: state * x * state, 1.0, 1.0).scan().map((0, None))
+        >>> batch.hvp([1.0, 2.0], [1.0, 1.0], [3.0])
+        [6.0, 6.0]
+        """
         batch, args = self._batch((x, *rest), named, True)
         return batch.hvp(args[0], v, *args[1:], argnums=argnums)

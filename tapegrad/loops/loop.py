@@ -49,6 +49,9 @@ class Loop:
     Attributes:
         step, final, until: programs, the last two or None.
         length, checkpoints: as they were given.
+
+    >>> record(lambda state, x: (state + x, state), 0.0, 0.0).scan()(0.0, [1.0, 2.0, 3.0])
+    (6.0, [0.0, 1.0, 3.0])
     """
 
     def __init__(
@@ -86,13 +89,22 @@ class Loop:
 
     @property
     def params(self) -> list[Value] | list[float]:
-        """Those of the step: Values that are inputs besides the arguments; numbers after loading."""
+        """Those of the step: Values that are inputs besides the arguments; numbers after loading.
+
+        >>> w = Value(2.0)
+        >>> record(lambda state, x: w * state + x, 0.0, 0.0, params=[w]).scan().params
+        [Value(data=2.0, grad=0.0)]
+        """
         return self.step.params
 
     @property
     def stats(self) -> dict[str, Any]:
         """Those of the step's program; and how many numbers are in the `state`, in `x` and in `y`, the `length`, if it
-        is known, and how many states are kept, `checkpoints`, if that was said."""
+        is known, and how many states are kept, `checkpoints`, if that was said.
+
+        >>> record(lambda state, x: state + x, 0.0, 0.0).scan().stats["state"]
+        1
+        """
         s = self._step
         return {
             **self.step.stats, "state": s.state.size, "x": s.x.size, "y": s.y.size if s.y is not None else 0,
@@ -107,7 +119,14 @@ class Loop:
         return self._listing(str)
 
     def listing(self) -> str:
-        """All instructions of all its programs as text; `print` shows the first and the last 30 of a long path."""
+        """All instructions of all its programs as text; `print` shows the first and the last 30 of a long path.
+
+        >>> print(record(lambda state, x: state + x, 0.0, 0.0).scan().listing())
+        for each step:
+        2 inputs (state in0, x in1), 0 constants, 1 instructions
+          %0 = in0 + in1                            <stdin>:1
+          return %0
+        """
         return self._listing(Program.listing)
 
     def _listing(self, of: Callable[[Program], str]) -> str:
@@ -120,7 +139,10 @@ class Loop:
     # ---- saved and copied ----
 
     def save(self, path: str | bytes | os.PathLike[Any]) -> None:
-        """Write the loop to a file, which `tapegrad.load` reads; see `Program.save`."""
+        """Write the loop to a file, which `tapegrad.load` reads; see `Program.save`.
+
+        >>> record(lambda state, x: state + x, 0.0, 0.0).scan().save("sum.loop")
+        """
         program_file.replace(path, self._encoded())
 
     def _n_paths(self) -> int:
@@ -150,6 +172,9 @@ class Loop:
 
         Raises:
             RuntimeError: as of `Program.native`.
+
+        >>> record(lambda state, x: state + x, 0.0, 0.0).scan().native()(0.0, [1.0, 2.0])
+        (3.0, None)
         """
         for program in (self.step, self.final, self.until):
             if program is not None:
@@ -241,6 +266,10 @@ class Loop:
         Raises:
             TypeError, ValueError: an argument is not as it was recorded.
             BranchChanged, ValueError, ZeroDivisionError, OverflowError: as of a program, naming the step.
+
+        >>> double = record(lambda state, x: (2 * state, state), 1.0, None)
+        >>> double.scan(length=4)(1.0)
+        (16.0, [1.0, 2.0, 4.0, 8.0])
         """
         args = self._bound(args, named)
         recorded, flat = self._at(args, False)
@@ -272,6 +301,10 @@ class Loop:
 
         Raises:
             TypeError: there is no loss.
+
+        >>> loop = record(lambda state, x: state * x, 1.0, 1.0).scan()
+        >>> loop.value_and_grad(1.0, [2.0, 3.0], argnums=1)
+        (6.0, [3.0, 2.0])
         """
         args = self._bound(args, named)
         recorded, flat = self._at(args, True)
@@ -299,13 +332,21 @@ class Loop:
         return loss, gathered(argnums, parts)
 
     def grad(self, /, *args: Nest, argnums: Argnums = 0, **named: Nest) -> Shaped:
-        """The gradient; see `value_and_grad`."""
+        """The gradient; see `value_and_grad`.
+
+        >>> record(lambda state, x: state * x, 1.0, 1.0).scan().grad(1.0, [2.0, 3.0])
+        6.0
+        """
         return self.value_and_grad(*args, argnums=argnums, **named)[1]
 
     def vjp(self, /, *primals: Nest, **named: Nest) -> tuple[Shaped, Callable[..., Any]]:
         """What a call gives, and a function from a cotangent, shaped like it, to the tuple of v^T J for each argument.
 
         Its argument `argnums` says by what, as that of `grad` does. Each call of it carries the steps out again.
+
+        >>> value, pull = record(lambda state, x: state * x, 1.0, 1.0).scan().vjp(1.0, [2.0, 3.0])
+        >>> value, pull((1.0, None))
+        ((6.0, None), (6.0, [3.0, 2.0]))
         """
         args = self._bound(primals, named)
         recorded, flat = self._at(args, False)
@@ -323,7 +364,11 @@ class Loop:
         return recorded.out.shaped(point.value(recorded, flat)), pull
 
     def jvp(self, primals: Sequence[Nest], tangents: Sequence[Nest]) -> tuple[Shaped, Shaped]:
-        """What a call gives, and its derivative along tangents, which are shaped like the arguments."""
+        """What a call gives, and its derivative along tangents, which are shaped like the arguments.
+
+        >>> record(lambda state, x: state * x, 1.0, 1.0).scan().jvp((1.0, [2.0, 3.0]), (1.0, [0.0, 0.0]))
+        ((6.0, None), (6.0, None))
+        """
         self._step.recorded.check_pair(primals, tangents)
         args = self._bound(primals, {})
         recorded, flat = self._at(args, False)
@@ -340,6 +385,9 @@ class Loop:
         Args:
             x, rest, named: the arguments; v comes second.
             v: made up as argument argnums is.
+
+        >>> record(lambda state, x: state * state * x, 1.0, 1.0).scan().hvp(2.0, 1.0, [3.0])
+        6.0
         """
         args = self._bound((x, *rest), named)
         recorded, flat = self._at(args, True)
@@ -361,6 +409,10 @@ class Loop:
                 one for all. Rows of xs are sequences, as long as one another; with `until` each row ends by itself.
             reduce: "mean" or "sum" over the rows, or None for one result a row.
             threads: how many threads share the rows; the bits of the result do not depend on it.
+
+        >>> loop = record(lambda state, x: state * x, 1.0, 1.0).scan()
+        >>> loop.map((None, 0), reduce="sum").grad(1.0, [[2.0, 3.0], [4.0, 5.0]])
+        26.0
         """
         return LoopBatch(self, in_axes, reduce, threads)
 

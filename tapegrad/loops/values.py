@@ -80,6 +80,9 @@ def scan(
 
     Raises:
         TypeError, ValueError: f gives another state, or xs has no steps.
+
+    >>> scan(lambda state, x: (state + x, state), 0.0, [1.0, 2.0, 3.0])
+    (6.0, [0.0, 1.0, 3.0])
     """
     form = form_of(xs, "xs")
     n = count(xs, form, "xs")

@@ -36,6 +36,11 @@ def clip_grad_norm_(
 
     Raises:
         RuntimeError: the norm is nan or infinite, and `error_if_nonfinite`; nothing has changed.
+
+    >>> x = leaves([0.0, 0.0])
+    >>> set_grads(x, [3.0, 4.0])
+    >>> optim.clip_grad_norm_(x, 1.0), [round(g, 6) for g in grads(x)]
+    (5.0, [0.6, 0.8])
     """
     values = _listed(parameters)
     grads = handle.grads(values)
@@ -65,6 +70,12 @@ def clip_grad_value_(parameters: Iterable[Value] | Module | Value, clip_value: f
     Args:
         parameters: an iterable of Values, a module, or one Value.
         clip_value: the largest size that stays.
+
+    >>> x = leaves([0.0, 0.0])
+    >>> set_grads(x, [3.0, -0.5])
+    >>> optim.clip_grad_value_(x, 1.0)
+    >>> grads(x)
+    [1.0, -0.5]
     """
     values, top = _listed(parameters), float(clip_value)
     handle.set_grads(values, [-top if g < -top else top if g > top else g for g in handle.grads(values)])

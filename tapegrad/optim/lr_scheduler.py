@@ -22,6 +22,12 @@ class LRScheduler:
 
     Raises:
         KeyError: to go on, the optimizer needs the `initial_lr` that a schedule noted.
+
+    >>> class Halved(optim.lr_scheduler.LRScheduler):
+    ...     def get_lr(self):
+    ...         return [base / 2 for base in self.base_lrs]
+    >>> Halved(optim.SGD(leaves([1.0]), lr=1.0)).get_last_lr()
+    [0.5]
     """
 
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
@@ -38,25 +44,50 @@ class LRScheduler:
         self.step()
 
     def get_lr(self) -> list[float]:
-        """The learning rate of `last_epoch`, from the one before; a schedule of one's own defines it."""
+        """The learning rate of `last_epoch`, from the one before; a schedule of one's own defines it.
+
+        >>> optim.lr_scheduler.StepLR(optim.SGD(leaves([1.0]), lr=1.0), 10).get_lr()
+        [1.0]
+        """
         raise NotImplementedError
 
     def get_last_lr(self) -> list[float]:
-        """The learning rate that was set last."""
+        """The learning rate that was set last.
+
+        >>> optim.lr_scheduler.StepLR(optim.SGD(leaves([1.0]), lr=1.0), 10).get_last_lr()
+        [1.0]
+        """
         return self._last_lr
 
     def step(self) -> None:
-        """Go to the next epoch."""
+        """Go to the next epoch.
+
+        >>> opt = optim.SGD(leaves([1.0]), lr=1.0)
+        >>> schedule = optim.lr_scheduler.StepLR(opt, step_size=1, gamma=0.5)
+        >>> schedule.step()
+        >>> opt.lr
+        0.5
+        """
         self._step_count += 1
         self.last_epoch += 1
         (self.optimizer.lr,) = self._last_lr = self.get_lr()
 
     def state_dict(self) -> dict[str, Any]:
-        """All that `load_state_dict` needs, as plain numbers and lists; the functions of a `LambdaLR` are left out."""
+        """All that `load_state_dict` needs, as plain numbers and lists; the functions of a `LambdaLR` are left out.
+
+        >>> optim.lr_scheduler.StepLR(optim.SGD(leaves([1.0])), 10).state_dict()["last_epoch"]
+        0
+        """
         return {name: x[:] if isinstance(x, list) else x for name, x in vars(self).items() if name not in self._unsaved}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where the schedule that gave `state` stood; the optimizer's own state has its learning rate."""
+        """Go on where the schedule that gave `state` stood; the optimizer's own state has its learning rate.
+
+        >>> schedule = optim.lr_scheduler.StepLR(optim.SGD(leaves([1.0])), 10)
+        >>> schedule.load_state_dict({**schedule.state_dict(), "last_epoch": 5})
+        >>> schedule.last_epoch
+        5
+        """
         vars(self).update({name: x[:] if isinstance(x, list) else x for name, x in state.items()})
 
     _unsaved: tuple[str, ...] = ("optimizer",)
@@ -73,6 +104,11 @@ class StepLR(LRScheduler):
     Args:
         optimizer, last_epoch: as in LRScheduler.
         step_size: in epochs. gamma: the factor.
+
+    >>> opt = optim.SGD(leaves([1.0]), lr=1.0)
+    >>> schedule = optim.lr_scheduler.StepLR(opt, step_size=2, gamma=0.5)
+    >>> [schedule.step() or opt.lr for _ in range(4)]
+    [1.0, 0.5, 0.5, 0.25]
     """
 
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1) -> None:
@@ -90,6 +126,11 @@ class CosineAnnealingLR(LRScheduler):
     Args:
         optimizer, last_epoch: as in LRScheduler.
         T_max: epochs down. eta_min: the smallest learning rate.
+
+    >>> opt = optim.SGD(leaves([1.0]), lr=1.0)
+    >>> schedule = optim.lr_scheduler.CosineAnnealingLR(opt, T_max=2)
+    >>> [round(schedule.step() or opt.lr, 6) for _ in range(4)]
+    [0.5, 0.0, 0.5, 1.0]
     """
 
     def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1) -> None:
@@ -112,6 +153,11 @@ class LambdaLR(LRScheduler):
     Args:
         optimizer, last_epoch: as in LRScheduler.
         lr_lambda: the function, or a list of just one.
+
+    >>> opt = optim.SGD(leaves([1.0]), lr=1.0)
+    >>> schedule = optim.lr_scheduler.LambdaLR(opt, lambda epoch: 0.5 ** epoch)
+    >>> [schedule.step() or opt.lr for _ in range(3)]
+    [0.5, 0.25, 0.125]
     """
 
     _unsaved = ("optimizer", "lr_lambdas")

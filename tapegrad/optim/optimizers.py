@@ -30,6 +30,11 @@ class Optimizer:
     Raises:
         TypeError: an element is no Value, or a hyperparameter no number.
         ValueError: there are no parameters, one comes twice, or a hyperparameter is out of its range.
+
+    >>> opt = optim.SGD(leaves([1.0, 2.0]), lr=0.5)
+    >>> opt.lr /= 2
+    >>> len(opt.params), opt.lr
+    (2, 0.25)
     """
 
     _hyper: tuple[str, ...] = ()
@@ -64,7 +69,14 @@ class Optimizer:
                 _check("a beta", beta, end=1.0)
 
     def zero_grad(self) -> None:
-        """Set the grad of every parameter to 0.0."""
+        """Set the grad of every parameter to 0.0.
+
+        >>> x = leaves([1.0, 2.0])
+        >>> (x[0] * x[1]).backward()
+        >>> optim.SGD(x).zero_grad()
+        >>> grads(x)
+        [0.0, 0.0]
+        """
         zero_grad(self.params)
 
     def _slot(self, name: str) -> bytearray:
@@ -72,7 +84,11 @@ class Optimizer:
         return self._state.get(name) or bytearray(8 * len(self.params))
 
     def state_dict(self) -> dict[str, Any]:
-        """All that `load_state_dict` needs, as plain numbers and lists (JSON and pickle can hold it)."""
+        """All that `load_state_dict` needs, as plain numbers and lists (JSON and pickle can hold it).
+
+        >>> optim.RMSprop(leaves([1.0])).state_dict()["alpha"]
+        0.99
+        """
         state: dict[str, Any] = {name: getattr(self, name) for name in self._hyper}
         if self.initial_lr is not None:
             state["initial_lr"] = self.initial_lr
@@ -87,6 +103,11 @@ class Optimizer:
         Raises:
             KeyError: a hyperparameter is missing.
             ValueError: the state is of another number of parameters; nothing has changed.
+
+        >>> opt = optim.SGD(leaves([1.0]))
+        >>> opt.load_state_dict({**opt.state_dict(), "lr": 0.5})
+        >>> opt.lr
+        0.5
         """
         hyper = {name: state[name] for name in self._hyper}
         slots = {}
@@ -113,6 +134,9 @@ class SGD(Optimizer):
         params: an iterable of Values, each of them once, or a module.
         lr: learning rate. momentum, dampening, weight_decay, nesterov: as in PyTorch.
         maximize: ascend instead.
+
+    >>> optim.SGD(leaves([1.0, 2.0]), momentum=0.9)
+    SGD(2 parameters, lr=0.001, momentum=0.9, dampening=0, weight_decay=0, nesterov=False, maximize=False)
     """
 
     _hyper = ("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize")
@@ -143,7 +167,14 @@ class SGD(Optimizer):
         )  # fmt: skip
 
     def step(self) -> None:
-        """Move every parameter by its grad."""
+        """Move every parameter by its grad.
+
+        >>> x = Value(2.0)
+        >>> (x * x).backward()
+        >>> optim.SGD([x], lr=0.25).step()
+        >>> x.data
+        1.0
+        """
         first = "momentum_buffer" not in self._state
         buffer = self._slot("momentum_buffer") if self.momentum else None
         handle.sgd(
@@ -162,6 +193,9 @@ class Adam(Optimizer):
         params: an iterable of Values, each of them once, or a module.
         lr: learning rate. betas, eps, weight_decay, amsgrad: as in PyTorch.
         maximize: ascend instead.
+
+    >>> optim.Adam(leaves([1.0, 2.0]), lr=0.1)
+    Adam(2 parameters, lr=0.1, betas=(0.9, 0.999), eps=1e-08, weight_decay=0, amsgrad=False, maximize=False)
     """
 
     _hyper = ("lr", "betas", "eps", "weight_decay", "amsgrad", "maximize")
@@ -190,7 +224,14 @@ class Adam(Optimizer):
         )
 
     def step(self) -> None:
-        """Move every parameter by its grad."""
+        """Move every parameter by its grad.
+
+        >>> x = Value(2.0)
+        >>> (x * x).backward()
+        >>> optim.Adam([x], lr=0.5).step()
+        >>> round(x.data, 6)
+        1.5
+        """
         names = self._slots if self.amsgrad else self._slots[:2]
         state = {name: self._slot(name) for name in names}
         beta1, beta2 = self.betas
@@ -209,6 +250,9 @@ class AdamW(Adam):
         params: an iterable of Values, each of them once, or a module.
         lr: learning rate. betas, eps, weight_decay, amsgrad: as in PyTorch.
         maximize: ascend instead.
+
+    >>> optim.AdamW(leaves([1.0, 2.0]), lr=0.1)
+    AdamW(2 parameters, lr=0.1, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.01, amsgrad=False, maximize=False)
     """
 
     _decoupled = True
@@ -234,6 +278,9 @@ class RMSprop(Optimizer):
         params: an iterable of Values, each of them once, or a module.
         lr: learning rate. alpha, eps, weight_decay, momentum, centered: as in PyTorch.
         maximize: ascend instead.
+
+    >>> optim.RMSprop(leaves([1.0, 2.0]), alpha=0.9)
+    RMSprop(2 parameters, lr=0.01, alpha=0.9, eps=1e-08, weight_decay=0, momentum=0, centered=False, maximize=False)
     """
 
     _hyper = ("lr", "alpha", "eps", "weight_decay", "momentum", "centered", "maximize")
@@ -263,7 +310,14 @@ class RMSprop(Optimizer):
         )  # fmt: skip
 
     def step(self) -> None:
-        """Move every parameter by its grad."""
+        """Move every parameter by its grad.
+
+        >>> x = Value(2.0)
+        >>> (x * x).backward()
+        >>> optim.RMSprop([x], lr=0.1, alpha=0.0).step()
+        >>> round(x.data, 6)
+        1.9
+        """
         used = (True, self.centered, self.momentum)
         state = {name: self._slot(name) for name, on in zip(self._slots, used) if on}
         handle.rmsprop(

@@ -232,7 +232,11 @@ class Rows:
 
 
 class Batch:
-    """A program over the rows of a batch; see `Program.map`."""
+    """A program over the rows of a batch; see `Program.map`.
+
+    >>> record(lambda x: x * x, 1.0).map()([1.0, 2.0, 3.0])
+    [1.0, 4.0, 9.0]
+    """
 
     def __init__(self, recorded: Recorded, in_axes: Axes, reduce: str | None, threads: int) -> None:
         self._rows = Rows(recorded, in_axes, reduce, threads)
@@ -300,6 +304,9 @@ class Batch:
         Raises:
             TypeError, ValueError: an argument is not as it was recorded, or the numbers of rows differ.
             BranchChanged, ValueError, ZeroDivisionError, OverflowError: as of one row, naming it.
+
+        >>> record(lambda w, x: w * x, 1.0, 1.0).map((None, 0))(2.0, [1.0, 2.0])
+        [2.0, 4.0]
         """
         swept = self._rows.sweep(self._rows.recorded.forms.bound(args, named), None)
         return self._values(swept.out, swept.rows, swept.arguments)
@@ -321,6 +328,9 @@ class Batch:
 
         Raises:
             TypeError: f returns more than one Value.
+
+        >>> record(lambda w, x: w * x, 1.0, 1.0).map((None, 0), reduce="mean").value_and_grad(2.0, [1.0, 2.0])
+        (3.0, 1.5)
         """
         rows, out, grads, wanted, arguments = self._rows.sweep(self._rows.recorded.forms.bound(args, named), argnums)
         parts = [self._gradient(argument, flats, rows, arguments) for argument, flats in zip(wanted, grads)]
@@ -333,7 +343,11 @@ class Batch:
     @overload
     def grad(self, /, *args: Nest, argnums: Several, **named: Nest) -> tuple[Shaped, ...]: ...
     def grad(self, /, *args: Nest, argnums: Argnums = 0, **named: Nest) -> Shaped:
-        """The gradient; see `value_and_grad`."""
+        """The gradient; see `value_and_grad`.
+
+        >>> record(lambda w, x: w * x, 1.0, 1.0).map((None, 0)).grad(2.0, [1.0, 2.0], argnums=(0, 1))
+        ([1.0, 2.0], [2.0, 2.0])
+        """
         return self.value_and_grad(*args, argnums=argnums, **named)[1]
 
     def vjp(self, /, *primals: Nest, **named: Nest) -> tuple[Shaped, Callable[..., Any]]:
@@ -342,6 +356,10 @@ class Batch:
 
         Its argument `argnums` says by what, as that of `grad` does: then no other derivative is built. Up to 2 MiB of
         primals are kept as long as that function is there, so that a call is a sweep alone; beyond, rows are replayed.
+
+        >>> value, pull = record(lambda x: x * x, 1.0).map().vjp([1.0, 2.0])
+        >>> value, pull([1.0, 10.0])
+        ([1.0, 4.0], ([2.0, 40.0],))
         """
         batch, recorded = self._rows, self._rows.recorded
         arguments, rows = batch.read(recorded.forms.bound(primals, named))
@@ -374,6 +392,9 @@ class Batch:
 
         Returns:
             Two results shaped like the value.
+
+        >>> record(lambda x: x * x, 1.0).map().jvp(([1.0, 2.0],), ([1.0, 10.0],))
+        ([1.0, 4.0], [2.0, 40.0])
         """
         batch, recorded = self._rows, self._rows.recorded
         recorded.check_pair(primals, tangents)
@@ -398,6 +419,9 @@ class Batch:
             Shaped like f's result, in the place of a number its gradient as `grad` gives it; in the place of an array,
             arrays for the leaves of the argument: without reduce of the rows first, then of the array's shape and the
             leaf's. A tuple of those for a tuple of argnums.
+
+        >>> record(lambda x: [x, x * x], 1.0).map().jacobian([1.0, 2.0])
+        [[1.0, 1.0], [2.0, 4.0]]
         """
         batch, recorded = self._rows, self._rows.recorded
         places = recorded.chosen(argnums)
@@ -438,6 +462,9 @@ class Batch:
 
         Returns:
             H v, as `grad` gives a gradient.
+
+        >>> record(lambda x: x ** 3, 1.0).map().hvp([1.0, 2.0], [1.0, 1.0])
+        [6.0, 12.0]
         """
         batch, recorded = self._rows, self._rows.recorded
         recorded.check_scalar("a Hessian")
@@ -460,6 +487,9 @@ class Batch:
 
         Raises:
             ValueError: with reduce, the argument is mapped: rows do not depend on one another.
+
+        >>> record(lambda x: x ** 3, 1.0).map().hessian([1.0, 2.0])
+        [6.0, 12.0]
         """
         batch, recorded = self._rows, self._rows.recorded
         recorded.check_scalar("a Hessian")
@@ -486,7 +516,11 @@ class Batch:
         return tuple(blocks) if isinstance(argnums, (tuple, list)) else blocks[0][0]
 
     def diagnose(self, *args: Nest, inf: bool = True) -> Diagnosis | None:
-        """As `Program.diagnose`, of the first row that is not finite, which it names."""
+        """As `Program.diagnose`, of the first row that is not finite, which it names.
+
+        >>> record(lambda x: x.log(), 1.0, on_error="nan").map().diagnose([1.0, 0.0]).row
+        1
+        """
         from ..look.diagnosis import of_rows
 
         return of_rows(self._rows, args, inf)

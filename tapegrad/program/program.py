@@ -5,7 +5,7 @@ import copy
 import itertools
 import os
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from .._core import lib
@@ -13,8 +13,8 @@ from ..value import Value, handle
 from . import file, layout, point
 from .batch import Batch
 from .form import NUMBER, Nest, Shaped, matrix, objects
-from .recorded import MAX_PATHS, Argnums, Place, Recorded, Several, decoded, gathered
-from .replay import ONE, BranchChanged, zeros
+from .recorded import Argnums, Place, Recorded, Several, gathered
+from .replay import ONE, zeros
 from .rows import Axes
 from .told import told
 
@@ -38,7 +38,7 @@ else:  # Python 3.9 has no ParamSpec
             return cls
 
 
-__all__ = ["BranchChanged", "Program", "load", "record"]
+__all__ = ["Program"]
 
 T = TypeVar("T")
 
@@ -54,6 +54,10 @@ class Program(handle.Quick, Generic[P]):
     params. A deep copy has params of its own, and f only where there are none: f reads the old ones. A pickle takes f
     along where it can name it and there are no params, a saved file never; the params of both are numbers. Without f,
     paths that are not known raise BranchChanged, which says why there is none.
+
+    >>> program = record(lambda x, y: x * y, 1.0, 1.0)
+    >>> program(2.0, 3.0)
+    6.0
     """
 
     def __init__(self, recorded: Recorded) -> None:
@@ -68,7 +72,12 @@ class Program(handle.Quick, Generic[P]):
 
     @property
     def params(self) -> list[Value] | list[float]:
-        """The Values that are inputs besides the arguments; numbers after loading. Each replay reads them."""
+        """The Values that are inputs besides the arguments; numbers after loading. Each replay reads them.
+
+        >>> w = Value(2.0)
+        >>> record(lambda x: w * x, 1.0, params=[w]).params
+        [Value(data=2.0, grad=0.0)]
+        """
         return self._recorded.params
 
     @property
@@ -83,6 +92,9 @@ class Program(handle.Quick, Generic[P]):
             alone; groups: of instructions of one operation that one row takes side by side, and their average width,
             0 where the program is too narrow; bytes; lanes: rows that a batch takes side by side; paths; unkept: how
             often one was recorded beyond max_paths; seconds: of freezing.
+
+        >>> record(lambda x: x * x + 1.0, 1.0).stats["instructions"]
+        1
         """
         paths = self._recorded.paths
         p = paths[0].core
@@ -101,7 +113,13 @@ class Program(handle.Quick, Generic[P]):
 
     def listing(self) -> str:
         """All instructions of all paths as text, each with the line that it was recorded at; `print` shows the first
-        and the last 30 of a long path."""
+        and the last 30 of a long path.
+
+        >>> print(record(lambda x: x.exp(), 1.0).listing())
+        1 inputs (x in0), 0 constants, 1 instructions
+          %0 = exp(in0)                             <stdin>:1
+          return %0
+        """
         return self._listing(None)
 
     def _listing(self, most: int | None) -> str:
@@ -138,6 +156,8 @@ class Program(handle.Quick, Generic[P]):
             OSError: it cannot be written.
             ValueError: an argument or result is nested more than 100 deep, or holds something else than numbers, text
                 and None in lists, tuples, dicts, named tuples, dataclasses and arrays; it is named.
+
+        >>> record(lambda x: x * x, 1.0).save("square.program")
         """
         file.replace(path, self._recorded.encoded())
 
@@ -153,7 +173,11 @@ class Program(handle.Quick, Generic[P]):
     # ---- as machine code ----
 
     def to_c(self) -> str:
-        """The C source that `native` compiles, of the first path."""
+        """The C source that `native` compiles, of the first path.
+
+        >>> "V(0) * V(0)" in record(lambda x: x * x, 1.0).to_c()
+        True
+        """
         from .source import write  # as native: seldom needed
 
         return write(self._recorded.paths[0].core)[0]
@@ -171,6 +195,9 @@ class Program(handle.Quick, Generic[P]):
         Raises:
             RuntimeError: there is no compiler that works, or the folder is not the user's alone; the program stays as
                 it was.
+
+        >>> record(lambda x: x * x, 1.0).native()(3.0)
+        9.0
         """
         from .native import compiled  # slow to import, and seldom needed
 
@@ -196,6 +223,9 @@ class Program(handle.Quick, Generic[P]):
 
         Returns:
             A Batch.
+
+        >>> record(lambda w, x: w * x, 1.0, 1.0).map((None, 0), reduce="sum")(2.0, [1.0, 2.0, 3.0])
+        12.0
         """
         return Batch(self._recorded, in_axes, reduce, threads)
 
@@ -221,6 +251,9 @@ class Program(handle.Quick, Generic[P]):
 
         Raises:
             TypeError, ValueError: the program is no step, or final or until do not go with it.
+
+        >>> record(lambda state, x: state + x, 0.0, 0.0).scan()(0.0, [1.0, 2.0, 3.0])
+        (6.0, None)
         """
         from ..loops import Loop  # seldom needed
 
@@ -239,6 +272,9 @@ class Program(handle.Quick, Generic[P]):
             TypeError, ValueError: an argument is not as it was recorded.
             BranchChanged: f would take another branch here, and on_branch is "raise".
             ValueError, ZeroDivisionError, OverflowError: as on Values.
+
+        >>> record(lambda x, y: x / y, 1.0, 1.0)(3.0, y=2.0)
+        1.5
         """
         recorded = self._recorded
         given: Sequence[Nest] = recorded.forms.bound(args, named) if named else args
@@ -285,6 +321,9 @@ class Program(handle.Quick, Generic[P]):
 
         Raises:
             TypeError: f returns more than one Value.
+
+        >>> record(lambda x: x[0] * x[1], [1.0, 1.0]).value_and_grad([2.0, 3.0])
+        (6.0, [3.0, 2.0])
         """
         recorded = self._recorded
         recorded.check_scalar("a gradient")
@@ -316,7 +355,11 @@ class Program(handle.Quick, Generic[P]):
     def grad(self, /, *args: Nest, argnums: Several, **named: Nest) -> tuple[Shaped, ...]: ...
     @handle.quick
     def grad(self, /, *args: Nest, argnums: Argnums = 0, **named: Nest) -> Shaped:
-        """The gradient; see `value_and_grad`."""
+        """The gradient; see `value_and_grad`.
+
+        >>> record(lambda x, y: x * y, 1.0, 1.0).grad(2.0, 3.0, argnums=(0, 1))
+        (3.0, 2.0)
+        """
         return self.value_and_grad(*args, argnums=argnums, **named)[1]
 
     def vjp(self, /, *primals: Nest, **named: Nest) -> tuple[Shaped, Callable[..., Any]]:
@@ -325,6 +368,10 @@ class Program(handle.Quick, Generic[P]):
         That function keeps the primals of the replay, 8 bytes for each of `stats["slots"]`, as long as it is there, so
         that a call of it is a reverse sweep alone; it may be called from several threads at once. Its argument
         `argnums` says by what, as that of `grad` does: then no other gradient is built.
+
+        >>> value, pull = record(lambda x, y: [x * y, x], 1.0, 1.0).vjp(2.0, 3.0)
+        >>> value, pull([1.0, 0.0])
+        ([6.0, 2.0], (3.0, 2.0))
         """
         recorded = self._recorded
         args = recorded.forms.bound(primals, named)
@@ -340,6 +387,9 @@ class Program(handle.Quick, Generic[P]):
 
         Returns:
             Two results shaped like f's.
+
+        >>> record(lambda x, y: x * y, 1.0, 1.0).jvp((2.0, 3.0), (1.0, 0.0))
+        (6.0, 3.0)
         """
         recorded = self._recorded
         recorded.check_pair(primals, tangents)
@@ -358,6 +408,9 @@ class Program(handle.Quick, Generic[P]):
             Shaped like f's result, in every place a gradient made up as the argument came; in the place of an array,
             one array of its shape and then the argument's, or where that has no shape, of each of its leaves. A tuple
             of those for a tuple of argnums.
+
+        >>> record(lambda x: [x[0] * x[1], x[1]], [1.0, 1.0]).jacobian([2.0, 3.0])
+        [[3.0, 2.0], [0.0, 1.0]]
         """
         recorded = self._recorded
         args = recorded.forms.bound(args, named) if named else args
@@ -378,6 +431,9 @@ class Program(handle.Quick, Generic[P]):
 
         Returns:
             H v, made up as argument argnums came.
+
+        >>> record(lambda x: x[0] ** 2 * x[1], [1.0, 1.0]).hvp([3.0, 2.0], [1.0, 0.0])
+        [4.0, 6.0]
         """
         recorded = self._recorded
         recorded.check_scalar("a Hessian")
@@ -399,6 +455,9 @@ class Program(handle.Quick, Generic[P]):
 
         Returns:
             For a tuple of argnums, a tuple of tuples of blocks: by the first of a pair of arguments, then the second.
+
+        >>> record(lambda x: x[0] ** 2 * x[1], [1.0, 1.0]).hessian([3.0, 2.0])
+        [[4.0, 6.0], [6.0, 0.0]]
         """
         recorded = self._recorded
         recorded.check_scalar("a Hessian")
@@ -422,6 +481,9 @@ class Program(handle.Quick, Generic[P]):
 
         Raises:
             TypeError, ValueError: argnums names no argument of numbers, or several.
+
+        >>> record(lambda x: [x[0], x[1] * x[2]], [1.0] * 3).sparse_jacobian()
+        <sparse Jacobian: 2 x 3, 3 nonzeros (50 %)>
         """
         from ..sparse import SparseJacobian  # seldom needed
 
@@ -439,6 +501,9 @@ class Program(handle.Quick, Generic[P]):
 
         Raises:
             TypeError, ValueError: argnums names no argument of numbers, or several.
+
+        >>> record(lambda x: x[0] * x[1] + x[2] ** 2, [1.0] * 3).sparse_hessian()
+        <sparse Hessian: 3 x 3, 3 nonzeros (33.3 %)>
         """
         from ..sparse import SparseHessian
 
@@ -452,6 +517,9 @@ class Program(handle.Quick, Generic[P]):
         Args:
             args: as the examples were.
             inf: whether infinities count; nan always does.
+
+        >>> record(lambda x: x.log(), 1.0, on_error="nan").diagnose(0.0).operation
+        'log'
         """
         from ..look.diagnosis import of_program
 
@@ -464,13 +532,20 @@ class Program(handle.Quick, Generic[P]):
             args: as the examples were.
             by: what its bars show: how many nodes, the share of a replay's time, the sum of |adjoint * value|, or of
                 |adjoint * rounding error|.
+
+        >>> [(row.nodes, row.adjoint) for row in record(lambda x: x * x, 1.0).heat(3.0).rows]
+        [(1, 9.0)]
         """
         from ..look.heat import of_program
 
         return of_program(self._recorded, args, by)
 
     def rounding(self, *args: Nest) -> Rounding:
-        """How many digits of the value there are true, and which lines lost the others."""
+        """How many digits of the value there are true, and which lines lost the others.
+
+        >>> record(lambda x: (x + 1.0) - 1.0, 1.0).rounding(1e-10).digits
+        7
+        """
         from ..look.rounding import of_program
 
         return of_program(self._recorded, self._recorded.flat(args))
@@ -507,70 +582,3 @@ def _put_back(kept: point.Kept, idle: list[point.Kept]) -> None:
     kept.rest()
     if len(idle) < MOST_IDLE:
         idle.append(kept)
-
-
-def record(
-    f: Callable[P, Nest], /, *examples: Nest, params: Iterable[Value] = (),
-    on_branch: Literal["raise", "record"] = "raise", on_error: Literal["raise", "nan"] = "raise",
-    strict: bool = False, max_paths: int = MAX_PATHS, **named: Nest,
-) -> Program[P]:  # fmt: skip
-    """Run f once on Values and freeze what it did as a program.
-
-    Args:
-        f: returns a Value or a nest of them. Numbers in it are constants; what is no number is given back as it is. It
-            may branch on comparisons of its Values, `==` and truth among them, and on operations that refuse: each is
-            kept as a guard.
-        examples, named: the arguments, by position and by name: nests of lists, tuples, dicts, named tuples,
-            dataclasses, and of what `optree` knows where that is installed. Numbers become Values, NumPy arrays object
-            arrays of Values, as do pandas Series and DataFrames. What else is in them is a part of what is recorded: a
-            replay has to be given what is equal. One that is changed in place is compared with itself, and so not
-            found. Names that this function has itself go by position.
-        params: Values that f closes over and that are inputs, too: every replay reads their data, and argnums="params"
-            differentiates by them. Other Values that f closes over are constants, with the data that they have when
-            the path is recorded.
-        on_branch: "raise": a replay that would take another branch raises BranchChanged; "record": f is recorded there
-            as well, a program for each path. Where an operation is refused, f may have an except for it: it is asked.
-        on_error: "raise": what raises on Values raises in a replay; "nan": it gives nan, and no except of f's counts.
-        strict: raise where f reads `.data`, sets `_backward` or goes past the tape otherwise, instead of warning, once
-            a line.
-        max_paths: how many paths are kept. Beyond, f is recorded anew for every call that takes another.
-
-    Returns:
-        A Program; for a type checker its call takes what f does, so that `Value | float` is what to annotate f with.
-
-    Raises:
-        TypeError, ValueError: f returned no number, or a Value that it did not compute.
-    """
-    return Program(Recorded.of(f, examples, params, on_branch, on_error, strict, max_paths, named))
-
-
-def load(path: str | bytes | os.PathLike[Any]) -> Program | Loop:
-    """What `Program.save` or `Loop.save` wrote to a file, which may come from anywhere: nothing in it is trusted.
-
-    Args:
-        path: of the file.
-
-    Returns:
-        A Program, or a Loop, whose params are numbers. f is not in the file: a replay that leaves the paths that are
-        raises BranchChanged.
-
-    Raises:
-        OSError: it cannot be read.
-        TypeError: this is no path.
-        ValueError: it is no program, is damaged, or was written by another version of the format.
-    """
-    if not isinstance(path, (str, bytes, os.PathLike)):
-        raise TypeError(f"load takes the path of a file, not {type(path).__name__!r}")
-    if isinstance(path, bytes) and path.startswith(file.MAGIC):
-        raise TypeError("load takes the path of a file, not what is in one: write these bytes to a file first")
-    with open(path, "rb") as stream:
-        return loaded(stream.read())
-
-
-def loaded(data: bytes) -> Program | Loop:
-    """What these bytes of a file hold; see `load`."""
-    if data.startswith(file.MAGIC_OF_LOOPS):
-        from ..loops import loop
-
-        return loop.loaded(data)
-    return Program(decoded(data))

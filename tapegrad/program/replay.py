@@ -69,6 +69,10 @@ class BranchChanged(RuntimeError):
         row: the row of the batch, or None.
         rows: how many rows of the batch leave the paths that are known.
         step: the step of a loop, or None; at its end, how many steps there were.
+
+    >>> record(lambda x: x if x > 0 else -x, 1.0)(-2.0)
+    Traceback (most recent call last):
+    tapegrad.BranchChanged: <stdin>:1: -2.0 > 0.0 is False, was True when recorded: ...
     """
 
     __module__ = "tapegrad"

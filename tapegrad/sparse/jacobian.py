@@ -11,7 +11,13 @@ from .matrix import SparseMatrix
 
 class SparseJacobian(SparseMatrix):
     """The Jacobian of a program: a row for each number of its result, a column for each of one argument, both in the
-    order in which they stand there, as in the dense one; see `Program.sparse_jacobian`."""
+    order in which they stand there, as in the dense one; see `Program.sparse_jacobian`.
+
+    >>> print(record(lambda x: [x[0], x[1] * x[2]], [1.0] * 3).sparse_jacobian())
+    sparse Jacobian, 2 x 3, 3 nonzeros (50 %)
+    ⠑⠂
+    made by a sweep for each row: 1 times the links of the program, 0 instructions
+    """
 
     _what = "Jacobian"
 

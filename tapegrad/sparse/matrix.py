@@ -94,35 +94,62 @@ class SparseMatrix(ABC):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
+        """Rows and columns.
+
+        >>> record(lambda x: x[0] * x[1] + x[2] ** 2, [1.0] * 3).sparse_hessian().shape
+        (3, 3)
+        """
         return self._made.pattern.shape
 
     @property
     def nnz(self) -> int:
-        """How many nonzeros there are, zeros at some point included."""
+        """How many nonzeros there are, zeros at some point included.
+
+        >>> record(lambda x: x[0] * x[1] + x[2] ** 2, [1.0] * 3).sparse_hessian().nnz
+        3
+        """
         return len(self._made.pattern)
 
     @property
     def rows(self) -> Any:
         """The row of each nonzero, in the order of `values`: row after row, columns ascending. A read-only array of
-        int32; without NumPy an array of Python's."""
+        int32; without NumPy an array of Python's.
+
+        >>> H = record(lambda x: x[0] * x[1] + x[2] ** 2, [1.0] * 3).sparse_hessian()
+        >>> [int(row) for row in H.rows]
+        [0, 1, 2]
+        """
         return self._made.pattern.indices[0] if HAS_NUMPY else self._made.pattern.rows[:]
 
     @property
     def cols(self) -> Any:
-        """The column of each nonzero, as `rows`."""
+        """The column of each nonzero, as `rows`.
+
+        >>> H = record(lambda x: x[0] * x[1] + x[2] ** 2, [1.0] * 3).sparse_hessian()
+        >>> [int(col) for col in H.cols]
+        [1, 0, 2]
+        """
         return self._made.pattern.indices[1] if HAS_NUMPY else self._made.pattern.cols[:]
 
     @property
     def how(self) -> str:
         """In which way the nonzeros are made; "dense" where more than half of the matrix is nonzero, which then is
-        computed whole."""
+        computed whole.
+
+        >>> record(lambda x: x[0] * x[1] + x[2] ** 2, [1.0] * 3).sparse_hessian().how
+        'edge pushing'
+        """
         return "dense" if self._made.derived is None else self._made.known[0].how
 
     @property
     def program(self) -> Program:
         """The program whose outputs are the nonzeros, in the order of `rows` and `cols`: it can be mapped, compiled,
-        saved."""
+        saved.
+
+        >>> H = record(lambda x: x[0] * x[1] + x[2] ** 2, [1.0] * 3).sparse_hessian()
+        >>> H.program.stats["outputs"]
+        3
+        """
         with self._lock:
             if self._program is None:
                 pattern, known, derived = self._made
@@ -171,6 +198,10 @@ class SparseMatrix(ABC):
 
         Returns:
             A NumPy array; a list where NumPy is not installed.
+
+        >>> H = record(lambda x: x[0] * x[1] + x[2] ** 2, [1.0] * 3).sparse_hessian()
+        >>> [float(x) for x in H.values([1.0, 2.0, 3.0])]
+        [1.0, 1.0, 2.0]
         """
         _, found = self._nonzeros(self._flat(args, named))
         return _array(found) if HAS_NUMPY else found.tolist()
@@ -190,6 +221,10 @@ class SparseMatrix(ABC):
             TypeError, ValueError: an argument is not as it was recorded.
             BranchChanged: f would take another branch here, and on_branch is "raise".
             ValueError, ZeroDivisionError, OverflowError: as on Values.
+
+        >>> H = record(lambda x: x[0] * x[1] + x[2] ** 2, [1.0] * 3).sparse_hessian()
+        >>> H([1.0, 2.0, 3.0]).toarray().tolist()
+        [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 2.0]]
         """
         if format not in FORMATS:
             raise ValueError(f"format must be one of {', '.join(map(repr, FORMATS))}, not {format!r}")
