@@ -127,8 +127,8 @@ plain valuation in C++, whose time stands beside. By hand is its C++, PyTorch an
 ours. Recording, freezing and compiling are left out, and so is the pattern of `ba`'s Jacobian, which never changes.
 Programs of more than 10,000 instructions are not compiled. `kmeans` asks for the nearest centre, and differentiates its
 distance alone; `ode`'s gradient is of one number, of which most of the unrolled program is no part; a program computes
-equal minors of `det` once. Tools of matrices see at once what a scalar program spells out: where one is ahead, the work
-is a matrix times another.
+equal minors of `det` once; `ht` is a program of the bones and one of a point, whose derivatives NumPy multiplies. Tools
+of matrices see at once what a scalar program spells out: where one is ahead, the work is a matrix times another.
 `python benchmarks/gradbench/measure.py`"""),
 }
 _ADAM = """\

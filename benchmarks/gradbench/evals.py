@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from ht import ht_jacobian, ht_objective
 from protocol import Prepared
 
 import tapegrad
@@ -544,6 +545,7 @@ EVALS: dict[str, dict[str, Callable[[Any, Ready], Prepared]]] = {
     "lstm": {"objective": lstm_objective, "jacobian": lstm_jacobian},
     "ode": {"primal": ode_primal, "gradient": ode_gradient},
     "ba": {"objective": ba_objective, "jacobian": ba_jacobian},
+    "ht": {"objective": ht_objective, "jacobian": ht_jacobian},
     "det": {"primal": det_primal, "gradient": det_gradient},
     "particle": {name: particle(outer, inner) for name, outer, inner in PAIRS},
     "saddle": {name: saddle(outer, inner) for name, outer, inner in PAIRS},

@@ -39,6 +39,7 @@ CASES = {
     "ode 10,000, 100": ("ode", "-n 10000 -s 100", "primal", "gradient"),
     "ba 1": ("ba", "--min 1 --max 1", "objective", "jacobian"),
     "ba 10": ("ba", "--min 10 --max 10", "objective", "jacobian"),
+    "ht 7": ("ht", "--min 7 --max 7", "objective", "jacobian"),
     "det 9": ("det", "-l 9", "primal", "gradient"),
     "particle": ("particle", "", "", "rr"),
     "saddle": ("saddle", "", "", "rr"),
@@ -47,11 +48,11 @@ CASES = {
 SMALL = {
     "lse 1,280,000": "-n 1000", "llsq 16,392": "-n 16", "gmm 10_25": "-d 2 -k 5 -n 10", "gmm 64_100": "-d 3 -k 5 -n 9",
     "kmeans 1,000, 10,000, 16": "-k 5 -n 100 -d 3", "lstm 6, 8,192": "-l 2 -c 8", "ode 10,000, 100": "-n 50 -s 5",
-    "det 9": "-l 4", "ba 10": "--min 1 --max 1",
+    "det 9": "-l 4", "ba 10": "--min 1 --max 1", "ht 7": "--model small --min 1 --max 1",
 }  # fmt: skip
 GOALS = {
     "lse 1,280,000": 1.5, "llsq 16,392": 1.5, "gmm 10_25": 1.5, "gmm 64_100": 4.0, "kmeans 1,000, 10,000, 16": 4.0,
-    "lstm 6, 8,192": 2.5, "ode 10,000, 100": 2.0, "ba 1": 6.0, "ba 10": 9.0,
+    "lstm 6, 8,192": 2.5, "ode 10,000, 100": 2.0, "ba 1": 6.0, "ba 10": 9.0, "ht 7": 15.0,
 }  # fmt: skip
 PATIENCE = 150.0  # seconds for a session
 WAITING = """

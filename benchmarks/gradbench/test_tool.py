@@ -80,7 +80,7 @@ def close(a: Any, b: Any, within: float = 1e-7) -> bool:
 def test_it_says_what_it_is_and_what_it_knows(tool: Tool) -> None:
     assert tool("start", eval="hello") == {"tool": "tapegrad"}
     assert tool("define", module="hello") == {"success": True}
-    assert tool("define", module="ht") == {"success": False}
+    assert tool("define", module="nothing") == {"success": False}
     assert tool("analysis", of=1, valid=True) == {}
     answer = tool("evaluate", module="hello", function="square", input="x")
     assert not answer["success"] and "TypeError" in answer["error"]
@@ -190,6 +190,54 @@ def test_cameras_and_points(tool: Tool) -> None:
     assert found["rows"] == [*range(0, 211, 15), *range(211, 218), 217]
 
 
+@pytest.mark.parametrize(("corners", "mirrored"), [(1, True), (3, False)])
+def test_a_hand(tool: Tool, corners: int, mirrored: bool) -> None:
+    """Of 22 bones, five vertices and four points, each a vertex or in a triangle."""
+    fingers = np.arange(22) - 1
+    parents = np.where(fingers % 4 == 0, 0, fingers)
+    parents[[0, 21]] = -1, 0
+    at_rest, back = draw.normal(size=(2, 22, 4, 4)) / 2
+    at_rest[:, 3] = back[:, 3] = 0.0, 0.0, 0.0, 1.0
+    vertices, weights = np.column_stack([draw.random((5, 3)), np.ones(5)]), draw.random((5, 22))
+    triangles, at, seen = draw.integers(0, 5, (6, 3)), draw.integers(0, 5, 4), draw.random((4, 3))
+    theta, u = draw.random(26), draw.random((4, corners - 1))
+
+    def about(axis: int, angle: float) -> Any:
+        turn, (i, j) = np.eye(4), [(1, 2), (2, 0), (0, 1)][axis]
+        turn[[i, j], [i, j]], turn[j, i], turn[i, j] = np.cos(angle), np.sin(angle), -np.sin(angle)
+        return turn
+
+    def missed(theta: Any, u: Any) -> Any:
+        placed: list[Any] = []
+        for k in range(22):
+            finger, bone = divmod(k - 1, 4)
+            own = at_rest[k]
+            if 0 < k < 21 and bone:
+                x, z = theta[6 + 4 * finger + bone - (bone == 1)], theta[7 + 4 * finger] if bone == 1 else 0.0
+                own = own @ about(2, z) @ about(0, x)
+            placed.append(own if k == 0 else placed[parents[k]] @ own)
+        where = np.einsum("vb,bij,vj->vi", weights, np.array(placed) @ back, vertices)[:, :3]
+        where[:, 0] *= -1.0 if mirrored else 1.0
+        angle = np.linalg.norm(theta[:3])
+        w = theta[:3] / angle
+        across = np.cross(np.eye(3), w)
+        turn = np.eye(3) + np.sin(angle) * across + (1.0 - np.cos(angle)) * across @ across
+        where = where @ turn.T + theta[3:6]
+        if corners == 3:
+            return seen - np.einsum("pc,pci->pi", np.column_stack([u, 1.0 - u.sum(axis=1)]), where[triangles[at]])
+        return seen - where[at]
+
+    model = {"bone_count": 22, "bone_names": [""] * 22, "parents": parents.tolist(), "is_mirrored": mirrored}
+    model |= {"base_relatives": at_rest.tolist(), "inverse_base_absolutes": back.tolist()}
+    model |= {"base_positions": vertices.tolist(), "weights": weights.tolist(), "triangles": triangles.tolist()}
+    data = {"model": model, "correspondences": at.tolist(), "points": seen.tolist()}
+    given = {"theta": theta.tolist(), "data": data, "us": u.tolist() if corners == 3 else []}
+    assert close(tool.evaluate("ht", "objective", given), missed(theta, u).ravel())
+    columns = [(missed(theta, u + h) - missed(theta, u - h)).ravel() for h in 1e-6 * np.eye(2)[: corners - 1]]
+    columns += [(missed(theta + h, u) - missed(theta - h, u)).ravel() for h in 1e-6 * np.eye(26)]
+    assert close(tool.evaluate("ht", "jacobian", given), np.array(columns).T / 2e-6)
+
+
 def test_determinants(tool: Tool) -> None:
     a = draw.random((5, 5))
     given = {"A": a.ravel().tolist(), "ell": 5}
@@ -210,7 +258,7 @@ def test_descents_inside_descents(tool: Tool, modes: str) -> None:
 def test_gradbench_finds_nothing_wrong() -> None:
     command = [sys.executable, str(HERE / "measure.py"), "--gradbench", os.environ["GRADBENCH"], "--smoke"]
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[2:]
-    assert len(lines) == 13
+    assert len(lines) == 14
     for line in lines:
         answers = [cell.split()[0] for cell in line.strip("|").split("|")[-2:]]
         assert all(float(answer) > 0.0 for answer in answers), line
