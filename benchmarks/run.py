@@ -308,7 +308,8 @@ def ask_yardsticks(machine: Machine, cache: Path, peers: bool, smoke: bool) -> d
     """What the scripts print that measure what others made up: each a table, and goals.
 
     GradBench and the models of posteriors are cloned; what cannot be had is left out."""
-    torch, jax, hips = (machine.python_with(name, "numpy") for name in ("torch", "jax", "autograd"))
+    torch, jax = (machine.python_with(name, "numpy") for name in ("torch", "jax"))
+    hips = machine.python_with("autograd", "numpy", "scipy")
     evaluations = machine.python_with("pydantic", "numpy", "scipy", "dataclasses_json")
     stan = machine.python_with("bridgestan==2.5.0", "numpy")
     commands: dict[str, list[Any]] = {"finance": ["finance.py"]}

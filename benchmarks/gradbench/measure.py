@@ -58,7 +58,9 @@ PATIENCE = 150.0  # seconds for a session
 WAITING = """
 import os, runpy, sys
 import jax
-jax.config.update("jax_cpu_enable_async_dispatch", False)
+from gradbench import wrap
+several = wrap.multiple_runs
+wrap.multiple_runs = lambda **more: lambda f: several(**more)(lambda *given: jax.block_until_ready(f(*given)))
 del sys.argv[0]
 sys.path.insert(0, os.path.dirname(sys.argv[0]))
 runpy.run_path(sys.argv[0], run_name="__main__")
@@ -157,6 +159,8 @@ def run(case: str, tool: Sequence[str], python: Python, folder: Path, smoke: boo
                     found["slope"], found["prepare"] = times["evaluate"], times.get("prepare", 0.0)
             if message["kind"] == "analysis" and not message["valid"]:
                 return {"failed": f"{functions[message['of']]} is wrong: {message['error'].splitlines()[-1]}"}
+    except BrokenPipeError:
+        return {"failed": "the tool ended"}
     except (RuntimeError, OSError, ValueError) as error:
         return {"failed": str(error)}
     return found or {"failed": "the evaluation ended"}
