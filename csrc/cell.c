@@ -2,8 +2,7 @@
 #include "cell.h"
 #include "compiled.h"
 #include "flush.h"
-
-#include <string.h>
+#include "ops.h"
 
 static size_t width(const tg_stage *s) { return (size_t)s->lanes; }
 static uint32_t all_lanes(const tg_stage *s) { return (uint32_t)((1ull << s->lanes) - 1); }
@@ -32,6 +31,37 @@ static double *numbers(char *memory, uint64_t *used, uint64_t slots, const tg_st
     return tg_carve(memory, used, slots * width(s), sizeof(double));
 }
 
+/* Slots of results that are new in each step: from where on. */
+static size_t new_from(const tg_program *p) { return (size_t)p->n_const + p->n_in + p->n_hoisted; }
+
+size_t tg_step_size(const tg_cell *c, uint32_t n_own)
+{
+    return n_own + c->program[0]->n_kept - new_from(c->program[0]);
+}
+
+/* Which slots are new in each step and named by partials; is_named: room for all slots, 0. */
+static void find_named(tg_stage *s, const tg_program *p, uint8_t *is_named)
+{
+    uint8_t known[TG_OPS] = {0};
+    for (const tg_instr *i = p->instr; i < p->instr + p->n_instr; i++) {
+        const int row = tg_row(i), named = row < TG_GUARD ? tg_names(row, known) : 0;
+        const uint32_t *pool = p->pool + 2 * (size_t)i->a;
+        if (row >= TG_GUARD)
+            continue;
+        is_named[i->y] |= (named & TG_NAMES_Y) != 0;
+        if (!tg_is_many(row)) {
+            is_named[i->a] |= (named & TG_NAMES_A) != 0;
+            is_named[i->b] |= (named & TG_NAMES_B) != 0;
+        } else
+            for (uint32_t k = 0; k < i->b; k++)
+                is_named[pool[2 * (size_t)k]] |= named & TG_NAMES_A && tg_names_operand(row, k, i->b);
+    }
+    s->n_named = 0;
+    for (uint32_t slot = p->n_const; slot < p->n_kept; slot++)
+        if (is_named[slot] && (slot < p->n_const + s->n_own || slot >= new_from(p)))
+            s->named[s->n_named++] = slot;
+}
+
 void tg_lay_stage(tg_stage *s, const tg_cell *cell, uint32_t n_own, const tg_job *like, char *memory, uint64_t *used)
 {
     s->cell = cell;
@@ -52,6 +82,12 @@ void tg_lay_stage(tg_stage *s, const tg_cell *cell, uint32_t n_own, const tg_job
             j.adj = numbers(memory, used, p->n_live, s);
         if (like->seed && j.tangents)
             j.adj_tangent = numbers(memory, used, p->n_live, s);
+        if (like->seed && !k) {
+            uint8_t *is_named = tg_carve(memory, used, p->n_kept, 1);
+            s->named = tg_carve(memory, used, tg_step_size(cell, n_own), sizeof *s->named);
+            if (memory)
+                find_named(s, p, is_named);
+        }
         if (!memory)
             continue;
         s->job[k] = j;
@@ -67,6 +103,26 @@ static double *adjoints_of(const tg_job *j, int order) { return order ? j->adj_t
 /* Where the shared inputs of a path begin. */
 static size_t shared_from(const tg_stage *s, const tg_job *j) { return (j->program->n_const + s->n_own) * width(s); }
 
+/* Carry out what is hoisted. */
+static void go_once(tg_stage *s)
+{
+    tg_job *j = s->job;
+    s->refused = 0;
+    s->interpreted = 0;
+    if (!j->program->n_hoisted)
+        return;
+    memset(s->refused_at, 0, sizeof s->refused_at);
+    j->failed = s->refused_at;
+    j->alive = all_lanes(s);
+    j->failures = 0;
+    tg_forward_hoisted(j);
+    j->failed = s->failed;
+    s->refused = all_lanes(s) & ~j->alive;
+    s->refused_a = j->fail_a;
+    s->refused_b = j->fail_b;
+    s->interpreted = j->interpreted;
+}
+
 void tg_set_shared(tg_stage *s, double *const params[2], int one_for_all)
 {
     const size_t from = one_for_all ? 1 : width(s);
@@ -77,6 +133,7 @@ void tg_set_shared(tg_stage *s, double *const params[2], int one_for_all)
                 for (size_t l = 0; l < width(s); l++)
                     *to++ = params[order][s->cell->shared[i] * from + (one_for_all ? 0 : l)];
         }
+    go_once(s);
 }
 
 /* Lanes to slots, the others with the numbers of the lowest of them. */
@@ -85,29 +142,29 @@ static void put(const tg_stage *s, tg_job *j, uint32_t lanes, double *const in[2
     const size_t w = width(s), n = s->n_own * w, from = j->program->n_const * w;
     for (int order = 0; order < s->orders; order++) {
         double *to = primals_of(j, order) + from;
-        memcpy(to, in[order], n * sizeof(double));
+        tg_move(to, in[order], n);
         for (size_t l = 0; lanes != all_lanes(s) && l < w; l++)
             for (size_t i = 0; !(lanes >> l & 1) && i < n; i += w)
                 to[i + l] = in[order][i + (size_t)lowest(lanes)];
     }
 }
 
-/* One number of lanes, of w there are. */
+/* One number of lanes, of w there are. What is 16 wide is compiled for the vectors of replay.c: what was stored in
+   narrower ones a wide one takes long to load. */
 TG_INLINE void move(const double *from, double *to, uint32_t lanes, size_t w)
 {
-    double t[TG_WIDEST];
-    if (lanes == (1u << w) - 1) {
+    double t[TG_WIDEST];                /* else these are calls of memcpy */
+    if (lanes == (1u << w) - 1)
         for (size_t l = 0; l < w; l++)
-            to[l] = from[l];
-        return;
-    }
-    for (size_t l = 0; l < w; l++)
-        t[l] = lanes >> l & 1 ? from[l] : to[l];
+            t[l] = from[l];
+    else
+        for (size_t l = 0; l < w; l++)
+            t[l] = lanes >> l & 1 ? from[l] : to[l];
     for (size_t l = 0; l < w; l++)
         to[l] = t[l];
 }
 
-TG_INLINE void add(const double *from, double *to, uint32_t lanes, size_t w)
+TG_INLINE void add(const double *restrict from, double *restrict to, uint32_t lanes, size_t w)
 {
     if (lanes == (1u << w) - 1)
         for (size_t l = 0; l < w; l++)
@@ -117,20 +174,16 @@ TG_INLINE void add(const double *from, double *to, uint32_t lanes, size_t w)
             to[l] += lanes >> l & 1 ? from[l] : 0.0;
 }
 
-void tg_move_lanes(const tg_stage *s, uint32_t lanes, const double *from, double *to, size_t slots)
-{
-    if (lanes == all_lanes(s))
-        memcpy(to, from, slots * width(s) * sizeof(double));
-    else if (lanes)
-        for (size_t i = 0; i < slots * TG_WIDEST; i += TG_WIDEST)
-            move(from + i, to + i, lanes, TG_WIDEST);
-}
-
 /* Outputs of lanes. */
 TG_INLINE void get(const tg_stage *s, const tg_program *p, const double *from, double *to, uint32_t lanes, size_t w)
 {
     for (uint32_t i = 0; i < s->n_out; i++)
         move(from + p->out[2 * i] * w, to + i * w, lanes, w);
+}
+
+TG_CLONES static void get_wide(const tg_stage *s, const tg_program *p, const double *from, double *to, uint32_t lanes)
+{
+    get(s, p, from, to, lanes, TG_WIDEST);
 }
 
 static int way_on(const tg_cell *c, uint32_t path, uint32_t at)
@@ -141,11 +194,43 @@ static int way_on(const tg_cell *c, uint32_t path, uint32_t at)
     return -1;
 }
 
-void tg_lay_primals(const tg_stage *s, double *primals)
+/* Numbers of slots one after the other, and back. */
+TG_INLINE void gather(const tg_stage *s, const double *from, double *to, size_t w)
 {
-    const size_t from = shared_from(s, s->job);
-    memcpy(primals, s->job->primal, s->job->program->n_const * width(s) * sizeof(double));
-    memcpy(primals + from, s->job->primal + from, s->n_shared * width(s) * sizeof(double));
+    for (uint32_t k = 0; k < s->n_named; k++)
+        move(from + s->named[k] * w, to + k * w, (1u << w) - 1, w);
+}
+
+TG_INLINE void scatter(const tg_stage *s, const double *from, double *to, size_t w)
+{
+    for (uint32_t k = 0; k < s->n_named; k++)
+        move(from + k * w, to + s->named[k] * w, (1u << w) - 1, w);
+}
+
+TG_CLONES static void gather_wide(const tg_stage *s, const double *from, double *to)
+{
+    gather(s, from, to, TG_WIDEST);
+}
+
+TG_CLONES static void scatter_wide(const tg_stage *s, const double *from, double *to)
+{
+    scatter(s, from, to, TG_WIDEST);
+}
+
+void tg_keep_step(const tg_stage *s, double *to)
+{
+    if (s->lanes == 1)
+        gather(s, s->job->primal, to, 1);
+    else
+        gather_wide(s, s->job->primal, to);
+}
+
+void tg_recall_step(tg_stage *s, const double *from)
+{
+    if (s->lanes == 1)
+        scatter(s, from, s->job->primal, 1);
+    else
+        scatter_wide(s, from, s->job->primal);
 }
 
 /* Outputs of the lanes that are alive. */
@@ -155,39 +240,48 @@ static void get_all(const tg_stage *s, const tg_job *j, double *const out[2])
         if (s->lanes == 1)
             get(s, j->program, primals_of(j, order), out[order], 1, 1);
         else
-            get(s, j->program, primals_of(j, order), out[order], j->alive, TG_WIDEST);
+            get_wide(s, j->program, primals_of(j, order), out[order], j->alive);
 }
 
-uint32_t tg_go(tg_stage *s, uint32_t lanes, uint8_t *path, double *const in[2], double *primals,
-               double *const out[2])
+/* Lanes that are to take this path. */
+static uint32_t lanes_on(const tg_stage *s, uint32_t lanes, const uint8_t *path, uint32_t p)
+{
+    uint32_t group = 0;
+    if (s->cell->n_paths == 1)
+        return lanes;
+    for (int l = 0; l < s->lanes; l++)
+        group |= (uint32_t)((lanes >> l & 1) && path[l] == p) << l;
+    return group;
+}
+
+uint32_t tg_go(tg_stage *s, uint32_t lanes, uint8_t *path, double *const in[2], double *const out[2])
 {
     uint32_t walking = 0, lost = 0;     /* walking: from the first path on, where each stop leads */
     while (lanes) {
         const int one = lowest(lanes);
         const uint32_t p = path[one];
         tg_job *j = s->job + p;
-        double *own = j->primal;
-        uint32_t group = 0, stopped;
-        for (int l = 0; l < s->lanes; l++)
-            group |= (uint32_t)((lanes >> l & 1) && path[l] == p) << l;
-        if (primals)
-            j->primal = primals;
+        const uint32_t group = lanes_on(s, lanes, path, p);
+        uint32_t stopped;
         put(s, j, group, in);
-        j->alive = group;
-        j->failures = 0;
-        memset(s->failed, 0, sizeof s->failed);
+        j->alive = group & ~s->refused;
+        j->failures = s->refused != 0;
+        j->fail_a = s->refused_a;
+        j->fail_b = s->refused_b;
+        memcpy(s->failed, s->refused_at, sizeof s->failed);
         tg_forward(j);
+        s->interpreted |= j->interpreted;
         get_all(s, j, out);
-        j->primal = own;
         if (j->alive == lanes)
             return lost;
         stopped = group & ~j->alive;
         lanes &= ~j->alive;
         for (int l = 0; stopped && l < s->lanes; l++) {
+            const uint32_t at = s->failed[l] - 1;
             int next;
             if (!(stopped >> l & 1))
                 continue;
-            next = p && !(walking >> l & 1) ? 0 : way_on(s->cell, p, s->failed[l] - 1);
+            next = p && !(walking >> l & 1) ? 0 : way_on(s->cell, p, at);
             walking |= 1u << l;
             if (next >= 0) {
                 path[l] = (uint8_t)next;
@@ -197,7 +291,7 @@ uint32_t tg_go(tg_stage *s, uint32_t lanes, uint8_t *path, double *const in[2], 
             if (!lost || l < s->failed_first) {
                 s->failed_first = l;
                 s->stopped_on = p;
-                s->stopped_at = s->failed[l] - 1;
+                s->stopped_at = j->program->n_hoisted ? j->program->order[at] : at;
                 s->fail_a = j->fail_a;          /* of this lane where there is only one */
                 s->fail_b = j->fail_b;
             }
@@ -257,6 +351,16 @@ TG_INLINE void collect(const tg_stage *s, double *from, double *to, uint32_t lan
     }
 }
 
+TG_CLONES static void seed_wide(const tg_stage *s, const tg_program *p, double *adj, const double *from, uint32_t lanes)
+{
+    seed(s, p, adj, from, lanes, TG_WIDEST);
+}
+
+TG_CLONES static void collect_wide(const tg_stage *s, double *from, double *to, uint32_t lanes)
+{
+    collect(s, from, to, lanes, TG_WIDEST);
+}
+
 void tg_come_back(tg_stage *s, uint32_t lanes, uint32_t path, double *const in[2], double *primals,
                   double *const out_adj[2], double *const in_adj[2])
 {
@@ -274,27 +378,31 @@ void tg_come_back(tg_stage *s, uint32_t lanes, uint32_t path, double *const in[2
         tg_forward(j);
         mode = flush_to_zero();
     }
-    if (s->lanes == 1)
-        seed(s, p, j->adj, out_adj[0], 1, 1);
-    else
-        seed(s, p, j->adj, out_adj[0], lanes, TG_WIDEST);
-    if (s->orders > 1)
-        seed(s, p, j->adj_tangent, out_adj[1], lanes, s->lanes == 1 ? 1 : TG_WIDEST);
+    for (int order = 0; order < s->orders; order++)
+        if (s->lanes == 1)
+            seed(s, p, adjoints_of(j, order), out_adj[order], 1, 1);
+        else
+            seed_wide(s, p, adjoints_of(j, order), out_adj[order], lanes);
     tg_reverse(j);
     if (!primals)
         restore_fp(mode);
     j->primal = own;
-    if (s->lanes == 1)
-        collect(s, j->adj + p->n_const, in_adj[0], 1, 1);
-    else
-        collect(s, j->adj + p->n_const * TG_WIDEST, in_adj[0], lanes, TG_WIDEST);
-    if (s->orders > 1)
-        collect(s, j->adj_tangent + p->n_const * width(s), in_adj[1], lanes, s->lanes == 1 ? 1 : TG_WIDEST);
+    for (int order = 0; order < s->orders; order++)
+        if (s->lanes == 1)
+            collect(s, adjoints_of(j, order) + p->n_const, in_adj[order], 1, 1);
+        else
+            collect_wide(s, adjoints_of(j, order) + p->n_const * TG_WIDEST, in_adj[order], lanes);
 }
 
 void tg_take_adjoints(tg_stage *s, double *const sums[2])
 {
     tg_job *j = s->job + s->holder;
+    if (j->program->n_hoisted) {
+        const fp_mode mode = flush_to_zero();
+        j->interpreted = s->interpreted;
+        tg_reverse_hoisted(j);
+        restore_fp(mode);
+    }
     for (int order = 0; order < s->orders; order++)
         for (uint32_t i = 0; i < s->n_shared; i++) {
             double *from = adjoints_of(j, order) + shared_from(s, j) + i * width(s);

@@ -9,10 +9,12 @@
 
 #include "program.h"
 
+#include <string.h>
+
 /* cdef: begin */
 typedef struct tg_cell {
     uint32_t n_paths, n_ways;
-    const tg_program *const *program;   /* by path, all of the same inputs and outputs */
+    const tg_program *const *program;   /* by path, all of the same inputs and outputs; hoisted only where it is one */
     const tg_native *const *native;     /* by path, NULL where there is none */
     const uint32_t *way;                /* threes: a path, an instruction at which it stops, the path that goes on */
     const uint32_t *shared;             /* which param of the loop each input is, after its own ones */
@@ -26,34 +28,48 @@ typedef struct tg_cell {
 typedef struct tg_stage {
     const tg_cell *cell;
     tg_job *job;                        /* by path */
+    uint32_t *named, n_named;           /* of the first path: slots that are new in each step and that partials name */
     uint32_t n_own, n_shared, n_out, holder;    /* holder: the path in whose slots the shared adjoints are */
     int lanes, orders, failed_first;    /* orders: 2 with tangents; failed_first: the lane that is told of */
+    int interpreted;                    /* in this block, what is hoisted or a step after it */
     uint32_t failed[TG_WIDEST], stopped_on, stopped_at;
-    double fail_a, fail_b;
+    uint32_t refused, refused_at[TG_WIDEST];    /* lanes that what is hoisted refused, and where, as in failed */
+    double fail_a, fail_b, refused_a, refused_b;
 } tg_stage;
 
 /* Lay a stage out in memory from *used on, which counts what it takes; no memory: count only. */
 void tg_lay_stage(tg_stage *s, const tg_cell *cell, uint32_t n_own, const tg_job *like, char *memory, uint64_t *used);
-/* The numbers of lanes from one array to another, slot after slot. */
-void tg_move_lanes(const tg_stage *s, uint32_t lanes, const double *from, double *to, size_t slots);
+/* Numbers to elsewhere; a call would take longer than a few of them. */
+static inline void tg_move(double *to, const double *from, size_t n)
+{
+    if (n < TG_WIDEST)
+        for (size_t i = 0; i < n; i++)
+            to[i] = from[i];
+    else
+        memcpy(to, from, n * sizeof(double));
+}
+
 /* So many things of a size, in memory from *used on, which counts them; NULL without memory. */
 void *tg_carve(char *memory, uint64_t *used, uint64_t n, size_t size);
-/* The params of a block, of each lane, or one for all lanes. */
+/* The params of a block, of each lane, or one for all lanes; and what follows from them alone. */
 void tg_set_shared(tg_stage *s, double *const params[2], int one_for_all);
-/* Carry out lanes, path[l] first: it gets the path that was taken. primals: where they stay, of a cell of one path,
-   after tg_lay_primals; or NULL. Returns lanes that found no path. */
-uint32_t tg_go(tg_stage *s, uint32_t lanes, uint8_t *path, double *const in[2], double *primals,
-               double *const out[2]);
-/* Constants and shared inputs of the first path to primals elsewhere. */
-void tg_lay_primals(const tg_stage *s, double *primals);
+/* Carry out lanes, path[l] first: it gets the path that was taken. Returns lanes that found no path, which get no
+   outputs. out may be in. */
+uint32_t tg_go(tg_stage *s, uint32_t lanes, uint8_t *path, double *const in[2], double *const out[2]);
+/* Of a cell of one path, what is new in each step: how many slots at most a sweep needs; these to elsewhere, and from
+   there. */
+size_t tg_step_size(const tg_cell *c, uint32_t n_own);
+void tg_keep_step(const tg_stage *s, double *to);
+void tg_recall_step(tg_stage *s, const double *from);
 /* The sweep over one path at inputs that take it: from the adjoints of the outputs to those of its own inputs. primals:
-   those there, in one lane, and flush.h's mode is on already; or NULL. */
+   all that are kept, and flush.h's mode is on already; or NULL. out_adj may be in_adj. */
 void tg_come_back(tg_stage *s, uint32_t lanes, uint32_t path, double *const in[2], double *primals,
                   double *const out_adj[2], double *const in_adj[2]);
 /* One path at the inputs that lanes have, all of which take it: in columns go the primals of each lane one after the
    other, n_kept of them, and one more where that is odd. */
 void tg_go_along(tg_stage *s, uint32_t lanes, uint32_t path, double *const in[2], double *columns);
-/* What has been added up for the params, to or from where it is added up for all cells; they are 0 where they were. */
+/* What has been added up for the params, to or from where it is added up for all cells; they are 0 where they were.
+   To there it is swept over what is hoisted first. */
 void tg_take_adjoints(tg_stage *s, double *const sums[2]);
 void tg_give_adjoints(tg_stage *s, double *const sums[2]);
 

@@ -1,5 +1,6 @@
 /*  Between the arrays of rows that a job has and the lanes of a loop at work.  */
 #include "looping.h"
+#include "flush.h"
 
 int64_t tg_row_of(const tg_job *j, int l)
 {
@@ -33,6 +34,7 @@ void tg_find_x(const tg_job *j)
 {
     const tg_loop *o = j->loop;
     tg_looping *w = j->looping;
+    w->tiled = -1;
     for (uint32_t i = 0; i < o->n_x && o->length; i++) {
         const tg_feed *f = feed_of(j, o->x_at[i]);
         const uint32_t k = o->x_at[i] - f->first;
@@ -45,17 +47,60 @@ void tg_find_x(const tg_job *j)
     }
 }
 
+#define LINE 8u                 /* numbers that come near at once */
+
+/* Have a number come near, to be read later on. */
+static inline void fetch(const double *x)
+{
+#if defined(__GNUC__)
+    __builtin_prefetch(x);
+#else
+    (void)x;
+#endif
+}
+
+/* xs of steps from one on, number after number of a step after the other; as many come after these. */
+static void read_steps(const tg_job *j, int order, int64_t step, int64_t steps, double *to)
+{
+    const tg_loop *o = j->loop;
+    const size_t w = tg_width(j), size = o->n_x * w;
+    const size_t next = (size_t)(step + 2 * steps <= o->length ? 2 * steps : 0);
+    for (uint32_t i = 0; i < o->n_x; i++) {
+        const size_t by = o->x_by[i];
+        for (size_t l = 0; l < w; l++) {
+            const double *from = j->looping->x[order][i * w + l];
+            double *x = to + i * w + l;
+            if (order && !from) {
+                for (size_t k = 0; k < (size_t)steps; k++)
+                    x[k * size] = 0.0;
+                continue;
+            }
+            from += (size_t)step * by;
+            for (size_t k = 0; k < (size_t)steps; k++)
+                x[k * size] = from[k * by];
+            for (size_t k = (size_t)steps; k < next; k += by && by < LINE ? LINE / by : 1)
+                fetch(from + k * by);
+        }
+    }
+}
+
 void tg_read_x(const tg_job *j, int64_t step)
 {
     const tg_loop *o = j->loop;
     tg_looping *w = j->looping;
-    for (int order = 0; order < tg_orders(j); order++) {
-        const double **from = w->x[order];
+    const int64_t tile = step / TG_TILED, first = tile * TG_TILED, left = o->length - first;
+    const size_t size = o->n_x * tg_width(j);
+    for (int order = 0; order < tg_orders(j) && o->n_x; order++) {
         double *to = w->in[order] + tg_state_size(j);
-        for (uint32_t i = 0; i < o->n_x; i++)
-            for (int l = 0; l < j->lanes; l++, from++)
-                *to++ = *from ? (*from)[step * o->x_by[i]] : 0.0;
+        if (j->lanes == 1) {
+            read_steps(j, order, step, 1, to);
+            continue;
+        }
+        if (tile != w->tiled)
+            read_steps(j, order, first, left < TG_TILED ? left : TG_TILED, w->tile[order]);
+        tg_move(to, w->tile[order] + (size_t)(step - first) * size, size);
     }
+    w->tiled = tile;
 }
 
 void tg_write_adjoints(const tg_job *j, uint32_t input, double *const from[2], uint32_t lanes)
@@ -77,6 +122,28 @@ void tg_write_adjoints(const tg_job *j, uint32_t input, double *const from[2], u
         if (!stride)
             *to += sum;
     }
+}
+
+void tg_write_x(const tg_job *j, uint32_t lanes)
+{
+    const tg_loop *o = j->loop;
+    const tg_looping *w = j->looping;
+    const fp_mode mode = flush_to_zero();
+    for (uint32_t i = 0; i < o->n_x; i++) {
+        const size_t k = (o->n_state + i) * tg_width(j);
+        double *from[2] = {w->in_adj[0] + k, j->tangents ? w->in_adj[1] + k : NULL};
+        tg_write_adjoints(j, o->x_at[i] + (uint32_t)(w->at * o->x_by[i]), from, lanes);
+    }
+    restore_fp(mode);
+}
+
+void tg_weigh_ys(const tg_job *j, int64_t step)
+{
+    const tg_loop *o = j->loop;
+    double *to = j->looping->out_adj[0] + tg_state_size(j);
+    for (uint32_t i = 0; i < o->n_y; i++)
+        for (int l = 0; l < j->lanes; l++)
+            *to++ = tg_seed_of(j, o->total ? 0 : tg_output_of_y(o, i, step), l);
 }
 
 void tg_write_output(const tg_job *j, int64_t output, double *const from[2], uint32_t lanes)

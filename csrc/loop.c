@@ -8,8 +8,8 @@
 #include <math.h>
 #include <string.h>
 
-#define WHOLE ((uint64_t)1 << 20)      /* bytes of primals of all steps, where those are kept instead of states: a near
-                                           cache has them */
+#define WHOLE ((uint64_t)1 << 20)       /* bytes of what all steps make, where that is kept and no states: a near cache
+                                           has it */
 #define BESIDE 2048             /* primals of a step at most, of which there are twice as many as lanes then */
 #define WORTH_BESIDE 4
 
@@ -33,9 +33,6 @@ static int small(const tg_cell *c)
     return most <= BESIDE;
 }
 
-/* The primals of a step. */
-static size_t whole_size(const tg_job *j) { return j->loop->step->program[0]->n_kept * tg_width(j); }
-
 /* Everything, from memory on; no memory: how much it is. */
 static uint64_t lay(const tg_job *j, tg_looping *w, char *memory)
 {
@@ -53,7 +50,7 @@ static uint64_t lay(const tg_job *j, tg_looping *w, char *memory)
         tg_lay_stage(&w->until, o->until, o->n_state, j, memory, &used);
         widest = larger(widest, o->until->program[0]->n_in);
     }
-    lay_pair(j, w->in, n_in, memory, &used);
+    lay_pair(j, w->in, larger(n_in, n_out), memory, &used);
     lay_pair(j, w->last, o->n_state, memory, &used);
     lay_pair(j, w->out, (uint64_t)n_out + 1, memory, &used);
     lay_pair(j, w->out_adj, (uint64_t)n_out + 1, memory, &used);
@@ -63,6 +60,8 @@ static uint64_t lay(const tg_job *j, tg_looping *w, char *memory)
     lay_pair(j, w->total, 1, memory, &used);
     for (int order = 0; order < tg_orders(j); order++)
         w->x[order] = tg_carve(memory, &used, o->n_x * tg_width(j), sizeof **w->x);
+    if (j->lanes > 1)
+        lay_pair(j, w->tile, (uint64_t)o->n_x * TG_TILED, memory, &used);
     w->stopped_in = tg_carve(memory, &used, widest, sizeof(double));
     if (j->seed) {
         const uint64_t each = tg_state_size(j) * (uint64_t)tg_orders(j);
@@ -73,9 +72,10 @@ static uint64_t lay(const tg_job *j, tg_looping *w, char *memory)
         w->kept = tg_carve(memory, &used, (uint64_t)w->capacity, each * sizeof(double));
         w->kept_at = w->capacity < o->length ? tg_carve(memory, &used, (uint64_t)w->capacity, sizeof(int64_t)) : NULL;
         w->whole = NULL;
+        w->each = tg_step_size(o->step, n_in) * tg_width(j);
         if (w->capacity >= o->length && !j->tangents && o->step->n_paths == 1 &&
-            (uint64_t)o->length <= WHOLE / (8 * whole_size(j) + 1)) {
-            w->whole = tg_carve(memory, &used, (uint64_t)o->length * whole_size(j), sizeof(double));
+            (uint64_t)o->length <= WHOLE / (8 * w->each + 1)) {
+            w->whole = tg_carve(memory, &used, (uint64_t)o->length * w->each, sizeof(double));
             w->interpreted = tg_carve(memory, &used, (uint64_t)o->length, 1);
         } else if (j->lanes == 1 && !j->tangents && small(o->step)) {
             const tg_job wide = {.lanes = TG_WIDEST};
@@ -107,18 +107,18 @@ int tg_start_loop(tg_job *j)
 
 /* ---- steps ---- */
 
-static void copy_state(const tg_job *j, double *const from[2], double *const to[2])
+static inline void copy_state(const tg_job *j, double *const from[2], double *const to[2])
 {
     for (int order = 0; order < tg_orders(j); order++)
-        memcpy(to[order], from[order], tg_state_size(j) * sizeof(double));
+        tg_move(to[order], from[order], tg_state_size(j));
 }
-
-static int64_t output_of_y(const tg_loop *o, uint32_t i, int64_t step) { return o->y_at[i] + step * o->y_by[i]; }
 
 /* The lanes that have a step. */
 static uint32_t lanes_at(const tg_job *j, int64_t step)
 {
     uint32_t lanes = 0;
+    if (!j->loop->until)
+        return step < j->loop->length ? j->looping->alive : 0;
     for (int l = 0; l < j->lanes; l++)
         lanes |= (uint32_t)(j->looping->steps[l] > step) << l;
     return lanes & j->looping->alive;
@@ -154,10 +154,13 @@ static void ask_until(tg_job *j)
 {
     tg_looping *w = j->looping;
     uint8_t path[TG_WIDEST] = {0};
-    const uint32_t lanes = lanes_at(j, w->at);
-    if (!lanes || w->counted || !j->loop->until)
+    uint32_t lanes;
+    if (!j->loop->until || w->counted)
         return;
-    drop(j, &w->until, tg_go(&w->until, lanes, path, w->in, NULL, w->out), 2);
+    lanes = lanes_at(j, w->at);
+    if (!lanes)
+        return;
+    drop(j, &w->until, tg_go(&w->until, lanes, path, w->in, w->out), 2);
     for (int l = 0; l < j->lanes; l++)
         if ((lanes & w->alive) >> l & 1 && w->out[0][l] != 0.0)
             w->steps[l] = w->at;
@@ -171,22 +174,20 @@ static void tell(tg_job *j, uint32_t lanes)
     for (uint32_t i = 0; i < o->n_y; i++) {
         double *y[2];
         for (int order = 0; order < tg_orders(j); order++) {
-            y[order] = w->out[order] + (o->n_state + i) * tg_width(j);
+            y[order] = w->in[order] + (o->n_state + i) * tg_width(j);
             for (int l = 0; o->total && l < j->lanes; l++)
                 if (lanes >> l & 1)
                     w->total[order][l] += y[order][l];
         }
         if (!o->total)
-            tg_write_output(j, output_of_y(o, i, w->at), y, lanes);
+            tg_write_output(j, tg_output_of_y(o, i, w->at), y, lanes);
     }
 }
 
 /* One step on, or not where no lane has one: whether there was. */
 static int go(tg_job *j)
 {
-    const tg_loop *o = j->loop;
     tg_looping *w = j->looping;
-    double *primals;
     uint32_t lanes;
     ask_until(j);
     lanes = lanes_at(j, w->at);
@@ -195,10 +196,11 @@ static int go(tg_job *j)
     tg_read_x(j, w->at);
     if (w->taken && w->at < w->seen)
         memcpy(w->path, w->taken + w->at * j->lanes, tg_width(j));
-    primals = w->whole && j->phase == FIRST ? w->whole + (size_t)w->at * whole_size(j) : NULL;
-    drop(j, &w->step, tg_go(&w->step, lanes, w->path, w->in, primals, w->out), 0);
-    if (primals)
+    drop(j, &w->step, tg_go(&w->step, lanes, w->path, w->in, w->in), 0);
+    if (w->whole && j->phase == FIRST) {
+        tg_keep_step(&w->step, w->whole + (size_t)w->at * w->each);
         w->interpreted[w->at] = (uint8_t)w->step.job->interpreted;
+    }
     lanes &= w->alive;
     if (w->at == w->seen && j->phase != COUNT) {
         tell(j, lanes);
@@ -206,8 +208,6 @@ static int go(tg_job *j)
         if (w->taken)
             memcpy(w->taken + w->at * j->lanes, w->path, tg_width(j));
     }
-    for (int order = 0; order < tg_orders(j); order++)
-        tg_move_lanes(&w->step, lanes, w->out[order], w->in[order], o->n_state);
     w->at++;
     return 1;
 }
@@ -221,7 +221,7 @@ static void arrive(tg_job *j)
     if (!w->alive)
         return;
     if (o->total && o->final) {
-        drop(j, &w->final, tg_go(&w->final, w->alive, path, w->in, NULL, w->out), 1);
+        drop(j, &w->final, tg_go(&w->final, w->alive, path, w->in, w->out), 1);
         for (int order = 0; order < tg_orders(j); order++)
             for (size_t l = 0; l < tg_width(j); l++)
                 w->total[order][l] = o->n_y ? w->total[order][l] + w->out[order][l] : w->out[order][l];
@@ -260,42 +260,34 @@ static void arrive(tg_job *j)
 
 static int64_t kept_step(const tg_looping *w, int64_t k) { return w->kept_at ? w->kept_at[k] : k; }
 
-/* The primals of the step before which the state is, where they are kept. Else carry out the steps before which states
-   are kept, from that one on down, side by side: which step is which lane makes no difference to its numbers; NULL
-   where these are too few to be worth it. */
-static double *beside(tg_job *j)
+/* Carry out steps before which states are kept, from the one before which the state is on down, side by side: which
+   step is which lane makes no difference to its numbers. How many; 0 where they are too few to be worth it. */
+static int go_beside(tg_job *j)
 {
     const tg_loop *o = j->loop;
     tg_looping *w = j->looping;
     const uint32_t path = w->columns && w->taken ? w->taken[w->at] : 0;
     const int64_t top = w->n_kept - 1;
-    const size_t n_kept = o->step->program[path]->n_kept;
+    int64_t first;
     int n = 0;
-    if (w->whole) {
-        w->step.job->interpreted = w->interpreted[w->at];
-        return w->whole + (size_t)w->at * whole_size(j);
+    if (!w->columns || top < 0)
+        return 0;
+    while (n < TG_WIDEST && n <= top && kept_step(w, top - n) == w->at - n &&
+           (!w->taken || w->taken[w->at - n] == path))
+        n++;
+    if (n < WORTH_BESIDE)
+        return 0;
+    first = w->at - n + 1;
+    for (int l = 0; l < n; l++) {
+        const double *state = w->kept + (top - n + 1 + l) * o->n_state;
+        for (uint32_t i = 0; i < o->n_state; i++)
+            w->beside_in[0][i * TG_WIDEST + (size_t)l] = state[i];
+        for (uint32_t i = 0; i < o->n_x; i++)
+            w->beside_in[0][(o->n_state + i) * TG_WIDEST + (size_t)l] = w->x[0][i][(first + l) * o->x_by[i]];
     }
-    if (!w->columns || top < 0 || kept_step(w, top) != w->at)
-        return NULL;
-    if (w->at < w->beside_from) {
-        while (n < TG_WIDEST && n <= top && kept_step(w, top - n) == w->at - n &&
-               (!w->taken || w->taken[w->at - n] == path))
-            n++;
-        if (n < WORTH_BESIDE)
-            return NULL;
-        w->beside_from = w->at - n + 1;
-        for (int l = 0; l < n; l++) {
-            const double *state = w->kept + (top - n + 1 + l) * o->n_state;
-            for (uint32_t i = 0; i < o->n_state; i++)
-                w->beside_in[0][i * TG_WIDEST + (size_t)l] = state[i];
-            for (uint32_t i = 0; i < o->n_x; i++)
-                w->beside_in[0][(o->n_state + i) * TG_WIDEST + (size_t)l] =
-                    w->x[0][i][(w->beside_from + l) * o->x_by[i]];
-        }
-        tg_go_along(&w->beside, (1u << n) - 1, path, w->beside_in, w->columns);
-        w->step.job[path].interpreted = w->beside.job[path].interpreted;
-    }
-    return w->columns + (size_t)(w->at - w->beside_from) * (n_kept + n_kept % 2);
+    tg_go_along(&w->beside, (1u << n) - 1, path, w->beside_in, w->columns);
+    w->step.job[path].interpreted = w->beside.job[path].interpreted;
+    return n;
 }
 
 /* Back over the step before which the state is; primals: see tg_come_back. */
@@ -304,33 +296,29 @@ static void come_back(tg_job *j, double *primals)
     const tg_loop *o = j->loop;
     tg_looping *w = j->looping;
     const uint8_t *path = w->taken ? w->taken + w->at * j->lanes : NULL;
+    double *const *out_adj = o->n_y ? w->out_adj : w->in_adj;
     const uint32_t lanes = lanes_at(j, w->at);
-    fp_mode mode;
     if (!lanes)
         return;
     if (!primals)
         tg_read_x(j, w->at);
-    copy_state(j, w->in_adj, w->out_adj);
-    for (uint32_t i = 0; i < o->n_y; i++)
-        for (int l = 0; l < j->lanes; l++)
-            w->out_adj[0][(o->n_state + i) * tg_width(j) + (size_t)l] =
-                tg_seed_of(j, o->total ? 0 : output_of_y(o, i, w->at), l);
-    for (uint32_t left = lanes; left;) {
+    if (o->n_y)
+        copy_state(j, w->in_adj, w->out_adj);
+    if (!o->total)
+        tg_weigh_ys(j, w->at);
+    if (!path)
+        tg_come_back(&w->step, lanes, 0, w->in, primals, out_adj, w->in_adj);
+    for (uint32_t left = path ? lanes : 0; left;) {
         uint32_t group = 0, first = 0;
         while (!(left >> first & 1))
             first++;
         for (int l = 0; l < j->lanes; l++)
-            group |= (uint32_t)((left >> l & 1) && (!path || path[l] == path[first])) << l;
-        tg_come_back(&w->step, group, path ? path[first] : 0, w->in, primals, w->out_adj, w->in_adj);
+            group |= (uint32_t)((left >> l & 1) && path[l] == path[first]) << l;
+        tg_come_back(&w->step, group, path[first], w->in, primals, out_adj, w->in_adj);
         left &= ~group;
     }
-    mode = flush_to_zero();
-    for (uint32_t i = 0; i < o->n_x && w->x_wanted; i++) {
-        const size_t k = (o->n_state + i) * tg_width(j);
-        double *from[2] = {w->in_adj[0] + k, j->tangents ? w->in_adj[1] + k : NULL};
-        tg_write_adjoints(j, o->x_at[i] + (uint32_t)(w->at * o->x_by[i]), from, lanes);
-    }
-    restore_fp(mode);
+    if (w->x_wanted)
+        tg_write_x(j, lanes);
 }
 
 /* ---- blocks ---- */
@@ -344,7 +332,7 @@ static void fill_unreached(const tg_job *j)
         none[l] = NAN;
     for (uint32_t i = 0; i < o->n_y && !o->total && j->out_stride; i++)
         for (int64_t step = 0; step < o->length; step++)
-            tg_write_output(j, output_of_y(o, i, step), nothing, lanes);
+            tg_write_output(j, tg_output_of_y(o, i, step), nothing, lanes);
     for (uint32_t i = 0; i < o->n_x && j->looping->x_wanted; i++)
         for (int64_t step = 0; step < o->length; step++)
             tg_write_adjoints(j, o->x_at[i] + (uint32_t)(step * o->x_by[i]), no_slope, lanes);
@@ -366,7 +354,6 @@ static void load(tg_job *j)
     w->alive = left < j->lanes ? (1u << left) - 1 : (uint32_t)((1ull << j->lanes) - 1);
     w->stopped.in = NULL;
     w->n_kept = 0;
-    w->beside_from = o->length;
     w->end = o->length;
     w->advanced = 0;
     w->counted = 0;
@@ -380,8 +367,6 @@ static void load(tg_job *j)
     }
     tg_read_inputs(j, o->first_param, o->n_params, w->params);
     tg_set_shared(&w->step, w->params, 0);
-    for (int64_t k = 0; w->whole && k < o->length; k++)
-        tg_lay_primals(&w->step, w->whole + (size_t)k * whole_size(j));
     if (w->columns)
         tg_set_shared(&w->beside, w->params, 1);
     if (o->final)
@@ -476,8 +461,9 @@ static void finish_block(tg_job *j)
 /* Forward over all steps for the first time, keeping states on the way where they will be wanted. */
 static void first(tg_job *j)
 {
+    const tg_loop *o = j->loop;
     tg_looping *w = j->looping;
-    if (j->seed && w->at < w->end) {
+    if (j->seed && w->at < w->end && !w->whole) {
         if (w->at == 0 && w->n_kept == 0)
             keep(j);
         else if (w->at == w->goal && w->at < w->end - 1)
@@ -494,21 +480,53 @@ static void first(tg_job *j)
         finish_block(j);
         return;
     }
-    if (j->loop->total && j->loop->final)
+    if (o->total && o->final)
         tg_take_adjoints(&w->final, w->sums);
     tg_give_adjoints(&w->step, w->sums);
     j->phase = BACK;
+    if (o->total)
+        tg_weigh_ys(j, 0);                 /* the same at all steps */
+    if (w->whole)
+        return;
     if (w->end) {
         copy_state(j, w->last, w->in);
         w->at = w->goal = w->end - 1;
     }
 }
 
+/* Back over all steps, of which all is kept. */
+static void back_along(tg_job *j)
+{
+    tg_looping *w = j->looping;
+    const fp_mode mode = flush_to_zero();
+    for (w->at = w->end; w->at-- > 0;) {
+        tg_recall_step(&w->step, w->whole + (size_t)w->at * w->each);
+        w->step.job->interpreted = w->interpreted[w->at];
+        come_back(j, w->step.job->primal);
+    }
+    restore_fp(mode);
+    w->end = 0;
+}
+
+/* Back over n steps that were carried out side by side. */
+static void back_beside(tg_job *j, int n)
+{
+    tg_looping *w = j->looping;
+    const size_t n_kept = j->loop->step->program[w->taken ? w->taken[w->at] : 0]->n_kept;
+    const fp_mode mode = flush_to_zero();
+    w->end -= n;
+    w->n_kept -= n;
+    for (; n-- > 0; w->at--)
+        come_back(j, w->columns + (size_t)n * (n_kept + n_kept % 2));
+    restore_fp(mode);
+}
+
 static void back(tg_job *j)
 {
     tg_looping *w = j->looping;
-    double *primals;
-    fp_mode mode;
+    int n;
+    if (w->whole && w->end)
+        back_along(j);
     if (!w->end) {
         finish_block(j);
         return;
@@ -522,22 +540,15 @@ static void back(tg_job *j)
         keep(j);
         return;
     }
-    primals = beside(j);
-    if (!primals) {
+    n = go_beside(j);
+    if (n)
+        back_beside(j, n);
+    else {
         come_back(j, NULL);
-        if (--w->end)
-            take_out(j);
-        return;
+        w->end--;
     }
-    mode = flush_to_zero();             /* no step is carried out in here */
-    do {
-        come_back(j, primals);
-        if (!--w->end)
-            break;
+    if (w->end)
         take_out(j);
-        primals = w->whole || (w->at == w->end - 1 && w->at >= w->beside_from) ? beside(j) : NULL;
-    } while (primals);
-    restore_fp(mode);
 }
 
 int tg_run_loop(tg_job *j, uint64_t budget)

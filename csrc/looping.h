@@ -7,7 +7,7 @@
 
 struct tg_looping {
     tg_stage step, final, until;
-    double *in[2];                      /* of the step: the state, then x */
+    double *in[2];                      /* of the step: the state, then x; after it the next state, then y */
     double *last[2];                    /* a state that is wanted again */
     double *out[2], *out_adj[2], *in_adj[2];    /* of a cell at a time; in_adj starts with the state's */
     double *params[2], *sums[2];        /* sums: their adjoints */
@@ -16,25 +16,34 @@ struct tg_looping {
     double *kept;                       /* states, tangents beside them */
     int64_t *kept_at;                   /* NULL where all are kept: then its index is its step */
     uint8_t *taken, path[TG_WIDEST];    /* taken: step after step, NULL where there is one path */
-    double *whole;                      /* the primals of all steps, or NULL */
+    double *whole;                      /* what all steps have made, or NULL; how much that is of each */
+    size_t each;
     uint8_t *interpreted;               /* then, of each step */
     int64_t n_kept, capacity;
     int64_t at, goal, end, seen;        /* the step before which the state is, where to stop; steps that are not swept;
                                            steps whose ys are told */
     int64_t steps[TG_WIDEST];           /* of each lane */
     const double **x[2];                /* by number of x and lane: at the first step, and its tangent, NULL for 0 */
-    tg_stage beside;                    /* the step in lanes, for steps of one lane: see beside() */
+    double *tile[2];                    /* of rows, xs of TG_TILED steps, side by side */
+    int64_t tiled;                      /* which: their number from the start, or -1 */
+    tg_stage beside;                    /* the step in lanes, for steps of one lane: see go_beside */
     double *beside_in[2], *columns;     /* NULL where a step is too large, and there are lanes anyway */
-    int64_t beside_from;                /* the first step whose primals are there, all after it until now are */
     uint32_t alive;
     int counted, x_wanted;
     uint64_t advanced;
     tg_stopped stopped;
 };
 
+#define TG_TILED 16
+
 static inline size_t tg_width(const tg_job *j) { return (size_t)j->lanes; }
 static inline int tg_orders(const tg_job *j) { return j->tangents ? 2 : 1; }
 static inline size_t tg_state_size(const tg_job *j) { return j->loop->n_state * tg_width(j); }
+
+static inline int64_t tg_output_of_y(const tg_loop *o, uint32_t i, int64_t step)
+{
+    return o->y_at[i] + step * o->y_by[i];
+}
 
 /* The row of a lane; past the end, the last once more. */
 int64_t tg_row_of(const tg_job *j, int l);
@@ -47,6 +56,9 @@ void tg_read_x(const tg_job *j, int64_t step);
 void tg_write_adjoints(const tg_job *j, uint32_t input, double *const from[2], uint32_t lanes);
 /* An output of lanes, likewise. */
 void tg_write_output(const tg_job *j, int64_t output, double *const from[2], uint32_t lanes);
+/* Of a step: derivatives by its xs; the weights of its ys, to adjoints of its outputs. */
+void tg_write_x(const tg_job *j, uint32_t lanes);
+void tg_weigh_ys(const tg_job *j, int64_t step);
 /* The weight of an output of a lane. */
 double tg_seed_of(const tg_job *j, int64_t output, int l);
 

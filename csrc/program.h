@@ -43,9 +43,10 @@ typedef struct tg_program {
     uint32_t *pool;         /* pairs */
     uint32_t *out;          /* pairs */
     uint64_t bytes;         /* of all that it owns */
-    uint32_t *order;        /* of a wide program: where each instruction is in the function's order; else NULL */
+    uint32_t *order;        /* of a wide program or a hoisted one: where each instruction is in the function's order */
     tg_wide *wide;          /* its groups: see wide.h */
     uint32_t n_groups, grouped;     /* how many, and the instructions in them */
+    uint32_t n_hoisted;     /* how many come first that a loop carries out once: see hoist.h */
 } tg_program;
 
 /* A question that was asked while recording: its operands, one of them TG_NONE for the number k, and how it went: a
@@ -160,10 +161,13 @@ void tg_next_rows(tg_job *j, int64_t start, int64_t stop);  /* other rows of the
 void tg_finish(tg_job *j);
 /* cdef: end */
 
-/* Of a job whose memory is somebody else's, over the rows that are in its slots: all instructions, tangents included;
-   and the sweep after that, from adjoints that are there to those of inputs, as flush.h has it. */
+/* Of a job whose memory is somebody else's, over the rows that are in its slots: all instructions that are not hoisted,
+   tangents included; and the sweep after that, from adjoints that are there to those of inputs, as flush.h has it. The
+   same of those that are, which come before and after. */
 void tg_forward(tg_job *j);
 void tg_reverse(tg_job *j);
+void tg_forward_hoisted(tg_job *j);
+void tg_reverse_hoisted(tg_job *j);
 
 #define TG_GUARD TG_OPS
 #define TG_GROUP 8u             /* instructions of a group, at least */

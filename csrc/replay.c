@@ -326,32 +326,42 @@ static uint64_t advance(tg_job *j, uint64_t budget)
     return step;
 }
 
-void tg_forward(tg_job *j)
+/* Instructions from .. to - 1, at one of which a chunk begins, tangents included. */
+static void forward(tg_job *j, uint32_t from, uint32_t to)
 {
     const width *w = j->lanes == 1 ? &one_width : &wide_width;
-    j->interpreted = !j->native;
-    for (uint32_t k = 0; !j->interpreted && k < j->native->n_chunks; k++)
-        j->interpreted = j->native->forward[j->lanes > 1][k](j->primal);
+    const tg_native *code = j->native;
+    j->interpreted = !code;
+    for (uint32_t k = 0; !j->interpreted && k < code->n_chunks && code->first[k] < to; k++)
+        if (code->first[k] >= from)
+            j->interpreted = code->forward[j->lanes > 1][k](j->primal);
     if (j->interpreted)
-        upwards(j, 0, j->program->n_instr, w->primals, group_primals);
+        upwards(j, from, to, w->primals, group_primals);
     if (j->tangents && j->alive) {
         fp_mode mode = flush_to_zero();
-        upwards(j, 0, j->program->n_instr, w->tangents, tg_group_tangents);
+        upwards(j, from, to, w->tangents, tg_group_tangents);
         restore_fp(mode);
     }
 }
 
-void tg_reverse(tg_job *j)
+static void reverse(tg_job *j, uint32_t from, uint32_t to)
 {
     const width *w = j->lanes == 1 ? &one_width : &wide_width;
+    const tg_native *code = j->native;
     if (j->tangents)
-        downwards(j, 0, j->program->n_instr, w->reverse_tangents, tg_group_reverse_tangents);
+        downwards(j, from, to, w->reverse_tangents, tg_group_reverse_tangents);
     else if (j->interpreted)
-        downwards(j, 0, j->program->n_instr, w->reverse, tg_group_reverse);
+        downwards(j, from, to, w->reverse, tg_group_reverse);
     else
-        for (uint32_t k = j->native->n_chunks; k-- > 0;)
-            j->native->reverse[j->lanes > 1][k](j->primal, j->adj);
+        for (uint32_t k = code->n_chunks; k-- > 0 && code->first[k] >= from;)
+            if (code->first[k] < to)
+                code->reverse[j->lanes > 1][k](j->primal, j->adj);
 }
+
+void tg_forward(tg_job *j) { forward(j, j->program->n_hoisted, j->program->n_instr); }
+void tg_reverse(tg_job *j) { reverse(j, j->program->n_hoisted, j->program->n_instr); }
+void tg_forward_hoisted(tg_job *j) { forward(j, 0, j->program->n_hoisted); }
+void tg_reverse_hoisted(tg_job *j) { reverse(j, 0, j->program->n_hoisted); }
 
 int tg_run(tg_job *j, uint64_t budget)
 {

@@ -176,6 +176,70 @@ def test_no_bit_depends_on_lanes_or_threads(drawn, firsts, threads):
         assert bits([y[k] for y in ys or ()]) == bits(own)
 
 
+class Hoisting(Made):
+    """One that computes numbers from params alone."""
+
+    def step(self, state, x, *params):
+        rates = [tapegrad.math.tanh(p * 0.5) * p for p in params]
+        return super().step(state, x, *rates, *(a * rates[0] for a in rates))
+
+
+@given(loops(), st.integers(1, 14), st.lists(numbers, min_size=1, max_size=20))
+@settings(deadline=None, max_examples=60)
+def test_what_follows_from_params_alone_is_carried_out_once_and_gives_the_same_bits(drawn, checkpoints, firsts):
+    made, state, xs, params = drawn
+    straight = [one for one in made.steps if one[0] != "branch"]
+    made, params = Hoisting(straight, made.outs, made.n_params, made.with_y), params or [0.75]
+    step, final = record(made.step, state, 0.5, *params), record(made.final, state, *params)
+    loop, few = step.scan(final=final), step.scan(final=final, checkpoints=checkpoints)
+    values = [list(map(Value, state)), list(map(Value, xs)), list(map(Value, params))]
+    loss, last, ys = made.unrolled(values[0], values[1], *values[2])
+    after, given_ys = loop(state, xs, *params)
+    value, grads = gradients(loop, state, xs, params)
+    assert bits((after, given_ys, value)) == bits((data(last), data(ys) if made.with_y else None, loss.data))
+    loss.backward()
+    assert close(grads, ([v.grad for v in values[0]], [v.grad for v in values[1]], *(v.grad for v in values[2])))
+    assert bits(gradients(few, state, xs, params)) == bits((value, grads))
+    states = [[x, *state[1:]] for x in firsts]
+    found, rows = gradients(few.map(in_axes=(0, *[None] * (1 + len(params)))), states, xs, params)
+    for k, one in enumerate(states):
+        value, grads = gradients(loop, one, xs, params)
+        assert bits((found[k], [g[k] for g in rows])) == bits((value, grads))
+    direction = ([1.0] * len(state), [0.5] * len(xs), *[0.25] * len(params))
+    assert bits(loop.jvp((state, xs, *params), direction)[0]) == bits((after, given_ys))
+    assert bits(loop.hvp(state, direction[0], xs, *params)) == bits(few.hvp(state, direction[0], xs, *params))
+
+
+def test_what_follows_from_params_alone_is_refused_in_the_first_step_in_the_order_of_the_function():
+    def f(s, x, p):
+        s = s / x
+        return s * (p * 0.5 - 1.0).sqrt() + p.log()
+
+    def lines(error):
+        return int(re.search(r"in step 0(?: of row \d+)?, recorded at .*:(\d+)$", str(error.value))[1]) - first
+
+    first, step = f.__code__.co_firstlineno, record(f, 1.0, 1.0, 3.0)
+    loop = step.scan(final=record(lambda s: s * 2.0, 1.0))
+    assert math.isclose(step.scan()(4.0, [2.0, 1.0], 4.0)[0], 2.0 + 2.0 * math.log(4.0))
+    for call in (loop, loop.value_and_grad):
+        with pytest.raises(ValueError) as caught:
+            call(1.0, [1.0, 0.0], -1.0)
+        assert lines(caught) == 2
+        with pytest.raises(ZeroDivisionError) as caught:
+            call(1.0, [0.0, 1.0], -1.0)
+        assert lines(caught) == 1
+        assert call(1.0, [], -1.0)[0] == (1.0 if call == loop else 2.0)
+    with pytest.raises(ValueError, match="in step 0 of row 18, recorded") as caught:
+        loop.map(in_axes=(None, None, 0)).grad(1.0, [1.0] * 3, [3.0] * 18 + [-1.0, 3.0], argnums=2)
+    assert lines(caught) == 2
+    ended = step.scan(length=3, until=lambda s: s > 0.0)
+    assert ended(1.0, [1.0] * 3, -1.0) == (1.0, None, 0.0)
+    nan = record(f, 1.0, 1.0, 3.0, on_error="nan").scan(checkpoints=1)
+    found = nan.map(in_axes=(None, None, 0)).value_and_grad(1.0, [1.0] * 3, [4.0, -1.0, 3.0], argnums=2)
+    alone = [nan.value_and_grad(1.0, [1.0] * 3, p, argnums=2) for p in (4.0, -1.0, 3.0)]
+    assert bits(found) == bits(zip(*alone)) and math.isnan(found[0][1]) and not math.isnan(found[0][2])
+
+
 @given(loops(most=6))
 @settings(deadline=None, max_examples=40)
 def test_derivatives_agree_with_each_other_and_with_differences(drawn):
@@ -514,14 +578,16 @@ def test_scan_nests_and_is_recorded():
 
 
 @pytest.mark.parametrize("ends", [False, True])
-def test_native_code_gives_the_same_bits(ends, sized):
+@pytest.mark.parametrize("branches", [False, True])
+def test_native_code_gives_the_same_bits(ends, branches):
     def f(s, x, k):
         a, b = s
-        c = a * k + b.tanh() * x if a > b else a - b * 0.5
-        return [b, c], c * c + a
+        rate = tapegrad.math.sqrt(k + 1.0) * k
+        c = a * rate + b.tanh() * x if not branches or a > b else a - b * 0.5
+        return [b, c], c * c * rate + a
 
     how = {"length": 40, "until": lambda s: s[0] > 3.0} if ends else {}
-    step = record(f, [1.0, 0.5], 0.5, 0.75, on_branch="record")
+    step = record(f, [1.0, 0.5], 0.5, 0.75, on_branch="record" if branches else "raise")
     loop = step.scan(final=record(lambda s, k: s[0] * s[1] * k, [1.0, 1.0], 0.5), checkpoints=5, **how)
     xs = [math.sin(k) for k in range(40)]
     args = [math.cos(1.0), 0.5], xs, 0.75

@@ -3,9 +3,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .._core import ffi
+from .._core import ffi, lib
 from ..program.recorded import Recorded
-from ..program.replay import CData
+from ..program.replay import CData, Trace
 
 MOST_PATHS = 256  # a byte remembers which
 
@@ -13,15 +13,42 @@ MOST_PATHS = 256  # a byte remembers which
 class Cell:
     """A recorded function with what its inputs are, after its own ones: numbers of the loop's params.
 
+    Where it has one path for good, what depends on params alone is hoisted out of the steps: see hoist.h. Of several it
+    is not: the bits of a gradient would depend on which are known.
+
+    Args:
+        repeats: it is carried out at each step.
+
     Attributes:
         what: it is in the loop.
         shared: which those are.
     """
 
-    def __init__(self, recorded: Recorded, shared: Sequence[int], what: str) -> None:
+    def __init__(self, recorded: Recorded, shared: Sequence[int], what: str, repeats: bool) -> None:
         self.recorded, self.what = recorded, what
         self.shared = list(shared)
         self._shared = ffi.new("uint32_t[]", self.shared)
+        self._hoisted: CData | None = None
+        self._native: tuple[CData, ...] | None = None  # of what is hoisted
+        if repeats and recorded.on_branch == "raise" and len(recorded.paths) == 1:
+            made = ffi.new("tg_program **")
+            if lib.tg_hoist(recorded.paths[0].core, recorded.n_in - len(shared), made):
+                raise MemoryError
+            self._hoisted = ffi.gc(made[0], lib.tg_free_program) if made[0] else None
+
+    def native(self) -> tuple[CData, ...] | None:
+        """What is hoisted, compiled, as paths have it; None: nothing is hoisted."""
+        if self._hoisted is not None and self._native is None:
+            from ..program.native import compiled  # slow to import, and seldom needed
+
+            self._native = compiled(self._hoisted)
+        return self._native
+
+    def _code(self, path: Trace) -> tuple[CData, tuple[CData, ...] | None]:
+        """The program that carries a path out, and its machine code, if there is any."""
+        if self._hoisted is None:
+            return path.core, path.native
+        return self._hoisted, self.native() if path.native else None
 
     def state(self) -> tuple[object, ...]:
         """What is known of it now; of equal ones `described` gives the same."""
@@ -36,10 +63,11 @@ class Cell:
         ways = [(k, at, child) for (k, at), child in children.items() if child < len(paths)]
         if len(paths) > MOST_PATHS:
             raise ValueError(f"{self.what} has {len(paths)} paths, a loop takes at most {MOST_PATHS}")
-        programs = ffi.new("tg_program *[]", [path.core for path in paths])
-        natives = ffi.new("tg_native *[]", [path.native[0] if path.native else ffi.NULL for path in paths])
+        codes = [self._code(path) for path in paths]
+        programs = ffi.new("tg_program *[]", [core for core, _ in codes])
+        natives = ffi.new("tg_native *[]", [native[0] if native else ffi.NULL for _, native in codes])
         way = ffi.new("uint32_t[]", [x for three in ways for x in three])
         c = ffi.new("tg_cell *")
         c.n_paths, c.n_ways, c.nan_errors = len(paths), len(ways), recorded.on_error == "nan"
         c.program, c.native, c.way, c.shared = programs, natives, way, self._shared
-        return c, programs, natives, way, self._shared, paths
+        return c, programs, natives, way, self._shared, codes, paths

@@ -83,7 +83,8 @@ class Loop:
         recorded = program._recorded
         first = sum(form.size for form in self._step.params)
         taken = recorded.forms[2 if recorded is self._step.recorded else 1 :]
-        return Cell(recorded, [*range(sum(form.size for form in taken)), *(first + k for k in own)], what)
+        shared = [*range(sum(form.size for form in taken)), *(first + k for k in own)]
+        return Cell(recorded, shared, what, program is not self.final)
 
     # ---- what it is ----
 
@@ -179,6 +180,9 @@ class Loop:
         for program in (self.step, self.final, self.until):
             if program is not None:
                 program.native()
+        for cell in self._cells:
+            if cell is not None:
+                cell.native()
         return self
 
     # ---- as a function of so many steps ----

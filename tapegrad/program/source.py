@@ -258,7 +258,7 @@ class _Writer:
         self.instructions = [_Instruction(p, k) for k in range(p.n_instr)]
         self.first, operands = [0], 0
         for s in self.instructions:
-            if operands and operands + s.weight > CHUNK:
+            if operands and (operands + s.weight > CHUNK or s.k == p.n_hoisted):
                 self.first.append(s.k)
                 operands = 0
             operands += s.weight
@@ -267,7 +267,7 @@ class _Writer:
         self.tables: list[str] = []
         self._survey()
         self._pending = {p.out[2 * k + 1] for k in range(p.n_out)}  # live slots whose adjoint may not be 0
-        self._pending.update(range(p.n_const, p.n_const + p.n_in))
+        self._pending.update(range(p.n_const, p.n_const + p.n_in + p.n_hoisted))
 
     def _survey(self) -> None:
         """Find out which results have to be in memory, and of which to ask whether they are finite."""

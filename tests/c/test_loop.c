@@ -5,6 +5,7 @@
 #include "batch.h"
 #include "check.h"
 #include "crew.h"
+#include "hoist.h"
 #include "loop.h"
 #include "schedule.h"
 #include "steps.h"
@@ -50,6 +51,26 @@ static tg_program *of_state(int at_end)
     return p;
 }
 
+/* Of a, b, x, w: (x / b, a * r + x), and y, r times the second; r, the root of w times w, is the same in all steps. */
+static tg_program *step_of_root(void)
+{
+    tg_tape t = new_tape();
+    uint32_t in[4], out[3], r;
+    int64_t code;
+    tg_program *p;
+    for (int k = 0; k < 4; k++)
+        in[k] = leaf(&t, 0.5 + k);
+    out[0] = op(&t, TG_DIV, in[2], in[1]);
+    r = op(&t, TG_MUL, op(&t, TG_SQRT, in[3], in[3]), in[3]);
+    out[1] = op(&t, TG_ADD, op(&t, TG_MUL, in[0], r), in[2]);
+    out[2] = op(&t, TG_MUL, out[1], r);
+    p = tg_freeze(&t, &(tg_recording){.start = in[0], .outer = TG_NONE, .in = in, .n_in = 4, .out = out, .n_out = 3},
+                  &code);
+    CHECK(p && !tg_check_program(p));
+    free_tape(&t);
+    return p;
+}
+
 typedef struct {
     double value[ROWS], by_state[2 * ROWS], by_x[STEPS * ROWS], by_w[ROWS];
     uint32_t failed[ROWS];
@@ -72,7 +93,7 @@ static void inputs_of(int row, double state[2], double x[STEPS])
         x[k] = 0.3 * sin(7.0 * row + k);
 }
 
-static const double weight = 0.9;
+static double weight = 0.9;
 
 /* cells: room for three. */
 static tg_loop loop_of(const setting *s, tg_cell *cells)
@@ -373,6 +394,49 @@ static void graphs_of_steps_have_the_numbers_of_plain_code(void)
     unmade(&s);
 }
 
+static void what_is_hoisted_gives_the_same_bits_and_fails_where_the_function_does(void)
+{
+    setting s = made();
+    static result plain, hoisted, other;
+    const tg_program *const step = step_of_root();
+    const tg_instr *const root = step->instr + 1;
+    tg_program *first = NULL;
+    CHECK(root->op == TG_SQRT && step->instr[0].op == TG_DIV);
+    CHECK(tg_hoist(s.step[0], 3, &first) == TG_OK && !first);
+    for (int n = 1; !first; n++) {
+        tg_fail_allocation((uint64_t)n);
+        CHECK(tg_hoist(step, 3, &first) == (first ? TG_OK : TG_MEMORY) && n < 10);
+        tg_fail_allocation(0);
+    }
+    CHECK(first->n_hoisted == 2 && first->instr[0].op == TG_SQRT && !tg_check_program(first));
+    tg_free_program((tg_program *)s.step[0]);
+    s.n_paths = 1;
+    for (int k = 0; k < 2; k++) {
+        memset(k ? &hoisted : &plain, 0, sizeof plain);
+        s.step[0] = k ? first : step;
+        CHECK(carry_out(&s, k ? &hoisted : &plain, 0, ROWS) == TG_OK);
+    }
+    CHECK(!plain.failures && !hoisted.failures && !memcmp(plain.value, hoisted.value, sizeof plain.value));
+    for (int row = 0; row < ROWS; row++)
+        CHECK(near(plain.by_w[row], hoisted.by_w[row]) && near(plain.by_state[2 * row], hoisted.by_state[2 * row]));
+    for (s.states = 1; s.states < STEPS; s.states += 17) {
+        memset(&other, 0, sizeof other);
+        for (int row = 0; row < ROWS; row++)            /* one by one */
+            CHECK(carry_out(&s, &other, row, row + 1) == TG_OK);
+        CHECK(!memcmp(other.by_w, hoisted.by_w, sizeof other.by_w) &&
+              !memcmp(other.by_x, hoisted.by_x, sizeof other.by_x));
+    }
+    weight = -1.0;
+    memset(&other, 0, sizeof other);
+    CHECK(carry_out(&s, &other, 0, ROWS) == TG_OK && other.failures == ROWS);
+    s.length = 0;
+    CHECK(carry_out(&s, &other, 0, ROWS) == TG_OK && other.failures == ROWS);     /* no more than there were */
+    weight = 0.9;
+    tg_free_program((tg_program *)step);
+    s.step[0] = first;
+    unmade(&s);
+}
+
 static void every_allocation_may_fail(void)
 {
     setting s = made();
@@ -404,6 +468,7 @@ int main(void)
     long_loops_are_repeated_as_the_formula_says();
     a_row_that_leaves_the_known_paths_is_told();
     graphs_of_steps_have_the_numbers_of_plain_code();
+    what_is_hoisted_gives_the_same_bits_and_fails_where_the_function_does();
     every_allocation_may_fail();
     tg_dismiss_crew();                                  /* for valgrind */
     return summary();
