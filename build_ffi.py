@@ -37,8 +37,8 @@ SOURCES = CORE + (HANDLE if C_HANDLE else [])
 DEPENDS = sorted(p.relative_to(ROOT).as_posix() for kind in ("*.def", "*.h") for p in CSRC.rglob(kind))
 
 HEADERS = (
-    "tape.h", "partials.h", "gradient.h", "program.h", "hoist.h", "cell.h", "loop.h", "batch.h", "matrix.h",
-    "lay_out.h", "look.h", "steps.h", "nonzeros.h", "colouring.h",
+    "tape.h", "partials.h", "gradient.h", "program.h", "wide.h", "hoist.h", "cell.h", "loop.h", "batch.h",
+    "matrix.h", "lay_out.h", "look.h", "steps.h", "nonzeros.h", "colouring.h",
 )  # fmt: skip
 
 # -ffp-contract=off: no fused multiply-add, the same bits on every machine. Nobody reads errno or floating-point

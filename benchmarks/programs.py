@@ -247,7 +247,7 @@ class Tapegrad:
 
 
 class Native(Tapegrad):
-    graphs = ("links", "row", "six")  # compiling pays for small programs
+    graphs = ("links", "row", "six", "vast")  # compiling pays for small programs, and for wide ones
 
     def freeze(self, graph: Callable[..., Any], at: Sequence[float]) -> float:
         super().freeze(graph, at)

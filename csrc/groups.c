@@ -485,7 +485,7 @@ static inline void choose(const tg_job *j, const tg_group *s, uint32_t at, uint3
     }
 }
 
-static int is_short(uint32_t op)
+int tg_is_short(uint32_t op)
 {
     const int row = (int)(op & ~TG_QUIET);
     return IS_SHORT(row);
@@ -508,7 +508,7 @@ TG_CLONES void tg_group_reverse(tg_job *j, const tg_group *s, uint32_t from, uin
     for (uint32_t k = to, m, at; k > from; k -= m) {
         m = k - from < BLOCK ? k - from : BLOCK;
         at = k - m - s->first;
-        if (!s->terms && m < BLOCK / 2 && !is_short(s->op)) {
+        if (!s->terms && m < BLOCK / 2 && !tg_is_short(s->op)) {
             narrow(j, k - m, k);
             continue;
         }
@@ -561,7 +561,7 @@ TG_CLONES void tg_group_reverse_tangents(tg_job *j, const tg_group *s, uint32_t 
     for (uint32_t k = to, m, at; k > from; k -= m) {
         m = k - from < BLOCK ? k - from : BLOCK;
         at = k - m - s->first;
-        if (m < BLOCK / 2 && !is_short(s->op)) {
+        if (m < BLOCK / 2 && !tg_is_short(s->op)) {
             narrow(j, k - m, k);
             continue;
         }

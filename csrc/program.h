@@ -102,15 +102,21 @@ typedef struct tg_feed {
     int64_t in_stride, tangent_stride, grad_stride, grad_tangent_stride;
 } tg_feed;
 
-/* A program as machine code, in chunks: k is the instructions first[k] .. first[k + 1] - 1. Of each pair of tables one
-   is for one lane, one for tg_lanes. A forward chunk writes kept slots; other than 0 says that a guard came out
-   otherwise or that a result is not finite, and that what it wrote is no good. Adjoints whose turn is
-   over are 0 again. */
+/* Machine code in pieces: piece k is the instructions first[k] .. first[k + 1] - 1, of which function[k] of the tables
+   is told the numbers from told + at[k] on and the lists of groups; TG_NONE leaves it to the interpreter. What a forward
+   function gives other than 0 says that a guard came out otherwise or that a result is not finite, and that what it
+   wrote is no good. Adjoints whose turn is over are 0 again. */
+typedef struct tg_code {
+    uint32_t n;
+    const uint32_t *first, *function, *at, *told, *list;
+    int (*const *forward)(double *, const uint32_t *, const uint32_t *);
+    void (*const *reverse)(const double *, double *, const uint32_t *, const uint32_t *);
+} tg_code;
+
+/* A program as machine code, for one lane and for tg_lanes: over kept slots, and for values alone over live ones, where
+   it has pieces. */
 typedef struct tg_native {
-    uint32_t n_chunks;
-    const uint32_t *first;
-    int (*const *forward[2])(double *);
-    void (*const *reverse[2])(const double *, double *);
+    tg_code code[2], values[2];
 } tg_native;
 
 typedef struct tg_loop tg_loop;

@@ -2,7 +2,8 @@
 
     A block of rows is loaded, run forward, run backward and written; then comes the next. One row runs at width 1.
 
-    Native code knows rows that do as recorded alone: a block with another starts anew in the interpreter.  */
+    Native code knows rows that do as recorded alone: a block with another starts anew in the interpreter, whatever of it
+    the interpreter has done already.  */
 #include "program.h"
 #include "compiled.h"
 #include "failing.h"
@@ -69,8 +70,11 @@ static double *grad_tangent_of(const tg_feed *f, int64_t *stride)
     return f->grad_tangent;
 }
 
-/* Whether primals are in kept slots; for interpreted values alone they are in live ones. */
-static int kept_slots(const tg_job *j) { return j->seed || j->tangents || j->native || j->keep; }
+/* Whether primals are in kept slots; for values alone they are in live ones, unless native code cannot do with these. */
+static int kept_slots(const tg_job *j)
+{
+    return j->seed || j->tangents || j->keep || (j->native && !j->native->values[j->lanes > 1].n);
+}
 
 static void write_constants(tg_job *j)
 {
@@ -86,15 +90,16 @@ int tg_start(tg_job *j)
     size_t lanes = j->stop - j->start > 1 ? WIDE : 1, kept = p->n_kept * lanes, live = p->n_live * lanes, n;
     const uint32_t n_fixed = p->n_const + p->n_in;
     const int sharing = lanes > 1 && !j->tangents;
-    size_t primals = j->keep ? 0 : kept_slots(j) ? kept : live;
+    size_t primals;
     if (j->loop)
         return tg_start_loop(j);
+    j->lanes = (int)lanes;
+    primals = j->keep ? 0 : kept_slots(j) ? kept : live;
     n = primals + (j->tangents ? kept : 0) + (j->seed ? live : 0) + (j->seed && j->tangents ? live : 0) +
         (sharing ? n_fixed + (size_t)n_fixed / sizeof(double) + 1 : 0);
     j->memory = tg_zeroed((n + 8) * sizeof(double));
     if (!j->memory)
         return TG_MEMORY;
-    j->lanes = (int)lanes;
     j->primal = (double *)(((uintptr_t)j->memory + 63) & ~(uintptr_t)63);
     j->tangent = j->primal + primals;
     j->adj = j->tangent + (j->tangents ? kept : 0);
@@ -175,36 +180,6 @@ static void collect(tg_job *j, const width *w)
         w->collect(j, last, j->adj_tangent, grad_tangent_of);
 }
 
-/* Chunks from at on, which counts them, as long as there is budget; returns how many instructions they were. */
-static uint64_t native_forward(tg_job *j, uint32_t at, uint64_t budget)
-{
-    const tg_native *code = j->native;
-    uint64_t took = 0;
-    for (; at < code->n_chunks && took < budget; at++) {
-        took += code->first[at + 1] - code->first[at];
-        if (code->forward[j->lanes > 1][at](j->primal)) {
-            j->interpreted = 1;                         /* from the start: shared slots have been written over */
-            at = 0;
-            break;
-        }
-    }
-    j->at = at;
-    return took;
-}
-
-static uint64_t native_reverse(tg_job *j, uint32_t at, uint64_t budget)
-{
-    const tg_native *code = j->native;
-    uint64_t took = 0;
-    for (; at < code->n_chunks && took < budget; at++) {
-        uint32_t k = code->n_chunks - 1 - at;
-        took += code->first[k + 1] - code->first[k];
-        code->reverse[j->lanes > 1][k](j->primal, j->adj);
-    }
-    j->at = at;
-    return took;
-}
-
 typedef void group_replay(tg_job *j, const tg_group *s, uint32_t from, uint32_t to, tg_narrow_replay *narrow);
 
 static void group_values(tg_job *j, const tg_group *s, uint32_t from, uint32_t to, tg_narrow_replay *narrow)
@@ -255,13 +230,79 @@ static void downwards(tg_job *j, uint32_t from, uint32_t to, tg_narrow_replay *n
     }
 }
 
+static const width *width_of(const tg_job *j) { return j->lanes == 1 ? &one_width : &wide_width; }
+static const tg_code *code_of(const tg_job *j, int kept)
+{
+    return (kept ? j->native->code : j->native->values) + (j->lanes > 1);
+}
+
+/* Instructions from .. to - 1 in the interpreter. */
+static void interpret(tg_job *j, uint32_t from, uint32_t to, int kept)
+{
+    const width *w = width_of(j);
+    if (kept)
+        upwards(j, from, to, w->primals, group_primals);
+    else
+        upwards(j, from, to, w->values, group_values);
+}
+
+/* A piece; other than 0 where native code does not know what to do. */
+static int piece_forward(tg_job *j, const tg_code *code, uint32_t k, int kept)
+{
+    const uint32_t f = code->function[k];
+    if (f != TG_NONE)
+        return code->forward[f](j->primal, code->told + code->at[k], code->list);
+    interpret(j, code->first[k], code->first[k + 1], kept);
+    return 0;
+}
+
+static void piece_reverse(tg_job *j, const tg_code *code, uint32_t k)
+{
+    const uint32_t f = code->function[k];
+    if (f != TG_NONE)
+        code->reverse[f](j->primal, j->adj, code->told + code->at[k], code->list);
+    else
+        downwards(j, code->first[k], code->first[k + 1], width_of(j)->reverse, tg_group_reverse);
+}
+
+/* Pieces from at on, which counts them, as long as there is budget; returns how many instructions they were. */
+static uint64_t native_forward(tg_job *j, uint32_t at, uint64_t budget)
+{
+    const int kept = kept_slots(j);
+    const tg_code *code = code_of(j, kept);
+    uint64_t took = 0;
+    for (; at < code->n && took < budget; at++) {
+        took += code->first[at + 1] - code->first[at];
+        if (piece_forward(j, code, at, kept)) {
+            j->interpreted = 1;                         /* from the start: shared slots have been written over */
+            at = 0;
+            break;
+        }
+    }
+    j->at = at;
+    return took;
+}
+
+static uint64_t native_reverse(tg_job *j, uint32_t at, uint64_t budget)
+{
+    const tg_code *code = code_of(j, 1);
+    uint64_t took = 0;
+    for (; at < code->n && took < budget; at++) {
+        const uint32_t k = code->n - 1 - at;
+        took += code->first[k + 1] - code->first[k];
+        piece_reverse(j, code, k);
+    }
+    j->at = at;
+    return took;
+}
+
 /* The step of the machine: from phase to phase, at most budget instructions in one. Returns how many it took. */
 static uint64_t advance(tg_job *j, uint64_t budget)
 {
-    const width *w = j->lanes == 1 ? &one_width : &wide_width;
+    const width *w = width_of(j);
     const int native = j->native && !j->interpreted &&
                        (j->phase == FORWARD || (j->phase == REVERSE && j->seed && !j->tangents));
-    const uint32_t n = native ? j->native->n_chunks : j->program->n_instr;
+    const uint32_t n = native ? code_of(j, kept_slots(j))->n : j->program->n_instr;
     uint64_t step = n - j->at < budget ? n - j->at : budget;
     const uint32_t from = j->at, to = from + (uint32_t)step;
     fp_mode mode;
@@ -273,10 +314,8 @@ static uint64_t advance(tg_job *j, uint64_t budget)
         j->at = to;
         if (native)
             step = native_forward(j, from, budget);
-        else if (kept_slots(j))
-            upwards(j, from, to, w->primals, group_primals);
         else
-            upwards(j, from, to, w->values, group_values);
+            interpret(j, from, to, kept_slots(j));
         if (j->at == n || (!j->alive && !j->program->order)) {
             j->phase = j->alive && j->tangents ? TANGENTS : WRITE;
             j->at = 0;
@@ -329,33 +368,32 @@ static uint64_t advance(tg_job *j, uint64_t budget)
 /* Instructions from .. to - 1, at one of which a chunk begins, tangents included. */
 static void forward(tg_job *j, uint32_t from, uint32_t to)
 {
-    const width *w = j->lanes == 1 ? &one_width : &wide_width;
-    const tg_native *code = j->native;
+    const tg_code *code = j->native ? code_of(j, 1) : NULL;
     j->interpreted = !code;
-    for (uint32_t k = 0; !j->interpreted && k < code->n_chunks && code->first[k] < to; k++)
+    for (uint32_t k = 0; !j->interpreted && k < code->n && code->first[k] < to; k++)
         if (code->first[k] >= from)
-            j->interpreted = code->forward[j->lanes > 1][k](j->primal);
+            j->interpreted = piece_forward(j, code, k, 1);
     if (j->interpreted)
-        upwards(j, from, to, w->primals, group_primals);
+        interpret(j, from, to, 1);
     if (j->tangents && j->alive) {
         fp_mode mode = flush_to_zero();
-        upwards(j, from, to, w->tangents, tg_group_tangents);
+        upwards(j, from, to, width_of(j)->tangents, tg_group_tangents);
         restore_fp(mode);
     }
 }
 
 static void reverse(tg_job *j, uint32_t from, uint32_t to)
 {
-    const width *w = j->lanes == 1 ? &one_width : &wide_width;
-    const tg_native *code = j->native;
+    const width *w = width_of(j);
+    const tg_code *code = j->native ? code_of(j, 1) : NULL;
     if (j->tangents)
         downwards(j, from, to, w->reverse_tangents, tg_group_reverse_tangents);
     else if (j->interpreted)
         downwards(j, from, to, w->reverse, tg_group_reverse);
     else
-        for (uint32_t k = code->n_chunks; k-- > 0 && code->first[k] >= from;)
+        for (uint32_t k = code->n; k-- > 0 && code->first[k] >= from;)
             if (code->first[k] < to)
-                code->reverse[j->lanes > 1][k](j->primal, j->adj);
+                piece_reverse(j, code, k);
 }
 
 void tg_forward(tg_job *j) { forward(j, j->program->n_hoisted, j->program->n_instr); }

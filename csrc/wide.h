@@ -11,6 +11,7 @@
 
 #include "program.h"
 
+/* cdef: begin */
 enum { TG_SAME, TG_SIDE_BY_SIDE, TG_LISTED };
 enum { TG_KEPT, TG_LIVE };      /* the two numberings */
 
@@ -40,6 +41,10 @@ struct tg_wide {
     tg_group *group;
     uint32_t *list;
 };
+
+/* Whether a row of one or two operands takes an instruction or two. */
+int tg_is_short(uint32_t op);
+/* cdef: end */
 
 void tg_free_groups(tg_wide *w);
 

@@ -10,15 +10,17 @@ import shutil
 import subprocess
 import sys
 from array import array
+from contextlib import contextmanager, nullcontext
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import BINARY, UNARY, apply
+from test_wide import FUNCTIONS, inputs
 
 import tapegrad
 from tapegrad import Value
-from tapegrad.program import BranchChanged, native, point, record
+from tapegrad.program import BranchChanged, grouped, native, point, record, sums
 from tapegrad.program.form import NUMBER
 
 try:
@@ -205,10 +207,10 @@ def same_of_lists(f, rows):
 
 
 side = st.tuples(st.sampled_from(["inputs", "made", "made", "numbers"]), st.sampled_from(list(PATTERNS)))
-sums = st.tuples(st.sampled_from(["dot", "dot", "dot", "sum", "logsumexp"]), st.integers(1, 60), side, side)
+SUMS = st.tuples(st.sampled_from(["dot", "dot", "dot", "sum", "logsumexp"]), st.integers(1, 60), side, side)
 
 
-@given(st.lists(sums, min_size=4, max_size=25), st.integers(17, 70), st.integers(1, 33), st.integers(0, 9999))
+@given(st.lists(SUMS, min_size=4, max_size=25), st.integers(17, 70), st.integers(1, 33), st.integers(0, 9999))
 @settings(max_examples=20)
 def test_sums_over_slots_in_any_pattern_have_the_interpreters_bits(plan, size, n, seed):
     draw = random.Random(seed)
@@ -367,8 +369,12 @@ def test_to_c_compiles_on_its_own_without_a_warning(name, tmp_path):
     source = tmp_path / "program.c"
     source.write_text(record(lambda a, b: every_row()(a, b) * many_chunks(a, b), 0.3, 0.7).to_c())
     command = [name, "-std=gnu11", "-O1", "-ffp-contract=off", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
+    with loops_alone():
+        wide = record(everywhere, [0.1 + 0.01 * k for k in range(42)]).to_c()
+    tmp_path.joinpath("wide.c").write_text(wide)
     for more in ([], ["-march=native"]):
         subprocess.run([*command, *more, "-c", str(source), "-o", str(tmp_path / "program.o")], check=True)
+        subprocess.run([*command, *more, "-fsyntax-only", str(tmp_path / "wide.c")], check=True)
 
 
 def length_of_dots(pattern, n):
@@ -580,3 +586,114 @@ def test_matrices_and_pullbacks_have_the_interpreters_bits():
             assert len({str(bits(pull(seed)[0])) for pull in pulls}) == 1
     scalar, native_one = twins(lambda x: tapegrad.sum(f(x)[:3]), [0.5, 1.5, 0.25])
     assert bits(native_one.hessian([0.5, 1.5, 0.25])) == bits(scalar.hessian([0.5, 1.5, 0.25]))
+
+
+# ---- wide programs ----
+
+
+@contextmanager
+def loops_alone():
+    """Groups are loops in lanes, too, runs of other instructions chunks, and the interpreter has a little at a time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grouped, "SMALL", 0)
+        patch.setattr(grouped, "LONG", 12)
+        patch.setattr(grouped, "SLICE", 100)
+        patch.setattr(sums, "LEAST", 6)
+        patch.setattr(sums, "WIDTH", 1)
+        yield
+
+
+def same_wide(f, rows, small=False, **options):
+    """Fails unless native code does the same for the rows: each alone, all in lanes, their gradients, on threads."""
+    with nullcontext() if small else loops_alone():
+        p, q = twins(f, rows[0], **options)
+    for x in rows:
+        seed = array("d", [math.cos(k) for k in range(p.stats["outputs"])])
+        assert outcome(q, x) == outcome(p, x)
+        assert outcome(reverse, q, (x,), seed) == outcome(reverse, p, (x,), seed)
+    many = [rows[k % len(rows)] for k in range(18)]
+    for threads in 1, 2:
+        batches = [r.map(0, threads=threads) for r in (p, q)]
+        assert outcome(batches[1], many) == outcome(batches[0], many)
+        if p.stats["outputs"] == 1:
+            assert outcome(batches[1].value_and_grad, many) == outcome(batches[0].value_and_grad, many)
+    return p, q
+
+
+ODD = (50.0, -50.0, -49.0, 1e200, math.inf, math.nan, 0.0, -0.0)
+
+
+@given(
+    FUNCTIONS.filter(lambda f: f.repeats > 3),
+    st.integers(0, 1000),
+    st.sampled_from(ODD),
+    st.sampled_from(("raise", "nan")),
+)
+@settings(max_examples=4, deadline=None)
+def test_wide_programs_have_the_interpreters_bits_and_errors(f, seed, odd, on_error):
+    """Also where it is the first in the function's order that counts of what fails in several groups."""
+    x = inputs(f, seed)
+    other = [odd if k % 7 == 3 else number for k, number in enumerate(x)]
+    one = [odd if k == seed % len(x) else number for k, number in enumerate(x)]
+    same_wide(lambda x: tapegrad.sum(f(x)), [x, other, one, inputs(f, seed + 1)], on_error=on_error)
+
+
+def everywhere(x):
+    """Each loop that groups have, with operands in each way: the same, side by side, anywhere; shared by neighbours."""
+    n = len(x) - 2
+    c, d, x = x[0], x[1], x[2:]
+    mixed = [x[7 * k * k % n] for k in range(n)]
+    runs = [x[(k + 9 * (k // 20)) % n] for k in range(n)]
+    a = [u * v for u, v in zip(x, x[1:])]
+    a = [u * v for u, v in zip(a, mixed)]
+    a = [u - v * c for u, v in zip(a, runs)]
+    a = [d / (u * u + 1.5) for u in a]
+    a = [(u - v).max(w) for u, v, w in zip(a, a[3:], runs)]
+    a = [(0.25 - u) ** 2 - v**2 for u, v in zip(a, a[::-1])]
+    a = [(-u).relu() + abs(v) * v.sqrt() for u, v in zip(a, [w * w for w in x])]
+    a = [tapegrad.dot([u, c, v], [v, u, u], w) for u, v, w in zip(a, x[1:], mixed)]
+    a = [tapegrad.sum([u, v, u, c]) for u, v in zip(a, a[5:])]
+    a = [tapegrad.where(u < c, v, d * u) for u, v in zip(a, mixed)]
+    a = [u + v * v if u < 1e300 else v for u, v in zip(a, a[1:])]
+    a = [u + (v * v if v > -1e300 else u) for u, v in zip(x, a)]
+    products = [tapegrad.dot(a, x[: len(a)]), tapegrad.dot(a, [0.5 + k for k in range(len(a))], c), tapegrad.dot(a, a)]
+    return tapegrad.sum([a[0].tanh(), *a, *x[:9], *products])
+
+
+@pytest.mark.parametrize("n", [40, 501])
+def test_loops_take_operands_wherever_they_are(n):
+    draw = random.Random(n)
+    rows = [[draw.gauss(0.0, 1.0) for _ in range(n + 2)] for _ in range(3)]
+    special = [draw.choice((*SPECIAL, 1e155)) if k % 31 == 5 else number for k, number in enumerate(rows[0])]
+    program = same_wide(everywhere, [*rows, special])[0]
+    assert program.stats["groups"] > 15
+    with loops_alone():
+        plan = grouped._Plan(program._recorded.paths[0].core, False)
+    assert {key for key in plan.shapes if isinstance(key[0], str)} == {("DOT", False), ("DOT", True), ("SUM", False)}
+    if n == 40:
+        same_wide(tapegrad.grad(everywhere), rows)
+
+
+def test_a_small_wide_program_has_loops_for_one_row_and_straight_lines_for_several():
+    draw = random.Random(1)
+    _, q = same_wide(everywhere, [[draw.gauss(0.0, 1.0) for _ in range(26)] for _ in range(3)], small=True)
+    one, several = grouped.write(q._recorded.paths[0].core).pieces
+    assert [told for _, _, told in one if told] and not [told for _, _, told in several if told]
+
+
+def test_the_source_of_a_wide_program_does_not_grow_with_it():
+    def smoother(u):
+        return tapegrad.sum([(0.5 * (a + c) - b) ** 2 for a, b, c in zip(u, u[1:], u[2:])])
+
+    with loops_alone():
+        texts = [record(smoother, [0.01 * k for k in range(n)]).to_c() for n in (1000, 5000, 20000)]
+    assert texts[1] == texts[0] == texts[2]
+
+
+def test_tangents_and_pullbacks_go_over_native_primals_of_wide_programs():
+    draw = random.Random(2)
+    x, along = ([draw.gauss(0.0, 1.0) for _ in range(42)] for _ in range(2))
+    p, q = same_wide(everywhere, [x])
+    assert bits(q.hvp(x, along)) == bits(p.hvp(x, along))
+    assert bits(q.jvp((x,), (along,))[1:]) == bits(p.jvp((x,), (along,))[1:])
+    assert bits(q.vjp(x)[1](1.5)) == bits(p.vjp(x)[1](1.5))

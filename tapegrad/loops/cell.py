@@ -29,14 +29,14 @@ class Cell:
         self.shared = list(shared)
         self._shared = ffi.new("uint32_t[]", self.shared)
         self._hoisted: CData | None = None
-        self._native: tuple[CData, ...] | None = None  # of what is hoisted
+        self._native: tuple[Any, ...] | None = None  # of what is hoisted
         if repeats and recorded.on_branch == "raise" and len(recorded.paths) == 1:
             made = ffi.new("tg_program **")
             if lib.tg_hoist(recorded.paths[0].core, recorded.n_in - len(shared), made):
                 raise MemoryError
             self._hoisted = ffi.gc(made[0], lib.tg_free_program) if made[0] else None
 
-    def native(self) -> tuple[CData, ...] | None:
+    def native(self) -> tuple[Any, ...] | None:
         """What is hoisted, compiled, as paths have it; None: nothing is hoisted."""
         if self._hoisted is not None and self._native is None:
             from ..program.native import compiled  # slow to import, and seldom needed
@@ -44,7 +44,7 @@ class Cell:
             self._native = compiled(self._hoisted)
         return self._native
 
-    def _code(self, path: Trace) -> tuple[CData, tuple[CData, ...] | None]:
+    def _code(self, path: Trace) -> tuple[CData, tuple[Any, ...] | None]:
         """The program that carries a path out, and its machine code, if there is any."""
         if self._hoisted is None:
             return path.core, path.native

@@ -1,7 +1,7 @@
 """Programs: a function recorded once on Values, frozen, and replayed in C with derivatives.
 
-Files, each of which stands on those before it alone: form, containers, nest, arguments, replay, trace, source, native,
-file, recorded, told, point, layout, rows, batch, program, making."""
+Files, each of which stands on those before it alone: form, containers, nest, arguments, replay, trace, source, sums,
+grouped, native, file, recorded, told, point, layout, rows, batch, program, making."""
 from .making import load, record
 from .program import Program
 from .recorded import decoded

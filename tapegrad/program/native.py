@@ -17,10 +17,12 @@ import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
-from .._core import ffi
+from .._core import ffi, lib
+from .grouped import write
 from .replay import CData
-from .source import write
+from .source import Pieces
 
 PART = 24  # chunks, some second, that a compiler gets at most
 LEAST = 6  # chunks that are worth a compiler of their own
@@ -104,7 +106,7 @@ def _cores() -> int:
 
 def _parts(chunks: int, cores: int) -> list[tuple[int, int]]:
     """The chunks of each part, the first one's and the one behind its last; as many parts as keep all cores busy."""
-    parts = -(-chunks // PART)
+    parts = max(1, -(-chunks // PART))
     parts = min(-(-parts // cores) * cores, max(1, chunks // LEAST))
     ends = [chunks * k // parts for k in range(parts + 1)]
     return list(zip(ends, ends[1:]))
@@ -159,19 +161,36 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:32]
 
 
-def compiled(program: CData) -> tuple[CData, ...]:
+def compiled(program: CData) -> tuple[Any, ...]:
     """A tg_native of a program of the core, and what it points to; a library that goes may take its code with it."""
-    source, first = write(program)
-    path = library(source, len(first) - 1)
+    source = write(program)
+    path = library(source.text, source.functions)
     try:
         loaded = ctypes.CDLL(str(path))
     except OSError as error:
         raise RuntimeError(f"native code cannot be loaded: {error}; TAPEGRAD_CACHE names another folder") from error
     native = ffi.new("tg_native *")
-    starts = ffi.new("uint32_t[]", first)
-    native.n_chunks, native.first = len(first) - 1, starts
-    for k, width in enumerate(("one", "wide")):
-        for table in ("forward", "reverse"):
-            address = ctypes.addressof(ctypes.c_char.in_dll(loaded, f"{width}_{table}"))
-            getattr(native, table)[k] = ffi.cast(ffi.typeof(getattr(native, table)).item, address)
-    return native, starts, loaded
+    numbers = []
+    for codes, by_width in (native.code, source.pieces), (native.values, source.values):
+        for code, width, pieces in zip(codes, ("one", "wide"), by_width):
+            numbers.append(_code(code, program, pieces))
+            for table in ("forward", "reverse"):
+                address = ctypes.addressof(ctypes.c_char.in_dll(loaded, f"{width}_{table}"))
+                setattr(code, table, ffi.cast(ffi.typeof(getattr(code, table)), address))
+    return native, numbers, loaded
+
+
+def _code(code: CData, program: CData, pieces: Pieces) -> list[CData]:
+    """Say what pieces of a program are; what the code then points to."""
+    told: list[int] = []
+    at = []
+    for piece in pieces:
+        at.append(len(told))
+        told.extend(piece[2])
+    functions = [lib.TG_NONE if function is None else function for _, function, _ in pieces]
+    first = [*(start for start, _, _ in pieces), program.n_instr]
+    arrays = [ffi.new("uint32_t[]", numbers or [0]) for numbers in (first, functions, at, told)]
+    code.n = len(pieces)
+    code.first, code.function, code.at, code.told = arrays
+    code.list = program.wide.list if program.wide else ffi.NULL
+    return arrays

@@ -178,16 +178,17 @@ class Program(handle.Quick, Generic[P]):
         >>> "V(0) * V(0)" in record(lambda x: x * x, 1.0).to_c()
         True
         """
-        from .source import write  # as native: seldom needed
+        from .grouped import write  # as native: seldom needed
 
-        return write(self._recorded.paths[0].core)[0]
+        return write(self._recorded.paths[0].core).text
 
     def native(self) -> Program[P]:
         """Compile the program with the system's C compiler, and have every replay run that code from here on.
 
         Values and gradients have the same bits. A block of rows that does not go as recorded is interpreted, and so are
         derivatives along tangents, once native code has their values, and paths recorded later, until the next call.
-        The code is kept in the folder that TAPEGRAD_CACHE names, or in ~/.cache/tapegrad, for the next process.
+        Of a wide program it is loops over groups, which compile fast however large they are. The code is kept in the
+        folder that TAPEGRAD_CACHE names, or in ~/.cache/tapegrad, for the next process.
 
         Returns:
             The program itself.

@@ -121,7 +121,7 @@ class Trace:
         self.core = program
         self.codes = codes
         self.seconds = seconds  # of freezing
-        self.native: tuple[CData, ...] | None = None  # a tg_native and what it points to, once compiled
+        self.native: tuple[Any, ...] | None = None  # a tg_native and what it points to, once compiled
         self.cost: int = lib.tg_cost(program) + 1  # of a row, in additions
         self.slice: int = max(1, SLICE * max(1, program.n_instr) // self.cost)  # instructions
 

@@ -3,22 +3,26 @@ or a dot of more than a few terms is a loop over its slots where these are evenl
 else over a table of them.
 
 A chunk is two functions, forward over kept slots and reverse over the adjoints of live ones, each at two widths: the
-file includes itself once for one lane and once for as many as the core has. It can be compiled in parts, chunks FROM to
-TO - 1 each, for a linker to put together. What is wide is a vector of the compiler's, and a comparison of vectors is a
-mask; functions are called in a loop over the lanes. Compile time is linear.
+file includes itself once for one lane and once for as many as the core has. It can be compiled in parts, functions FROM
+to TO - 1 each, for a linker to put together. What is wide is a vector of the compiler's, and a comparison of vectors is
+a mask; functions are called in a loop over the lanes. Compile time is linear.
 
 Forward gives 0, or else a guard came out otherwise or a result is not finite: then the core's interpreter carries out
 that block of rows, and native code need not know what is refused, nor which lanes are out. In reverse an adjoint of 0
 passes nothing on, as in lanes.h; where the partial is finite, as most are when the result is, that needs no question.
 Adjoints stay in locals between their first and their last use in a chunk; in memory those that nobody waits for are 0.
+
+Beside other code, as in a wide program, a chunk is careful: it takes nothing for granted of what is not its own,
+neither that numbers are finite nor that adjoints are 0, leaves all its results in memory, and fails where one is
+refused.
 """
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 from .._core import ffi, lib
 from .replay import COMPARISONS, GUARD, QUIET, REFUSES, CData
@@ -36,12 +40,13 @@ _HEAD = """\
 #else
 #define PART static
 #define FROM 0
-#define TO %(chunks)d
+#define TO %(functions)d
 #endif
-#define HAS(chunk) (FROM <= (chunk) && (chunk) < TO)
+#define HAS(function) (FROM <= (function) && (function) < TO)
 #include <stddef.h>
 #include <stdint.h>
 #pragma GCC diagnostic ignored "-Wunused-function"
+#pragma GCC diagnostic ignored "-Wunused-parameter"
 
 %(scalar)s
 #if defined(__AVX512F__)
@@ -61,7 +66,7 @@ static inline int wide_any(wide_mask m)
         any |= m[l];
     return any != 0;
 }
-%(tables)s
+%(before)s
 #define V(slot) (*(vec *)(v + (size_t)(slot) * LANES))
 #define A(slot) (*(vec *)(adj + (size_t)(slot) * LANES))
 #define EACH for (int l = 0; l < STEP; l++)
@@ -102,12 +107,16 @@ static inline int wide_any(wide_mask m)
 #define CHOSEN(m, a, b) ((vec)(((mask)(a) & (m)) | ((mask)(b) & ~(m))))
 #define ALL(x) ((x) + (vec){0})
 #include __FILE__
+%(more)s\
+#if FROM == 0
+%(names)s
+#endif
 #else
 """
 
 _INDENT = " " * 8
 _FORWARD = """
-PART int NAME(forward%d)(double *restrict v)
+PART int NAME(forward%d)(double *restrict v, const uint32_t *told, const uint32_t *list)
 {
     vec sum = {0};
     mask fail = {0};
@@ -117,14 +126,15 @@ _FORWARD_END = """\
     return ANY(fail | (mask)(sum != 0.0));
 }"""
 _REVERSE = """
-PART void NAME(reverse%d)(const double *restrict v, double *restrict adj)
+PART void NAME(reverse%d)(const double *restrict v, double *restrict adj, const uint32_t *told, const uint32_t *list)
 {
     for (int row = 0; row < LANES; row += STEP, v += STEP, adj += STEP) {"""
 _REVERSE_END = """\
     }
 }"""
 
-_PLAIN = {"1.0", "-1.0", "a", "b", "y"}  # partials that are finite where y is
+_NUMBERS = {"1.0", "-1.0"}
+_PLAIN = {*_NUMBERS, "a", "b", "y"}  # partials that are finite where y is
 _SMOOTH = {"MAX", "MIN", "ABS", "TANH", "RELU", "SIGMOID", "SOFTPLUS", "SIN", "COS"}  # rows all of whose partials are
 _LINEAR = {"ADD", "SUB", "MUL", "NEG", "DOT", "SUM"}  # rows whose result is not finite where an operand is not
 _CHECKED = {*_SMOOTH, "DOT", "LOGSUMEXP"}  # besides rows that refuse results, and those with a, b or y for a partial
@@ -157,7 +167,7 @@ def _blended(text: str) -> str | None:
     return text if _OPERAND.search(text) else f"ALL({text})"
 
 
-class _Row:
+class Row:
     """A row of the table, as far as generated code asks for it."""
 
     def __init__(self, row: CData) -> None:
@@ -171,7 +181,7 @@ class _Row:
         )
 
 
-_ROWS = [_Row(lib.tg_ops[op]) for op in range(lib.tg_op_count)]
+ROWS = [Row(lib.tg_ops[op]) for op in range(lib.tg_op_count)]
 
 
 def _added(text: str, *numbers: str) -> str:
@@ -224,7 +234,7 @@ class _Instruction:
     def __init__(self, p: CData, k: int) -> None:
         s = p.instr[k]
         self.k, self.guard, self.y, self.live_y = k, s.op == GUARD, s.y, s.live_y
-        self.row = _ROWS[0] if self.guard else _ROWS[s.op & ~QUIET]
+        self.row = ROWS[0] if self.guard else ROWS[s.op & ~QUIET]
         if self.row.kind == "many":
             pairs = ffi.unpack(p.pool + 2 * s.a, 2 * s.b)
             self.operands = list(zip(pairs[::2], pairs[1::2]))
@@ -243,50 +253,63 @@ class _Instruction:
             self.row.name in ("POW", "POWK") and not self.guard and s.b < p.n_const and p.constant[s.b] == 2.0
         )
         self.checked = self.row.checked and not self.guard
+        self.refused = self.row.refusal != "NEVER" and not s.op & QUIET and not self.guard
         self.stored = False
 
     def text(self, name: str, text: str) -> tuple[str, str]:
-        """The name of a text of the row and the text, which may know that a power is a square."""
-        return (f"{name}_2", re.sub(r"\bb\b", "2.0", text)) if self.squares else (name, text)
+        return squared(name, text) if self.squares else (name, text)
 
 
-class _Writer:
-    """What is written for one program, chunk after chunk: forward from the first on, reverse from the last."""
+def squared(name: str, text: str) -> tuple[str, str]:
+    """The name of a text of a power and the text, which know that it is a square."""
+    return f"{name}_2", re.sub(r"\bb\b", "2.0", text)
 
-    def __init__(self, p: CData) -> None:
-        self.p = p
-        self.instructions = [_Instruction(p, k) for k in range(p.n_instr)]
-        self.first, operands = [0], 0
-        for s in self.instructions:
-            if operands and (operands + s.weight > CHUNK or s.k == p.n_hoisted):
-                self.first.append(s.k)
-                operands = 0
-            operands += s.weight
-        self.first.append(p.n_instr)
-        self.helpers: dict[str, str] = {}
-        self.tables: list[str] = []
+
+class Writer:
+    """What is written for one program, chunk after chunk: forward from the first on, reverse from the last.
+
+    Args:
+        runs: the instructions that chunks are made of, each from one run.
+        careful: they are not all there is.
+        beside: another writer, for the same file.
+    """
+
+    def __init__(self, p: CData, runs: Iterable[range], careful: bool = False, beside: Writer | None = None) -> None:
+        self.p, self.careful = p, careful
+        self.chunks: list[list[_Instruction]] = []
+        for run in runs:
+            operands = CHUNK
+            for k in run:
+                s = _Instruction(p, k)
+                if operands + s.weight > CHUNK or k == run.start:
+                    self.chunks.append([])
+                    operands = 0
+                self.chunks[-1].append(s)
+                operands += s.weight
+        self.helpers: dict[str, str] = beside.helpers if beside else {}
+        self.tables: list[str] = beside.tables if beside else []
         self._survey()
         self._pending = {p.out[2 * k + 1] for k in range(p.n_out)}  # live slots whose adjoint may not be 0
         self._pending.update(range(p.n_const, p.n_const + p.n_in + p.n_hoisted))
 
     def _survey(self) -> None:
         """Find out which results have to be in memory, and of which to ask whether they are finite."""
-        maker: dict[int, _Instruction] = {}
-        chunk_of = [c for c, (start, stop) in enumerate(zip(self.first, self.first[1:])) for _ in range(start, stop)]
-        for s in self.instructions:
-            for slot, _ in s.operands:
-                made = maker.get(slot)
-                if made is not None:
-                    made.stored |= slot in s.looped or chunk_of[made.k] != chunk_of[s.k]
-                    if made.checked and s.row.name in _LINEAR:  # it shows there, too
-                        made.checked, s.checked = False, True
-            if not s.guard:
-                maker[s.y] = s
-        for made in maker.values():  # the last in its slot: outputs, and what partials name
+        maker: dict[int, tuple[_Instruction, int]] = {}
+        for c, chunk in enumerate(self.chunks):
+            for s in chunk:
+                if self.careful:
+                    s.stored, s.checked = True, s.refused or s.row.name == "LOGSUMEXP"
+                    continue
+                for slot, _ in s.operands:
+                    if slot in maker:
+                        made, where = maker[slot]
+                        made.stored |= slot in s.looped or where != c
+                        if made.checked and s.row.name in _LINEAR:  # it shows there, too
+                            made.checked, s.checked = False, True
+                if not s.guard:
+                    maker[s.y] = s, c
+        for made, _ in maker.values():  # the last in its slot: outputs, and what partials name
             made.stored = True
-
-    def chunk(self, k: int) -> list[_Instruction]:
-        return self.instructions[self.first[k] : self.first[k + 1]]
 
     def expression(self, name: str, text: str, operands: dict[str, str]) -> str:
         """A text of the table with a, b and y put in, by way of a helper where it calls a function."""
@@ -323,7 +346,7 @@ class _Writer:
 
     def forward(self, k: int) -> Iterator[str]:
         local: dict[int, str] = {}
-        for s in self.chunk(k):
+        for s in self.chunks[k]:
             names = [local.get(slot, f"V({slot})") for slot, _ in s.operands]
             if s.guard:
                 yield self._guard(self.p.instr[s.k].y, dict(zip("ab", names)))
@@ -343,7 +366,7 @@ class _Writer:
         if how < REFUSES:
             answer = f"{operands['a']} {COMPARISONS[how]} {operands['b']}"
         else:
-            row = _ROWS[how - REFUSES]
+            row = ROWS[how - REFUSES]
             answer = f"{self.expression(f'{row.name}_refuses', _REFUSALS[row.refusal] % row.primal, operands)} != 0.0"
         return f"fail |= (mask)({answer}) {'==' if outcome else '!='} 0;"
 
@@ -394,7 +417,8 @@ class _Writer:
             if len(s.operands) % 2:
                 yield "%g", [(s.operands[-1][1], 0)]
             pairs = zip(s.operands[: len(s.operands) - 1 : 2], s.operands[1::2])
-            yield "%g * V(%s)", [(live_x, w, live_w, x) for (x, live_x), (w, live_w) in pairs]
+            text = "WEIGHED(%g, V(%s))" if self.careful else "%g * V(%s)"
+            yield text, [(live_x, w, live_w, x) for (x, live_x), (w, live_w) in pairs]
         elif s.row.name == "WHERE":
             (c, _), (_, a), (_, b) = s.operands
             yield f"CHOSEN(V({c}) != 0.0, %g, (vec){{0}})", [(a, 0)]
@@ -408,12 +432,21 @@ class _Writer:
             yield "%g" if text == "1.0" else f"WEIGHED(%g, {slope})", terms
         else:
             values = {"a": f"V({s.operands[0][0]})", "b": f"V({s.operands[-1][0]})", "y": f"V({s.y})"}
-            for which, text, (_, live) in zip("ab", s.row.partials, s.operands):
-                if text == "0.0":
-                    continue
-                slope = self.expression(*s.text(f"{s.row.name}_d{which}", text), values)
-                finite = (text in _PLAIN and s.row.name != "WEIGH") or s.row.name in _SMOOTH
-                yield "%g" if text == "1.0" else f"%g * {slope}" if finite else f"WEIGHED(%g, {slope})", [(live, 0)]
+            for m, text in self.passed(s.row, s.text, values):
+                yield text, [(s.operands[m][1], 0)]
+
+    def passed(
+        self, row: Row, text_of: Callable[[str, str], tuple[str, str]], values: dict[str, str]
+    ) -> Iterator[tuple[int, str]]:
+        """What a row of one or two operands passes on to which, %g standing for its own adjoint."""
+        for m, (which, text) in enumerate(zip("ab", row.partials)):
+            if text == "0.0":
+                continue
+            slope = self.expression(*text_of(f"{row.name}_d{which}", text), values)
+            finite = text in _NUMBERS or (
+                not self.careful and ((text in _PLAIN and row.name != "WEIGH") or row.name in _SMOOTH)
+            )
+            yield m, "%g" if text == "1.0" else f"%g * {slope}" if finite else f"WEIGHED(%g, {slope})"
 
     def _adds(self, s: _Instruction) -> Iterator[tuple[str, _Piece]]:
         """The same in pieces, without what constants would get."""
@@ -426,8 +459,8 @@ class _Writer:
 
     def reverse(self, k: int) -> Iterator[str]:
         plan, left = [], Counter[int]()  # left: how often a slot is still touched in this chunk
-        for s in reversed(self.chunk(k)):
-            if s.guard or s.live_y not in self._pending:
+        for s in reversed(self.chunks[k]):
+            if s.guard or not (self.careful or s.live_y in self._pending):
                 continue
             self._pending.discard(s.live_y)
             adds = []  # with the adjoints that each adds to, and whether they are there by then
@@ -435,7 +468,7 @@ class _Writer:
                 pairs = [pair for term in piece.terms for pair in zip(term[::2], term[1::2])]
                 waiting = []
                 for slot, _ in pairs:
-                    waiting.append(slot in self._pending)
+                    waiting.append(self.careful or slot in self._pending)
                     self._pending.add(slot)
                 left.update(slot for slot, _ in pairs)
                 adds.append((text, piece, pairs, waiting))
@@ -483,24 +516,63 @@ class _Writer:
                     n += 1
 
 
-def write(p: CData) -> tuple[str, list[int]]:
-    """The source of a program of the core, and the instructions at which its chunks begin and the last ends."""
-    w = _Writer(p)
-    chunks = range(len(w.first) - 1)
-    backward = {k: list(w.reverse(k)) for k in reversed(chunks)}
-    body = []
-    for k in chunks:
-        body.append(f"\n#if HAS({k})")
-        body += [_FORWARD % k, *(_INDENT + line for line in w.forward(k)), _FORWARD_END]
-        body += [_REVERSE % k, *(_INDENT + line for line in backward[k]), _REVERSE_END, "#endif"]
-    body.append("\n#if FROM == 0")
-    for gives, how, takes in ("int", "forward", "double *"), ("void", "reverse", "const double *, double *"):
-        names = [f"NAME({how}{k})" for k in chunks]
-        body += [f"PART {gives} {name}({takes});" for name in names]
-        body.append(f"{gives} (*const NAME({how})[])({takes}) = {{{', '.join(names)}}};")
-    body.append("#endif")
+Told = Sequence[int]
+Pieces = list[tuple[int, Optional[int], Told]]  # the first instruction, the function, what it is told
+
+
+class Source(NamedTuple):
+    """The C source of a program, how many functions it has, and what they are pieces of, for one lane and for many; and
+    for values alone, in live slots, where they can do with these."""
+
+    text: str
+    functions: int
+    pieces: tuple[Pieces, Pieces]
+    values: tuple[Pieces, Pieces] = ([], [])
+
+
+class Code(NamedTuple):
+    """A function of both directions, whether one lane and many have it, and when else not to compile its text."""
+
+    text: str
+    widths: tuple[bool, bool]
+    unless: str = ""
+
+
+def chunks(w: Writer, start: int, widths: tuple[bool, bool], unless: str = "") -> Iterator[Code]:
+    """The chunks of a writer, functions from start on."""
+    backward = {k: list(w.reverse(k)) for k in reversed(range(len(w.chunks)))}
+    for k in range(len(w.chunks)):
+        lines = [_FORWARD % (start + k), *(_INDENT + line for line in w.forward(k)), _FORWARD_END]
+        lines += [_REVERSE % (start + k), *(_INDENT + line for line in backward[k]), _REVERSE_END]
+        yield Code("\n".join(lines), widths, unless)
+
+
+def assembled(codes: Sequence[Code], w: Writer, before: str = "", more: str = "") -> str:
+    """The source whose functions these are, all written by then.
+
+    Args:
+        before: what the file includes itself after.
+        more: what it does then.
+    """
+    names = []
+    for width, prefix in enumerate(("one", "wide")):
+        has = [f"{prefix}_%s{k}" if code.widths[width] else "0" for k, code in enumerate(codes)]
+        for gives, how, takes in ("int", "forward", "double *"), ("void", "reverse", "const double *, double *"):
+            takes += ", const uint32_t *, const uint32_t *"
+            own = [name.replace("%s", how) for name in has]
+            names += [f"PART {gives} {name}({takes});" for name in own if name != "0"]
+            names.append(f"{gives} (*const {prefix}_{how}[])({takes}) = {{{', '.join(own or ['0'])}}};")
     head = _HEAD % {
-        "scalar": ffi.string(lib.tg_scalar_source).decode(), "lanes": lib.tg_lanes, "tables": "".join(w.tables),
-        "chunks": len(chunks),
+        "scalar": ffi.string(lib.tg_scalar_source).decode(), "lanes": lib.tg_lanes, "functions": len(codes),
+        "before": "".join(w.tables) + before, "more": more, "names": "\n".join(names),
     }  # fmt: skip
-    return head + "".join(w.helpers.values()) + "\n".join([*body, "#endif", ""]), w.first
+    only = {(True, True): "", (True, False): " && LANES == 1", (False, True): " && LANES > 1"}
+    body = [f"\n#if HAS({k}){only[code.widths]}{code.unless}\n{code.text}\n#endif" for k, code in enumerate(codes)]
+    return head + "".join(w.helpers.values()) + "\n".join([*body, "#endif", ""])
+
+
+def straight(p: CData) -> Source:
+    """The source of a program of the core in straight lines alone; what is hoisted in chunks of its own."""
+    w = Writer(p, [range(p.n_hoisted), range(p.n_hoisted, p.n_instr)])
+    pieces: Pieces = [(chunk[0].k, k, ()) for k, chunk in enumerate(w.chunks)]
+    return Source(assembled(list(chunks(w, 0, (True, True))), w), len(w.chunks), (pieces, pieces))
