@@ -155,7 +155,7 @@ class Steps:
         final, first = self._loop.final._recorded, len(self.numbers) - self.n_params
         cell = self._path.cells[1]
         assert cell is not None
-        inputs = state + array("d", (self.numbers[first + k] for k in cell.shared))
+        inputs = state + array("d", (self.numbers[first + k] for k in cell._shared))
         return final.paths.index(point.path(final, inputs))
 
     @property

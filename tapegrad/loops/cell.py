@@ -22,13 +22,11 @@ class Cell:
 
     Attributes:
         what: it is in the loop.
-        shared: which those are.
     """
 
     def __init__(self, recorded: Recorded, shared: Sequence[int], what: str, repeats: bool) -> None:
         self.recorded, self.what = recorded, what
-        self.shared = list(shared)
-        self._shared = ffi.new("uint32_t[]", self.shared)
+        self._shared = ffi.new("uint32_t[]", list(shared))
         self._hoisted: CData | None = None
         self._native: tuple[Any, ...] | None = None  # of what is hoisted
         if repeats and recorded.on_branch == "raise" and len(recorded.paths) == 1:
