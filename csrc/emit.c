@@ -2,7 +2,8 @@
 
     A narrow program takes the slot that was given back last, which is the one nearest in the caches. A wide one gives
     the results of a group slots side by side, so that a replay needs not look them up: what is retained in order, the
-    others where as many are free in a row.  */
+    others where as many are free in a row. So it does with the constants that an operand is in the instructions of a
+    group.  */
 #include "emit.h"
 #include "ops.h"
 #include "order.h"
@@ -129,6 +130,34 @@ static void give_back(rows *s, uint32_t slot)
     s->n_free++;
 }
 
+/* Constants in the order of their first use, operand after operand of a group. */
+static void place_constants(tg_draft *d, uint32_t n_const, const uint32_t *order, uint32_t n)
+{
+    uint32_t next = 0;
+    for (uint32_t i = 0; i < d->len; i++)
+        if (tg_draft_is_constant(d, i))
+            d->node[i].live = TG_NONE;
+    for (uint32_t from = 0, to, most; from < n && next < n_const; from = to) {
+        most = 1;
+        for (uint32_t m = 0; m < most; m++) {
+            to = from;
+            do {
+                const uint32_t *ids;
+                uint32_t pair[2];
+                const uint32_t own = tg_draft_operands(d, d->node + (order[to] & ~TG_STARTS), &ids, pair);
+                tg_draft_node *operand = m < own ? d->node + ids[m] : NULL;
+                most = own > most ? own : most;
+                if (operand && operand->op == TG_LEAF && operand->live == TG_NONE)
+                    operand->kept = operand->live = next++;
+                to++;
+            } while (to < n && !(order[to] & TG_STARTS));
+        }
+    }
+    for (uint32_t i = 0; i < d->len && next < n_const; i++) /* results that are constants */
+        if (tg_draft_is_constant(d, i) && d->node[i].live == TG_NONE)
+            d->node[i].kept = d->node[i].live = next++;
+}
+
 typedef struct {
     rows kept, live;
     uint32_t n_fixed, n_retained, retained;
@@ -206,6 +235,7 @@ int tg_emit_wide(tg_draft *d, tg_program *p, const uint32_t *order)
         s.kept.taken = taken;
         s.live.taken = taken + n + 1;
         s.n_retained = survey(d, order, n);
+        place_constants(d, p->n_const, order, n);
         place_fixed(d, p);
         for (uint32_t from = 0, to; from < n; from = to) {
             for (to = from + 1; to < n && !(order[to] & TG_STARTS); to++)

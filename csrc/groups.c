@@ -3,7 +3,9 @@
     Operands that lie side by side are read where they are, others are gathered first; then the loop over a block is
     what the compiler vectorises. No element sees another, and adjoints are added up in the order in which one
     instruction after the other, from the last to the first, would add them; where that shows nowhere, in any other.
-    So all bits are those of one instruction after the other, as lanes.h has it.  */
+    So all bits are those of one instruction after the other, as lanes.h has it.
+
+    Rows that take an instruction or two forward and back, and those of many operands, are in files of their own.  */
 #include "wide.h"
 #include "compiled.h"
 #include "failing.h"
@@ -214,18 +216,30 @@ static void chain_reverse(tg_job *j, const tg_group *s, uint32_t from, uint32_t 
     }
 }
 
-/* What is not worth a block: of an operation that takes its time, less than half of one. */
-#define TOO_FEW(row) (!IS_SHORT(row) && m < BLOCK / 2)
+int tg_is_short(uint32_t op)
+{
+    const int row = (int)(op & ~TG_QUIET);
+    return IS_SHORT(row);
+}
 
 TG_CLONES void tg_group_forward(tg_job *j, const tg_group *s, uint32_t from, uint32_t to, tg_narrow_replay *narrow,
                                 int numbering)
 {
     const tg_wide *w = j->program->wide;
+    const int row = (int)(s->op & ~TG_QUIET);
     double *v = j->primal, t[LANES];
     block rooms[TG_FEW_TERMS];
     empty(rooms);
     if (s->chain) {
         chain(j, s, from - s->first, to - s->first, numbering);
+        return;
+    }
+    if (tg_has_own_terms(s)) {
+        tg_terms_forward(j, s, from - s->first, to - s->first, numbering);
+        return;
+    }
+    if (tg_is_short(s->op)) {
+        tg_eights_forward(j, s, from - s->first, to - s->first, numbering);
         return;
     }
     for (uint32_t k = from, m; k < to; k += m) {
@@ -243,29 +257,20 @@ TG_CLONES void tg_group_forward(tg_job *j, const tg_group *s, uint32_t from, uin
         }
         xa = read(w, &s->operand[0][numbering], v, at, m, rooms);
         xb = read(w, &s->operand[1][numbering], v, at, m, rooms + 1);
-        switch (s->op & ~TG_QUIET) {
-#define TG_FEW(NAME_, method, aliases, symbol, refusal, doc, primal, ...)                                              \
-        case TG_##NAME_:                                                                                               \
-            if (TOO_FEW(TG_##NAME_)) {                                                                                 \
-                narrow(j, k, k + m);                                                                                   \
-                continue;                                                                                              \
-            }                                                                                                          \
-            if (IS_SHORT(TG_##NAME_))                                                                                  \
-                PRIMALS_OF(NAME_, primal)                                                                              \
-            else                                                                                                       \
-                NAME(long_primals)(TG_##NAME_, t, xa, xb);                                                             \
-            if (TG_REFUSE_##refusal != TG_REFUSE_NEVER && !are_finite(t))                                              \
-                check(j, s->op, k, m, xa, xb, t);                                                                      \
-            break;
-#include "ops.def"
-        case TG_WHERE: {
-            const double *xc = read(w, &s->operand[2][numbering], v, at, m, rooms + 2);
-            EACH t[l] = xa[l] != 0.0 ? xb[l] : xc[l];
-            break;
-        }
-        default:
+        if (s->op == TG_GUARD) {
             ask(j, s, k, m, xa, xb);
             continue;
+        }
+        if (s->op == TG_WHERE) {
+            const double *xc = read(w, &s->operand[2][numbering], v, at, m, rooms + 2);
+            EACH t[l] = xa[l] != 0.0 ? xb[l] : xc[l];
+        } else if (m < BLOCK / 2) {                     /* not worth a block */
+            narrow(j, k, k + m);
+            continue;
+        } else {
+            NAME(long_primals)(row, t, xa, xb);
+            if (tg_can_refuse(row) && !are_finite(t))
+                check(j, s->op, k, m, xa, xb, t);
         }
         put(Y, t, m);
     }
@@ -288,6 +293,10 @@ TG_CLONES void tg_group_tangents(tg_job *j, const tg_group *s, uint32_t from, ui
     double *d = j->tangent, t[LANES];
     block rooms[TG_FEW_TERMS];
     empty(rooms);
+    if (s->n_stretches) {
+        tg_terms_tangents(j, s, from - s->first, to - s->first, narrow);
+        return;
+    }
     if (s->terms || s->chain) {
         narrow(j, from, to);
         return;
@@ -302,7 +311,7 @@ TG_CLONES void tg_group_tangents(tg_job *j, const tg_group *s, uint32_t from, ui
         switch (s->op & ~TG_QUIET) {
 #define TG_FEW(NAME_, method, aliases, symbol, refusal, doc, primal, da, db, ...)                                      \
         case TG_##NAME_:                                                                                               \
-            if (TOO_FEW(TG_##NAME_)) {                                                                                 \
+            if (!IS_SHORT(TG_##NAME_) && m < BLOCK / 2) {                                                              \
                 narrow(j, k, k + m);                                                                                   \
                 continue;                                                                                              \
             }                                                                                                          \
@@ -485,12 +494,6 @@ static inline void choose(const tg_job *j, const tg_group *s, uint32_t at, uint3
     }
 }
 
-int tg_is_short(uint32_t op)
-{
-    const int row = (int)(op & ~TG_QUIET);
-    return IS_SHORT(row);
-}
-
 TG_CLONES void tg_group_reverse(tg_job *j, const tg_group *s, uint32_t from, uint32_t to, tg_narrow_replay *narrow)
 {
     const tg_wide *w = j->program->wide;
@@ -505,10 +508,18 @@ TG_CLONES void tg_group_reverse(tg_job *j, const tg_group *s, uint32_t from, uin
         chain_reverse(j, s, from - s->first, to - s->first);
         return;
     }
+    if (tg_has_own_terms(s)) {
+        tg_terms_reverse(j, s, from - s->first, to - s->first);
+        return;
+    }
+    if (tg_is_short(s->op)) {
+        tg_eights_reverse(j, s, from - s->first, to - s->first);
+        return;
+    }
     for (uint32_t k = to, m, at; k > from; k -= m) {
         m = k - from < BLOCK ? k - from : BLOCK;
         at = k - m - s->first;
-        if (!s->terms && m < BLOCK / 2 && !tg_is_short(s->op)) {
+        if (!s->terms && m < BLOCK / 2) {               /* not worth a block */
             narrow(j, k - m, k);
             continue;
         }
@@ -526,17 +537,9 @@ TG_CLONES void tg_group_reverse(tg_job *j, const tg_group *s, uint32_t from, uin
                 sums_reverse(j, s, at, m, g);
             continue;
         }
-        READ_NAMED
-        switch (s->op & ~TG_QUIET) {
-#define TG_FEW(NAME_, method, aliases, symbol, refusal, doc, primal, da, db, ...)                                      \
-        case TG_##NAME_:                                                                                               \
-            if (IS_SHORT(TG_##NAME_))                                                                                  \
-                PARTIALS_OF(NAME_, da, db)                                                                             \
-            else                                                                                                       \
-                NAME(long_partials)(TG_##NAME_, ga, gb, g, xa, xb, xy);                                                \
-            break;
-#include "ops.def"
-        default: continue;
+        {
+            READ_NAMED
+            NAME(long_partials)((int)(s->op & ~TG_QUIET), ga, gb, g, xa, xb, xy);
         }
         add_both(w, s, adj, at, m, ga, gb);
     }
@@ -554,6 +557,10 @@ TG_CLONES void tg_group_reverse_tangents(tg_job *j, const tg_group *s, uint32_t 
     empty(rooms);
     if (s->op == TG_GUARD)
         return;
+    if (s->n_stretches) {
+        tg_terms_reverse_tangents(j, s, from - s->first, to - s->first, narrow);
+        return;
+    }
     if (s->terms || s->chain) {
         narrow(j, from, to);
         return;

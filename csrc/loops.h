@@ -2,7 +2,7 @@
     tangents of that. Included by lanes.h, once for each width, and by groups.c.
 
     Rows that take an instruction or two have their loops where they are met; those of the others are in functions
-    apart, where their constants do not take the registers of all.  */
+    apart, where their constants do not take the registers of all; who has SHORT_ROWS_ALONE has none of those.  */
 
 /* x ? y : 0.0 and WEIGHED in lanes, where they are summed: of a sum of choices compilers make branches. */
 TG_INLINE double NAME(unless_0)(double x, double y) { return tg_of_bits(tg_bits(y) & (0 - (uint64_t)(x != 0.0))); }
@@ -83,6 +83,7 @@ static inline int NAME(squares)(const double *b)
         hb[l] = PASSED(TG_##NAME_, h[l], db) +                                                                         \
                 PASSED(TG_##NAME_, g[l], BENT(dab, ta[l]) + BENT(dbb, tb[l]));)
 
+#ifndef SHORT_ROWS_ALONE
 #define LONG(NAME_, ...)                                                                                               \
     case TG_##NAME_:                                                                                                   \
         if (!IS_SHORT(TG_##NAME_))                                                                                     \
@@ -133,3 +134,4 @@ TG_CLONES TG_OUTSIDE void NAME(long_bends)(int row, double *restrict ga, double 
     }
 }
 #undef LONG
+#endif

@@ -6,6 +6,9 @@
     a function does over and over, to other operands each time, so becomes a few groups as long as there are repeats in
     a tile, whose working set stays in the second cache; that a tile ends within a repeat costs two shorter groups.
 
+    Within a group they stand as in the function, or by their first operands, or by their second ones: where most
+    operands are what the instruction before has, or next to it, so that a replay reads them as they lie.
+
     Whether that pays is counted, and nothing else decides, so that the order is the same on every machine: half of a
     tile has to be in groups that are long enough, else it stays as it is. Where repeats are too long for a tile, larger
     tiles are tried.  */
@@ -18,7 +21,8 @@
 enum {
     LEAST = 256,                /* instructions of a program that is worth it */
     CLASSES = 256,              /* of a tile, at most */
-    TABLE = 1024
+    TABLE = 1024,
+    RUN = 16                    /* neighbours in a row that are worth another order */
 };
 static const uint32_t tiles[] = {1u << 12, 1u << 16, 1u << 20};
 
@@ -68,6 +72,8 @@ typedef struct {
     uint32_t *level, *by_class; /* of a tile, by its instructions */
     uint16_t *class;
     uint32_t *count;
+    uint32_t *key[2];           /* of a group, in the function's order: where both operands are */
+    struct keyed *sorted[2], *room;
 } widening;
 
 static uint32_t level_of(const tg_draft *d, uint32_t id, uint32_t first)
@@ -109,14 +115,125 @@ static void add_up(uint32_t *count, uint32_t n)
         count[k] += count[k - 1];
 }
 
-/* Write the order of a tile; whether it pays, else it is the draft's. */
+/* ---- within a group ---- */
+
+#define CONSTANT 0x80000000u
+#define RESULT 0x40000000u      /* and where it is in the order, which is where its slot is */
+
+static uint32_t key_of(const tg_draft *d, uint32_t id)
+{
+    const tg_draft_node *n = d->node + id;
+    return n->op == TG_LEAF ? CONSTANT | n->live : n->op == TG_INPUT ? n->a : RESULT | n->live;
+}
+
+typedef struct keyed {
+    uint32_t key, at;
+} keyed;
+
+/* By key, equal ones as they are, a byte at a time. */
+static void sort(keyed *x, keyed *room, uint32_t n)
+{
+    uint32_t low = TG_NONE, high = 0;
+    keyed *from = x, *to = room, *other;
+    for (uint32_t k = 0; k < n; k++) {
+        low = x[k].key < low ? x[k].key : low;
+        high = x[k].key > high ? x[k].key : high;
+    }
+    for (uint32_t shift = 0; shift < 32 && (high - low) >> shift; shift += 8) {
+        uint32_t count[257] = {0};
+        for (uint32_t k = 0; k < n; k++)
+            count[((from[k].key - low) >> shift & 255) + 1]++;
+        add_up(count, 256);
+        for (uint32_t k = 0; k < n; k++)
+            to[count[(from[k].key - low) >> shift & 255]++] = from[k];
+        other = from;
+        from = to;
+        to = other;
+    }
+    if (from != x)
+        memcpy(x, from, n * sizeof *x);
+}
+
+/* How many operands are what the one before is, or next to it, and how often one of an instruction's is not. Constants
+   get their slots in the order of their use. */
+static uint32_t neighbours(const widening *w, const keyed *order, uint32_t n, uint32_t *breaks)
+{
+    uint32_t found = 0;
+    *breaks = 0;
+    for (uint32_t k = 1; k < n; k++) {
+        const uint32_t before = order ? order[k - 1].at : k - 1, at = order ? order[k].at : k;
+        uint32_t near = 0;
+        for (int m = 0; m < 2; m++) {
+            const uint32_t last = w->key[m][before], own = w->key[m][at];
+            near += own - last <= 1 || (own > last && last & CONSTANT);
+        }
+        found += near;
+        *breaks += near < 2;
+    }
+    return found;
+}
+
+/* Put a group's instructions in their order; to has them in that of the function, which stays unless another one is
+   much better. */
+static void arrange(const widening *w, const uint32_t *node, uint32_t *to, uint32_t n)
+{
+    const tg_draft *d = w->d;
+    const keyed *best = NULL;
+    uint32_t most, breaks;
+    for (uint32_t k = 0; k < n; k++) {
+        const tg_draft_node *own = d->node + node[to[k]];
+        const uint32_t many = own->op != TG_GUARD && tg_is_many(own->op);
+        w->key[0][k] = key_of(d, many ? d->pool[own->a] : own->a);
+        w->key[1][k] = key_of(d, many ? d->pool[own->a + (own->b > 1)] : own->b);
+    }
+    most = neighbours(w, NULL, n, &breaks);
+    for (int m = 0; m < 2 && most < 2 * n - n / 4; m++) {
+        keyed *x = w->sorted[m];
+        uint32_t found;
+        for (uint32_t k = 0; k < n; k++)
+            x[k] = (keyed){w->key[m][k], k};
+        sort(x, w->room, n);
+        found = neighbours(w, x, n, &breaks);
+        if (found > most + n / 8 && breaks <= n / RUN) {
+            most = found;
+            best = x;
+        }
+    }
+    if (!best)
+        return;
+    for (uint32_t k = 0; k < n; k++)
+        w->room[k].at = to[best[k].at];
+    for (uint32_t k = 0; k < n; k++)
+        to[k] = w->room[k].at;
+}
+
+/* n nodes are where they are: from start on. */
+static void settle(const widening *w, uint32_t start, const uint32_t *to, uint32_t n)
+{
+    for (uint32_t k = 0; k < n; k++) {
+        tg_draft_node *own = w->d->node + (to[k] & ~TG_STARTS);
+        if (own->op != TG_GUARD)
+            own->live = start + k;
+    }
+}
+
+/* ---- tiles ---- */
+
+/* Where the instructions of the class and level of the one at from end. */
+static uint32_t end_of(const widening *w, const uint32_t *to, uint32_t from, uint32_t n)
+{
+    uint32_t end = from + 1;
+    while (end < n && w->level[to[end]] == w->level[to[from]] && w->class[to[end]] == w->class[to[from]])
+        end++;
+    return end;
+}
+
+/* Write the order of a tile; 0 where it does not pay. */
 static int order_tile(const widening *w, uint32_t start, uint32_t n)
 {
     const uint32_t levels = find_levels(w, start, n), *node = w->node + start;
-    uint32_t grouped = 0, begun = 0, *to = w->to + start;
+    uint32_t grouped = 0, *to = w->to + start;
     classes c = {0};
-    for (uint32_t k = 0; k < n; k++)
-        to[k] = node[k] | TG_STARTS;
     if (levels > n / 2 + 1)
         return 0;
     memset(w->count, 0, (CLASSES + 1) * sizeof *w->count);
@@ -138,23 +255,38 @@ static int order_tile(const widening *w, uint32_t start, uint32_t n)
         const uint32_t k = w->by_class[m];
         to[w->count[w->level[k]]++] = k;
     }
-    for (uint32_t m = 0, level = TG_NONE, class = 0; m < n; m++) {
-        const uint32_t k = to[m];
-        const int starts = w->level[k] != level || w->class[k] != class;
-        if (starts) {
-            grouped += m - begun >= TG_GROUP ? m - begun : 0;
-            begun = m;
-        }
-        level = w->level[k];
-        class = w->class[k];
-        to[m] = node[k] | (starts ? TG_STARTS : 0);
+    for (uint32_t from = 0, end; from < n; from = end) {
+        end = end_of(w, to, from, n);
+        grouped += end - from >= TG_GROUP ? end - from : 0;
     }
-    grouped += n - begun >= TG_GROUP ? n - begun : 0;
-    if (grouped >= n / 2)
-        return 1;
-    for (uint32_t k = 0; k < n; k++)
-        to[k] = node[k] | TG_STARTS;
-    return 0;
+    if (grouped < n / 2)
+        return 0;
+    for (uint32_t from = 0, end; from < n; from = end) {
+        end = end_of(w, to, from, n);
+        if (end - from >= TG_GROUP)
+            arrange(w, node, to + from, end - from);
+        for (uint32_t m = from; m < end; m++)
+            to[m] = node[to[m]] | (m == from ? TG_STARTS : 0);
+        settle(w, start + from, to + from, end - from);
+    }
+    return 1;
+}
+
+/* The order of all tiles of this size: how many instructions those have that pay. */
+static uint32_t order_tiles(const widening *w, uint32_t tile, uint32_t n)
+{
+    uint32_t paying = 0;
+    for (uint32_t start = 0, len; start < n; start += len) {
+        len = n - start < tile ? n - start : tile;
+        if (order_tile(w, start, len))
+            paying += len;
+        else {                                          /* the draft's */
+            for (uint32_t k = start; k < start + len; k++)
+                w->to[k] = w->node[k] | TG_STARTS;
+            settle(w, start, w->to + start, len);
+        }
+    }
+    return paying;
 }
 
 /* ---- the whole ---- */
@@ -174,21 +306,24 @@ int tg_widen(tg_draft *d, uint32_t n, uint32_t **order)
     w.node = node;
     for (size_t k = 0; node && w.to && k < sizeof tiles / sizeof *tiles && paying < n / 4; k++) {
         const uint32_t tile = tiles[k] < n ? tiles[k] : n;
-        uint32_t *room = tg_realloc(NULL, ((3 * (size_t)tile) + CLASSES + 2) * sizeof *room + tile * sizeof *w.class);
+        const size_t words = 5 * (size_t)tile + CLASSES + 2;
+        keyed *room = tg_realloc(NULL, 3 * (size_t)tile * sizeof *room + words * sizeof *w.count +
+                                       tile * sizeof *w.class);
         if (!room) {
             free(w.to);
             w.to = NULL;
             break;
         }
-        w.level = room;
-        w.by_class = room + tile;
-        w.count = room + 2 * (size_t)tile;
-        w.class = (uint16_t *)(w.count + tile + CLASSES + 2);
-        paying = 0;
-        for (uint32_t start = 0; start < n; start += tile) {
-            const uint32_t len = n - start < tile ? n - start : tile;
-            paying += order_tile(&w, start, len) ? len : 0;
-        }
+        w.room = room;
+        w.sorted[0] = room + tile;
+        w.sorted[1] = room + 2 * (size_t)tile;
+        w.level = (uint32_t *)(room + 3 * (size_t)tile);
+        w.by_class = w.level + tile;
+        w.key[0] = w.level + 2 * (size_t)tile;
+        w.key[1] = w.level + 3 * (size_t)tile;
+        w.count = w.level + 4 * (size_t)tile;
+        w.class = (uint16_t *)(w.level + words);
+        paying = order_tiles(&w, tile, n);
         free(room);
         if (tile == n)
             break;

@@ -45,7 +45,7 @@ static int grouped(const tg_instr *s)
 {
     switch (tg_row(s)) {
     case TG_GUARD: return s->y >> 1 < TG_REFUSES;
-    case TG_DOT: case TG_SUM: case TG_WHERE: return 1;
+    case TG_DOT: case TG_SUM: case TG_FSUM: case TG_LOGSUMEXP: case TG_TOP: case TG_WHERE: return 1;
     default: return !tg_is_many(tg_row(s));
     }
 }
@@ -97,6 +97,22 @@ static uint32_t slot_of(const tg_program *p, uint32_t k, uint32_t m, int numberi
     return m == 0 ? numbering == TG_LIVE ? s->live_a : s->a : numbering == TG_LIVE ? s->live_b : s->b;
 }
 
+/* n more words at the end of the list. */
+static int lengthen(finding *f, uint32_t n)
+{
+    tg_wide *w = f->w;
+    if (n > f->cap_list - w->n_list) {
+        const uint64_t cap = 2 * (uint64_t)f->cap_list + n;
+        uint32_t *list = cap > TG_NONE ? NULL : tg_realloc(w->list, (size_t)cap * sizeof *list);
+        if (!list)
+            return TG_MEMORY;
+        w->list = list;
+        f->cap_list = (uint32_t)cap;
+    }
+    w->n_list += n;
+    return TG_OK;
+}
+
 /* Where operand m of the n instructions from first on is; a list has TG_OK or TG_MEMORY as its code. */
 static int find_slots(finding *f, uint32_t first, uint32_t n, uint32_t m, int numbering, tg_slots *found)
 {
@@ -111,15 +127,8 @@ static int find_slots(finding *f, uint32_t first, uint32_t n, uint32_t m, int nu
     if (k == n)
         return TG_OK;
     *found = (tg_slots){TG_LISTED, w->n_list};
-    if (n > f->cap_list - w->n_list) {
-        const uint64_t cap = 2 * (uint64_t)f->cap_list + n;
-        uint32_t *list = cap > TG_NONE ? NULL : tg_realloc(w->list, (size_t)cap * sizeof *list);
-        if (!list)
-            return TG_MEMORY;
-        w->list = list;
-        f->cap_list = (uint32_t)cap;
-    }
-    w->n_list += n;
+    if (lengthen(f, n))
+        return TG_MEMORY;
     for (uint32_t run = 0, next = 0; n-- > 0;) {
         const uint32_t slot = slot_of(f->p, first + n, m, numbering);
         run = next == slot + 1 ? run + 1 : 1;
@@ -190,6 +199,94 @@ static int are_apart(finding *f, const tg_group *g, uint32_t n)
     return 1;
 }
 
+/* ---- stretches ---- */
+
+/* Whether element k goes on as the two from first on do: by the same steps in both numberings, constants or none. */
+static int keeps_step(const finding *f, const tg_group *g, uint32_t first, uint32_t k)
+{
+    const uint32_t words = 2 * g->terms, *start = f->p->pool + 2 * (size_t)g->pool + (size_t)words * first;
+    const uint32_t *own = start + (size_t)words * (k - first), *before = own - words;
+    for (uint32_t i = 0; i < words; i += 2) {
+        const uint32_t step = start[words + i] - start[i];
+        if (own[i] - before[i] != step || own[i + 1] - before[i + 1] != step ||
+            (own[i + 1] < f->p->n_const) != (start[i + 1] < f->p->n_const))
+            return 0;
+    }
+    return 1;
+}
+
+/* Whether a slot of the group's results is among those of an operand's. */
+static int meets_results(const tg_group *g, tg_walk x, uint32_t n, int numbering)
+{
+    const uint32_t last = x.at + (uint32_t)x.step * (n - 1);
+    const uint32_t low = x.step < 0 ? last : x.at, high = x.step < 0 ? x.at : last;
+    return low < g->y[numbering] + g->n && high >= g->y[numbering];
+}
+
+/* Whether what a stretch passes on may be added in the order of terms.c: to operands that step, one after the other,
+   each from the last element to the first, then to those that do not, each by itself. */
+static int is_apart(finding *f, const tg_group *g, uint32_t first, uint32_t n)
+{
+    const uint32_t stamp = f->stamp + 1, biased = g->op == TG_DOT && g->terms % 2;
+    if (g->terms >= TG_NONE - f->stamp)
+        return 0;
+    f->stamp += g->terms;
+    for (int still = 0; still < 2; still++)
+        for (uint32_t turn = 0; turn < g->terms; turn++) {      /* a bias comes before all others */
+            const uint32_t i = !biased ? turn : turn ? turn - 1 : g->terms - 1;
+            const tg_walk x = tg_walk_of(f->p, g, first, n, i, TG_LIVE);
+            if (meets_results(g, x, n, TG_LIVE) ||
+                meets_results(g, tg_walk_of(f->p, g, first, n, i, TG_KEPT), n, TG_KEPT))
+                return 0;
+            if ((x.step == 0) != still || x.at < f->p->n_const)
+                continue;
+            for (uint32_t k = 0; k < (still ? 1 : n); k++) {
+                meeting *met = f->met + (uint32_t)(x.at + (uint32_t)x.step * k);
+                if (met->operand >= stamp && (still || met->first < k))
+                    return 0;
+                *met = (meeting){stamp + turn, k};
+            }
+        }
+    return 1;
+}
+
+/* The stretches of a group, where they are long and apart. */
+static int find_stretches(finding *f, tg_group *g)
+{
+    tg_wide *w = f->w;
+    const uint32_t start = w->n_list;
+    uint32_t n = 0;
+    int apart = 1;
+    for (uint32_t k = 0, end; k < g->n && apart && n <= g->n / TG_GROUP; k = end, n++) {
+        for (end = k + 1; end < g->n && keeps_step(f, g, k, end); end++)
+            ;
+        apart = is_apart(f, g, k, end - k);
+        if (lengthen(f, 1))
+            return TG_MEMORY;
+        w->list[w->n_list - 1] = k;
+    }
+    if (!apart || n > g->n / TG_GROUP) {
+        w->n_list = start;
+        return TG_OK;
+    }
+    if (lengthen(f, 1))
+        return TG_MEMORY;
+    w->list[w->n_list - 1] = g->n;
+    g->stretches = start;
+    g->n_stretches = n;
+    return TG_OK;
+}
+
+/* ---- the whole ---- */
+
+static int is_listed(const tg_group *g)
+{
+    int listed = 0;
+    for (uint32_t i = 0; i < g->terms; i++)
+        listed |= g->operand[i][TG_KEPT].how == TG_LISTED || g->operand[i][TG_LIVE].how == TG_LISTED;
+    return listed;
+}
+
 enum { NO_CHAIN, CHAIN_A, CHAIN_B };
 static int add_group(finding *f, uint32_t first, uint32_t n, int chain)
 {
@@ -227,6 +324,8 @@ static int add_group(finding *f, uint32_t first, uint32_t n, int chain)
         }
     } else
         g->straight = (uint8_t)terms_are_straight(f, g);
+    if (!code && g->terms && row != TG_WHERE && (!tg_has_few(g) || is_listed(g)))
+        code = find_stretches(f, g);
     w->n += !code;
     return code;
 }

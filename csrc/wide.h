@@ -4,6 +4,10 @@
     side in both numberings of slots. Where an operand of each of them is: all the same slot, slots side by side, or a
     list of slots, which has a bit where RUN of them are side by side.
 
+    Many-operand rows of a group fall into stretches where that pays: within one, each operand goes by equal steps from
+    one instruction to the next. So do the sums of a layer of neurons over rows: an operand is the same weight, the
+    other one its rows side by side.
+
     A chain is additions in a row each of which adds to the result of the one before: what sum(..) of a function makes.
     They go one after the other, but the sum stays in a register.  */
 #ifndef TG_WIDE_H
@@ -29,6 +33,8 @@ typedef struct {
     uint32_t y[2];
     tg_slots operand[TG_FEW_TERMS][2];  /* those of a sum of many terms are in the pool alone; of a chain what is added
                                            to first, what is added, and the results */
+    uint32_t stretches, n_stretches;    /* of a many-operand row: where in list the first element of each is, and
+                                           behind the last the number of all elements; 0: there are none */
     uint8_t chain;
     uint8_t straight;           /* a sum of many terms, which are side by side in both numberings */
     uint8_t apart;              /* adjoints may be added operand by operand: nobody sees the difference */
@@ -56,6 +62,19 @@ static inline uint32_t tg_slot(const tg_wide *w, const tg_slots *s, uint32_t k)
 
 static inline int tg_has_few(const tg_group *g) { return g->terms <= TG_FEW_TERMS; }
 
+/* The slot of operand i of the first of a stretch's n instructions, and the step to that of the next. */
+typedef struct {
+    uint32_t at;
+    int32_t step;
+} tg_walk;
+
+static inline tg_walk tg_walk_of(const tg_program *p, const tg_group *g, uint32_t first, uint32_t n, uint32_t i,
+                                 int numbering)
+{
+    const uint32_t *own = p->pool + 2 * (g->pool + (size_t)g->terms * first + i) + numbering;
+    return (tg_walk){*own, n > 1 ? (int32_t)(own[2 * (size_t)g->terms] - *own) : 1};
+}
+
 /* The first group that ends above instruction at, or n. */
 static inline uint32_t tg_group_at(const tg_wide *w, uint32_t at)
 {
@@ -77,5 +96,21 @@ void tg_group_forward(tg_job *j, const tg_group *s, uint32_t from, uint32_t to, 
 void tg_group_tangents(tg_job *j, const tg_group *s, uint32_t from, uint32_t to, tg_narrow_replay *narrow);
 void tg_group_reverse(tg_job *j, const tg_group *s, uint32_t from, uint32_t to, tg_narrow_replay *narrow);
 void tg_group_reverse_tangents(tg_job *j, const tg_group *s, uint32_t from, uint32_t to, tg_narrow_replay *narrow);
+
+/* Elements from .. to - 1 of a group of many-operand rows: values of those that are in stretches, and of logsumexp,
+   fsum and top however they are; what those pass on. See terms.c. */
+static inline int tg_has_own_terms(const tg_group *g)
+{
+    return g->n_stretches || (g->terms && g->op != TG_DOT && g->op != TG_SUM && g->op != TG_WHERE);
+}
+void tg_terms_forward(tg_job *j, const tg_group *g, uint32_t from, uint32_t to, int numbering);
+void tg_terms_reverse(tg_job *j, const tg_group *g, uint32_t from, uint32_t to);
+/* Of stretches alone. */
+void tg_terms_tangents(tg_job *j, const tg_group *g, uint32_t from, uint32_t to, tg_narrow_replay *narrow);
+void tg_terms_reverse_tangents(tg_job *j, const tg_group *g, uint32_t from, uint32_t to, tg_narrow_replay *narrow);
+
+/* Elements from .. to - 1 of a group of a row that takes an instruction or two. See eights.c. */
+void tg_eights_forward(tg_job *j, const tg_group *g, uint32_t from, uint32_t to, int numbering);
+void tg_eights_reverse(tg_job *j, const tg_group *g, uint32_t from, uint32_t to);
 
 #endif

@@ -41,7 +41,9 @@ STEPS = st.one_of(
     st.tuples(st.just("guard"), LENGTHS, LENGTHS),
     st.tuples(st.just("where"), LENGTHS, LENGTHS, LENGTHS),
     st.tuples(st.just("dot"), st.lists(st.tuples(LENGTHS, LENGTHS), min_size=1, max_size=5), LENGTHS),
-    st.tuples(st.just("sum"), st.lists(LENGTHS, min_size=1, max_size=5)),
+    st.tuples(st.just("sum"), st.lists(LENGTHS, min_size=1, max_size=8)),
+    st.tuples(st.just("fsum"), st.lists(LENGTHS, min_size=2, max_size=8)),
+    st.tuples(st.just("logsumexp"), st.lists(LENGTHS, min_size=2, max_size=8)),
 )
 
 
@@ -64,7 +66,7 @@ class Repeats:
         for k in range(self.repeats):
             had = [*(x[2 + self.step * k + i] for i in range(self.own)), x[0], x[1]]
             for kind, *how in self.steps:
-                had.append(getattr(self, kind)(*([how, had] if kind in ("sum",) else [had, *how])))
+                had.append(getattr(self, kind)(had, *how))
             y = had[-1].tanh() + had[-2] if k % 17 == 3 else had[-1].tanh()
             if self.chained:
                 carry = carry * 0.5 + y
@@ -92,8 +94,14 @@ class Repeats:
         xs, ys = zip(*((had[i % len(had)], had[j % len(had)]) for i, j in pairs))
         return tapegrad.dot(xs, ys, had[bias % len(had)])
 
-    def sum(self, how, had):
-        return tapegrad.sum([had[i % len(had)] for i in how[0]])
+    def sum(self, had, of):
+        return tapegrad.sum([had[i % len(had)] for i in of])
+
+    def fsum(self, had, of):
+        return tapegrad.math.fsum([had[i % len(had)] for i in of])
+
+    def logsumexp(self, had, of):
+        return tapegrad.logsumexp([had[i % len(had)] for i in of])
 
 
 FUNCTIONS = st.builds(
@@ -186,6 +194,108 @@ def test_refusals_become_nan_alike(f, seed, odd):
     assert found == in_lanes or (isinstance(found, BranchChanged) and isinstance(in_lanes, BranchChanged))
 
 
+def check_bits(f, x, tolerance=1e-12):
+    """Values are those of Values, gradients the same in every way and those of Values nearly; the total's program."""
+    values = [Value(number) for number in x]
+    results = f(values)
+    tapegrad.sum(results).backward()
+    program, total = record(f, x), record(lambda x: tapegrad.sum(f(x)), x)
+    assert bits(program(x)) == bits([y.data for y in results])
+    grad = total.grad(x)
+    assert grad == pytest.approx([v.grad for v in values], rel=tolerance, abs=tolerance)
+    for threads in 1, 2:
+        assert bits(total.map(0, threads=threads).grad([x] * 18)[17]) == bits(grad)
+    along = [math.cos(k) for k in range(len(x))]
+    assert bits(total.hvp(x, along)) == bits(total.map(0).hvp([x, x], [along, along])[1])
+    again = pickle.loads(pickle.dumps(total))
+    assert bits(again.grad(x)) == bits(grad)
+    return total
+
+
+@pytest.mark.parametrize("rows", [9, 33, 100])
+@pytest.mark.parametrize("own", [False, True], ids=["constant rows", "rows that are inputs"])
+def test_layers_over_rows_have_the_bits_of_values(rows, own):
+    """Sums of products of which one side is the same for all rows, or next to the one before."""
+    widths = (3, 7, 16, 4)
+    weights = sum((before + 1) * after for before, after in zip(widths, widths[1:]))
+    points = [[math.sin(7 * k + i) for i in range(3)] for k in range(rows)]
+
+    def f(x):
+        found = []
+        for k in range(rows):
+            layer, at = x[weights + 3 * k : weights + 3 * k + 3] if own else points[k], 0
+            for before, after in zip(widths, widths[1:]):
+                sums = []
+                for _ in range(after):
+                    row = x[at : at + before + 1]
+                    at += before + 1
+                    if after == 7:  # a network written out, then one of dots, in either order
+                        s = row[before]
+                        for i in range(before):
+                            s = s + row[i] * layer[i]
+                    else:
+                        s = tapegrad.dot(row[:before], layer, row[before])
+                    sums.append(s.relu() if after > 4 else s)
+                layer = sums
+            found.append(tapegrad.cross_entropy(layer, k % 4))
+        return found
+
+    inputs = [math.cos(3 * k) for k in range(weights)] + [z for point in points for z in point if own]
+    program = check_bits(f, inputs, 1e-11)
+    assert program.stats["groups"]
+
+
+@pytest.mark.parametrize("kernel", [2, 3, 9])
+def test_moving_sums_have_the_bits_of_values(kernel):
+    """Adjoints of the numbers that neighbours share meet in order."""
+
+    def f(x):
+        weights, signal = x[: 4 * kernel], x[4 * kernel :]
+        found = []
+        for k in range(len(signal) - kernel + 1):
+            for c in range(4):
+                found.append(tapegrad.dot(weights[c * kernel : (c + 1) * kernel], signal[k : k + kernel]).tanh())
+            found.append(tapegrad.sum(signal[k : k + kernel]) * tapegrad.math.fsum(signal[k : k + kernel]))
+        return found
+
+    assert check_bits(f, [math.sin(5 * k) for k in range(200)]).stats["groups"]
+
+
+def test_two_grids_side_by_side_are_as_one():
+    """Operands that alternate, go by twos, backwards, or over a rim."""
+    n = 14
+
+    def f(x):
+        u, v = x[::2], x[1::2]
+        found = []
+        for i in range(n):
+            for j in range(n):
+                a, b = u[n * i + j], v[n * i + j]
+                around = u[n * (i - 1) + j] + u[n * i + (j + 1) % n] - 4.0 * a
+                found += [around + a * a * b, 3.5 * a / (b + 2.0) - v[-1 - n * i - j], a.max(b), abs(a - b)]
+        return found
+
+    assert check_bits(f, [math.sin(11 * k) for k in range(2 * n * n)]).stats["groups"]
+
+
+def test_adjoints_of_0_pass_nothing_on_to_what_is_infinite():
+    """Of a layer over rows, too, where they are multiplied side by side."""
+
+    def f(x):
+        weights, found = x[:6], []
+        for k in range(40):
+            row = x[6 + 6 * k : 12 + 6 * k]
+            found.append(tapegrad.where(x[6 + k].less(1.3), tapegrad.dot(weights, row), 0.0) * x[k])
+        return found
+
+    x = [1.0 + 0.01 * k for k in range(6 + 6 * 40)]
+    total = record(lambda x: tapegrad.sum(f(x)), x)
+    x[6 + 6 * 33 + 2] = math.inf  # of row 33, whose sum nobody takes
+    grad = total.grad(x)
+    assert all(math.isfinite(g) for g in grad)
+    assert bits(total.map(0).grad([x] * 3)[2]) == bits(grad)
+
+
 def stencil(u):
     return [0.25 * (a + c) - b * b for a, b, c in zip(u, u[1:], u[2:])]
 
@@ -213,14 +323,7 @@ def test_sums_that_go_through_the_function_have_the_bits_of_values(terms):
         return [total, *seen]
 
     x = [math.cos(k) for k in range(700)]
-    program, total = record(f, x), record(lambda x: tapegrad.sum(f(x)), x)
-    assert bits(program(x)) == bits([v.data for v in f([Value(a) for a in x])])
-    assert bits(total.grad(x)) == bits(total.map(0).grad([x, x])[1])
-    values = [Value(a) for a in x]
-    tapegrad.sum(f(values)).backward()
-    assert total.grad(x) == pytest.approx([v.grad for v in values], rel=1e-12, abs=1e-12)
-    along = [math.sin(k) for k in range(700)]
-    assert bits(total.hvp(x, along)) == bits(total.map(0).hvp([x, x], [along, along])[1])
+    check_bits(f, x)
 
 
 def test_a_listing_is_in_the_order_of_the_function():

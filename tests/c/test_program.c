@@ -6,6 +6,7 @@
 #include "check.h"
 #include "matrix.h"
 #include "program.h"
+#include "wide.h"
 
 #define ROWS 97                 /* three blocks and some */
 #define INPUTS 3
@@ -221,6 +222,15 @@ static void the_bits_depend_on_the_row_alone(void)
     free_tape(&t);
 }
 
+/* How many groups of a wide program are in stretches. */
+static uint32_t stretched(const tg_program *p)
+{
+    uint32_t n = 0;
+    for (uint32_t k = 0; k < p->wide->n; k++)
+        n += p->wide->group[k].n_stretches > 0;
+    return n;
+}
+
 /* One row goes group by group, several one instruction after the other. */
 static void wide_programs_have_these_bits_too(void)
 {
@@ -228,6 +238,7 @@ static void wide_programs_have_these_bits_too(void)
     int64_t code;
     tg_program *p = wide_program_of_everything(&t, &code);
     CHECK(p && p->order && p->n_groups > TG_OPS - 10 && p->grouped > p->n_instr / 2 && !tg_check_program(p));
+    CHECK(p && p->wide && stretched(p) > 2);
     check_bits(p);
     tg_free_program(p);
     free_tape(&t);
