@@ -6,11 +6,13 @@
 
     What no direction of a block moves is passed over, so a sparse matrix costs what its blocks do that are not 0. That
     is what lanes.h computes as 0: where a bend or an adjoint is not finite, 0 times it is not, and the instruction
-    stays. The numbers are those of lanes.h, term by term, for the same bits.  */
+    stays. The numbers are those of lanes.h, term by term, for the same bits. A group of a wide program is passed over
+    at once: where its operands lie side by side, so do the marks of what moves.  */
 #include "matrix.h"
 #include "compiled.h"
 #include "flush.h"
 #include "ops.h"
+#include "wide.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -176,6 +178,61 @@ static void write_bends(tg_matrix *m, uint32_t k)
     }
 }
 
+/* ---- groups ---- */
+
+static int any(const uint8_t *mark, size_t n)
+{
+    size_t k = 0;
+    for (uint64_t eight; k + 8 <= n; k += 8) {
+        memcpy(&eight, mark + k, sizeof eight);
+        if (eight)
+            return 1;
+    }
+    for (; k < n; k++)
+        if (mark[k])
+            return 1;
+    return 0;
+}
+
+/* Whether anything moves a group's operands, as far as is easily seen: those of sums of many terms, and of chains, may
+   always move. */
+static int may_move(const tg_matrix *m, const tg_group *g)
+{
+    const tg_wide *w = m->program->wide;
+    if (g->chain || !tg_has_few(g))
+        return 1;
+    for (uint32_t i = 0; i < (g->terms ? g->terms : 2) && g->op != TG_GUARD; i++) {
+        const tg_slots *s = &g->operand[i][TG_KEPT];
+        if (s->how == TG_SIDE_BY_SIDE && any(m->moves + s->at, g->n))
+            return 1;
+        for (uint32_t k = 0; s->how != TG_SIDE_BY_SIDE && k < (s->how == TG_SAME ? 1 : g->n); k++)
+            if (m->moves[tg_slot(w, s, k)])
+                return 1;
+    }
+    return 0;
+}
+
+/* How the lines of each group are, to bends. */
+static void note_bends(tg_matrix *m)
+{
+    const tg_wide *w = m->program->wide;
+    for (uint32_t i = 0; w && i < w->n; i++) {
+        m->bends[i] = STRAIGHT;
+        for (uint32_t k = w->group[i].first; k < w->group[i].first + w->group[i].n; k++)
+            if (m->line[k].how > m->bends[i])
+                m->bends[i] = (uint8_t)m->line[k].how;
+    }
+}
+
+/* Whether it may pass anything on. */
+static int may_pass_on(const tg_matrix *m, const tg_group *g)
+{
+    const int bends = m->how == TG_HESSIAN ? m->bends[g - m->program->wide->group] : STRAIGHT;
+    if (g->op == TG_GUARD)
+        return 0;
+    return g->chain || bends == WILD || any(m->counts + g->y[TG_LIVE], g->n) || (bends == BENT && may_move(m, g));
+}
+
 /* ---- a block of directions ---- */
 
 TG_CLONES static void forward(tg_matrix *m, uint32_t from, uint32_t to)
@@ -269,6 +326,39 @@ TG_CLONES static void reverse(tg_matrix *m, uint32_t from, uint32_t to)
     }
 }
 
+/* Both of them, group by group where there are some. */
+static void upwards(tg_matrix *m, uint32_t from, uint32_t to)
+{
+    const tg_wide *w = m->program->wide;
+    uint32_t at = w ? tg_group_at(w, from) : 0;
+    for (uint32_t end; from < to; from = end) {
+        const tg_group *g = w && at < w->n ? w->group + at : NULL;
+        const int within = g && g->first <= from;
+        end = !g ? to : within ? g->first + g->n : g->first;
+        end = end < to ? end : to;
+        at += (uint32_t)within;
+        if (!within || end - from < g->n || may_move(m, g))
+            forward(m, from, end);
+        else if (g->op != TG_GUARD)
+            memset(m->moves + g->y[TG_KEPT], 0, g->n);
+    }
+}
+
+static void downwards(tg_matrix *m, uint32_t from, uint32_t to)
+{
+    const tg_wide *w = m->program->wide;
+    for (uint32_t at = w && to ? tg_group_at(w, to - 1) + 1 : 0, start; to > from; to = start) {
+        const tg_group *g;
+        while (at && (at > w->n || w->group[at - 1].first >= to))
+            at--;
+        g = at ? w->group + at - 1 : NULL;
+        start = !g ? 0 : g->first + g->n >= to ? g->first : g->first + g->n;
+        start = start > from ? start : from;
+        if (!g || start != g->first || to - start < g->n || may_pass_on(m, g))
+            reverse(m, start, to);
+    }
+}
+
 static uint32_t in_block(const tg_matrix *m)
 {
     return m->count - m->done < DIRECTIONS ? m->count - m->done : DIRECTIONS;
@@ -333,13 +423,14 @@ int tg_matrix_start(tg_matrix *m)
     const int second = m->how == TG_HESSIAN;
     const size_t kept = m->how == TG_ROWS ? 0 : p->n_kept * (size_t)DIRECTIONS;
     const size_t live = m->how == TG_COLUMNS ? 0 : p->n_live * (size_t)DIRECTIONS;
+    const uint32_t groups = second && p->wide ? p->wide->n : 0;
     uint64_t terms = 1, bytes;
     char *at;
     for (uint32_t k = 0; k < p->n_instr; k++)
         terms += terms_of(p->instr + k);
     bytes = 64 + (kept + live) * sizeof(double) + terms * (sizeof *m->term + (second ? sizeof *m->bend : 0)) +
             (second ? p->n_instr * sizeof(double) : 0) + (p->n_instr + (uint64_t)1) * sizeof *m->line +
-            p->n_kept + p->n_live;
+            p->n_kept + p->n_live + groups;
     m->memory = terms < TG_NONE && bytes <= SIZE_MAX ? tg_realloc(NULL, (size_t)bytes) : NULL;
     if (!m->memory)
         return TG_MEMORY;
@@ -353,6 +444,7 @@ int tg_matrix_start(tg_matrix *m)
     TAKE(line, p->n_instr + (size_t)1);
     TAKE(moves, p->n_kept);
     TAKE(counts, p->n_live);
+    TAKE(bends, groups);
 #undef TAKE
     memset(m->moves, 0, (size_t)p->n_kept + p->n_live);
     m->line[0].first = 0;
@@ -394,8 +486,10 @@ static uint32_t advance(tg_matrix *m, uint64_t budget)
     case BENDS:                                 /* at counts from the end */
         for (uint32_t k = n - from; k-- > n - to;)
             write_bends(m, k);
-        if (over)
+        if (over) {
+            note_bends(m);
             m->phase = SEEDS;
+        }
         break;
     case SEEDS:
         seeds(m);
@@ -403,12 +497,12 @@ static uint32_t advance(tg_matrix *m, uint64_t budget)
         m->at = 0;
         return 1;
     case FORWARD:
-        forward(m, from, to);
+        upwards(m, from, to);
         if (over)
             m->phase = m->how == TG_HESSIAN ? REVERSE : WRITE;
         break;
     case REVERSE:
-        reverse(m, n - to, n - from);
+        downwards(m, n - to, n - from);
         if (over)
             m->phase = WRITE;
         break;

@@ -32,6 +32,7 @@ typedef struct tg_matrix {
     double *adjoint;                    /* by live slot: while weights are made one lane, then tg_lanes */
     double *tangent;                    /* by kept slot */
     uint8_t *moves, *counts;            /* by kept and by live slot: whether tangent and adjoint are not 0 */
+    uint8_t *bends;                     /* by group of a wide program: how its lines are, the most that one is */
 } tg_matrix;
 
 int tg_matrix_start(tg_matrix *m);      /* TG_OK or TG_MEMORY */
