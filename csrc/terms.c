@@ -38,7 +38,7 @@ typedef struct {
 
 TG_INLINE walk walk_of(const stretch *s, uint32_t i, int numbering, const double *v, uint32_t at)
 {
-    const tg_walk w = tg_walk_of(s->p, s->g, s->first, s->n, i, numbering);
+    const tg_stride w = tg_stride_of(s->p, s->g, s->first, s->n, i, numbering);
     return (walk){v + w.at + (ptrdiff_t)w.step * at, w.step};
 }
 
@@ -487,8 +487,8 @@ TG_CLONES void tg_terms_tangents(tg_job *j, const tg_group *g, uint32_t from, ui
         for (uint32_t i = 0; i < terms && g->op != TG_TOP; i++) {
             const double *x = SEE(i, d, 0);
             if (g->op == TG_DOT) {
-                const tg_walk a = tg_walk_of(s.p, g, s.first, s.n, i, TG_KEPT);
-                const tg_walk b = tg_walk_of(s.p, g, s.first, s.n, i + 1, TG_KEPT);
+                const tg_stride a = tg_stride_of(s.p, g, s.first, s.n, i, TG_KEPT);
+                const tg_stride b = tg_stride_of(s.p, g, s.first, s.n, i + 1, TG_KEPT);
                 const double *p = SEE(i, v, 1);
                 if (a.at + (uint32_t)a.step * at == b.at + (uint32_t)b.step * at && (a.step == b.step || m == 1))
                     EACH {
@@ -558,7 +558,7 @@ TG_CLONES void tg_terms_reverse_tangents(tg_job *j, const tg_group *g, uint32_t 
         for (uint32_t turn = 0; (a.n || along.n) && g->op != TG_TOP && turn < 2 * g->terms; turn++) {
             const uint32_t still = turn >= g->terms, k = turn - still * g->terms;   /* those that step come first */
             const uint32_t i = !biased ? k : k ? k - 1 : g->terms - 1;
-            const tg_walk live = tg_walk_of(s.p, g, s.first, s.n, i, TG_LIVE);
+            const tg_stride live = tg_stride_of(s.p, g, s.first, s.n, i, TG_LIVE);
             const ptrdiff_t first = live.at + (ptrdiff_t)live.step * (at + back);
             const double *x, *t;
             if ((live.step == 0) != (int)still || live.at < s.p->n_const)

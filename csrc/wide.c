@@ -216,7 +216,7 @@ static int keeps_step(const finding *f, const tg_group *g, uint32_t first, uint3
 }
 
 /* Whether a slot of the group's results is among those of an operand's. */
-static int meets_results(const tg_group *g, tg_walk x, uint32_t n, int numbering)
+static int meets_results(const tg_group *g, tg_stride x, uint32_t n, int numbering)
 {
     const uint32_t last = x.at + (uint32_t)x.step * (n - 1);
     const uint32_t low = x.step < 0 ? last : x.at, high = x.step < 0 ? x.at : last;
@@ -234,9 +234,9 @@ static int is_apart(finding *f, const tg_group *g, uint32_t first, uint32_t n)
     for (int still = 0; still < 2; still++)
         for (uint32_t turn = 0; turn < g->terms; turn++) {      /* a bias comes before all others */
             const uint32_t i = !biased ? turn : turn ? turn - 1 : g->terms - 1;
-            const tg_walk x = tg_walk_of(f->p, g, first, n, i, TG_LIVE);
+            const tg_stride x = tg_stride_of(f->p, g, first, n, i, TG_LIVE);
             if (meets_results(g, x, n, TG_LIVE) ||
-                meets_results(g, tg_walk_of(f->p, g, first, n, i, TG_KEPT), n, TG_KEPT))
+                meets_results(g, tg_stride_of(f->p, g, first, n, i, TG_KEPT), n, TG_KEPT))
                 return 0;
             if ((x.step == 0) != still || x.at < f->p->n_const)
                 continue;

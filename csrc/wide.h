@@ -66,13 +66,13 @@ static inline int tg_has_few(const tg_group *g) { return g->terms <= TG_FEW_TERM
 typedef struct {
     uint32_t at;
     int32_t step;
-} tg_walk;
+} tg_stride;
 
-static inline tg_walk tg_walk_of(const tg_program *p, const tg_group *g, uint32_t first, uint32_t n, uint32_t i,
+static inline tg_stride tg_stride_of(const tg_program *p, const tg_group *g, uint32_t first, uint32_t n, uint32_t i,
                                  int numbering)
 {
     const uint32_t *own = p->pool + 2 * (g->pool + (size_t)g->terms * first + i) + numbering;
-    return (tg_walk){*own, n > 1 ? (int32_t)(own[2 * (size_t)g->terms] - *own) : 1};
+    return (tg_stride){*own, n > 1 ? (int32_t)(own[2 * (size_t)g->terms] - *own) : 1};
 }
 
 /* The first group that ends above instruction at, or n. */

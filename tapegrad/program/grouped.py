@@ -305,7 +305,7 @@ def _has_loop(p: CData, g: CData) -> bool:
     if g.chain:
         return False
     if g.terms:
-        return g.terms <= lib.TG_FEW_TERMS and ROWS[g.op].name in ("DOT", "SUM", "WHERE")
+        return not g.n_stretches and g.terms <= lib.TG_FEW_TERMS and ROWS[g.op].name in ("DOT", "SUM", "WHERE")
     return bool(g.op == GUARD or lib.tg_is_short(g.op)) or _squares(p, g)
 
 
