@@ -4,7 +4,8 @@
     among those that it reads, so that none reads another of its level; a tile goes level by level, and within a level
     class by class: what is the same operation, keeps its result alike, and has its constants in the same places. What
     a function does over and over, to other operands each time, so becomes a few groups as long as there are repeats in
-    a tile, whose working set stays in the second cache; that a tile ends within a repeat costs two shorter groups.
+    a tile, whose working set stays in the second cache. A tile ends where the fewest results are used that were made
+    before, which is where a repeat ends, and not within one: that costs shorter groups, and threads more waiting.
 
     Within a group they stand as in the function, or by their first operands, or by their second ones: where most
     operands are what the instruction before has, or next to it, so that a replay reads them as they lie.
@@ -22,7 +23,8 @@ enum {
     LEAST = 256,                /* instructions of a program that is worth it */
     CLASSES = 256,              /* of a tile, at most */
     TABLE = 1024,
-    RUN = 16                    /* neighbours in a row that are worth another order */
+    RUN = 16,                   /* neighbours in a row that are worth another order */
+    LATITUDE = 16               /* the last of so many parts of a tile is where it may end */
 };
 static const uint32_t tiles[] = {1u << 12, 1u << 16, 1u << 20};
 
@@ -272,12 +274,34 @@ static int order_tile(const widening *w, uint32_t start, uint32_t n)
     return 1;
 }
 
+/* Where a tile that begins at start ends. */
+static uint32_t tile_end(const widening *w, uint32_t start, uint32_t tile, uint32_t n)
+{
+    const uint32_t last = n - start > tile ? start + tile : n, first = last - tile / LATITUDE;
+    uint32_t end = n;
+    int64_t alive = 0, least = INT64_MAX;               /* results that are used later, but for those before start */
+    for (uint32_t k = start; k < last && last < n; k++) {
+        const tg_draft_node *own = w->d->node + w->node[k];
+        const uint32_t *ids;
+        uint32_t pair[2], m = tg_draft_operands(w->d, own, &ids, pair);
+        for (uint32_t i = 0; i < m; i++)
+            alive -= w->d->node[ids[i]].last == k && !tg_draft_is_fixed(w->d->node + ids[i]) &&
+                     (i == 0 || ids[i] != ids[i - 1]);
+        alive += own->op != TG_GUARD && own->last > k;
+        if (k + 1 >= first && alive <= least) {
+            least = alive;
+            end = k + 1;
+        }
+    }
+    return end;
+}
+
 /* The order of all tiles of this size: how many instructions those have that pay. */
 static uint32_t order_tiles(const widening *w, uint32_t tile, uint32_t n)
 {
     uint32_t paying = 0;
     for (uint32_t start = 0, len; start < n; start += len) {
-        len = n - start < tile ? n - start : tile;
+        len = tile_end(w, start, tile, n) - start;
         if (order_tile(w, start, len))
             paying += len;
         else {                                          /* the draft's */
