@@ -45,8 +45,8 @@ $(VENV)/installed: pyproject.toml setup.py build_ffi.py $(wildcard csrc/* csrc/h
 	@touch $@
 
 CORE = tape ops sweep partials gradient optim copy draft order emit freeze program wide lay_out eights terms groups \
-    replay hoist cell loop exchange schedule crew batch matrix look steps origin rounding nonzeros cones edges colours \
-    colouring
+    crew pieces share replay hoist cell loop exchange schedule batch matrix look steps origin rounding nonzeros cones \
+    edges colours colouring
 CTEST = $(CC) -std=c11 -gdwarf-4 -Wall -Wextra -Wpedantic -Werror -ffp-contract=off -Icsrc -pthread
 MADE = build/$(notdir $(CC))
 plain = -O2
@@ -54,10 +54,10 @@ sanitized = -O1 -fsanitize=address,undefined -fno-sanitize-recover=all
 threads = -O1 -fsanitize=thread
 
 .SECONDARY: # objects stay
-ctest: ctest-core ctest-gradient ctest-program ctest-batch ctest-loop ctest-look ctest-elementary ctest-sparse
+ctest: ctest-core ctest-gradient ctest-program ctest-share ctest-batch ctest-loop ctest-look ctest-elementary ctest-sparse
 	@echo 'int main(void) { return 0; }' >$(MADE)/probe.c
 	if $(CC) $(threads) -o $(MADE)/probe $(MADE)/probe.c 2>/dev/null && $(MADE)/probe; then \
-	    $(MAKE) CC=$(CC) threads-program threads-batch threads-loop; fi
+	    $(MAKE) CC=$(CC) threads-program threads-share threads-batch threads-loop; fi
 
 ctest-%: tests/c/test_%.c $(CORE:%=$(MADE)/sanitized/%.o) $(CORE:%=$(MADE)/plain/%.o)
 	$(CTEST) $(sanitized) -o $(MADE)/$*_sanitized $< $(CORE:%=$(MADE)/sanitized/%.o) -lm

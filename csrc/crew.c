@@ -7,8 +7,8 @@
 #include "tape.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 
 #define STACK (1u << 20)        /* bytes: some systems give a thread less than chunks of native code may want */
@@ -69,6 +69,15 @@ static void wait_for_news(pthread_cond_t *who)
     tg_lock_crew();
     if (atomic_load_explicit(&news, memory_order_relaxed) == known)
         pthread_cond_wait(who, &lock);
+}
+
+void tg_wait_for_progress(const tg_progress *p, uint32_t n)
+{
+    for (unsigned k = 0; tg_progress_of(p) < n; k++)
+        if (k < SPINS)
+            PAUSE();
+        else
+            sched_yield();                              /* it may be that processor that who is at work waits for */
 }
 
 static void *serve(void *unused)
@@ -204,6 +213,7 @@ void tg_together(int n, void (*work)(void *), void *context)
 void tg_lock_crew(void) {}
 void tg_unlock_crew(void) {}
 void tg_dismiss_crew(void) {}
+void tg_wait_for_progress(const tg_progress *p, uint32_t n) { (void)p, (void)n; }
 
 void tg_together(int n, void (*work)(void *), void *context)
 {

@@ -16,11 +16,45 @@
 #ifndef TG_CREW_H
 #define TG_CREW_H
 
+#include <stdint.h>
+#if defined(__unix__) || defined(__APPLE__)
+#include <stdatomic.h>
+#define TG_ATOMIC _Atomic
+#else
+#define TG_ATOMIC
+#define atomic_store_explicit(to, n, order) (void)(*(to) = (n))
+#define atomic_load_explicit(from, order) (*(from))
+#define atomic_fetch_add_explicit(to, n, order) ((*(to) += (n)) - (n))
+#endif
+
 /* Run work(context) on at most this many threads at once; it has to bear that others of them come late, or never. */
 void tg_together(int threads, void (*work)(void *), void *context);
 
 void tg_lock_crew(void);
 void tg_unlock_crew(void);
+
+/* A number by which threads of a call tell each other how far they are: what one wrote before it set the number is
+   there for whoever has seen that. It has a line of the caches to itself. */
+typedef struct {
+    TG_ATOMIC uint32_t n;
+    uint32_t apart[15];
+} tg_progress;
+
+static inline void tg_set_progress(tg_progress *p, uint32_t n)
+{
+    atomic_store_explicit(&p->n, n, memory_order_release);
+}
+static inline uint32_t tg_progress_of(const tg_progress *p)
+{
+    return atomic_load_explicit(&p->n, memory_order_acquire);
+}
+/* What it was; now it is one more. */
+static inline uint32_t tg_take_next(tg_progress *p)
+{
+    return atomic_fetch_add_explicit(&p->n, 1, memory_order_relaxed);
+}
+/* Until it is n at least, towards which another thread has to be at work. */
+void tg_wait_for_progress(const tg_progress *p, uint32_t n);
 
 /* Let all threads go; those that are at work end it first. */
 void tg_dismiss_crew(void);

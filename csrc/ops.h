@@ -80,6 +80,18 @@ static inline int tg_can_refuse(int op)
     }
 }
 
+/* Whether adjoints go to operand b, too. */
+static inline int tg_passes_to_b(int op)
+{
+    switch (op) {
+#define TG_UNARY(...)
+#define TG_BINARY(NAME, ...) case TG_##NAME:
+#include "ops.def"
+        return 1;
+    default: return 0;
+    }
+}
+
 /* The code that y = op(a, b) is refused with, by the rules of ops.def. */
 TG_INLINE int tg_refusal(int op, double a, double b, double y)
 {

@@ -1,6 +1,7 @@
 /*  Programs as such: their memory, what they cost, and whether one from elsewhere can be replayed.  */
 #include "program.h"
 #include "ops.h"
+#include "pieces.h"
 #include "wide.h"
 
 #include <stdlib.h>
@@ -32,6 +33,7 @@ void tg_free_program(tg_program *p)
         return;
     free(p->order);
     tg_free_groups(p->wide);
+    tg_free_pieces(p->pieces);
     free(p);
 }
 

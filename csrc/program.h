@@ -11,8 +11,8 @@
     own operands. Of the many-operand rows those that are TG_MANY occur, each operand of theirs a pair (kept, live)
     in the pool; DOT has its pairs side by side, x0 w0 x1 w1 .., and a bias last where the count is odd.
 
-    Lifetime: one allocation, freed with free(). Read only once made: any number of threads may replay it at once, each
-    with a job of its own. Nothing here touches the tape but tg_freeze (freeze.c), which reads it.  */
+    Lifetime: freed with tg_free_program. Read only once made: any number of threads may replay it at once, each with a
+    job of its own. Nothing here touches the tape but tg_freeze (freeze.c), which reads it.  */
 #ifndef TG_PROGRAM_H
 #define TG_PROGRAM_H
 
@@ -32,6 +32,7 @@ typedef struct tg_instr {
 } tg_instr;                 /* of a guard, y is how << 1 | its outcome and live_y its number */
 
 typedef struct tg_wide tg_wide;
+typedef struct tg_pieces tg_pieces;
 
 typedef struct tg_program {
     uint32_t n_const, n_in, n_out, n_instr, n_pool, n_kept, n_live, n_guards;
@@ -47,6 +48,7 @@ typedef struct tg_program {
     tg_wide *wide;          /* its groups: see wide.h */
     uint32_t n_groups, grouped;     /* how many, and the instructions in them */
     uint32_t n_hoisted;     /* how many come first that a loop carries out once: see hoist.h */
+    tg_pieces *pieces;      /* NULL until they are wanted: see pieces.h; guarded by the crew's lock */
 } tg_program;
 
 /* A question that was asked while recording: its operands, one of them TG_NONE for the number k, and how it went: a
@@ -121,6 +123,7 @@ typedef struct tg_native {
 
 typedef struct tg_loop tg_loop;
 typedef struct tg_looping tg_looping;
+typedef struct tg_sharing tg_sharing;
 
 /* A replay over rows start .. stop - 1, or row[start] .. row[stop - 1]. What is added up is added row after row within
    a job, so its bits depend on the rows alone. */
@@ -154,6 +157,7 @@ typedef struct tg_job {
     uint8_t *shared;                    /* of the fixed slots, NULL where nobody asks: the same in all rows, */
     double *same;                       /* and then that number */
     tg_looping *looping;                /* of a loop */
+    tg_sharing *sharing;                /* of several threads: see share.h; else NULL */
 } tg_job;
 
 /* to[k] += from[k] */

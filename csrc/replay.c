@@ -10,6 +10,7 @@
 #include "flush.h"
 #include "loop.h"
 #include "ops.h"
+#include "share.h"
 #include "wide.h"
 
 #include <stdlib.h>
@@ -76,6 +77,8 @@ static int kept_slots(const tg_job *j)
     return j->seed || j->tangents || j->keep || (j->native && !j->native->values[j->lanes > 1].n);
 }
 
+int tg_has_live_primals(const tg_job *j) { return !kept_slots(j); }
+
 static void write_constants(tg_job *j)
 {
     double *to = j->primal;
@@ -137,6 +140,7 @@ void tg_next_rows(tg_job *j, int64_t start, int64_t stop)
 
 void tg_finish(tg_job *j)
 {
+    tg_end_share(j);
     free(j->memory);
     j->memory = NULL;
 }
@@ -161,6 +165,7 @@ static void load(tg_job *j, const width *w)
     }
     w->load(j, j->keep || !j->loaded);
     j->loaded = 1;
+    tg_begin_share(j);
 }
 
 static void write_out(tg_job *j, const width *w)
@@ -296,6 +301,30 @@ static uint64_t native_reverse(tg_job *j, uint32_t at, uint64_t budget)
     return took;
 }
 
+static void tangents_between(tg_job *j, uint32_t from, uint32_t to)
+{
+    const fp_mode mode = flush_to_zero();
+    upwards(j, from, to, width_of(j)->tangents, tg_group_tangents);
+    restore_fp(mode);
+}
+
+void tg_forward_between(tg_job *j, uint32_t from, uint32_t to)
+{
+    interpret(j, from, to, kept_slots(j));
+    if (j->tangents)
+        tangents_between(j, from, to);
+}
+
+void tg_reverse_between(tg_job *j, uint32_t from, uint32_t to)
+{
+    const fp_mode mode = flush_to_zero();
+    if (j->tangents)
+        downwards(j, from, to, width_of(j)->reverse_tangents, tg_group_reverse_tangents);
+    else
+        downwards(j, from, to, width_of(j)->reverse, tg_group_reverse);
+    restore_fp(mode);
+}
+
 /* The step of the machine: from phase to phase, at most budget instructions in one. Returns how many it took. */
 static uint64_t advance(tg_job *j, uint64_t budget)
 {
@@ -314,17 +343,17 @@ static uint64_t advance(tg_job *j, uint64_t budget)
         j->at = to;
         if (native)
             step = native_forward(j, from, budget);
+        else if (j->sharing)
+            step = tg_share_forward(j, from, budget);
         else
             interpret(j, from, to, kept_slots(j));
         if (j->at == n || (!j->alive && !j->program->order)) {
-            j->phase = j->alive && j->tangents ? TANGENTS : WRITE;
+            j->phase = j->alive && j->tangents && !j->sharing ? TANGENTS : WRITE;
             j->at = 0;
         }
         break;
     case TANGENTS:
-        mode = flush_to_zero();
-        upwards(j, from, to, w->tangents, tg_group_tangents);
-        restore_fp(mode);
+        tangents_between(j, from, to);
         j->at = to;
         if (to == n) {
             j->phase = WRITE;
@@ -332,25 +361,28 @@ static uint64_t advance(tg_job *j, uint64_t budget)
         }
         break;
     case WRITE:
-        write_out(j, w);
+        if (!j->sharing)
+            write_out(j, w);
         if (j->keep && !j->again)
             j->lives[j->base] = j->alive | (j->interpreted ? INTERPRETED : 0);
-        if (j->seed)
+        if (j->seed && j->sharing)
+            tg_share_seeds(j);
+        else if (j->seed)
             w->seeds(j);
         j->phase = REVERSE;
         j->at = 0;
         return 1;
     case REVERSE:                                       /* at counts what is done, from the end */
         if (j->seed && j->alive) {
-            mode = flush_to_zero();
             j->at = to;
-            if (native)
+            if (native) {
+                mode = flush_to_zero();
                 step = native_reverse(j, from, budget);
-            else if (j->tangents)
-                downwards(j, n - to, n - from, w->reverse_tangents, tg_group_reverse_tangents);
+                restore_fp(mode);
+            } else if (j->sharing)
+                step = tg_share_reverse(j, from, budget);
             else
-                downwards(j, n - to, n - from, w->reverse, tg_group_reverse);
-            restore_fp(mode);
+                tg_reverse_between(j, n - to, n - from);
         } else
             j->at = n;
         if (j->at == n) {
@@ -375,11 +407,8 @@ static void forward(tg_job *j, uint32_t from, uint32_t to)
             j->interpreted = piece_forward(j, code, k, 1);
     if (j->interpreted)
         interpret(j, from, to, 1);
-    if (j->tangents && j->alive) {
-        fp_mode mode = flush_to_zero();
-        upwards(j, from, to, width_of(j)->tangents, tg_group_tangents);
-        restore_fp(mode);
-    }
+    if (j->tangents && j->alive)
+        tangents_between(j, from, to);
 }
 
 static void reverse(tg_job *j, uint32_t from, uint32_t to)

@@ -29,17 +29,6 @@ typedef struct {
     uint8_t named[TG_OPS];
 } finding;
 
-/* Whether adjoints go to operand b, too. */
-static int passes_to_b(int row)
-{
-    switch (row) {
-#define TG_UNARY(...)
-#define TG_BINARY(NAME, ...) case TG_##NAME: return 1;
-#include "ops.def"
-    default: return 0;
-    }
-}
-
 /* Whether a group may have it at all. */
 static int grouped(const tg_instr *s)
 {
@@ -316,7 +305,7 @@ static int add_group(finding *f, uint32_t first, uint32_t n, int chain)
         const uint32_t n = g->terms ? g->terms : 2;
         for (uint32_t m = 0; m < n && !code; m++) {
             code = find_both(f, first, g->n, m, g->operand[m]);
-            g->moves |= (uint8_t)(!code && moves(f, g, m) && !(m == 1 && !g->terms && !passes_to_b(row))) << m;
+            g->moves |= (uint8_t)(!code && moves(f, g, m) && !(m == 1 && !g->terms && !tg_passes_to_b(row))) << m;
         }
         if (!code && row != TG_GUARD) {
             g->names = (uint8_t)(g->terms ? 0 : tg_names(row, f->named));

@@ -113,4 +113,9 @@ void tg_terms_reverse_tangents(tg_job *j, const tg_group *g, uint32_t from, uint
 void tg_eights_forward(tg_job *j, const tg_group *g, uint32_t from, uint32_t to, int numbering);
 void tg_eights_reverse(tg_job *j, const tg_group *g, uint32_t from, uint32_t to);
 
+/* All instructions from .. to - 1 of a job for one row: primals and tangents, and adjoints. */
+void tg_forward_between(tg_job *j, uint32_t from, uint32_t to);
+void tg_reverse_between(tg_job *j, uint32_t from, uint32_t to);
+int tg_has_live_primals(const tg_job *j);       /* they are in live slots, else in kept ones */
+
 #endif

@@ -42,21 +42,23 @@ if TYPE_CHECKING:
     from .look.heat import heat
     from .loops import Loop, scan
     from .program import BranchChanged, Program, load, record
+    from .threads import get_num_threads, set_num_threads
 
 # Without `sum` and `math`, which `from tapegrad import *` is not to replace.
 __all__ = [
     "BranchChanged", "Loop", "NonFinite", "Program", "Value", "__version__", "affine", "check_grads", "clip",
-    "cross_entropy", "data", "debug", "dot", "draw", "equal", "grad", "gradient", "grads", "greater",
+    "cross_entropy", "data", "debug", "dot", "draw", "equal", "get_num_threads", "grad", "gradient", "grads", "greater",
     "greater_equal", "heat", "hessian", "hinge", "hvp", "jacobian", "jvp", "leaves", "less", "less_equal", "linalg",
     "load", "logical_and", "logical_not", "logical_or", "logsumexp", "maximum", "minimum", "mse", "nn", "no_grad",
-    "not_equal", "optim", "reciprocal", "record", "scan", "set_data", "set_grads", "sign", "softmax", "special",
-    "square", "tape", "value_and_grad", "vjp", "where", "zero_grad",
+    "not_equal", "optim", "reciprocal", "record", "scan", "set_data", "set_grads", "set_num_threads", "sign", "softmax",
+    "special", "square", "tape", "value_and_grad", "vjp", "where", "zero_grad",
 ]  # fmt: skip
 
 # Loaded when they are asked for: a program that records on Values alone starts the sooner.
 _LATER = dict.fromkeys(("BranchChanged", "Program", "load", "record"), "program")
 _LATER.update({"debug": "look.debug", "NonFinite": "look.diagnosis", "draw": "look.drawing", "heat": "look.heat"})
 _LATER["check_grads"] = "check"
+_LATER.update(dict.fromkeys(("get_num_threads", "set_num_threads"), "threads"))
 _LATER.update(dict.fromkeys(("Loop", "scan"), "loops"))
 _LATER.update({name: name for name in ("linalg", "math", "nn", "optim", "special")})  # the modules themselves
 _LATER.update(

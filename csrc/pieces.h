@@ -1,0 +1,57 @@
+/*  How a wide program is cut, so that several threads can carry it out for one sample.
+
+    Pieces are instructions in a row, each about a tile of the order: its groups, and little that others need. A thread
+    carries a piece out in slots of its own, as if nobody else were there, so that slots which one piece after the other
+    uses are no matter. What crosses from piece to piece, inputs among it, has a place that all threads see, and is
+    carried from there and to there by the moves of a step: a part of a piece that waits for others before it, and that
+    others may wait for after it. Each waits for earlier pieces alone, backwards for later ones, so whoever takes them
+    in turn may wait for any that was taken.
+
+    Adjoints that pieces add in one place are added there in the order of one thread. A piece that adds first, or only
+    once, begins with 0 and adds its sum when it is its turn; any other fetches what has been added until then.  */
+#ifndef TG_PIECES_H
+#define TG_PIECES_H
+
+#include "program.h"
+
+enum { TG_UPWARDS, TG_DOWNWARDS, TG_WAYS };
+
+/* n numbers, from slots on, of one numbering or the other, and from place on: a fixed slot, or behind those. */
+typedef struct {
+    uint32_t kept, live, place, n;
+} tg_move;
+
+/* Until so many steps of a piece are done. */
+typedef struct {
+    uint32_t piece, steps;
+} tg_wait;
+
+/* Instructions from .. to - 1. Its waits and moves: what comes before it, then, from out on, what comes after it; they
+   end where those of the next step begin. */
+typedef struct {
+    uint32_t from, to;
+    uint32_t wait, wait_out, move, move_out;
+} tg_step;
+
+/* The pieces in the order in which they are carried out, the steps of each from first on. */
+typedef struct {
+    uint32_t *first;
+    tg_step *step;              /* and one behind the last */
+    tg_wait *wait;
+    tg_move *move;
+} tg_way;
+
+struct tg_pieces {
+    uint32_t n_pieces;          /* 0: it is not worth it */
+    uint32_t n_carried;         /* places behind fixed slots */
+    uint32_t *start;            /* of each piece, and behind the last */
+    tg_way way[TG_WAYS];
+    uint32_t *out_piece, *out_place;    /* of each output: the piece that gives it, n_pieces of a fixed one; and where
+                                           its adjoint is */
+};
+
+/* The pieces of a program, which are its own, and made when they are wanted first; NULL without memory. */
+const tg_pieces *tg_pieces_of(const tg_program *p);
+void tg_free_pieces(tg_pieces *s);
+
+#endif

@@ -1,0 +1,224 @@
+/*  Wide programs for one sample on several threads: the bits, the failures and the signals' turns of one thread; memory
+    that runs out, forks, several callers. Prints what fails; exit 1 then.  */
+#define _DEFAULT_SOURCE
+#include <pthread.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "crew.h"
+#include "pieces.h"
+#include "share.h"
+
+enum { INPUTS = 2400, SUMS = 3, EVERY = 60, OUTPUTS = SUMS + INPUTS / EVERY };
+
+/* What is done over and over, to neighbours and to two numbers that all share: three sums, one of which goes through
+   the function and one of which steps from repeat to repeat; and results here and there, an input among them. */
+static tg_program *repeats(int64_t *code)
+{
+    tg_tape t = new_tape();
+    uint32_t in[INPUTS], out[OUTPUTS], sum[SUMS], all[INPUTS - 3];
+    static tg_comparison asked[INPUTS];
+    tg_program *p;
+    for (int k = 0; k < INPUTS; k++)
+        in[k] = leaf(&t, 0.3 + 0.2 * sin(k));
+    for (int k = 0; k < SUMS; k++)
+        sum[k] = in[k];
+    for (uint32_t k = 2; k < INPUTS - 1; k++) {
+        const uint32_t a = in[k], b = in[k + 1];
+        uint32_t d = op(&t, TG_SUB, b, op(&t, TG_MUL, a, a)), e;
+        asked[k - 2] = (tg_comparison){d, TG_NONE, -9.0, 2, 1, k};
+        e = op(&t, TG_MUL, op(&t, TG_TANH, d, d), in[0]);
+        e = op(&t, TG_ADD, e, op(&t, TG_LOG, op(&t, TG_ADD, op(&t, TG_MUL, d, d), in[1]), 0));
+        e = op(&t, TG_ADD, e, op(&t, TG_MUL, op(&t, TG_SIN, a, a), op(&t, TG_SUB, a, b)));
+        all[k - 2] = e;
+        sum[0] = op(&t, TG_ADD, sum[0], op(&t, TG_MUL, e, e));
+        sum[1] = op(&t, TG_ADD, op(&t, TG_MUL, sum[1], in[1]), e);
+        if (k % EVERY == 7)
+            out[SUMS + k / EVERY] = k == 7 ? in[5] : op(&t, TG_MUL, e, all[k / 2]);
+    }
+    sum[2] = (uint32_t)tg_record_many(&t, TG_SUM, all, INPUTS - 3);
+    memcpy(out, sum, sizeof sum);
+    p = tg_freeze(&t, &(tg_recording){.start = in[0], .outer = TG_NONE, .in = in, .n_in = INPUTS, .out = out,
+                                      .n_out = OUTPUTS, .compared = asked, .n_compared = INPUTS - 3}, code);
+    free_tape(&t);
+    return p;
+}
+
+typedef struct {
+    double out[OUTPUTS], out_tangent[OUTPUTS], grad[INPUTS], grad_tangent[INPUTS];
+    uint32_t failed[2];
+    uint64_t failures;
+    int64_t fail_row;
+    double fail[3];
+} result;
+
+static double seeds[OUTPUTS];
+
+/* Row 1 of two, of which one is replayed; odd: an input that is another number there. */
+static int replay(const tg_program *p, result *r, int threads, uint64_t budget, int mode, int odd, double number)
+{
+    double *x = malloc(2 * 2 * INPUTS * sizeof *x);
+    const int tangents = mode & 1, reverse = mode >> 1 & 1;
+    tg_feed feed = {.count = INPUTS, .in = x, .in_stride = INPUTS, .tangent = x + 2 * INPUTS};
+    tg_job j = {.program = p, .feed = &feed, .n_feeds = 1, .start = 1, .stop = 2, .tangents = tangents};
+    int code;
+    memset(r, 0, sizeof *r);
+    for (int k = 0; k < INPUTS; k++) {
+        x[k] = NAN;
+        x[INPUTS + k] = 0.4 + 0.3 * cos(3 * k);
+        x[2 * INPUTS + k] = sin(5 * k);
+    }
+    if (odd)
+        x[INPUTS + odd] = number;
+    feed.grad = r->grad;
+    feed.grad_tangent = r->grad_tangent;
+    j.seed = reverse ? seeds : NULL;
+    j.out = r->out;
+    j.out_tangent = tangents ? r->out_tangent : NULL;
+    j.failed = r->failed;
+    tg_set_threads(threads);
+    code = tg_start(&j);
+    for (int again = 0; !code && again < 2; again++) {
+        if (again) {                                    /* in the same memory, on other threads */
+            memset(r, 0, sizeof *r);
+            tg_set_threads(mode & 4 ? threads + 1 : threads);
+            tg_again(&j);
+        }
+        while (tg_run(&j, budget))
+            ;
+    }
+    if (!code)
+        tg_finish(&j);
+    tg_set_threads(1);
+    r->failures = j.failures;
+    r->fail_row = j.fail_row;
+    r->fail[0] = j.fail_a;
+    r->fail[1] = j.fail_b;
+    r->fail[2] = j.fail_y;
+    free(x);
+    return code;
+}
+
+static void any_number_of_threads_gives_the_same_bits(void)
+{
+    int64_t code;
+    tg_program *p = repeats(&code);
+    static result one, other;
+    CHECK(p && p->order && p->n_instr > 1 << 14);
+    for (int mode = 0; p && mode < 8; mode++) {
+        CHECK(replay(p, &one, 1, UINT64_MAX, mode, 0, 0.0) == TG_OK && one.failures == 0 && one.out[0] != 0.0);
+        for (int threads = 2; threads < 5; threads++)
+            for (uint64_t budget = 1000; budget < 1u << 20; budget *= 100)
+                CHECK(replay(p, &other, threads, budget, mode, 0, 0.0) == TG_OK && !memcmp(&one, &other, sizeof one));
+    }
+    CHECK(p && p->pieces && p->pieces->n_pieces >= 4 && p->pieces->n_carried >= 8);
+    tg_free_program(p);
+}
+
+static void the_first_failure_is_told_whoever_has_it(void)
+{
+    int64_t code;
+    tg_program *p = repeats(&code);
+    static result one, other;
+    const struct { int odd; double number; } bad[] = {{900, 1e3}, {3, INFINITY}, {1, -5.0}, {2398, NAN}, {700, -1e200}};
+    for (size_t k = 0; p && k < sizeof bad / sizeof *bad; k++) {
+        CHECK(replay(p, &one, 1, UINT64_MAX, 2, bad[k].odd, bad[k].number) == TG_OK && one.failures == 1);
+        for (int threads = 2; threads < 4; threads++) {
+            CHECK(replay(p, &other, threads, 30000, 2, bad[k].odd, bad[k].number) == TG_OK);
+            CHECK(other.failures == 1 && one.failed[1] == other.failed[1] && one.fail_row == 1 && other.fail_row == 1);
+            CHECK(!memcmp(one.fail, other.fail, sizeof one.fail) && !memcmp(one.grad, other.grad, sizeof one.grad));
+        }
+    }
+    tg_free_program(p);
+}
+
+typedef struct {
+    const tg_program *program;
+    const result *expected;
+} task;
+
+static void *replay_often(void *context)
+{
+    const task *t = context;
+    result *r = malloc(sizeof *r);
+    int bad = 0;
+    for (int k = 0; k < 10; k++)
+        bad |= replay(t->program, r, 1 + k % 3, k % 3 ? 1u << 20 : 5000, 2, 0, 0.0) ||
+               memcmp(r, t->expected, sizeof *r);
+    free(r);
+    return bad ? context : NULL;
+}
+
+/* The pieces are found by whoever comes first. */
+static void several_callers_share_a_program(void)
+{
+    int64_t code;
+    tg_program *p = repeats(&code);
+    static result expected;
+    task t = {p, &expected};
+    pthread_t callers[3];
+    CHECK(replay(p, &expected, 1, UINT64_MAX, 2, 0, 0.0) == TG_OK);
+    for (int k = 0; k < 3; k++)
+        CHECK(!pthread_create(callers + k, NULL, replay_often, &t));
+    for (int k = 0; k < 3; k++) {
+        void *failed = &t;
+        CHECK(!pthread_join(callers[k], &failed) && !failed);
+    }
+    tg_free_program(p);
+}
+
+static void a_fork_has_threads_of_its_own(void)
+{
+    int64_t code;
+    tg_program *p = repeats(&code);
+    static result one, other;
+    int status = 1;
+    pid_t child;
+    CHECK(replay(p, &one, 1, UINT64_MAX, 2, 0, 0.0) == TG_OK);
+    CHECK(replay(p, &other, 2, UINT64_MAX, 2, 0, 0.0) == TG_OK && !memcmp(&one, &other, sizeof one));
+    fflush(stdout);
+    child = fork();
+    if (!child) {
+        alarm(60);
+        status = replay(p, &other, 2, UINT64_MAX, 2, 0, 0.0) || memcmp(&one, &other, sizeof one);
+        tg_dismiss_crew();
+        _exit(status);
+    }
+    CHECK(replay(p, &other, 2, UINT64_MAX, 2, 0, 0.0) == TG_OK && !memcmp(&one, &other, sizeof one));
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+    tg_free_program(p);
+}
+
+/* Fail each allocation in turn: it goes on fewer threads, or a code comes back, and the next try is good. */
+static void every_allocation_may_fail(void)
+{
+    int64_t code;
+    tg_program *p = repeats(&code);
+    static result one, other;
+    CHECK(replay(p, &one, 1, UINT64_MAX, 3, 0, 0.0) == TG_OK);
+    for (int n = 1; n < 60; n++) {
+        tg_program *fresh = n % 4 ? p : repeats(&code);
+        tg_fail_allocation((uint64_t)n);
+        code = replay(fresh, &other, 3, UINT64_MAX, 3, 0, 0.0);
+        tg_fail_allocation(0);
+        CHECK(n == 1 ? code == TG_MEMORY : code == TG_OK && !memcmp(&one, &other, sizeof one));
+        if (fresh != p)
+            tg_free_program(fresh);
+    }
+    tg_free_program(p);
+}
+
+int main(void)
+{
+    for (int k = 0; k < OUTPUTS; k++)
+        seeds[k] = 1.0 + 0.1 * k;
+    any_number_of_threads_gives_the_same_bits();
+    the_first_failure_is_told_whoever_has_it();
+    several_callers_share_a_program();
+    a_fork_has_threads_of_its_own();
+    every_allocation_may_fail();
+    tg_dismiss_crew();
+    return summary();
+}
