@@ -184,6 +184,7 @@ static void a_fork_has_threads_of_its_own(void)
         alarm(60);
         status = replay(p, &other, 2, UINT64_MAX, 2, 0, 0.0) || memcmp(&one, &other, sizeof one);
         tg_dismiss_crew();
+        tg_free_program(p);
         _exit(status);
     }
     CHECK(replay(p, &other, 2, UINT64_MAX, 2, 0, 0.0) == TG_OK && !memcmp(&one, &other, sizeof one));
