@@ -18,6 +18,9 @@ def set_num_threads(n: int) -> None:
 
     Raises:
         ValueError: n is no positive integer.
+
+    >>> tapegrad.set_num_threads(2)
+    >>> tapegrad.set_num_threads(1)
     """
     if not isinstance(n, int) or n < 1:
         raise ValueError(f"the number of threads must be a positive integer, not {n!r}")
@@ -25,5 +28,9 @@ def set_num_threads(n: int) -> None:
 
 
 def get_num_threads() -> int:
-    """What `set_num_threads` said."""
+    """What `set_num_threads` said.
+
+    >>> tapegrad.get_num_threads()
+    1
+    """
     return int(lib.tg_threads())

@@ -112,7 +112,12 @@ class LoopBatch:
         return batch.jvp(args, tangents)
 
     def diagnose(self, *args: Nest, inf: bool = True) -> Diagnosis | None:
-        """As `Loop.diagnose`, of the first row that is not finite, which it names."""
+        """As `Loop.diagnose`, of the first row that is not finite, which it names.
+
+        >>> batch = record(lambda state, x: state.sqrt() * x, 1.0, 1.0).scan().map((0, None))
+        >>> batch.diagnose([1.0, 0.0], [2.0, 3.0]).row
+        1
+        """
         from ..look.which_step import of_batch
 
         return of_batch(self, args, inf)

@@ -429,6 +429,9 @@ class Loop:
         Args:
             args: as in a call.
             inf: whether infinities count; nan always does.
+
+        >>> record(lambda state, x: state.sqrt() * x, 1.0, 1.0).scan().diagnose(0.0, [2.0, 3.0]).step
+        1
         """
         from ..look.which_step import of_loop
 
@@ -441,6 +444,9 @@ class Loop:
         Args:
             args: as in a call.
             by: what its bars show.
+
+        >>> [row.nodes for row in record(lambda state, x: state * x, 1.0, 1.0).scan().heat(1.0, [2.0, 3.0]).rows]
+        [2]
         """
         from ..look.heat import of_loop
 
