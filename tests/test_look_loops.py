@@ -289,3 +289,34 @@ def test_a_printed_loop_has_the_instructions_of_all_its_programs(loop):
     assert repr(loop) == "<loop over <program: 3 inputs, 2 outputs, 2 instructions>>"
     text = str(loop)
     assert text.startswith("for each step:\n3 inputs (state in0, x in1, rate in2)") and "at the end:\n2 inputs" in text
+
+
+# ---- what is odd ----
+
+
+def test_a_step_that_does_nothing_is_looked_at(most):
+    loop = record(lambda state, x: state, 1.0, None).scan(length=5)
+    assert loop.diagnose(2.0) is None
+    assert not [row for row in loop.heat(2.0).rows if row.lineno]
+    assert "↻ 5 steps" in texts(draw(loop, 2.0).to_svg())
+
+
+def test_the_step_is_that_of_the_input_that_is_named(most):
+    loop = record(lambda state, x: state + x.sqrt(), 1.0, 1.0, on_error="nan").scan()
+    assert loop.diagnose(1.0, [1.0, 0.0, 1.0, 0.0, 1.0]).step == 1
+
+
+def test_rows_without_a_loss_are_looked_at_one_by_one():
+    step = record(lambda state, x: (state + x, [state.sqrt(), state * 2.0]), 1.0, 1.0, on_error="nan")
+    batch = step.scan(length=4, until=lambda state: state > 2.5).map((0, None))
+    found = batch.diagnose([2.0, -3.0], [1.0] * 4)
+    assert (found.row, found.step) == (1, 0)
+    assert batch.diagnose([2.0, 2.25], [1.0] * 4) is None
+    batch = record(lambda s, x: [s[0] + s[1].sqrt(), s[1]], [1.0, 1.0], None).scan(length=3).map((0, None))
+    assert batch.diagnose([[1.0, 1.0], [1.0, 0.0]], None).row == 1
+
+
+def test_a_step_in_a_picture_passes_its_own_share_to_params(loop):
+    final = record(lambda state, rate: state * rate * 100.0, 1.0, 0.5)
+    shown = texts(draw(loop.step.scan(final=final), 1.0, [1.0, 2.0, 3.0], 0.5).to_svg())
+    assert not any("575" in text for text in shown)

@@ -290,6 +290,10 @@ class Heat:
             stream.write(text)
 
 
+def _badness(slope: float) -> tuple[bool, float]:
+    return math.isnan(slope), slope
+
+
 def _merged(rows: list[Row]) -> list[Row]:
     """One row a line: several code objects may have recorded on the same."""
     found: dict[tuple[str, int, str], Row] = {}
@@ -299,7 +303,7 @@ def _merged(rows: list[Row]) -> list[Row]:
         if old is not None:
             row = row._replace(
                 nodes=old.nodes + row.nodes, bytes=old.bytes + row.bytes, time=old.time + row.time,
-                adjoint=old.adjoint + row.adjoint, partial=max(old.partial, row.partial),
+                adjoint=old.adjoint + row.adjoint, partial=max(old.partial, row.partial, key=_badness),
                 rounding=old.rounding + row.rounding,
             )  # fmt: skip
         found[key] = row
@@ -336,6 +340,8 @@ def of_loop(loop: Loop, args: Sequence[Nest], by: str) -> Heat:
     once = {(row.filename, row.lineno, row.text): row.bytes for row in _merged([
         row for path in at.paths for row in Groups(Graph.of_path(path, zeros(path.core.n_in), True)).rows()
     ])}  # fmt: skip
+    if any(row.lineno for row in rows):  # a window may have none
+        rows = [row for row in rows if row.lineno]
     return Heat([row._replace(bytes=once.get((row.filename, row.lineno, row.text), row.bytes)) for row in rows], by)
 
 

@@ -93,7 +93,7 @@ class Steps:
         self.paths = [*of_step, *(loop.final._recorded.paths if loop.final else ())]
         self._one_path = len(of_step) == 1
         self._numbered()
-        steps = max(1, MOST // (max(p.core.n_instr + p.core.n_const for p in of_step) + self._core.n_x))
+        steps = max(1, MOST // max(1, max(p.core.n_instr + p.core.n_const for p in of_step) + self._core.n_x))
         self.n = path.length if loop.until is None else self._counted(steps)
         begins = cuts(self.n)
         apart = self.has_final and self.n in begins
@@ -192,8 +192,6 @@ class Steps:
         graph.given = [*range(n), *xs]
         if swept:
             graph.sweep(self.seed(k))
-            for i, x in zip(window.params, self._carried[k]):
-                graph.core.adjoint[i] += x
         return window
 
     def seed(self, k: int) -> list[float]:
@@ -216,7 +214,7 @@ class Steps:
             window = self.window(k)
             yield k, window
             state = array("d", (window.graph.adjoint(i) for i in window.state))
-            params = array("d", (window.graph.adjoint(i) for i in window.params))
+            params = array("d", (window.graph.adjoint(i) + x for i, x in zip(window.params, self._carried[k])))
             if k:
                 self._seeds[k - 1], self._carried[k - 1] = state, params
             else:

@@ -9,6 +9,7 @@ from ..loops import Loop
 from ..loops.batch import LoopBatch
 from ..program.form import Nest
 from ..program.recorded import Recorded
+from ..program.rows import one_row
 from ..value import Value
 from ..value import sum as sum_of
 from . import steps
@@ -18,7 +19,8 @@ from .steps import Steps, Window
 
 
 def _places(graph: Graph, way: Sequence[int]) -> list[Place]:
-    return [place for place in (graph.place(i) for i in way if graph.kind(i) == COMPUTED) if place.line]
+    places = (graph.place(i) for i in way if graph.kind(i) == COMPUTED)
+    return list(dict.fromkeys(place for place in places if place.line))
 
 
 class _Search:
@@ -55,7 +57,7 @@ class _Search:
             origin, way = of_value(window.graph, root, self._inf)
             if not k or origin.node not in window.state:
                 return self._diagnosis(window, origin, way, result, name, of_adjoint)
-            self._later = _places(window.graph, way) + self._later
+            self._later = list(dict.fromkeys([*_places(window.graph, way), *self._later]))
             k, state = k - 1, origin.node
             window = self._at.window(k, swept=False)
             root = window.graph.roots[state]
@@ -79,17 +81,17 @@ class _Search:
         window = at.window(k)
         graph = at.name(window)
         result, name = graph.adjoint(node), graph.names.get(node)
-        by = graph.given if not k else [*window.params, *window.xs]
+        by = [node]
         while True:
             origin, way = of_adjoint(window.graph, by, inf)
             weighed = self._weighed(k, window, origin)
             if weighed is None:
                 break
-            self._later = _places(window.graph, way) + self._later
+            self._later = list(dict.fromkeys([*_places(window.graph, way), *self._later]))
             k, by = k + 1, [weighed]
             window = at.window(k)
         if k and origin.node in window.state and origin.operand == NONE and not origin.sum:
-            self._later = _places(window.graph, way) + self._later
+            self._later = list(dict.fromkeys([*_places(window.graph, way), *self._later]))
             before = at.window(k - 1, swept=False)
             return self._of_value(k - 1, before, before.graph.roots[origin.node], result, name, True)
         return self._diagnosis(window, origin, way, result, name, True)
@@ -124,4 +126,13 @@ def of_batch(batch: LoopBatch, args: Sequence[Nest], inf: bool) -> Diagnosis | N
     def of_row(recorded: Recorded, flat: array[float], inf: bool) -> Diagnosis | None:
         return _Search(Steps(loop, recorded, flat), inf).found()
 
-    return of_rows(rows, given, inf, of_row)
+    if loop._has_loss:
+        return of_rows(rows, given, inf, of_row)
+    arguments, n = rows.read(given)  # ys after the end of a row are nan: only its steps say whether it is bad
+    pieces = [piece for argument in arguments for piece in argument.pieces]
+    for row in range(n):
+        found = of_row(rows.recorded, one_row(iter(pieces), row), inf)
+        if found is not None:
+            found.row = row
+            return found
+    return None
