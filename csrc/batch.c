@@ -191,7 +191,7 @@ void tg_finish_batch(tg_batch *b)
 {
     for (tg_hand *h = b->hands; h && h < b->hands + b->n_hands; h++) {
         b->failures += h->job.failures;
-        free(h->job.memory);
+        tg_finish(&h->job);
         free(h->sums);
     }
     for (int64_t k = 0; b->ready && k < b->n_chunks; k++)

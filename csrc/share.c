@@ -5,6 +5,7 @@
     whoever carries that out; its adjoints are in slots of the hand that does, which are all 0 between pieces.  */
 #include "share.h"
 #include "crew.h"
+#include "flush.h"
 #include "pieces.h"
 #include "wide.h"
 
@@ -119,11 +120,11 @@ static void copy(double *to, const double *from, uint32_t n)
         memcpy(to, from, n * sizeof *to);
 }
 
-/* to[k] += from[k], which are 0 then. */
+/* to[k] += from[k], which are 0 then; where nothing has been added to it, it is that, sign and all. */
 static void give(double *restrict to, double *restrict from, uint32_t n)
 {
     for (uint32_t k = 0; k < n; k++)
-        to[k] += from[k];
+        to[k] = to[k] == 0.0 ? from[k] : to[k] + from[k];
     memset(from, 0, n * sizeof *from);
 }
 
@@ -164,6 +165,7 @@ static void carry_out_reverse(sharing *s, hand *h, uint32_t k)
     const tg_way *way = s->pieces->way + TG_DOWNWARDS;
     const tg_step *const first = way->step + way->first[k], *const end = way->step + way->first[k + 1];
     const uint32_t piece = s->pieces->n_pieces - 1 - k;
+    const fp_mode mode = flush_to_zero();               /* what is given is added, too */
     tg_job job = h->job, *j = &job;
     j->primal = s->primals[piece];
     j->tangent = s->tangents[piece];
@@ -183,6 +185,7 @@ static void carry_out_reverse(sharing *s, hand *h, uint32_t k)
         }
         tg_set_progress(s->steps + piece, (uint32_t)(t - first) + 1);
     }
+    restore_fp(mode);
 }
 
 /* The hand with what failed, of all of them the first in the function's order. */

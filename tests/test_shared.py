@@ -219,3 +219,20 @@ print(os.waitpid(child, 0)[1])
 """
     )
     assert out.stdout.split() == ["0"]
+
+
+def test_adjoints_that_underflow_are_flushed_alike():
+    def f(x):
+        u, taken = x[4:], []
+        for level in range(12):
+            u = [p * 0.5 + q * 0.25 for p, q in zip(u, u[1:] + u[:1])]
+            if level in (2, 9):
+                taken.append(x[0] * x[1 if level == 2 else 2])
+        return taken[0] * x[3] + taken[1] * x[3] + tapegrad.sum(u)
+
+    x = [1.0, 1.0, -1.5, 2.0**-1022, *(0.1 * math.sin(k) for k in range(700))]
+    program = record(f, x)
+    alone = program.grad(x)
+    assert alone[0] == 0.0
+    assert list(map(float.hex, on_threads(3, lambda: program.grad(x)))) == list(map(float.hex, alone))
+    assert pieces(program)
