@@ -58,8 +58,6 @@ TG_INLINE void look(const tg_wide *w, const tg_slots *s, const double *v, uint32
 
 static int is_same(const tg_slots *a, const tg_slots *b) { return a->how == b->how && a->at == b->at; }
 
-TG_INLINE uint64_t is_infinite_or_nan(double y) { return (tg_bits(y) & 0x7ff0000000000000u) == 0x7ff0000000000000u; }
-
 /* Results that are refused: they are out, or become nan. */
 static void check(tg_job *j, const tg_group *g, uint32_t at, uint32_t m, const places *a, const places *b, double *y)
 {
@@ -67,9 +65,9 @@ static void check(tg_job *j, const tg_group *g, uint32_t at, uint32_t m, const p
     const double *z = y;
     uint32_t left = m;
     for (; left >= EIGHT; left -= EIGHT, z += EIGHT)
-        EACH each[l] |= is_infinite_or_nan(z[l]);
+        EACH each[l] |= tg_is_infinite_or_nan(z[l]);
     while (left)
-        odd |= is_infinite_or_nan(z[--left]);
+        odd |= tg_is_infinite_or_nan(z[--left]);
     EACH odd |= each[l];
     for (uint32_t l = 0; odd && !(g->op & TG_QUIET) && l < m; l++) {
         const double xa = a->at[l / EIGHT][l % EIGHT], xb = b->at[l / EIGHT][l % EIGHT];
@@ -78,7 +76,7 @@ static void check(tg_job *j, const tg_group *g, uint32_t at, uint32_t m, const p
         if (j->nan_errors)
             y[l] = NAN;
         else
-            tg_note_failure(j, 0, j->row ? j->row[j->base] : j->base, g->first + at + l, xa, xb, y[l]);
+            tg_note_failure(j, 0, g->first + at + l, xa, xb, y[l]);
     }
 }
 

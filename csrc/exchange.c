@@ -2,12 +2,6 @@
 #include "looping.h"
 #include "flush.h"
 
-int64_t tg_row_of(const tg_job *j, int l)
-{
-    const int64_t at = j->base + l < j->stop ? j->base + l : j->stop - 1;
-    return j->row ? j->row[at] : at;
-}
-
 static const tg_feed *feed_of(const tg_job *j, uint32_t input)
 {
     const tg_feed *f = j->feed;

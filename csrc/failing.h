@@ -8,10 +8,11 @@
 
 #include "program.h"
 
-static inline void tg_note_failure(tg_job *j, int lane, int64_t row, uint32_t at, double a, double b, double y)
+static inline void tg_note_failure(tg_job *j, int lane, uint32_t at, double a, double b, double y)
 {
     const uint32_t *order = j->program->order;
     const uint32_t bit = 1u << lane;
+    const int64_t row = tg_row_of(j, lane);
     if (j->alive & bit) {
         j->alive &= ~bit;
         if (!j->failures++)

@@ -69,13 +69,13 @@ TG_INLINE const double *read(const tg_wide *w, const tg_slots *s, const double *
 static inline int are_finite(const double *y)
 {
     uint64_t odd = 0;
-    EACH odd |= (uint64_t)((tg_bits(y[l]) & 0x7ff0000000000000u) == 0x7ff0000000000000u);
+    EACH odd |= tg_is_infinite_or_nan(y[l]);
     return !odd;
 }
 
 static void out(tg_job *j, uint32_t at, double a, double b, double y)
 {
-    tg_note_failure(j, 0, j->row ? j->row[j->base] : j->base, at, a, b, y);
+    tg_note_failure(j, 0, at, a, b, y);
 }
 
 static void check(tg_job *j, uint32_t op, uint32_t first, uint32_t m, const double *a, const double *b, double *y)
@@ -451,7 +451,7 @@ TG_INLINE void few_reverse(tg_job *j, const tg_group *s, uint32_t at, uint32_t m
         if (s->op == TG_DOT) {
             const uint32_t other = i ^ 1;
             const double *x = read(w, &s->operand[other][TG_KEPT], v, at, m, rooms + other);
-            EACH ga[l] = NAME(weighed)(g[l], x[l]);
+            EACH ga[l] = tg_passed_on(g[l], x[l]);
             add(w, &s->operand[i][TG_LIVE], adj, at, m, ga);
         } else
             add(w, &s->operand[i][TG_LIVE], adj, at, m, g);

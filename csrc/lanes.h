@@ -12,18 +12,11 @@
 /* A dot reads an operand that all rows share as one number beside others: the weights of a layer crowd caches less. */
 #define SHARED(slot) (LANES > 1 && j->shared && (slot) < n_fixed && j->shared[slot])
 
-/* The row of the batch that is in lane l: past the end, the last once more. */
-static int64_t NAME(row)(const tg_job *j, int l)
-{
-    int64_t at = j->base + l < j->stop ? j->base + l : j->stop - 1;
-    return j->row ? j->row[at] : at;
-}
-
 /* Lanes that did not do as recorded are out from here on. */
 static void NAME(out)(tg_job *j, uint32_t at, uint32_t lanes, const double *a, const double *b, const double *y)
 {
     EACH if (lanes >> l & 1 && j->base + l < j->stop)
-        tg_note_failure(j, l, NAME(row)(j, l), at, a[l], b[l], y[l]);
+        tg_note_failure(j, l, at, a[l], b[l], y[l]);
 }
 
 static void NAME(check)(tg_job *j, uint32_t at, const double *a, const double *b, double *y)
@@ -191,13 +184,13 @@ TG_CLONES static void NAME(tangents)(tg_job *j, uint32_t from, uint32_t to)
                 uint32_t x = pool[2 * i], w = pool[2 * i + 2];
                 if (x == w)
                     EACH {
-                        double a = AT(v, x)[l], half = NAME(unless_0)(a, NAME(weighed)(AT(d, x)[l], a));
+                        double a = AT(v, x)[l], half = tg_unless_0(a, tg_passed_on(AT(d, x)[l], a));
                         t[l] += half + half;
                     }
                 else
                     EACH {
                         double a = AT(v, x)[l], b = AT(v, w)[l], ta = AT(d, x)[l], tb = AT(d, w)[l];
-                        t[l] += NAME(unless_0)(b, NAME(weighed)(ta, b)) + NAME(unless_0)(a, NAME(weighed)(tb, a));
+                        t[l] += tg_unless_0(b, tg_passed_on(ta, b)) + tg_unless_0(a, tg_passed_on(tb, a));
                     }
             }
             break;
@@ -283,8 +276,8 @@ TG_CLONES static void NAME(reverse)(tg_job *j, uint32_t from, uint32_t to)
                     continue;
                 }
                 EACH {
-                    ga[l] = NAME(weighed)(g[l], w[l]);
-                    gb[l] = NAME(weighed)(g[l], x[l]);
+                    ga[l] = tg_passed_on(g[l], w[l]);
+                    gb[l] = tg_passed_on(g[l], x[l]);
                 }
                 if (pool[2 * i + 1] >= n_const)
                     NAME(add_to)(AT(adj, pool[2 * i + 1]), ga);
@@ -377,15 +370,15 @@ TG_CLONES static void NAME(reverse_tangents)(tg_job *j, uint32_t from, uint32_t 
                 uint32_t x = pool[2 * i], w = pool[2 * i + 2];
                 EACH {
                     double b = AT(v, w)[l], tb = AT(d, w)[l];
-                    ga[l] = NAME(weighed)(g[l], b);
-                    ha[l] = NAME(weighed)(h[l], b) + NAME(weighed)(g[l], tb);
+                    ga[l] = tg_passed_on(g[l], b);
+                    ha[l] = tg_passed_on(h[l], b) + tg_passed_on(g[l], tb);
                 }
                 PASS(pool[2 * i + 1], ga, ha)
                 if (x != w)                             /* of a square the same */
                     EACH {
                         double a = AT(v, x)[l], ta = AT(d, x)[l];
-                        ga[l] = NAME(weighed)(g[l], a);
-                        ha[l] = NAME(weighed)(h[l], a) + NAME(weighed)(g[l], ta);
+                        ga[l] = tg_passed_on(g[l], a);
+                        ha[l] = tg_passed_on(h[l], a) + tg_passed_on(g[l], ta);
                     }
                 PASS(pool[2 * i + 3], ga, ha)
             }
@@ -437,7 +430,7 @@ TG_CLONES static void NAME(read)(tg_job *j, const double *from, int64_t stride, 
     }
     if (!stride)
         return;
-    EACH x[l] = from + stride * NAME(row)(j, l);
+    EACH x[l] = from + stride * tg_row_of(j, l);
     for (uint32_t i = 0; i < paired; i += TG_TILE)
         for (int l = 0; l + 1 < LANES; l += 2)
             for (uint32_t m = i; m < i + TG_TILE && m < paired; m += 2)
@@ -468,7 +461,7 @@ static void NAME(write)(tg_job *j, const double *from, const uint32_t *slots, ui
             for (uint32_t i = 0; i < n; i++) {
                 double x = AT(from, slots[2 * i])[l];
                 if (stride)
-                    to[stride * NAME(row)(j, l) + i] = x;
+                    to[stride * tg_row_of(j, l) + i] = x;
                 else
                     to[i] += x;
             }
@@ -478,7 +471,7 @@ static void NAME(seeds)(tg_job *j)
 {
     const tg_program *p = j->program;
     for (int l = 0; l < LANES; l++) {
-        const double *seed = j->seed + (j->seed_stride ? j->seed_stride * NAME(row)(j, l) : 0);
+        const double *seed = j->seed + (j->seed_stride ? j->seed_stride * tg_row_of(j, l) : 0);
         if (j->alive >> l & 1)
             for (uint32_t i = 0; i < p->n_out; i++)
                 AT(j->adj, p->out[2 * i + 1])[l] += seed[i];
@@ -490,7 +483,7 @@ TG_CLONES static void NAME(collect_rows)(tg_job *j, const double *x, uint32_t co
 {
     const uint32_t all = (uint32_t)((1ull << LANES) - 1), paired = LANES > 1 && j->alive == all ? count & ~1u : 0;
     double *own[LANES];
-    EACH own[l] = to + stride * NAME(row)(j, l);
+    EACH own[l] = to + stride * tg_row_of(j, l);
     for (uint32_t i = 0; i < paired; i += TG_TILE)
         for (int l = 0; l + 1 < LANES; l += 2)
             for (uint32_t m = i; m < i + TG_TILE && m < paired; m += 2)

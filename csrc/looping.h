@@ -45,8 +45,6 @@ static inline int64_t tg_output_of_y(const tg_loop *o, uint32_t i, int64_t step)
     return o->y_at[i] + step * o->y_by[i];
 }
 
-/* The row of a lane; past the end, the last once more. */
-int64_t tg_row_of(const tg_job *j, int l);
 /* Inputs from first on to slots. */
 void tg_read_inputs(const tg_job *j, uint32_t first, uint32_t n, double *const to[2]);
 /* Where the xs of a block are; and those of a step, to its inputs. */

@@ -4,16 +4,12 @@
     Rows that take an instruction or two have their loops where they are met; those of the others are in functions
     apart, where their constants do not take the registers of all; who has SHORT_ROWS_ALONE has none of those.  */
 
-/* x ? y : 0.0 and WEIGHED in lanes, where they are summed: of a sum of choices compilers make branches. */
-TG_INLINE double NAME(unless_0)(double x, double y) { return tg_of_bits(tg_bits(y) & (0 - (uint64_t)(x != 0.0))); }
-TG_INLINE double NAME(weighed)(double g, double partial) { return NAME(unless_0)(g, g * partial); }
-
 #define WEIGHED(g, partial) ((g) == 0.0 || TG_FLAT(partial) ? 0.0 : (g) * (partial))
 
 /* The same of a row, in lanes by bits: of two choices by one number compilers make a branch, and no vectors. Where the
    partial is a number, or a choice itself, they make them. */
 #define PASSED(row, g, partial)                                                                                        \
-    (LANES > 1 && !TG_KNOWN(partial) && (row) != TG_MAX && (row) != TG_MIN ? NAME(weighed)(g, partial)                 \
+    (LANES > 1 && !TG_KNOWN(partial) && (row) != TG_MAX && (row) != TG_MIN ? tg_passed_on(g, partial)                 \
                                                                            : WEIGHED(g, partial))
 
 /* Forward a partial of 0 passes nothing on either: its adjoint would be 0. */

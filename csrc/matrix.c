@@ -330,14 +330,10 @@ TG_CLONES static void reverse(tg_matrix *m, uint32_t from, uint32_t to)
 static void upwards(tg_matrix *m, uint32_t from, uint32_t to)
 {
     const tg_wide *w = m->program->wide;
-    uint32_t at = w ? tg_group_at(w, from) : 0;
-    for (uint32_t end; from < to; from = end) {
-        const tg_group *g = w && at < w->n ? w->group + at : NULL;
-        const int within = g && g->first <= from;
-        end = !g ? to : within ? g->first + g->n : g->first;
-        end = end < to ? end : to;
-        at += (uint32_t)within;
-        if (!within || end - from < g->n || may_move(m, g))
+    const tg_group *g;
+    for (uint32_t at = w ? tg_group_at(w, from) : 0, end; from < to; from = end) {
+        end = tg_first_part(w, &at, from, to, &g);
+        if (!g || end - from < g->n || may_move(m, g))
             forward(m, from, end);
         else if (g->op != TG_GUARD)
             memset(m->moves + g->y[TG_KEPT], 0, g->n);
@@ -347,14 +343,10 @@ static void upwards(tg_matrix *m, uint32_t from, uint32_t to)
 static void downwards(tg_matrix *m, uint32_t from, uint32_t to)
 {
     const tg_wide *w = m->program->wide;
+    const tg_group *g;
     for (uint32_t at = w && to ? tg_group_at(w, to - 1) + 1 : 0, start; to > from; to = start) {
-        const tg_group *g;
-        while (at && (at > w->n || w->group[at - 1].first >= to))
-            at--;
-        g = at ? w->group + at - 1 : NULL;
-        start = !g ? 0 : g->first + g->n >= to ? g->first : g->first + g->n;
-        start = start > from ? start : from;
-        if (!g || start != g->first || to - start < g->n || may_pass_on(m, g))
+        start = tg_last_part(w, &at, from, to, &g);
+        if (!g || to - start < g->n || may_pass_on(m, g))
             reverse(m, start, to);
     }
 }

@@ -58,6 +58,17 @@ static inline uint32_t tg_flagged_below(const uint8_t *touched, uint32_t end)
 #endif
 #define TG_FLAT(partial) (TG_KNOWN(partial) && (partial) == 0.0)
 
+/* y unless x is 0, by bits, and what an adjoint or a tangent passes on then: where such numbers are summed, compilers
+   make branches of choices. */
+TG_INLINE double tg_unless_0(double x, double y) { return tg_of_bits(tg_bits(y) & (0 - (uint64_t)(x != 0.0))); }
+TG_INLINE double tg_passed_on(double g, double partial) { return tg_unless_0(g, g * partial); }
+
+/* By bits, for vectors. */
+TG_INLINE uint64_t tg_is_infinite_or_nan(double y)
+{
+    return (tg_bits(y) & 0x7ff0000000000000u) == 0x7ff0000000000000u;
+}
+
 /* The primal of a row of one or two operands; op is a constant where this is meant to be fast. */
 TG_INLINE double tg_primal(int op, double a, double b)
 {

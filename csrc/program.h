@@ -105,9 +105,9 @@ typedef struct tg_feed {
 } tg_feed;
 
 /* Machine code in pieces: piece k is the instructions first[k] .. first[k + 1] - 1, of which function[k] of the tables
-   is told the numbers from told + at[k] on and the lists of groups; TG_NONE leaves it to the interpreter. What a forward
-   function gives other than 0 says that a guard came out otherwise or that a result is not finite, and that what it
-   wrote is no good. Adjoints whose turn is over are 0 again. */
+   is told the numbers from told + at[k] on and the lists of groups; TG_NONE leaves it to the interpreter. What a
+   forward function gives other than 0 says that a guard came out otherwise or that a result is not finite, and that
+   what it wrote is no good. Adjoints whose turn is over are 0 again. */
 typedef struct tg_code {
     uint32_t n;
     const uint32_t *first, *function, *at, *told, *list;
@@ -178,6 +178,13 @@ void tg_forward(tg_job *j);
 void tg_reverse(tg_job *j);
 void tg_forward_hoisted(tg_job *j);
 void tg_reverse_hoisted(tg_job *j);
+
+/* The row that is in a lane; past the end, the last once more. */
+static inline int64_t tg_row_of(const tg_job *j, int lane)
+{
+    const int64_t at = j->base + lane < j->stop ? j->base + lane : j->stop - 1;
+    return j->row ? j->row[at] : at;
+}
 
 #define TG_GUARD TG_OPS
 #define TG_GROUP 8u             /* instructions of a group, at least */

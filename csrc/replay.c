@@ -2,8 +2,8 @@
 
     A block of rows is loaded, run forward, run backward and written; then comes the next. One row runs at width 1.
 
-    Native code knows rows that do as recorded alone: a block with another starts anew in the interpreter, whatever of it
-    the interpreter has done already.  */
+    Native code knows rows that do as recorded alone: a block with another starts anew in the interpreter, whatever of
+    it the interpreter has done already.  */
 #include "program.h"
 #include "compiled.h"
 #include "failing.h"
@@ -71,7 +71,8 @@ static double *grad_tangent_of(const tg_feed *f, int64_t *stride)
     return f->grad_tangent;
 }
 
-/* Whether primals are in kept slots; for values alone they are in live ones, unless native code cannot do with these. */
+/* Whether primals are in kept slots; for values alone they are in live ones, unless native code cannot do with
+   these. */
 static int kept_slots(const tg_job *j)
 {
     return j->seed || j->tangents || j->keep || (j->native && !j->native->values[j->lanes > 1].n);
@@ -198,20 +199,17 @@ static void group_primals(tg_job *j, const tg_group *s, uint32_t from, uint32_t 
 }
 
 /* The groups are for one row. */
-static uint32_t n_groups(const tg_job *j) { return j->lanes == 1 && j->program->wide ? j->program->wide->n : 0; }
+static const tg_wide *groups_of(const tg_job *j) { return j->lanes == 1 ? j->program->wide : NULL; }
 
 /* From .. to - 1, what is in groups group by group. */
 static void upwards(tg_job *j, uint32_t from, uint32_t to, tg_narrow_replay *narrow, group_replay *grouped)
 {
-    const uint32_t n = n_groups(j);
-    const tg_group *g = n ? j->program->wide->group + tg_group_at(j->program->wide, from) : NULL;
-    const tg_group *const last = n ? j->program->wide->group + n : NULL;
-    for (uint32_t end; from < to; from = end) {
-        const int within = g < last && g->first <= from;
-        end = g == last ? to : within ? g->first + g->n : g->first;
-        end = end < to ? end : to;
-        if (within)
-            grouped(j, g++, from, end, narrow);
+    const tg_wide *w = groups_of(j);
+    const tg_group *g;
+    for (uint32_t at = w ? tg_group_at(w, from) : 0, end; from < to; from = end) {
+        end = tg_first_part(w, &at, from, to, &g);
+        if (g)
+            grouped(j, g, from, end, narrow);
         else
             narrow(j, from, end);
     }
@@ -220,15 +218,11 @@ static void upwards(tg_job *j, uint32_t from, uint32_t to, tg_narrow_replay *nar
 /* The same from the last to the first. */
 static void downwards(tg_job *j, uint32_t from, uint32_t to, tg_narrow_replay *narrow, group_replay *grouped)
 {
-    const tg_wide *w = j->program->wide;
-    for (uint32_t k = n_groups(j) ? tg_group_at(w, to - 1) + 1 : 0, start; to > from; to = start) {
-        const tg_group *g;
-        while (k && (k > w->n || w->group[k - 1].first >= to))
-            k--;
-        g = k ? w->group + k - 1 : NULL;
-        start = !g ? 0 : g->first + g->n >= to ? g->first : g->first + g->n;
-        start = start > from ? start : from;
-        if (g && g->first + g->n >= to)
+    const tg_wide *w = groups_of(j);
+    const tg_group *g;
+    for (uint32_t at = w && to ? tg_group_at(w, to - 1) + 1 : 0, start; to > from; to = start) {
+        start = tg_last_part(w, &at, from, to, &g);
+        if (g)
             grouped(j, g, start, to, narrow);
         else
             narrow(j, start, to);
@@ -315,13 +309,19 @@ void tg_forward_between(tg_job *j, uint32_t from, uint32_t to)
         tangents_between(j, from, to);
 }
 
-void tg_reverse_between(tg_job *j, uint32_t from, uint32_t to)
+/* Back over instructions from .. to - 1 in the interpreter, as flush.h has it. */
+static void go_back(tg_job *j, uint32_t from, uint32_t to)
 {
-    const fp_mode mode = flush_to_zero();
     if (j->tangents)
         downwards(j, from, to, width_of(j)->reverse_tangents, tg_group_reverse_tangents);
     else
         downwards(j, from, to, width_of(j)->reverse, tg_group_reverse);
+}
+
+void tg_reverse_between(tg_job *j, uint32_t from, uint32_t to)
+{
+    const fp_mode mode = flush_to_zero();
+    go_back(j, from, to);
     restore_fp(mode);
 }
 
@@ -413,12 +413,9 @@ static void forward(tg_job *j, uint32_t from, uint32_t to)
 
 static void reverse(tg_job *j, uint32_t from, uint32_t to)
 {
-    const width *w = width_of(j);
     const tg_code *code = j->native ? code_of(j, 1) : NULL;
-    if (j->tangents)
-        downwards(j, from, to, w->reverse_tangents, tg_group_reverse_tangents);
-    else if (j->interpreted)
-        downwards(j, from, to, w->reverse, tg_group_reverse);
+    if (j->tangents || j->interpreted)
+        go_back(j, from, to);
     else
         for (uint32_t k = code->n; k-- > 0 && code->first[k] >= from;)
             if (code->first[k] < to)

@@ -89,8 +89,6 @@ static void take_turns(sharing *s, uint32_t start, uint32_t stop, void (*work)(s
 
 /* ---- pieces ---- */
 
-static int64_t row_of(const tg_job *j) { return j->row ? j->row[j->base] : j->base; }
-
 static uint32_t steps_of(const sharing *s, int ways, uint32_t k)
 {
     const uint32_t *first = s->pieces->way[ways].first;
@@ -206,7 +204,7 @@ static void write_between(const sharing *s, uint32_t first, uint32_t end, double
 {
     const tg_job *j = s->job;
     const uint32_t *slot = j->program->out + (tg_has_live_primals(j) ? 1 : 0), *piece = s->pieces->out_piece;
-    to += stride * row_of(j);
+    to += stride * tg_row_of(j, 0);
     for (uint32_t i = first; i < end; i++) {
         const double x = from[piece[i]][slot[2 * (size_t)i]];
         if (stride)
@@ -240,7 +238,7 @@ static uint32_t parts_of_output(const tg_job *j)
 void tg_share_seeds(tg_job *j)
 {
     const sharing *s = j->sharing;
-    const double *seed = j->seed + (j->seed_stride ? j->seed_stride * row_of(j) : 0);
+    const double *seed = j->seed + (j->seed_stride ? j->seed_stride * tg_row_of(j, 0) : 0);
     for (uint32_t i = 0; j->alive && i < j->program->n_out; i++)
         *place(s, ADJOINTS, s->pieces->out_place[i]) += seed[i];
 }
@@ -296,7 +294,7 @@ uint64_t tg_share_forward(tg_job *j, uint32_t from, uint64_t budget)
     j->at = from + (uint32_t)took;
     failed = j->at == j->program->n_instr ? first_failed(s) : NULL;
     if (failed) {
-        const int64_t row = row_of(j);
+        const int64_t row = tg_row_of(j, 0);
         j->alive = 0;
         j->failed[row] = failed->failed;
         if (!j->failures++) {

@@ -18,12 +18,6 @@ enum { BLOCK = 32, FAR = 2 * BLOCK, FOUR = 4, FEW = 8 };
 #define EACH for (uint32_t l = 0; l < BLOCK; l++)
 #define EIGHT for (uint32_t l = 0; l < 8; l++)
 
-/* y unless x is 0. */
-TG_INLINE double unless_0(double x, double y) { return tg_of_bits(tg_bits(y) & (0 - (uint64_t)(x != 0.0))); }
-
-/* What an adjoint or a tangent passes on; one of 0 does nothing. */
-TG_INLINE double passed(double g, double partial) { return unless_0(g, g * partial); }
-
 /* n numbers, step by step. */
 typedef struct {
     const double *x;
@@ -268,22 +262,22 @@ TG_INLINE void spread(double *restrict to, ptrdiff_t step, const passing *a, wal
         const double *own = x + w.step * (ptrdiff_t)last, *its = g + last;
         double *end = to + last;
         if (w.step)
-            EIGHT t[l] = passed(its[l], own[l]);
+            EIGHT t[l] = tg_passed_on(its[l], own[l]);
         else
-            EIGHT t[l] = passed(its[l], c);
+            EIGHT t[l] = tg_passed_on(its[l], c);
         EIGHT end[l] = l < 8 - rest ? end[l] : end[l] + t[l];
     }
     if (fits)
         for (uint32_t left = a->m; left >= 8; left -= 8, g += 8, to += 8, x += 8 * w.step) {
             if (w.step)
-                EIGHT t[l] = passed(g[l], x[l]);
+                EIGHT t[l] = tg_passed_on(g[l], x[l]);
             else
-                EIGHT t[l] = passed(g[l], c);
+                EIGHT t[l] = tg_passed_on(g[l], c);
             EIGHT to[l] += t[l];
         }
     else
         for (uint32_t k = 0; k < a->m; k++, to += step, x += w.step)
-            *to += passed(g[k], *x);
+            *to += tg_passed_on(g[k], *x);
 }
 
 /* Sums that wait until there are FOUR: to += g * x[k] for each k. */
@@ -417,9 +411,9 @@ TG_INLINE void share(tg_job *j, const tg_group *g, uint32_t at, const passing *a
             m = n - i < BLOCK ? n - i : BLOCK;
             EACH t[l] = v[pair[2 * (l < m ? l : 0)]] - total;
             if (m > 8)
-                EACH t[l] = passed(own, tg_exp(t[l]));
+                EACH t[l] = tg_passed_on(own, tg_exp(t[l]));
             else
-                EIGHT t[l] = passed(own, tg_exp(t[l]));
+                EIGHT t[l] = tg_passed_on(own, tg_exp(t[l]));
             for (uint32_t l = 0; l < m; l++)
                 if (pair[2 * l + 1] >= n_const)
                     j->adj[pair[2 * l + 1]] += t[l];
@@ -492,17 +486,17 @@ TG_CLONES void tg_terms_tangents(tg_job *j, const tg_group *g, uint32_t from, ui
                 const double *p = SEE(i, v, 1);
                 if (a.at + (uint32_t)a.step * at == b.at + (uint32_t)b.step * at && (a.step == b.step || m == 1))
                     EACH {
-                        const double half = unless_0(p[l], passed(x[l], p[l]));
+                        const double half = tg_unless_0(p[l], tg_passed_on(x[l], p[l]));
                         t[l] += half + half;
                     }
                 else {
                     const double *y = SEE(i + 1, d, 2), *q = SEE(i + 1, v, 3);
-                    EACH t[l] += unless_0(q[l], passed(x[l], q[l])) + unless_0(p[l], passed(y[l], p[l]));
+                    EACH t[l] += tg_unless_0(q[l], tg_passed_on(x[l], q[l])) + tg_unless_0(p[l], tg_passed_on(y[l], p[l]));
                 }
                 i++;
             } else if (g->op == TG_LOGSUMEXP) {
                 shares_of(SEE(i, v, 1), v + g->y[TG_KEPT] + s.first + at, m, share);
-                EACH t[l] += unless_0(share[l], passed(x[l], share[l]));
+                EACH t[l] += tg_unless_0(share[l], tg_passed_on(x[l], share[l]));
             } else
                 EACH t[l] += x[l];
         }
@@ -566,14 +560,14 @@ TG_CLONES void tg_terms_reverse_tangents(tg_job *j, const tg_group *g, uint32_t 
             if (g->op == TG_DOT && (k || !biased)) {
                 x = SEE(i ^ 1, v, 0);
                 t = SEE(i ^ 1, d, 1);
-                EACH ga[l] = passed(g0[l], x[l]);
-                EACH ha[l] = passed(h0[l], x[l]) + passed(g0[l], t[l]);
+                EACH ga[l] = tg_passed_on(g0[l], x[l]);
+                EACH ha[l] = tg_passed_on(h0[l], x[l]) + tg_passed_on(g0[l], t[l]);
             } else if (g->op == TG_LOGSUMEXP) {
                 const double *own = d + g->y[TG_KEPT] + to - m;
                 shares_of(SEE(i, v, 0), v + g->y[TG_KEPT] + to - m, m, share);
                 t = SEE(i, d, 1);
-                EACH ga[l] = passed(g0[l], share[l]);
-                EACH ha[l] = l < m ? passed(h0[l], share[l]) + passed(g0[l], share[l] * (t[l] - own[l])) : 0.0;
+                EACH ga[l] = tg_passed_on(g0[l], share[l]);
+                EACH ha[l] = l < m ? tg_passed_on(h0[l], share[l]) + tg_passed_on(g0[l], share[l] * (t[l] - own[l])) : 0.0;
             } else {
                 EACH ga[l] = g0[l];
                 EACH ha[l] = h0[l];

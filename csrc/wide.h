@@ -89,6 +89,31 @@ static inline uint32_t tg_group_at(const tg_wide *w, uint32_t at)
     return low;
 }
 
+/* Of instructions from .. to - 1 the part that comes first, or last, which is of one group or of none: where it ends,
+   or where it begins. at: for the first part the group at from, for the last one more than that at to - 1. w: NULL
+   where there are no groups. */
+static inline uint32_t tg_first_part(const tg_wide *w, uint32_t *at, uint32_t from, uint32_t to, const tg_group **group)
+{
+    const tg_group *g = w && *at < w->n ? w->group + *at : NULL;
+    const int within = g && g->first <= from;
+    const uint32_t end = !g ? to : within ? g->first + g->n : g->first;
+    *group = within ? g : NULL;
+    *at += (uint32_t)within;
+    return end < to ? end : to;
+}
+
+static inline uint32_t tg_last_part(const tg_wide *w, uint32_t *at, uint32_t from, uint32_t to, const tg_group **group)
+{
+    const tg_group *g;
+    uint32_t start;
+    while (*at && (*at > w->n || w->group[*at - 1].first >= to))
+        --*at;
+    g = *at ? w->group + *at - 1 : NULL;
+    *group = g && g->first + g->n >= to ? g : NULL;
+    start = !g ? 0 : *group ? g->first : g->first + g->n;
+    return start > from ? start : from;
+}
+
 /* Instructions from .. to - 1 of a group, for one row; narrow is for what is better done one by one. */
 typedef void tg_narrow_replay(tg_job *j, uint32_t from, uint32_t to);
 void tg_group_forward(tg_job *j, const tg_group *s, uint32_t from, uint32_t to, tg_narrow_replay *narrow,

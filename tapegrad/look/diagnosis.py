@@ -13,7 +13,7 @@ from ..program.form import NUMBER, Nest, Static
 from ..program.recorded import Recorded
 from ..program.replay import units, within
 from ..program.rows import one_row
-from .graph import COMPUTED, CONSTANT, NONE, CData, Graph
+from .graph import COMPUTED, CONSTANT, NONE, CData, Graph, Place
 from .small import source, where
 
 MOST_WAY = 1 << 16  # nodes of a way that are followed
@@ -53,8 +53,7 @@ class Diagnosis:
         self.formula = graph.formula(i)
         self.operands = tuple(graph.value(at) for at in operands)
         self.value = graph.value(i)
-        made = [at for at in way if graph.kind(at) == COMPUTED]
-        self.way = list(dict.fromkeys(p for p in map(graph.place, made) if p.line))
+        self.way = lines_of(graph, way)
         self.result, self.input, self.row, self.step = result, name, None, None
         self.more = max(0, origin.count - 1)
         self.adjoint: float | None = None
@@ -139,6 +138,12 @@ class NonFinite(FloatingPointError):
         return NonFinite, (self.diagnosis,)
 
 
+def lines_of(graph: Graph, way: Sequence[int]) -> list[Place]:
+    """Of what was computed on a way, each once."""
+    places = (graph.place(i) for i in way if graph.kind(i) == COMPUTED)
+    return list(dict.fromkeys(place for place in places if place.line))
+
+
 def is_bad(x: float, inf: bool) -> bool:
     return not math.isfinite(x) if inf else math.isnan(x)
 
@@ -201,9 +206,23 @@ def of_program(recorded: Recorded, flat: array[float], inf: bool) -> Diagnosis |
 
 def of_rows(
     rows: Rows, args: Sequence[Nest], inf: bool,
-    of_row: Callable[[Recorded, array[float], bool], Diagnosis | None] = of_program,
+    of_row: Callable[[Recorded, array[float], bool], Diagnosis | None] = of_program, tells: bool = True,
 ) -> Diagnosis | None:  # fmt: skip
-    """Of a batch: the first row that is bad; of_row: what makes it out."""
+    """Of a batch: the first row that is bad; of_row: what makes it out; tells: a sweep over all rows tells which it is,
+    else each is looked at."""
+    first = _first_of_all(rows, args, inf) if tells else 0
+    arguments, n = rows.read(args)
+    pieces = [piece for argument in arguments for piece in argument.pieces]
+    for row in range(n)[first : first + 1 if tells else n]:
+        found = of_row(rows.recorded, one_row(pieces, row), inf)
+        if found is not None:
+            found.row = row
+            return found
+    return None
+
+
+def _first_of_all(rows: Rows, args: Sequence[Nest], inf: bool) -> int:
+    """The first row whose result or derivatives by any argument or param are bad; how many there are without."""
     recorded = copy.copy(rows.recorded)
     recorded.on_error = "nan"
     alone = Rows(recorded, rows.axes, None, rows.threads)
@@ -212,14 +231,7 @@ def of_rows(
     first = _first_bad(alone, args, by if scalar else None, inf)
     if scalar and recorded.params:
         first = min(first, _first_bad(alone, args, "params", inf))
-    arguments, n = alone.read(args)
-    if first >= n:
-        return None
-    pieces = (piece for argument in arguments for piece in argument.pieces)
-    found = of_row(rows.recorded, one_row(pieces, first), inf)
-    if found is not None:
-        found.row = first
-    return found
+    return first
 
 
 def _first_bad(rows: Rows, args: Sequence[Nest], argnums: Any, inf: bool) -> int:

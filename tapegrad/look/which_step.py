@@ -9,18 +9,12 @@ from ..loops import Loop
 from ..loops.batch import LoopBatch
 from ..program.form import Nest
 from ..program.recorded import Recorded
-from ..program.rows import one_row
 from ..value import Value
 from ..value import sum as sum_of
 from . import steps
-from .diagnosis import Diagnosis, is_bad, of_adjoint, of_graph, of_rows, of_value
-from .graph import COMPUTED, NONE, Graph, Place
+from .diagnosis import Diagnosis, is_bad, lines_of, of_adjoint, of_graph, of_rows, of_value
+from .graph import NONE, Graph, Place
 from .steps import Steps, Window
-
-
-def _places(graph: Graph, way: Sequence[int]) -> list[Place]:
-    places = (graph.place(i) for i in way if graph.kind(i) == COMPUTED)
-    return list(dict.fromkeys(place for place in places if place.line))
 
 
 class _Search:
@@ -29,6 +23,10 @@ class _Search:
     def __init__(self, at: Steps, inf: bool) -> None:
         self._at, self._inf = at, inf
         self._later: list[Place] = []
+
+    def _pass(self, graph: Graph, way: Sequence[int]) -> None:
+        """What is bad came to a window's end on this way."""
+        self._later = list(dict.fromkeys([*lines_of(graph, way), *self._later]))
 
     def found(self) -> Diagnosis | None:
         at, inf = self._at, self._inf
@@ -57,7 +55,7 @@ class _Search:
             origin, way = of_value(window.graph, root, self._inf)
             if not k or origin.node not in window.state:
                 return self._diagnosis(window, origin, way, result, name, of_adjoint)
-            self._later = list(dict.fromkeys([*_places(window.graph, way), *self._later]))
+            self._pass(window.graph, way)
             k, state = k - 1, origin.node
             window = self._at.window(k, swept=False)
             root = window.graph.roots[state]
@@ -87,11 +85,11 @@ class _Search:
             weighed = self._weighed(k, window, origin)
             if weighed is None:
                 break
-            self._later = list(dict.fromkeys([*_places(window.graph, way), *self._later]))
+            self._pass(window.graph, way)
             k, by = k + 1, [weighed]
             window = at.window(k)
         if k and origin.node in window.state and origin.operand == NONE and not origin.sum:
-            self._later = list(dict.fromkeys([*_places(window.graph, way), *self._later]))
+            self._pass(window.graph, way)
             before = at.window(k - 1, swept=False)
             return self._of_value(k - 1, before, before.graph.roots[origin.node], result, name, True)
         return self._diagnosis(window, origin, way, result, name, True)
@@ -126,13 +124,5 @@ def of_batch(batch: LoopBatch, args: Sequence[Nest], inf: bool) -> Diagnosis | N
     def of_row(recorded: Recorded, flat: array[float], inf: bool) -> Diagnosis | None:
         return _Search(Steps(loop, recorded, flat), inf).found()
 
-    if loop._has_loss:
-        return of_rows(rows, given, inf, of_row)
-    arguments, n = rows.read(given)  # ys after the end of a row are nan: only its steps say whether it is bad
-    pieces = [piece for argument in arguments for piece in argument.pieces]
-    for row in range(n):
-        found = of_row(rows.recorded, one_row(iter(pieces), row), inf)
-        if found is not None:
-            found.row = row
-            return found
-    return None
+    # Without a loss ys after the end of a row are nan: only its steps say whether it is bad.
+    return of_rows(rows, given, inf, of_row, tells=loop._has_loss)
