@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_gradient import DOMAIN, MANY, ORDINARY, ROWS, SPECIAL
-from test_program_properties import OnTape, bits, numbers, outputs, programs, recorded, run
+from test_program_properties import bits, numbers, outputs, programs, recorded, written
 
 import tapegrad
 from tapegrad import Value, record, where
@@ -98,9 +98,8 @@ def test_many_directions_of_a_random_program_have_the_bits_of_one(steps, chosen,
     at = [0.0] * n if data is None else data.draw(st.lists(numbers, min_size=n, max_size=n))
     program = recorded(steps, chosen, at, on_branch="record", on_error="nan")
     check_jacobian(program, at)
-    outs = record(lambda xs: run(OnTape(), steps, range(40), xs, [Value(0.75)]), at, on_branch="record", on_error="nan")
-    check_jacobian(outs, at)
-    scalar = record(lambda xs: tapegrad.sum(run(OnTape(), steps, chosen, xs, [Value(0.75)])), at, on_error="nan")
+    check_jacobian(recorded(steps, range(40), at, on_branch="record", on_error="nan"), at)
+    scalar = record(lambda xs: tapegrad.sum(written(steps, chosen)(xs)), at, on_error="nan")
     check_hessian(scalar, at)
 
 
