@@ -2,8 +2,8 @@
 
     A narrow program takes the slot that was given back last, which is the one nearest in the caches. A wide one gives
     the results of a group slots side by side, so that a replay needs not look them up: what is retained in order, the
-    others where as many are free in a row. So it does with the constants that an operand is in the instructions of a
-    group.  */
+    others where as many are free in a row, those that are long in use apart from those that are not, which would find no
+    row between them. So it does with the constants that an operand is in the instructions of a group.  */
 #include "emit.h"
 #include "ops.h"
 #include "order.h"
@@ -158,23 +158,54 @@ static void place_constants(tg_draft *d, uint32_t n_const, const uint32_t *order
             d->node[i].kept = d->node[i].live = next++;
 }
 
+enum { BRIEF, LASTING, SPANS };
+#define LONG (1u << 14)         /* instructions from where a result is made to its last use, of one that is lasting */
+#define IS_LASTING 0x80000000u  /* on a slot, until it is known how many there are of the others */
+
 typedef struct {
-    rows kept, live;
-    uint32_t n_fixed, n_retained, retained;
+    rows span[SPANS];
+    uint32_t first;             /* of their slots */
+} space;
+
+typedef struct {
+    space kept, live;
+    uint32_t n_fixed, retained;
 } wide_slots;
+
+static uint32_t take_span(space *s, int span, uint32_t m)
+{
+    return take_row(s->span + span, m) | (span == LASTING ? IS_LASTING : 0);
+}
+
+static void give_back_span(space *s, uint32_t slot)
+{
+    give_back(s->span + (slot & IS_LASTING ? LASTING : BRIEF), slot & ~IS_LASTING);
+}
+
+static uint32_t slot_of(const space *s, uint32_t taken)
+{
+    return s->first + (taken & IS_LASTING ? s->span[BRIEF].n + (taken & ~IS_LASTING) : taken);
+}
+
+static uint32_t end_of(const space *s) { return s->first + s->span[BRIEF].n + s->span[LASTING].n; }
 
 static void place_group(tg_draft *d, const uint32_t *order, uint32_t from, uint32_t to, wide_slots *s)
 {
     const tg_draft_node *first = d->node + (order[from] & ~TG_STARTS);
     uint32_t live, kept;
+    int span = BRIEF;
     if (first->op == TG_GUARD)
         return;
-    live = s->n_fixed + take_row(&s->live, to - from);
+    for (uint32_t k = from; k < to && span == BRIEF; k++) {
+        const tg_draft_node *n = d->node + (order[k] & ~TG_STARTS);
+        span = n->is_out || n->last - k > LONG ? LASTING : BRIEF;
+    }
+    live = take_span(&s->live, span, to - from);
     if (first->retained) {
         kept = s->n_fixed + s->retained;
         s->retained += to - from;
     } else
-        kept = s->n_fixed + s->n_retained + take_row(&s->kept, to - from);
+        kept = take_span(&s->kept, span, to - from);
     for (uint32_t k = from; k < to; k++) {
         tg_draft_node *n = d->node + (order[k] & ~TG_STARTS);
         n->kept = kept + (k - from);
@@ -188,9 +219,9 @@ static void release_wide(tg_draft *d, uint32_t i, uint32_t at, wide_slots *s)
     if (tg_draft_is_fixed(n) || n->last != at || n->is_out)
         return;
     n->last = TG_NONE;                                  /* once */
-    give_back(&s->live, n->live - s->n_fixed);
+    give_back_span(&s->live, n->live);
     if (!n->retained)
-        give_back(&s->kept, n->kept - s->n_fixed - s->n_retained);
+        give_back_span(&s->kept, n->kept);
 }
 
 /* What the draft surveyed in its own order, in this one; the number of retained results. */
@@ -220,10 +251,36 @@ static void rank(const tg_draft *d, uint32_t *by, const uint32_t *order, uint32_
         ranks[k] = by[order[k] & ~TG_STARTS];
 }
 
+/* Give all results of an order their slots. */
+static void place_wide(tg_draft *d, const uint32_t *order, uint32_t n, wide_slots *s)
+{
+    for (uint32_t from = 0, to; from < n; from = to) {
+        for (to = from + 1; to < n && !(order[to] & TG_STARTS); to++)
+            ;
+        place_group(d, order, from, to, s);
+        for (uint32_t k = from; k < to; k++) {
+            const uint32_t i = order[k] & ~TG_STARTS, *ids;
+            uint32_t pair[2], m = tg_draft_operands(d, d->node + i, &ids, pair);
+            for (uint32_t j = 0; j < m; j++)
+                release_wide(d, ids[j], k, s);
+            if (d->node[i].op != TG_GUARD)              /* where nobody reads it */
+                release_wide(d, i, k, s);
+        }
+    }
+    for (uint32_t k = 0; k < n; k++) {
+        tg_draft_node *node = d->node + (order[k] & ~TG_STARTS);
+        if (node->op == TG_GUARD)
+            continue;
+        node->live = slot_of(&s->live, node->live);
+        if (!node->retained)
+            node->kept = slot_of(&s->kept, node->kept);
+    }
+}
+
 int tg_emit_wide(tg_draft *d, tg_program *p, const uint32_t *order)
 {
     const uint32_t n = p->n_instr;
-    uint8_t *taken = tg_zeroed(2 * (size_t)n + 2);
+    uint8_t *taken = tg_zeroed(2 * SPANS * ((size_t)n + 1));
     uint32_t n_pool = 0, *ranks = tg_realloc(NULL, n * sizeof *ranks);
     int code = taken && ranks ? TG_OK : TG_MEMORY;
     wide_slots s = {.n_fixed = p->n_const + p->n_in};
@@ -232,28 +289,19 @@ int tg_emit_wide(tg_draft *d, tg_program *p, const uint32_t *order)
         code = tg_set_order(p, ranks);
     }
     if (!code) {
-        s.kept.taken = taken;
-        s.live.taken = taken + n + 1;
-        s.n_retained = survey(d, order, n);
+        for (int span = 0; span < SPANS; span++) {
+            s.kept.span[span].taken = taken + 2 * span * ((size_t)n + 1);
+            s.live.span[span].taken = taken + (2 * span + 1) * ((size_t)n + 1);
+        }
+        s.live.first = s.n_fixed;
+        s.kept.first = s.n_fixed + survey(d, order, n);
         place_constants(d, p->n_const, order, n);
         place_fixed(d, p);
-        for (uint32_t from = 0, to; from < n; from = to) {
-            for (to = from + 1; to < n && !(order[to] & TG_STARTS); to++)
-                ;
-            place_group(d, order, from, to, &s);
-            for (uint32_t k = from; k < to; k++)
-                emit_one(d, p, order[k] & ~TG_STARTS, k, &n_pool);
-            for (uint32_t k = from; k < to; k++) {
-                const uint32_t i = order[k] & ~TG_STARTS, *ids;
-                uint32_t pair[2], m = tg_draft_operands(d, d->node + i, &ids, pair);
-                for (uint32_t j = 0; j < m; j++)
-                    release_wide(d, ids[j], k, &s);
-                if (d->node[i].op != TG_GUARD)          /* where nobody reads it */
-                    release_wide(d, i, k, &s);
-            }
-        }
-        p->n_kept = s.n_fixed + s.n_retained + s.kept.n;
-        p->n_live = s.n_fixed + s.live.n;
+        place_wide(d, order, n, &s);
+        for (uint32_t k = 0; k < n; k++)
+            emit_one(d, p, order[k] & ~TG_STARTS, k, &n_pool);
+        p->n_kept = end_of(&s.kept);
+        p->n_live = end_of(&s.live);
         code = tg_group_program(p);
     }
     free(taken);

@@ -153,6 +153,7 @@ typedef struct tg_job {
     uint64_t failures;
     int64_t fail_row;
     double fail_a, fail_b, fail_y;
+    uint64_t bytes;                     /* of memory, that of other threads' hands included */
     double *memory, *primal, *tangent, *adj, *adj_tangent;
     uint8_t *shared;                    /* of the fixed slots, NULL where nobody asks: the same in all rows, */
     double *same;                       /* and then that number */

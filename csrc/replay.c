@@ -101,7 +101,8 @@ int tg_start(tg_job *j)
     primals = j->keep ? 0 : kept_slots(j) ? kept : live;
     n = primals + (j->tangents ? kept : 0) + (j->seed ? live : 0) + (j->seed && j->tangents ? live : 0) +
         (sharing ? n_fixed + (size_t)n_fixed / sizeof(double) + 1 : 0);
-    j->memory = tg_zeroed((n + 8) * sizeof(double));
+    j->bytes = (n + 8) * sizeof(double);
+    j->memory = tg_zeroed(j->bytes);
     if (!j->memory)
         return TG_MEMORY;
     j->primal = (double *)(((uintptr_t)j->memory + 63) & ~(uintptr_t)63);

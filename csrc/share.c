@@ -332,7 +332,7 @@ static int wanted(const tg_job *j)
 }
 
 /* The memory of a job's hands, and what they share: whether there was all. */
-static int make_hands(sharing *s, const tg_job *j, int n)
+static int make_hands(sharing *s, tg_job *j, int n)
 {
     const tg_pieces *all = s->pieces;
     const int kinds[KINDS] = {1, j->tangents, j->seed != NULL, j->seed && j->tangents};
@@ -357,6 +357,7 @@ static int make_hands(sharing *s, const tg_job *j, int n)
         h->job.stop = 1;
         if (tg_start(&h->job))
             return 0;
+        j->bytes += h->job.bytes;
         if (!s->n_hands)
             h->job.primal = j->primal;
         h->job.keep = NULL;
@@ -388,8 +389,10 @@ void tg_end_share(tg_job *j)
     sharing *s = j->sharing;
     if (!s)
         return;
-    for (int k = 0; k < s->n_hands; k++)
-        tg_finish(&s->hand[k].job);
+    for (hand *h = s->hand; h < s->hand + s->n_hands; h++) {
+        s->job->bytes -= h->job.bytes;
+        tg_finish(&h->job);
+    }
     for (int kind = 0; kind < KINDS; kind++)
         free(s->carried[kind]);
     free(s->steps);

@@ -312,6 +312,13 @@ def test_what_is_wide_is_grouped_and_what_is_not_stays():
     assert record(stencil, [0.1] * 20).stats["groups"] == 0  # not worth it
 
 
+def test_slots_are_used_again_beside_results_that_last():
+    n = 20_000
+    program = record(lambda x: tapegrad.sum([(b - a * a) ** 2 + (1 - a) ** 2 for a, b in zip(x, x[1:])]), [0.1] * n)
+    assert program.stats["width"] > 300 and program.stats["instructions"] > 5 * n
+    assert program.stats["live_slots"] < 2.2 * n  # inputs, and what is summed
+
+
 @pytest.mark.parametrize("terms", [iter, list], ids=["each added at once", "all made before"])
 def test_sums_that_go_through_the_function_have_the_bits_of_values(terms):
     def f(x):

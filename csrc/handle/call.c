@@ -7,7 +7,7 @@
 typedef struct tg_replay replay;
 
 #define HELD_MOST (1u << 14)    /* additions that a replay takes without releasing the GIL: some 50 us */
-#define KEPT_MOST (1u << 26)    /* bytes of a job that is kept */
+#define KEPT_MOST (1u << 26)    /* bytes of a job that is kept; those of its instructions where they are more */
 
 static const struct {
     int seed, tangents, keep, scalar, work;     /* of its job; whether of one number; about as many times what the value
@@ -72,16 +72,18 @@ static replay *take(tg_path *path, tg_call_kind kind, int nan_errors)
         drop_replay(r);
         return (replay *)PyErr_NoMemory();
     }
-    if (j->keep)
+    if (j->keep) {
         j->primal = j->keep;
+        j->bytes += n_kept * sizeof *j->keep;
+    }
     return r;
 }
 
 static void give_back(replay *r)
 {
     tg_path *path = r->path;
-    const uint64_t slots = (1 + kinds[r->kind].tangents) * ((uint64_t)path->program->n_kept + path->program->n_live);
-    if (slots * sizeof(double) > KEPT_MOST) {
+    const uint64_t own = path->program->n_instr * (uint64_t)sizeof(tg_instr);
+    if (r->job.bytes > (own > KEPT_MOST ? own : KEPT_MOST)) {
         drop_replay(r);
         return;
     }
