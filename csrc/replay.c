@@ -102,10 +102,11 @@ int tg_start(tg_job *j)
     n = primals + (j->tangents ? kept : 0) + (j->seed ? live : 0) + (j->seed && j->tangents ? live : 0) +
         (sharing ? n_fixed + (size_t)n_fixed / sizeof(double) + 1 : 0);
     j->bytes = (n + 8) * sizeof(double);
-    j->memory = tg_zeroed(j->bytes);
+    j->memory = tg_realloc(NULL, j->bytes);
     if (!j->memory)
         return TG_MEMORY;
     j->primal = (double *)(((uintptr_t)j->memory + 63) & ~(uintptr_t)63);
+    memset(j->primal + primals, 0, (n - primals) * sizeof(double));     /* primals are written before they are read */
     j->tangent = j->primal + primals;
     j->adj = j->tangent + (j->tangents ? kept : 0);
     j->adj_tangent = j->adj + (j->seed ? live : 0);
