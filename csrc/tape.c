@@ -115,11 +115,10 @@ int tg_set_rule(tg_tape *t, uint32_t id, int on)
         return TG_BAD_ID;
     if (on && !t->rule && grow_rules(t, t->cap))
         return TG_MEMORY;
-    if (on)
-        t->rule[id / 8] |= bit;
-    else if (t->rule)
-        t->rule[id / 8] &= (uint8_t)~bit;
-    t->rules |= on;
+    if (!t->rule || !(t->rule[id / 8] & bit) == !on)
+        return TG_OK;
+    t->rule[id / 8] ^= bit;
+    t->rules += on ? 1 : -1;
     return TG_OK;
 }
 
@@ -207,8 +206,6 @@ void tg_take_back(tg_tape *t, uint32_t len)
         tg_set_rule(t, i, 0);
     t->len = len;
     trim_pool(t);
-    if (len == 0)
-        t->rules = 0;
 }
 
 void tg_pop(tg_tape *t)
@@ -319,7 +316,6 @@ static int64_t slide(tg_tape *t, uint32_t *map, void (*dropped)(void *, void *),
         return TG_MEMORY;
     t->pool_len = 0;
     t->last_many = TG_NONE;
-    t->rules = 0;
     for (uint32_t i = 0; i < old; i++) {
         int op = t->op[i] & TG_OPCODE, ruled = tg_has_rule(t, i);
         if (ruled)

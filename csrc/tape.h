@@ -62,7 +62,7 @@ typedef struct tg_tape {
     uint8_t *touched;           /* one byte a block: some adjoint in it may not be zero */
     uint64_t adj_cap;
     int adj_busy;
-    int rules;                  /* a node may have a rule */
+    int rules;                  /* how many nodes have one */
     uint32_t recorders;         /* programs being recorded: every record takes the slow path, nodes and ids stay */
     struct tg_sweep *sweep;     /* the innermost sweep that is calling a rule */
     uint64_t reclaims;
