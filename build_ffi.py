@@ -28,8 +28,8 @@ CORE = [
     f"csrc/{name}.c"
     for name in (
         "tape ops sweep partials gradient optim copy draft order emit freeze program wide lay_out eights terms groups "
-        "crew pieces share replay hoist cell loop exchange schedule batch matrix look steps origin rounding nonzeros "
-        "cones edges colours colouring"
+        "crew pieces share replay hoist call cell loop exchange schedule batch matrix look steps origin rounding "
+        "nonzeros cones edges colours colouring"
     ).split()
 ]
 HANDLE = sorted(f"csrc/handle/{path.name}" for path in (CSRC / "handle").glob("*.c"))
@@ -37,7 +37,7 @@ SOURCES = CORE + (HANDLE if C_HANDLE else [])
 DEPENDS = sorted(p.relative_to(ROOT).as_posix() for kind in ("*.def", "*.h") for p in CSRC.rglob(kind))
 
 HEADERS = (
-    "tape.h", "partials.h", "gradient.h", "program.h", "wide.h", "share.h", "hoist.h", "cell.h", "loop.h",
+    "tape.h", "partials.h", "gradient.h", "program.h", "wide.h", "share.h", "hoist.h", "cell.h", "loop.h", "call.h",
     "batch.h", "matrix.h", "lay_out.h", "look.h", "steps.h", "nonzeros.h", "colouring.h",
 )  # fmt: skip
 

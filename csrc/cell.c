@@ -1,5 +1,5 @@
 /*  Cells at work: memory, the way of each lane through the tree of paths, and sums of adjoints.  */
-#include "cell.h"
+#include "call.h"
 #include "compiled.h"
 #include "flush.h"
 #include "ops.h"
@@ -19,7 +19,7 @@ void *tg_carve(char *memory, uint64_t *used, uint64_t n, size_t size)
 {
     char *here = memory ? memory + *used : NULL;
     const uint64_t most = (uint64_t)1 << 62, left = *used < most ? most - *used : 0;
-    if (n > left / size)
+    if (size && n > left / size)
         *used = most;
     else
         *used += (n * size + 63) & ~(uint64_t)63;
@@ -46,6 +46,8 @@ static void find_named(tg_stage *s, const tg_program *p, uint8_t *is_named)
     for (const tg_instr *i = p->instr; i < p->instr + p->n_instr; i++) {
         const int row = tg_row(i), named = row < TG_GUARD ? tg_names(row, known) : 0;
         const uint32_t *pool = p->pool + 2 * (size_t)i->a;
+        for (uint32_t k = 0; row == TG_CALL && k < p->call[i->y].n_in; k++)
+            is_named[pool[2 * (size_t)k]] = 1;          /* it is carried out again from them */
         if (row >= TG_GUARD)
             continue;
         is_named[i->y] |= (named & TG_NAMES_Y) != 0;
@@ -73,8 +75,8 @@ void tg_lay_stage(tg_stage *s, const tg_cell *cell, uint32_t n_own, const tg_job
     s->job = tg_carve(memory, used, cell->n_paths, sizeof *s->job);
     for (uint32_t k = 0; k < cell->n_paths; k++) {
         const tg_program *p = cell->program[k];
-        tg_job j = {.program = p, .native = cell->native[k], .tangents = like->tangents, .nan_errors = cell->nan_errors,
-                    .lanes = like->lanes, .stop = like->lanes, .failed = s->failed};
+        tg_job j = {.program = p, .native = cell->native[k], .tangents = like->tangents, .lanes = like->lanes,
+                    .nan_errors = cell->nan_errors || like->nan_errors, .stop = like->lanes, .failed = s->failed};
         j.primal = numbers(memory, used, p->n_kept, s);
         if (j.tangents)
             j.tangent = numbers(memory, used, p->n_kept, s);
@@ -88,6 +90,7 @@ void tg_lay_stage(tg_stage *s, const tg_cell *cell, uint32_t n_own, const tg_job
             if (memory)
                 find_named(s, p, is_named);
         }
+        tg_lay_calls(&j, like, memory, used);
         if (!memory)
             continue;
         s->job[k] = j;
@@ -142,7 +145,7 @@ static void put(const tg_stage *s, tg_job *j, uint32_t lanes, double *const in[2
     const size_t w = width(s), n = s->n_own * w, from = j->program->n_const * w;
     for (int order = 0; order < s->orders; order++) {
         double *to = primals_of(j, order) + from;
-        tg_move(to, in[order], n);
+        tg_move_numbers(to, in[order], n);
         for (size_t l = 0; lanes != all_lanes(s) && l < w; l++)
             for (size_t i = 0; !(lanes >> l & 1) && i < n; i += w)
                 to[i + l] = in[order][i + (size_t)lowest(lanes)];
@@ -370,11 +373,11 @@ void tg_come_back(tg_stage *s, uint32_t lanes, uint32_t path, double *const in[2
     fp_mode mode;
     if (path != s->holder)
         hand_over(s, path);
+    j->alive = lanes;
     if (primals)
         j->primal = primals;
     else {
         put(s, j, lanes, in);
-        j->alive = lanes;
         tg_forward(j);
         mode = flush_to_zero();
     }

@@ -40,7 +40,7 @@ typedef struct tg_stage {
 /* Lay a stage out in memory from *used on, which counts what it takes; no memory: count only. */
 void tg_lay_stage(tg_stage *s, const tg_cell *cell, uint32_t n_own, const tg_job *like, char *memory, uint64_t *used);
 /* Numbers to elsewhere; a call would take longer than a few of them. */
-static inline void tg_move(double *to, const double *from, size_t n)
+static inline void tg_move_numbers(double *to, const double *from, size_t n)
 {
     if (n < TG_WIDEST)
         for (size_t i = 0; i < n; i++)

@@ -209,7 +209,7 @@ static void drop_unused(tg_draft *d)
         tg_draft_node *n = d->node + i;
         const uint32_t *ids;
         uint32_t pair[2], m;
-        if (!n->uses && !n->is_out && n->op != TG_GUARD && n->op != TG_INPUT && !can_refuse(d, n)) {
+        if (!n->uses && !n->is_out && n->op < TG_GUARD && !can_refuse(d, n)) {
             n->op = TG_GONE;
             continue;
         }
@@ -280,9 +280,20 @@ static void survey(tg_draft *d, tg_program *size)
             n->kept = n->live = size->n_const++;
         size->n_in += n->op == TG_INPUT;
         size->n_guards += n->op == TG_GUARD;
+        size->n_calls += n->op == TG_CALL;
         if (tg_draft_is_fixed(n))
             continue;
-        named = n->op == TG_GUARD ? 0 : d->named[n->op] ? d->named[n->op] : tg_names(n->op, d->named);
+        if (n->op == TG_RESULT) {
+            n->last = at - 1;
+            n->retained |= n->is_out;
+            size->n_pool++;
+            continue;
+        }
+        named = n->op == TG_GUARD  ? 0
+                : n->op == TG_CALL ? TG_NAMES_A | TG_NAMES_B
+                : d->named[n->op]  ? d->named[n->op]
+                                   : tg_names(n->op, d->named);
+        size->n_pool += n->op == TG_CALL ? m : 0;
         if (tg_is_many(n->op)) {
             size->n_pool += m;
             named |= named & TG_NAMES_A ? TG_NAMES_B : 0;
@@ -303,7 +314,7 @@ static void survey(tg_draft *d, tg_program *size)
 tg_program *tg_finish_draft(tg_draft *d, const uint32_t *out, uint32_t n_out)
 {
     tg_program size = {0}, *p = NULL;
-    uint32_t *order;
+    uint32_t *order = NULL;
     if (tg_draft_room(d, 0, 3 * (uint64_t)d->len))      /* two operands and a bias for each that may become a dot */
         return NULL;
     for (uint32_t k = 0; k < n_out; k++)
@@ -311,7 +322,7 @@ tg_program *tg_finish_draft(tg_draft *d, const uint32_t *out, uint32_t n_out)
     drop_unused(d);
     fuse(d);
     survey(d, &size);
-    if (tg_widen(d, size.n_instr, &order))
+    if (!size.n_calls && tg_widen(d, size.n_instr, &order))
         return NULL;
     p = tg_new_program(size.n_const, size.n_in, n_out, size.n_instr, size.n_pool);
     if (p && (order ? tg_emit_wide(d, p, order) : (tg_emit(d, p), TG_OK))) {

@@ -12,7 +12,7 @@
 
 #include <string.h>
 
-enum { TG_INPUT = TG_GUARD + 1, TG_GONE };
+enum { TG_INPUT = TG_CALL + 1, TG_RESULT, TG_GONE };   /* results of a call come right behind it */
 
 typedef struct {
     uint8_t op;                 /* a constant is a TG_LEAF whose operands are the halves of its number */
@@ -72,7 +72,7 @@ static inline uint32_t tg_draft_operands(const tg_draft *d, const tg_draft_node 
     *ids = pair;
     if (n->op == TG_LEAF || n->op >= TG_INPUT)          /* or TG_GONE */
         return 0;
-    if (!tg_is_many(n->op)) {
+    if (!tg_is_many(n->op) && n->op != TG_CALL) {
         pair[0] = n->a;
         pair[1] = n->b;
         return n->a == n->b && n->op != TG_GUARD ? 1 : 2;

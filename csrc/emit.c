@@ -21,7 +21,7 @@ static void emit_one(tg_draft *d, tg_program *p, uint32_t i, uint32_t at, uint32
     s->where = n->where;
     s->y = n->kept;
     s->live_y = n->live;
-    if (!tg_is_many(n->op)) {
+    if (!tg_is_many(n->op) && n->op != TG_CALL) {
         s->a = d->node[n->a].kept;
         s->b = d->node[n->b].kept;
         s->live_a = d->node[n->a].live;
@@ -33,6 +33,10 @@ static void emit_one(tg_draft *d, tg_program *p, uint32_t i, uint32_t at, uint32
     for (uint32_t k = 0; k < m; k++, ++*n_pool) {
         p->pool[2 * *n_pool] = d->node[ids[k]].kept;
         p->pool[2 * *n_pool + 1] = d->node[ids[k]].live;
+    }
+    for (uint32_t k = i + 1; n->op == TG_CALL && k < d->len && d->node[k].op == TG_RESULT; k++, ++*n_pool, s->b++) {
+        p->pool[2 * *n_pool] = d->node[k].kept;
+        p->pool[2 * *n_pool + 1] = d->node[k].live;
     }
 }
 
@@ -65,27 +69,37 @@ static void release(tg_draft *d, uint32_t i, uint32_t at, slots *kept, slots *li
         kept->free[kept->n_free++] = n->kept;
 }
 
+static void place(tg_draft_node *n, slots *kept, slots *live)
+{
+    n->kept = n->retained ? kept->n++ : take(kept);
+    n->live = take(live);
+}
+
 void tg_emit(tg_draft *d, tg_program *p)
 {
     const uint32_t n_fixed = p->n_const + p->n_in;
     slots kept = {d->table, 0, n_fixed}, live = {d->table + d->table_len / 2, 0, n_fixed};     /* all is found by now */
-    uint32_t at = 0, n_pool = 0;
+    uint32_t at = 0, n_pool = 0, n_calls = 0;
     place_fixed(d, p);
     for (uint32_t i = 0; i < d->len; i++) {
         tg_draft_node *n = d->node + i;
         const uint32_t *ids;
         uint32_t pair[2], m = tg_draft_operands(d, n, &ids, pair);
-        if (n->op == TG_GONE || tg_draft_is_fixed(n))
+        uint32_t end = i + 1;           /* of what has no instruction but that of its call */
+        if (n->op >= TG_RESULT || tg_draft_is_fixed(n))         /* or TG_GONE */
             continue;
-        if (n->op != TG_GUARD) {
-            n->kept = n->retained ? kept.n++ : take(&kept);
-            n->live = take(&live);
-        }
+        while (n->op == TG_CALL && end < d->len && d->node[end].op == TG_RESULT)
+            place(d->node + end++, &kept, &live);
+        if (n->op == TG_CALL) {
+            n->kept = n_calls++;
+            n->live = 0;
+        } else if (n->op != TG_GUARD)
+            place(n, &kept, &live);
         emit_one(d, p, i, at, &n_pool);
         for (uint32_t k = 0; k < m; k++)
             release(d, ids[k], at, &kept, &live);
-        if (n->op != TG_GUARD)                          /* who has it, if anybody, comes later */
-            release(d, i, at, &kept, &live);
+        for (uint32_t k = n->op < TG_GUARD ? i : i + 1; k < end; k++)   /* who has it, if anybody, comes later */
+            release(d, k, at, &kept, &live);
         at++;
     }
     p->n_kept = kept.n;

@@ -92,7 +92,7 @@ void tg_read_x(const tg_job *j, int64_t step)
         }
         if (tile != w->tiled)
             read_steps(j, order, first, left < TG_TILED ? left : TG_TILED, w->tile[order]);
-        tg_move(to, w->tile[order] + (size_t)(step - first) * size, size);
+        tg_move_numbers(to, w->tile[order] + (size_t)(step - first) * size, size);
     }
     w->tiled = tile;
 }
@@ -134,10 +134,12 @@ void tg_write_x(const tg_job *j, uint32_t lanes)
 void tg_weigh_ys(const tg_job *j, int64_t step)
 {
     const tg_loop *o = j->loop;
-    double *to = j->looping->out_adj[0] + tg_state_size(j);
-    for (uint32_t i = 0; i < o->n_y; i++)
-        for (int l = 0; l < j->lanes; l++)
-            *to++ = tg_seed_of(j, o->total ? 0 : tg_output_of_y(o, i, step), l);
+    for (int order = 0; order < tg_orders(j); order++) {
+        double *to = j->looping->out_adj[order] + tg_state_size(j);
+        for (uint32_t i = 0; i < o->n_y; i++)
+            for (int l = 0; l < j->lanes; l++)
+                *to++ = tg_seed_of(j, order, o->total ? 0 : tg_output_of_y(o, i, step), l);
+    }
 }
 
 void tg_write_output(const tg_job *j, int64_t output, double *const from[2], uint32_t lanes)
@@ -153,7 +155,8 @@ void tg_write_output(const tg_job *j, int64_t output, double *const from[2], uin
     }
 }
 
-double tg_seed_of(const tg_job *j, int64_t output, int l)
+double tg_seed_of(const tg_job *j, int order, int64_t output, int l)
 {
-    return j->seed[(j->seed_stride ? j->seed_stride * tg_row_of(j, l) : 0) + output];
+    const double *of = order ? j->seed_tangent : j->seed;
+    return of ? of[(j->seed_stride ? j->seed_stride * tg_row_of(j, l) : 0) + output] : 0.0;
 }

@@ -63,7 +63,7 @@ static uint32_t many_of(tg_draft *d, int op, uint32_t *ids, uint32_t n, double v
 
 /* ---- from the tape ---- */
 
-enum { NEEDED = 1, IS_INPUT = 2 };
+enum { NEEDED = 1, IS_INPUT = 2, IS_RESULT = 4 };
 
 typedef struct {
     uint32_t first;             /* the lowest id that is needed */
@@ -72,7 +72,9 @@ typedef struct {
     uint32_t *number;           /* of id - first: its node, where it is needed and has one */
     uint64_t nodes, words;      /* most that the draft can need */
     uint32_t widest, reached;
-    int losses;
+    int losses, anything;       /* anything: outputs may be older than the start */
+    const tg_loop **loop;       /* those that are called */
+    uint32_t n_calls;
 } reach;
 
 /* What was there before the start is a constant, if it is no input. */
@@ -92,7 +94,7 @@ static int reach_down(const tg_tape *t, const tg_recording *rec, reach *r)
         r->top = (id) >= r->top ? (id) + 1 : r->top;                                                                   \
     } while (0)
     for (uint32_t k = 0; k < rec->n_out; k++) {
-        if (rec->out[k] < rec->start && !(needed[rec->out[k]] & IS_INPUT))
+        if (!r->anything && rec->out[k] < rec->start && !(needed[rec->out[k]] & IS_INPUT))
             code = TG_ELSEWHERE;
         NEED(rec->out[k]);
     }
@@ -101,6 +103,15 @@ static int reach_down(const tg_tape *t, const tg_recording *rec, reach *r)
             NEED(rec->compared[k].a);
         if (rec->compared[k].b != TG_NONE)
             NEED(rec->compared[k].b);
+    }
+    for (uint32_t call = 0; call < rec->n_calls; call++) {
+        const tg_noted_call *c = rec->call + call;
+        for (uint32_t k = 0; k < c->n_in + c->n_out; k++) {
+            NEED(c->id[k]);
+            needed[c->id[k]] |= k < c->n_in ? 0 : IS_RESULT;
+        }
+        r->nodes += (uint64_t)c->n_out + 1;
+        r->words += (uint64_t)c->n_in + 1;
     }
     for (int op = 0; op < TG_OPS; op++)
         refusing[op] = (uint8_t)tg_can_refuse(op);
@@ -122,7 +133,7 @@ static int reach_down(const tg_tape *t, const tg_recording *rec, reach *r)
         r->first = i;
         r->reached++;
         r->nodes++;
-        if ((needed[i] & IS_INPUT) || i < rec->start || op == TG_LEAF || op == TG_NODE)
+        if ((needed[i] & (IS_INPUT | IS_RESULT)) || i < rec->start || op == TG_LEAF || op == TG_NODE)
             continue;
         if (!tg_is_many(op)) {                          /* an exponent is no operand to differentiate, but read */
             needed[t->a[i]] |= NEEDED;
@@ -139,6 +150,8 @@ static int reach_down(const tg_tape *t, const tg_recording *rec, reach *r)
     }
 #undef NEED
     r->nodes += rec->n_in + (uint64_t)rec->n_compared * 2;
+    if (!code && !(r->loop = tg_realloc(NULL, (rec->n_calls + (size_t)1) * sizeof *r->loop)))
+        code = TG_MEMORY;
     if (!code && !(r->number = tg_realloc(NULL, (size_t)(r->top - r->first + 1) * sizeof *r->number)))
         code = TG_MEMORY;
     return !code && (r->nodes >= TG_NONE / 4 || r->words >= TG_NONE / 4) ? TG_FULL : code;
@@ -146,10 +159,32 @@ static int reach_down(const tg_tape *t, const tg_recording *rec, reach *r)
 
 static uint32_t numbered(const reach *r, uint32_t id) { return r->number[id - r->first]; }
 
+/* A call and its results, or what these are where all operands are constants. */
+static void add_call(const tg_tape *t, const tg_noted_call *c, reach *r, tg_draft *d)
+{
+    const uint32_t *results = c->id + c->n_in, call = d->len, start = d->pool_len;
+    int all = 1;
+    for (uint32_t k = 0; k < c->n_in; k++) {
+        d->pool[d->pool_len] = numbered(r, c->id[k]);
+        all &= tg_draft_is_constant(d, d->pool[d->pool_len++]);
+    }
+    d->folded += (uint32_t)all;
+    if (all)
+        d->pool_len = start;
+    else {
+        tg_draft_add(d, (tg_draft_node){.op = TG_CALL, .a = start, .b = c->n_in, .where = c->where}, 0.0);
+        r->loop[r->n_calls++] = c->loop;
+    }
+    for (uint32_t k = 0; k < c->n_out; k++)
+        r->number[results[k] - r->first] =
+            all ? tg_draft_constant(d, t->data[results[k]])
+                : tg_draft_add(d, (tg_draft_node){.op = TG_RESULT, .a = call, .b = k}, t->data[results[k]]);
+}
+
 static void draft_up(const tg_tape *t, const tg_recording *rec, reach *r, tg_draft *d, uint32_t *ids)
 {
     const tg_event *event = rec->event, *const events_end = rec->n_events ? event + rec->n_events : event;
-    uint32_t next = 0, position = 0, where = 0, foreign = 0;
+    uint32_t next = 0, position = 0, where = 0, foreign = 0, call = 0;
     for (uint32_t k = 0; k < rec->n_in; k++) {          /* inputs first: nodes 0 to n_in - 1 */
         tg_draft_add(d, (tg_draft_node){.op = TG_INPUT, .a = k}, t->data[rec->in[k]]);
         if (rec->in[k] >= r->first && rec->in[k] < r->top)
@@ -170,6 +205,8 @@ static void draft_up(const tg_tape *t, const tg_recording *rec, reach *r, tg_dra
                 tg_draft_add(d, (tg_draft_node){.op = TG_GUARD, .a = a, .b = b, .where = c->where,
                                                 .kept = c->how << 1 | c->outcome, .live = next}, 0.0);
         }
+        for (; call < rec->n_calls && rec->call[call].id[rec->call[call].n_in] == i; call++)
+            add_call(t, rec->call + call, r, d);
         if (i == r->top || r->needed[i] != NEEDED)
             continue;
         for (; event < events_end && event->id <= i; event++) {
@@ -203,18 +240,55 @@ static int known(const tg_tape *t, const uint32_t *ids, uint32_t n)
     return 1;
 }
 
+/* Whether all ids are there, and those of calls in order. */
+static int all_known(const tg_tape *t, const tg_recording *rec)
+{
+    int all = known(t, rec->in, rec->n_in) && known(t, rec->out, rec->n_out);
+    uint32_t last = rec->start;
+    for (uint32_t k = 0; k < rec->n_compared; k++) {
+        const tg_comparison *c = rec->compared + k;
+        all &= !((c->a >= t->len && (c->a != TG_NONE || c->b == TG_NONE)) || (c->b >= t->len && c->b != TG_NONE));
+    }
+    for (uint32_t call = 0; all && call < rec->n_calls; call++) {
+        const tg_noted_call *c = rec->call + call;
+        const uint32_t *results = c->id + c->n_in;
+        all &= c->n_out && known(t, c->id, c->n_in) && known(t, results, c->n_out);
+        for (uint32_t k = 0; all && k < c->n_out; k++) {
+            all &= results[k] > last;
+            last = results[k];
+        }
+        for (uint32_t k = 0; all && k < c->n_in; k++)
+            all &= c->id[k] < results[0];
+    }
+    return all;
+}
+
+int64_t tg_find_older(const tg_tape *t, const tg_recording *rec, uint32_t *ids, uint32_t most)
+{
+    reach r = {.anything = 1};
+    int code = all_known(t, rec) ? TG_OK : TG_BAD_ID;
+    uint32_t n = 0;
+    if (!code)
+        code = reach_down(t, rec, &r);
+    for (uint32_t i = r.first; !code && i < rec->start && i < r.top; i++)
+        if (r.needed[i] == NEEDED) {
+            if (n < most)
+                ids[n] = i;
+            n++;
+        }
+    free(r.needed);
+    free(r.number);
+    free(r.loop);
+    return code ? code : (int64_t)n;
+}
+
 tg_program *tg_freeze(const tg_tape *t, const tg_recording *rec, int64_t *code)
 {
     reach r = {0};
     tg_draft d = {0};
     uint32_t *ids = NULL;
     tg_program *p = NULL;
-    *code = known(t, rec->in, rec->n_in) && known(t, rec->out, rec->n_out) ? TG_OK : TG_BAD_ID;
-    for (uint32_t k = 0; k < rec->n_compared; k++) {
-        const tg_comparison *c = rec->compared + k;
-        if ((c->a >= t->len && (c->a != TG_NONE || c->b == TG_NONE)) || (c->b >= t->len && c->b != TG_NONE))
-            *code = TG_BAD_ID;
-    }
+    *code = all_known(t, rec) ? TG_OK : TG_BAD_ID;
     if (*code)
         return NULL;
     *code = reach_down(t, rec, &r);
@@ -228,6 +302,11 @@ tg_program *tg_freeze(const tg_tape *t, const tg_recording *rec, int64_t *code)
             for (uint32_t k = 0; k < rec->n_out; k++)
                 ids[k] = numbered(&r, rec->out[k]);
             p = tg_finish_draft(&d, ids, rec->n_out);
+            *code = p && r.n_calls ? tg_set_calls(p, r.loop, r.n_calls) : TG_OK;
+            if (*code) {
+                tg_free_program(p);
+                p = NULL;
+            }
         }
         if (p) {
             p->reached = r.reached;
@@ -235,10 +314,11 @@ tg_program *tg_freeze(const tg_tape *t, const tg_recording *rec, int64_t *code)
             p->captured = d.captured;
             p->foreign = d.foreign;
         } else
-            *code = TG_MEMORY;
+            *code = *code ? *code : TG_MEMORY;
     }
     free(r.needed);
     free(r.number);
+    free(r.loop);
     tg_free_draft(&d);
     free(ids);
     return p;

@@ -112,7 +112,7 @@ int tg_hoist(const tg_program *p, uint32_t n_own, tg_program **made)
     uint32_t count = 0;
     int code = TG_MEMORY;
     *made = NULL;
-    if (p->order)
+    if (p->order || p->n_calls)
         return TG_OK;
     h.now = tg_realloc(NULL, words * sizeof *h.now + 1);
     h.same = tg_realloc(NULL, words + 1);

@@ -8,7 +8,7 @@
 
 /* cdef: begin */
 /* TG_OK or TG_MEMORY. The first n_own inputs are new in each step. *made is to be freed; NULL where there is nothing of
-   the kind, or the program is wide. */
+   the kind, or the program is wide or has calls. */
 int tg_hoist(const tg_program *p, uint32_t n_own, tg_program **made);
 /* cdef: end */
 

@@ -33,8 +33,7 @@ static int small(const tg_cell *c)
     return most <= BESIDE;
 }
 
-/* Everything, from memory on; no memory: how much it is. */
-static uint64_t lay(const tg_job *j, tg_looping *w, char *memory)
+uint64_t tg_lay_loop(const tg_job *j, tg_looping *w, char *memory)
 {
     const tg_loop *o = j->loop;
     const uint32_t n_in = o->n_state + o->n_x, n_out = o->n_state + o->n_y;
@@ -78,7 +77,7 @@ static uint64_t lay(const tg_job *j, tg_looping *w, char *memory)
             w->whole = tg_carve(memory, &used, (uint64_t)o->length * w->each, sizeof(double));
             w->interpreted = tg_carve(memory, &used, (uint64_t)o->length, 1);
         } else if (j->lanes == 1 && !j->tangents && small(o->step)) {
-            const tg_job wide = {.lanes = TG_WIDEST};
+            const tg_job wide = {.lanes = TG_WIDEST, .nan_errors = j->nan_errors};
             tg_lay_stage(&w->beside, o->step, n_in, &wide, memory, &used);
             w->beside_in[0] = tg_carve(memory, &used, (uint64_t)n_in * TG_WIDEST, sizeof(double));
             w->columns = tg_carve(memory, &used, (uint64_t)BESIDE * TG_WIDEST, sizeof(double));
@@ -93,12 +92,12 @@ int tg_start_loop(tg_job *j)
     tg_looping counted = {0};
     uint64_t bytes, laid;
     j->lanes = j->stop - j->start > 1 ? TG_WIDEST : 1;
-    bytes = lay(j, &counted, NULL);
+    bytes = tg_lay_loop(j, &counted, NULL);
     j->memory = bytes < SIZE_MAX / 4 ? tg_zeroed((size_t)bytes + 64) : NULL;
     if (!j->memory)
         return TG_MEMORY;
     j->looping = (tg_looping *)(((uintptr_t)j->memory + 63) & ~(uintptr_t)63);
-    laid = lay(j, j->looping, (char *)j->looping);
+    laid = tg_lay_loop(j, j->looping, (char *)j->looping);
     assert(laid == bytes);
     (void)laid;
     tg_again(j);
@@ -110,7 +109,7 @@ int tg_start_loop(tg_job *j)
 static inline void copy_state(const tg_job *j, double *const from[2], double *const to[2])
 {
     for (int order = 0; order < tg_orders(j); order++)
-        tg_move(to[order], from[order], tg_state_size(j));
+        tg_move_numbers(to[order], from[order], tg_state_size(j));
 }
 
 /* The lanes that have a step. */
@@ -240,13 +239,15 @@ static void arrive(tg_job *j)
             steps[l] = (double)w->steps[l];
         tg_write_output(j, o->n_state + o->n_y * o->length, from, w->alive);
     }
-    for (int l = 0; j->seed && l < j->lanes; l++) {
-        if (o->total)
-            w->out_adj[0][l] = tg_seed_of(j, 0, l);
-        for (uint32_t i = 0; i < o->n_state; i++)
-            w->in_adj[0][i * tg_width(j) + (size_t)l] =
-                !o->total ? tg_seed_of(j, i, l) : o->final || o->n_y ? 0.0 : tg_seed_of(j, 0, l);
-    }
+    for (int order = 0; j->seed && order < tg_orders(j); order++)
+        for (int l = 0; l < j->lanes; l++) {
+            if (o->total)
+                w->out_adj[order][l] = tg_seed_of(j, order, 0, l);
+            for (uint32_t i = 0; i < o->n_state; i++)
+                w->in_adj[order][i * tg_width(j) + (size_t)l] =
+                    !o->total ? tg_seed_of(j, order, i, l)
+                              : o->final || o->n_y ? 0.0 : tg_seed_of(j, order, 0, l);
+        }
     for (uint32_t left = w->alive; j->seed && o->total && o->final && left;) {
         uint32_t group = 0, first = 0;
         while (!(left >> first & 1))

@@ -41,6 +41,9 @@ uint64_t tg_advanced(const tg_job *j);          /* steps that were carried out b
 /* cdef: end */
 
 int tg_start_loop(tg_job *j);           /* TG_OK, TG_MEMORY */
+/* Lay out what a loop needs at work, itself included, from memory on, of a job that has its lanes; no memory: count
+   only. How many bytes it is, a multiple of 64. */
+uint64_t tg_lay_loop(const tg_job *j, tg_looping *w, char *memory);
 int tg_run_loop(tg_job *j, uint64_t budget);
 
 #endif

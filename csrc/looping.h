@@ -57,7 +57,7 @@ void tg_write_output(const tg_job *j, int64_t output, double *const from[2], uin
 /* Of a step: derivatives by its xs; the weights of its ys, to adjoints of its outputs. */
 void tg_write_x(const tg_job *j, uint32_t lanes);
 void tg_weigh_ys(const tg_job *j, int64_t step);
-/* The weight of an output of a lane. */
-double tg_seed_of(const tg_job *j, int64_t output, int l);
+/* The weight of an output of a lane, or its tangent. */
+double tg_seed_of(const tg_job *j, int order, int64_t output, int l);
 
 #endif

@@ -491,7 +491,7 @@ static int split(cutting *c)
 static tg_pieces *make_pieces(const tg_program *p)
 {
     cutting c = {.p = p, .fixed = p->n_const + p->n_in, .made = tg_zeroed(sizeof *c.made)};
-    const int code = c.made ? p->wide ? split(&c) : NOT_WORTH : TG_MEMORY;
+    const int code = c.made ? p->wide && !p->n_calls ? split(&c) : NOT_WORTH : TG_MEMORY;
     if (!code)
         return c.made;
     tg_free_pieces(c.made);

@@ -1,5 +1,5 @@
 /*  Programs as such: their memory, what they cost, and whether one from elsewhere can be replayed.  */
-#include "program.h"
+#include "loop.h"
 #include "ops.h"
 #include "pieces.h"
 #include "wide.h"
@@ -32,6 +32,7 @@ void tg_free_program(tg_program *p)
     if (!p)
         return;
     free(p->order);
+    free(p->call);
     tg_free_groups(p->wide);
     tg_free_pieces(p->pieces);
     free(p);
@@ -48,12 +49,43 @@ int tg_set_order(tg_program *p, const uint32_t *order)
     return TG_OK;
 }
 
-/* The operands of all many-operand instructions. */
+int tg_set_calls(tg_program *p, const tg_loop *const *loops, uint32_t n)
+{
+    const size_t bytes = n * sizeof *p->call;
+    uint32_t k = 0;
+    p->call = tg_zeroed(bytes + 1);
+    if (!p->call)
+        return TG_MEMORY;
+    p->bytes += bytes;
+    for (uint32_t at = 0; at < p->n_instr; at++) {
+        uint64_t n_in, n_out;
+        if (tg_row(p->instr + at) != TG_CALL)
+            continue;
+        if (k == n)
+            return TG_BAD_ID;
+        n_in = (uint64_t)loops[k]->first_param + loops[k]->n_params;
+        n_out = loops[k]->n_state + (uint64_t)loops[k]->n_y * (uint64_t)loops[k]->length;
+        if (n_in >= TG_NONE || n_out >= TG_NONE)
+            return TG_BAD_ID;
+        for (uint32_t m = 0; m < loops[k]->step->n_paths; m++)
+            if (loops[k]->step->program[m]->depth >= p->depth)
+                p->depth = loops[k]->step->program[m]->depth + 1;
+        p->call[k] = (tg_called){loops[k], at, (uint32_t)n_in, (uint32_t)n_out};
+        k++;
+    }
+    p->n_calls = k;
+    return k == n && p->depth <= TG_DEEPEST ? TG_OK : TG_BAD_ID;
+}
+
+/* Whether its operands are in the pool. */
+static int is_pooled(const tg_instr *s) { return tg_row(s) == TG_CALL || tg_is_many(tg_row(s)); }
+
+/* The operands of all many-operand instructions, and those and the results of calls. */
 static uint64_t pooled(const tg_program *p)
 {
     uint64_t n = 0;
     for (uint32_t k = 0; k < p->n_instr; k++)
-        n += tg_row(p->instr + k) < TG_OPS && tg_is_many(tg_row(p->instr + k)) ? p->instr[k].b : 0;
+        n += is_pooled(p->instr + k) ? p->instr[k].b : 0;
     return n;
 }
 
@@ -65,12 +97,22 @@ tg_program *tg_plain_program(const tg_program *p)
     const uint32_t fixed = p->n_const + p->n_in;
     uint32_t *at = tg_realloc(NULL, p->n_instr * sizeof *at + 1), *pool = tg_realloc(NULL, p->n_instr * sizeof *at + 1);
     uint32_t *in_slot = tg_realloc(NULL, p->n_kept * sizeof *in_slot + 1), n_pool = 0;
+    uint32_t next = fixed + p->n_instr;                 /* results of calls */
     if (!plain || !at || !pool || !in_slot) {
         tg_free_program(plain);
         plain = NULL;
         goto done;
     }
-    plain->n_kept = plain->n_live = fixed + p->n_instr;
+    plain->call = p->n_calls ? tg_zeroed(p->n_calls * sizeof *p->call) : NULL;
+    if (p->n_calls && !plain->call) {
+        tg_free_program(plain);
+        plain = NULL;
+        goto done;
+    }
+    plain->n_calls = p->n_calls;
+    plain->depth = p->depth;
+    for (uint32_t k = 0; k < p->n_calls; k++)
+        plain->call[k] = p->call[k];                    /* there is no order then */
     plain->n_guards = p->n_guards;
     if (p->n_const)
         memcpy(plain->constant, p->constant, p->n_const * sizeof *p->constant);
@@ -78,7 +120,7 @@ tg_program *tg_plain_program(const tg_program *p)
         at[p->order ? p->order[k] : k] = k;
     for (uint32_t k = 0; k < p->n_instr; k++) {         /* pools in the function's order, too */
         pool[at[k]] = n_pool;
-        n_pool += tg_is_many(tg_row(p->instr + at[k])) ? p->instr[at[k]].b : 0;
+        n_pool += is_pooled(p->instr + at[k]) ? p->instr[at[k]].b : 0;
     }
     for (uint32_t k = 0; k < fixed; k++)
         in_slot[k] = k;
@@ -87,19 +129,23 @@ tg_program *tg_plain_program(const tg_program *p)
         const uint32_t place = p->order ? p->order[k] : k;
         tg_instr *to = plain->instr + place;
         *to = *s;
-        if (tg_is_many(tg_row(s))) {
+        if (is_pooled(s)) {
             to->a = pool[k];
             for (uint32_t m = 0; m < s->b; m++) {
+                const uint32_t slot = p->pool[2 * (size_t)(s->a + m)];
                 uint32_t *pair = plain->pool + 2 * (size_t)(to->a + m);
-                pair[0] = pair[1] = in_slot[p->pool[2 * (size_t)(s->a + m)]];
+                if (tg_row(s) == TG_CALL && m >= p->call[s->y].n_in)
+                    in_slot[slot] = next++;
+                pair[0] = pair[1] = in_slot[slot];
             }
         } else {
             to->a = to->live_a = in_slot[s->a];
             to->b = to->live_b = in_slot[s->b];
         }
-        if (tg_row(s) != TG_GUARD)
+        if (tg_row(s) < TG_GUARD)
             in_slot[s->y] = to->y = to->live_y = fixed + place;
     }
+    plain->n_kept = plain->n_live = next;
     for (uint32_t k = 0; k < 2 * p->n_out; k++)
         plain->out[k] = in_slot[p->out[k & ~1u]];
 done:
@@ -112,11 +158,18 @@ done:
 uint64_t tg_cost(const tg_program *p)
 {
     uint64_t each[TG_GUARD + 1] = {[TG_GUARD] = 1}, cost = 0;
+    const uint64_t most = (uint64_t)1 << 62;
     for (int op = 0; op < TG_OPS; op++)
         each[op] = strchr(tg_is_many(op) ? tg_ops[op].da : tg_ops[op].primal, '(') ? 16 : 1;
     for (uint32_t k = 0; k < p->n_instr; k++) {
         const tg_instr *s = p->instr + k;
-        cost += each[tg_row(s)] * (tg_is_many(tg_row(s)) ? s->b : 1);
+        if (tg_row(s) == TG_CALL) {
+            const tg_loop *o = p->call[s->y].loop;
+            const uint64_t step = tg_cost(o->step->program[0]) + 4;
+            cost += s->b + (step < most / ((uint64_t)o->length + 1) ? step * (uint64_t)o->length : most);
+        } else
+            cost += each[tg_row(s)] * (tg_is_many(tg_row(s)) ? s->b : 1);
+        cost = cost < most ? cost : most;
     }
     return cost;
 }
@@ -124,9 +177,10 @@ uint64_t tg_cost(const tg_program *p)
 /* ---- from elsewhere ---- */
 
 /* What the slots hold as the instructions go by: a constant or an input is the number of its slot, a result comes after
-   those; TG_NONE before there is any. */
+   those, and those of calls come last; TG_NONE before there is any. */
 typedef struct {
     const tg_program *p;
+    uint32_t n_calls, n_results;        /* calls until now, and their results */
     uint32_t fixed, *kept, *live;       /* by slot - fixed */
     uint32_t place;                     /* of the instruction that reads, in the function's order */
     uint8_t *retained;                  /* by kept slot - fixed: a partial names what is in it */
@@ -143,7 +197,7 @@ static int agree(const contents *c, uint32_t kept, uint32_t live)
         return 0;
     value = kept < c->fixed ? kept : c->kept[kept - c->fixed];
     return value != TG_NONE && value == (live < c->fixed ? live : c->live[live - c->fixed]) &&
-           (value < c->fixed || place_of(c->p, value - c->fixed) < c->place);
+           (value < c->fixed || value - c->fixed >= c->p->n_instr || place_of(c->p, value - c->fixed) < c->place);
 }
 
 static void retain(contents *c, uint32_t kept)
@@ -174,6 +228,48 @@ static int operands_agree(contents *c, const tg_instr *s, int named)
         if (named & TG_NAMES_A && tg_names_operand(tg_row(s), k, s->b))
             retain(c, kept);
     }
+    return 1;
+}
+
+/* Read the operands of the call that is instruction k, and put its results where they belong. */
+static int call_agrees(contents *c, uint32_t k)
+{
+    const tg_program *p = c->p;
+    const tg_instr *s = p->instr + k;
+    const uint32_t *pool;
+    const tg_called *called;
+    if (p->order || s->y != c->n_calls || s->y >= p->n_calls || s->live_y || s->live_a || s->live_b ||
+        s->a > p->n_pool || s->b > p->n_pool - s->a)
+        return 0;
+    pool = p->pool + 2 * (size_t)s->a;
+    called = p->call + s->y;
+    if (called->at != k || s->b != (uint64_t)called->n_in + called->n_out)
+        return 0;
+    c->n_calls++;
+    for (uint32_t m = 0; m < called->n_in; m++) {
+        if (!agree(c, pool[2 * (size_t)m], pool[2 * (size_t)m + 1]))
+            return 0;
+        retain(c, pool[2 * (size_t)m]);
+    }
+    for (int set = 1; set >= 0; set--)                  /* and then see whether each is still there */
+        for (uint32_t m = 0; m < called->n_out; m++) {
+            const uint32_t kept = pool[2 * (size_t)(called->n_in + m)], live = pool[2 * (size_t)(called->n_in + m) + 1];
+            const uint32_t value = c->fixed + p->n_instr + c->n_results + m;
+            if (kept < c->fixed || live < c->fixed || kept >= p->n_kept || live >= p->n_live ||
+                c->retained[kept - c->fixed])
+                return 0;
+            if (set)
+                c->kept[kept - c->fixed] = c->live[live - c->fixed] = value;
+            else if (c->kept[kept - c->fixed] != value || c->live[live - c->fixed] != value)
+                return 0;
+        }
+    for (uint32_t m = 0; m < called->n_in; m++) {       /* an operand's live slot is not a result's */
+        const uint32_t live = pool[2 * (size_t)m + 1];
+        if (live >= c->fixed && c->live[live - c->fixed] != TG_NONE &&
+            c->live[live - c->fixed] >= c->fixed + p->n_instr + c->n_results)
+            return 0;
+    }
+    c->n_results += called->n_out;
     return 1;
 }
 
@@ -208,9 +304,14 @@ static int in_order(contents *c)
         const tg_instr *s = p->instr + k;
         int named = 0;
         c->place = place_of(p, k);
-        if (tg_row(s) > TG_GUARD || (tg_row(s) < TG_GUARD && !tg_ops[tg_row(s)].da[0]) ||
+        if (tg_row(s) > TG_CALL || (tg_row(s) < TG_GUARD && !tg_ops[tg_row(s)].da[0]) ||
             (s->op & TG_QUIET && !tg_can_refuse(tg_row(s))) || (tg_row(s) == TG_WHERE && s->b != 3))
             return 0;
+        if (tg_row(s) == TG_CALL) {
+            if (s->op & TG_QUIET || !call_agrees(c, k))
+                return 0;
+            continue;
+        }
         if (tg_row(s) == TG_GUARD) {
             const uint32_t how = s->y >> 1, row = how - TG_REFUSES;
             if (how >= TG_REFUSES && (row >= TG_OPS || !tg_can_refuse((int)row) || !(s->y & 1)))
@@ -238,7 +339,7 @@ static int in_order(contents *c)
     for (uint32_t k = 0; k < p->n_out; k++)
         if (!agree(c, p->out[2 * (size_t)k], p->out[2 * (size_t)k + 1]))
             return 0;
-    return 1;
+    return c->n_calls == p->n_calls;
 }
 
 int tg_check_program(const tg_program *p)
@@ -248,6 +349,8 @@ int tg_check_program(const tg_program *p)
     size_t kept, live;
     uint32_t *at;
     int code;
+    for (uint32_t k = 0; k < p->n_calls; k++)
+        most += p->call[k].n_out;
     if (most >= TG_NONE || p->n_kept < fixed || p->n_live < fixed || p->n_kept > most || p->n_live > most)
         return TG_BAD_ID;
     kept = p->n_kept - (size_t)fixed;

@@ -9,7 +9,8 @@
 
     In both, constants come first, then inputs; neither gives its slot away. A result never has the slot of one of its
     own operands. Of the many-operand rows those that are TG_MANY occur, each operand of theirs a pair (kept, live)
-    in the pool; DOT has its pairs side by side, x0 w0 x1 w1 .., and a bias last where the count is odd.
+    in the pool; DOT has its pairs side by side, x0 w0 x1 w1 .., and a bias last where the count is odd. An instruction
+    may call a loop: see call.h.
 
     Lifetime: freed with tg_free_program. Read only once made: any number of threads may replay it at once, each with a
     job of its own. Nothing here touches the tape but tg_freeze (freeze.c), which reads it.  */
@@ -22,10 +23,11 @@
 #define TG_WHERE_LINE 20        /* bits of a line number in where */
 #define TG_FOREIGN 0xFFFFFFFFu  /* a where: another thread */
 
+#define TG_DEEPEST 8u           /* loops within one another */
 #define TG_QUIET 0x80000000u    /* in the op of an instruction: whatever it gives is not refused */
 
 typedef struct tg_instr {
-    uint32_t op;            /* a row of the table, TG_QUIET where it is, or TG_GUARD */
+    uint32_t op;            /* a row of the table, TG_QUIET where it is, TG_GUARD or TG_CALL */
     uint32_t y, a, b;       /* kept slots; of many operands: the first in the pool, and their count */
     uint32_t live_y, live_a, live_b;
     uint32_t where;         /* who recorded it: index of the code << 20 | line; 0: unknown */
@@ -33,6 +35,13 @@ typedef struct tg_instr {
 
 typedef struct tg_wide tg_wide;
 typedef struct tg_pieces tg_pieces;
+typedef struct tg_loop tg_loop;
+
+/* A loop that an instruction calls, which is somebody else's. */
+typedef struct tg_called {
+    const tg_loop *loop;
+    uint32_t at, n_in, n_out;   /* at: which instruction */
+} tg_called;
 
 typedef struct tg_program {
     uint32_t n_const, n_in, n_out, n_instr, n_pool, n_kept, n_live, n_guards;
@@ -49,6 +58,8 @@ typedef struct tg_program {
     uint32_t n_groups, grouped;     /* how many, and the instructions in them */
     uint32_t n_hoisted;     /* how many come first that a loop carries out once: see hoist.h */
     tg_pieces *pieces;      /* NULL until they are wanted: see pieces.h; guarded by the crew's lock */
+    uint32_t n_calls, depth;    /* depth: how many loops are within one another */
+    tg_called *call;            /* in the order of their instructions */
 } tg_program;
 
 /* A question that was asked while recording: its operands, one of them TG_NONE for the number k, and how it went: a
@@ -65,6 +76,14 @@ typedef struct tg_event {
     uint32_t id, where, quiet;
 } tg_event;
 
+/* A loop that was carried out while recording: the ids of its inputs, then those of its outputs, which came later and
+   in order. */
+typedef struct tg_noted_call {
+    const tg_loop *loop;
+    const uint32_t *id;
+    uint32_t n_in, n_out, where;
+} tg_noted_call;
+
 /* What there is to freeze: the nodes from start on that compute out from in, different nodes all; and what can refuse
    on the way, whoever uses it, but for nodes of quiet events and of other threads. What is older is a constant, and
    counted as captured where it is not older than node outer; TG_NONE: no recording is around this one. */
@@ -73,10 +92,15 @@ typedef struct tg_recording {
     const uint32_t *in, *out;
     const tg_comparison *compared;      /* in the order in which they were made */
     const tg_event *event;
+    const tg_noted_call *call;          /* in order, too; each is needed, for it may refuse */
+    uint32_t n_calls;
 } tg_recording;
 
 /* The program, or NULL with *code where memory or an id is missing. */
 tg_program *tg_freeze(const tg_tape *t, const tg_recording *rec, int64_t *code);
+/* Which nodes older than the start it would take for constants: ids in ascending order, at most `most`; how many there
+   are, or a code. */
+int64_t tg_find_older(const tg_tape *t, const tg_recording *rec, uint32_t *ids, uint32_t most);
 /* A program with room for this much, all zero; NULL without memory. */
 tg_program *tg_new_program(uint32_t n_const, uint32_t n_in, uint32_t n_out, uint32_t n_instr, uint32_t n_pool);
 /* Whether a program from elsewhere can be replayed, its counts but n_kept, n_live and n_guards being those it was made
@@ -89,6 +113,9 @@ void tg_free_program(tg_program *p);
    checked with its order first, and is grouped then. */
 int tg_set_order(tg_program *p, const uint32_t *order);
 int tg_group_program(tg_program *p);
+/* Name the loops that its calls carry out, in their order: TG_OK, TG_MEMORY, or TG_BAD_ID where these are not as many,
+   too many within one another, or one has 2^32 inputs or outputs. */
+int tg_set_calls(tg_program *p, const tg_loop *const *loops, uint32_t n);
 /* The same program in the function's order, each result in a slot of its own, to be read and freed; NULL without
    memory. */
 tg_program *tg_plain_program(const tg_program *p);
@@ -121,9 +148,9 @@ typedef struct tg_native {
     tg_code code[2], values[2];
 } tg_native;
 
-typedef struct tg_loop tg_loop;
 typedef struct tg_looping tg_looping;
 typedef struct tg_sharing tg_sharing;
+typedef struct tg_calling tg_calling;
 
 /* A replay over rows start .. stop - 1, or row[start] .. row[stop - 1]. What is added up is added row after row within
    a job, so its bits depend on the rows alone. */
@@ -134,7 +161,7 @@ typedef struct tg_job {
     const tg_native *native;            /* NULL: interpreted */
     const tg_feed *feed;
     uint32_t n_feeds;
-    const double *seed;                 /* NULL: no reverse sweep */
+    const double *seed, *seed_tangent;  /* NULL: no reverse sweep; of a loop alone, else NULL: zeros, strides alike */
     double *out, *out_tangent;
     int64_t seed_stride, out_stride, out_tangent_stride;
     const int64_t *row;
@@ -159,6 +186,7 @@ typedef struct tg_job {
     double *same;                       /* and then that number */
     tg_looping *looping;                /* of a loop */
     tg_sharing *sharing;                /* of several threads: see share.h; else NULL */
+    tg_calling *calling;                /* by call */
 } tg_job;
 
 /* to[k] += from[k] */
@@ -188,6 +216,7 @@ static inline int64_t tg_row_of(const tg_job *j, int lane)
 }
 
 #define TG_GUARD TG_OPS
+#define TG_CALL (TG_OPS + 1)
 #define TG_GROUP 8u             /* instructions of a group, at least */
 
 static inline int tg_row(const tg_instr *s) { return (int)(s->op & ~TG_QUIET); }

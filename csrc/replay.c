@@ -4,11 +4,10 @@
 
     Native code knows rows that do as recorded alone: a block with another starts anew in the interpreter, whatever of
     it the interpreter has done already.  */
-#include "program.h"
+#include "call.h"
 #include "compiled.h"
 #include "failing.h"
 #include "flush.h"
-#include "loop.h"
 #include "ops.h"
 #include "share.h"
 #include "wide.h"
@@ -95,14 +94,16 @@ int tg_start(tg_job *j)
     const uint32_t n_fixed = p->n_const + p->n_in;
     const int sharing = lanes > 1 && !j->tangents;
     size_t primals;
+    uint64_t called = 0;
     if (j->loop)
         return tg_start_loop(j);
     j->lanes = (int)lanes;
+    tg_lay_calls(j, j, NULL, &called);
     primals = j->keep ? 0 : kept_slots(j) ? kept : live;
     n = primals + (j->tangents ? kept : 0) + (j->seed ? live : 0) + (j->seed && j->tangents ? live : 0) +
         (sharing ? n_fixed + (size_t)n_fixed / sizeof(double) + 1 : 0);
-    j->bytes = (n + 8) * sizeof(double);
-    j->memory = tg_realloc(NULL, j->bytes);
+    j->bytes = (n + 16) * sizeof(double) + called;
+    j->memory = called ? called < SIZE_MAX / 4 ? tg_zeroed(j->bytes) : NULL : tg_realloc(NULL, j->bytes);
     if (!j->memory)
         return TG_MEMORY;
     j->primal = (double *)(((uintptr_t)j->memory + 63) & ~(uintptr_t)63);
@@ -120,6 +121,11 @@ int tg_start(tg_job *j)
     if (sharing && p->n_const) {
         memset(j->shared, 1, p->n_const);
         memcpy(j->same, p->constant, p->n_const * sizeof *j->same);
+    }
+    if (called) {
+        char *behind = (char *)(j->same + (sharing ? n_fixed + (size_t)n_fixed / sizeof(double) + 1 : 0));
+        called = 0;
+        tg_lay_calls(j, j, behind + (-(uintptr_t)behind & 63), &called);
     }
     if (!j->keep)
         write_constants(j);
@@ -203,11 +209,50 @@ static void group_primals(tg_job *j, const tg_group *s, uint32_t from, uint32_t 
 /* The groups are for one row. */
 static const tg_wide *groups_of(const tg_job *j) { return j->lanes == 1 ? j->program->wide : NULL; }
 
+/* The first call that is instruction at or a later one. */
+static uint32_t call_from(const tg_program *p, uint32_t at)
+{
+    uint32_t low = 0, high = p->n_calls;
+    while (low < high) {
+        const uint32_t middle = low + (high - low) / 2;
+        if (p->call[middle].at < at)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+/* What of a call is carried out where groups are replayed like this. */
+static int what_of(group_replay *grouped)
+{
+    return grouped == group_values ? TG_CALL_VALUES : grouped == group_primals ? TG_CALL_PRIMALS : TG_CALL_TANGENTS;
+}
+
+/* From .. to - 1, between them the calls, as long as a lane is alive. */
+static void between_calls(tg_job *j, uint32_t from, uint32_t to, tg_narrow_replay *narrow, group_replay *grouped)
+{
+    const tg_program *p = j->program;
+    for (uint32_t k = call_from(p, from); from < to && j->alive; k++) {
+        const uint32_t end = k < p->n_calls && p->call[k].at < to ? p->call[k].at : to;
+        narrow(j, from, end);
+        if (end < to)
+            tg_call_all(j, k, what_of(grouped));
+        if (end < to && grouped != tg_group_tangents)
+            tg_call_note_lost(j, k);
+        from = end + 1;
+    }
+}
+
 /* From .. to - 1, what is in groups group by group. */
 static void upwards(tg_job *j, uint32_t from, uint32_t to, tg_narrow_replay *narrow, group_replay *grouped)
 {
     const tg_wide *w = groups_of(j);
     const tg_group *g;
+    if (j->program->n_calls) {
+        between_calls(j, from, to, narrow, grouped);
+        return;
+    }
     for (uint32_t at = w ? tg_group_at(w, from) : 0, end; from < to; from = end) {
         end = tg_first_part(w, &at, from, to, &g);
         if (g)
@@ -222,6 +267,11 @@ static void downwards(tg_job *j, uint32_t from, uint32_t to, tg_narrow_replay *n
 {
     const tg_wide *w = groups_of(j);
     const tg_group *g;
+    for (uint32_t k = call_from(j->program, to); k-- > 0 && j->program->call[k].at >= from;) {
+        narrow(j, j->program->call[k].at + 1, to);
+        to = j->program->call[k].at;
+        tg_call_all(j, k, TG_CALL_BACK);
+    }
     for (uint32_t at = w && to ? tg_group_at(w, to - 1) + 1 : 0, start; to > from; to = start) {
         start = tg_last_part(w, &at, from, to, &g);
         if (g)
@@ -247,12 +297,24 @@ static void interpret(tg_job *j, uint32_t from, uint32_t to, int kept)
         upwards(j, from, to, w->values, group_values);
 }
 
-/* A piece; other than 0 where native code does not know what to do. */
+/* The call that a piece is, and that alone; else TG_NONE. What is compiled around it has kept slots. */
+static uint32_t call_of(const tg_job *j, const tg_code *code, uint32_t k)
+{
+    const tg_instr *s = j->program->instr + code->first[k];
+    return tg_row(s) == TG_CALL ? s->y : TG_NONE;
+}
+
+/* A piece; other than 0 where native code does not know what to do. Which lanes a call has lost is told by the
+   interpreter, for what comes before it may have gone wrong unseen. */
 static int piece_forward(tg_job *j, const tg_code *code, uint32_t k, int kept)
 {
-    const uint32_t f = code->function[k];
+    const uint32_t f = code->function[k], call = call_of(j, code, k);
     if (f != TG_NONE)
         return code->forward[f](j->primal, code->told + code->at[k], code->list);
+    if (call != TG_NONE) {
+        tg_call_all(j, call, TG_CALL_PRIMALS);
+        return tg_call_lost(j, call) != 0;
+    }
     interpret(j, code->first[k], code->first[k + 1], kept);
     return 0;
 }
@@ -273,8 +335,13 @@ static uint64_t native_forward(tg_job *j, uint32_t at, uint64_t budget)
     const tg_code *code = code_of(j, kept);
     uint64_t took = 0;
     for (; at < code->n && took < budget; at++) {
+        const uint32_t call = call_of(j, code, at);
         took += code->first[at + 1] - code->first[at];
-        if (piece_forward(j, code, at, kept)) {
+        if (call != TG_NONE && tg_call_some(j, call, TG_CALL_PRIMALS)) {
+            took = budget;
+            break;
+        }
+        if (call != TG_NONE ? tg_call_lost(j, call) != 0 : piece_forward(j, code, at, kept)) {
             j->interpreted = 1;                         /* from the start: shared slots have been written over */
             at = 0;
             break;
@@ -289,9 +356,14 @@ static uint64_t native_reverse(tg_job *j, uint32_t at, uint64_t budget)
     const tg_code *code = code_of(j, 1);
     uint64_t took = 0;
     for (; at < code->n && took < budget; at++) {
-        const uint32_t k = code->n - 1 - at;
+        const uint32_t k = code->n - 1 - at, call = call_of(j, code, k);
         took += code->first[k + 1] - code->first[k];
-        piece_reverse(j, code, k);
+        if (call == TG_NONE)
+            piece_reverse(j, code, k);
+        else if (tg_call_some(j, call, TG_CALL_BACK)) {
+            took = budget;
+            break;
+        }
     }
     j->at = at;
     return took;
@@ -327,6 +399,33 @@ void tg_reverse_between(tg_job *j, uint32_t from, uint32_t to)
     restore_fp(mode);
 }
 
+enum { NO_CALL, UNDER_WAY, DONE };
+
+/* Where instructions from .. to - 1 are next, counted from the end in a sweep: end them before the next call, and where
+   that is the first of them, carry some of it out. */
+static int stop_at_call(tg_job *j, uint32_t from, uint32_t *to)
+{
+    const tg_program *p = j->program;
+    const int back = j->phase == REVERSE;
+    const uint32_t first = back ? p->n_instr - 1 - from : from;
+    const uint32_t k = back ? call_from(p, first + 1) - 1 : call_from(p, first);
+    const int up = j->phase == TANGENTS ? TG_CALL_TANGENTS : kept_slots(j) ? TG_CALL_PRIMALS : TG_CALL_VALUES;
+    uint32_t at;
+    if (j->phase == LOAD || j->phase == WRITE || !j->alive || (back && !j->seed) || k >= p->n_calls)
+        return NO_CALL;
+    at = back ? p->n_instr - 1 - p->call[k].at : p->call[k].at;
+    if (at != from) {
+        *to = at < *to ? at : *to;
+        return NO_CALL;
+    }
+    *to = from + 1;
+    if (tg_call_some(j, k, back ? TG_CALL_BACK : up))
+        return UNDER_WAY;
+    if (j->phase == FORWARD)
+        tg_call_note_lost(j, k);
+    return DONE;
+}
+
 /* The step of the machine: from phase to phase, at most budget instructions in one. Returns how many it took. */
 static uint64_t advance(tg_job *j, uint64_t budget)
 {
@@ -335,8 +434,13 @@ static uint64_t advance(tg_job *j, uint64_t budget)
                        (j->phase == FORWARD || (j->phase == REVERSE && j->seed && !j->tangents));
     const uint32_t n = native ? code_of(j, kept_slots(j))->n : j->program->n_instr;
     uint64_t step = n - j->at < budget ? n - j->at : budget;
-    const uint32_t from = j->at, to = from + (uint32_t)step;
+    const uint32_t from = j->at;
+    uint32_t to = from + (uint32_t)step;
     fp_mode mode;
+    const int call = j->program->n_calls && !native ? stop_at_call(j, from, &to) : NO_CALL;
+    if (call == UNDER_WAY)
+        return budget;
+    step = to - from;
     switch ((enum phase)j->phase) {
     case LOAD:
         load(j, w);
@@ -347,7 +451,7 @@ static uint64_t advance(tg_job *j, uint64_t budget)
             step = native_forward(j, from, budget);
         else if (j->sharing)
             step = tg_share_forward(j, from, budget);
-        else
+        else if (call == NO_CALL)
             interpret(j, from, to, kept_slots(j));
         if (j->at == n || (!j->alive && !j->program->order)) {
             j->phase = j->alive && j->tangents && !j->sharing ? TANGENTS : WRITE;
@@ -355,7 +459,8 @@ static uint64_t advance(tg_job *j, uint64_t budget)
         }
         break;
     case TANGENTS:
-        tangents_between(j, from, to);
+        if (call == NO_CALL)
+            tangents_between(j, from, to);
         j->at = to;
         if (to == n) {
             j->phase = WRITE;
@@ -383,7 +488,7 @@ static uint64_t advance(tg_job *j, uint64_t budget)
                 restore_fp(mode);
             } else if (j->sharing)
                 step = tg_share_reverse(j, from, budget);
-            else
+            else if (call == NO_CALL)
                 tg_reverse_between(j, n - to, n - from);
         } else
             j->at = n;

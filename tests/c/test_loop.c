@@ -1,8 +1,10 @@
 /*  Loops without Python: the bits for every number of states that is kept, in lanes, on threads; how many steps are
-    repeated, against the binomial formula; memory that runs out. Prints what fails; exit 1 then.  */
+    repeated, against the binomial formula; calls of them in programs; memory that runs out. Prints what fails; exit 1
+    then.  */
 #include <string.h>
 
 #include "batch.h"
+#include "call.h"
 #include "check.h"
 #include "crew.h"
 #include "hoist.h"
@@ -460,6 +462,104 @@ static void every_allocation_may_fail(void)
     unmade(&s);
 }
 
+/* The program of a, b and w that gives the sum of the ys of the loop, which is called; NULL where that allocation
+   failed. */
+static tg_program *calling(const tg_loop *loop, int64_t *code, uint64_t failing)
+{
+    tg_tape t = new_tape();
+    uint32_t in[3], ids[2 * STEPS + 5], out;
+    const uint32_t n_in = 3 + STEPS, n_out = 2 + STEPS;
+    const tg_noted_call call = {loop, ids, n_in, n_out, 0};
+    tg_program *p;
+    double state[2], x[STEPS];
+    inputs_of(0, state, x);
+    for (int k = 0; k < 3; k++)
+        in[k] = leaf(&t, k == 2 ? weight : state[k]);
+    ids[0] = in[0];
+    ids[1] = in[1];
+    for (int k = 0; k < STEPS; k++)
+        ids[2 + k] = leaf(&t, x[k]);
+    ids[2 + STEPS] = in[2];
+    for (uint32_t k = 0; k < n_out; k++)
+        ids[n_in + k] = leaf(&t, 0.25 * k);             /* what they are counts where all is constant alone */
+    out = (uint32_t)tg_record_many(&t, TG_SUM, ids + n_in + 2, STEPS);
+    tg_fail_allocation(failing);
+    p = tg_freeze(&t, &(tg_recording){.start = in[0], .outer = TG_NONE, .in = in, .n_in = 3, .out = &out, .n_out = 1,
+                                      .call = &call, .n_calls = 1}, code);
+    tg_fail_allocation(0);
+    free_tape(&t);
+    return p;
+}
+
+static void calls_have_the_bits_of_their_loops(void)
+{
+    static const uint32_t shared[1] = {0}, way[3] = {0, 0, 1}, x_at[1] = {2}, x_by[1] = {1}, y_at[1] = {2};
+    static const double one = 1.0;
+    static const tg_native *const none[2] = {NULL, NULL};
+    setting s = made();
+    const tg_cell step = {.n_paths = 2, .n_ways = 1, .program = s.step, .native = none, .way = way, .shared = shared};
+    tg_loop loop = {.step = &step, .n_state = 2, .n_x = 1, .n_y = 1, .n_params = 1, .first_param = 2 + STEPS,
+                    .x_at = x_at, .x_by = x_by, .y_at = y_at, .y_by = x_by, .length = STEPS, .states = 5, .total = 1};
+    const tg_program outside = {.n_in = 3 + STEPS, .n_out = 1};
+    double in[ROWS][3 + STEPS], expected[ROWS][4 + STEPS], given[ROWS][3], grad[ROWS][3], value[ROWS];
+    uint32_t failed[ROWS] = {0};
+    const tg_feed feed = {.count = 3 + STEPS, .in = in[0], .in_stride = 3 + STEPS, .grad = expected[0] + 1,
+                          .grad_stride = 4 + STEPS};
+    const tg_feed outer = {.count = 3, .in = given[0], .in_stride = 3, .grad = grad[0], .grad_stride = 3};
+    tg_job job = {.program = &outside, .loop = &loop, .feed = &feed, .n_feeds = 1, .seed = &one, .out = expected[0],
+                  .out_stride = 4 + STEPS, .stop = ROWS, .failed = failed};
+    int64_t code = TG_MEMORY;
+    tg_program *p, *plain;
+    for (int row = 0; row < ROWS; row++) {
+        double x[STEPS];
+        inputs_of(row, in[row], x);
+        inputs_of(0, given[row], in[row] + 2);          /* of all rows the constants that the first has */
+        in[row][2 + STEPS] = given[row][2] = weight;
+        given[row][0] = in[row][0];
+        given[row][1] = in[row][1];
+    }
+    CHECK(tg_start(&job) == TG_OK);
+    while (tg_run(&job, 100))
+        ;
+    tg_finish(&job);
+    loop.total = 0;
+    p = calling(&loop, &code, 0);
+    CHECK(p && !code && p->n_calls == 1 && p->depth == 1 && !tg_check_program(p));
+    plain = tg_plain_program(p);
+    CHECK(plain && !tg_check_program(plain));
+    CHECK(tg_cost(p) > STEPS * tg_cost(s.step[0]));
+    for (int width = 0; width < 4; width++) {           /* rows by themselves, lanes, the plain one, one instruction */
+        for (int from = 0; from < ROWS; from += width == 0 ? 1 : ROWS) {
+            tg_job j = {.program = width == 2 ? plain : p, .feed = &outer, .n_feeds = 1, .seed = &one, .out = value,
+                        .out_stride = 1, .start = from, .stop = width == 0 ? from + 1 : ROWS, .failed = failed};
+            tg_fail_allocation(1);
+            CHECK(tg_start(&j) == TG_MEMORY);
+            tg_fail_allocation(0);
+            CHECK(tg_start(&j) == TG_OK);
+            while (tg_run(&j, width == 3 ? 1 : 1000))
+                ;
+            CHECK(!j.failures);
+            tg_finish(&j);
+        }
+        for (int row = 0; row < ROWS; row++) {
+            CHECK(value[row] == expected[row][0]);
+            CHECK(grad[row][0] == expected[row][1] && grad[row][1] == expected[row][2]);
+            CHECK(grad[row][2] == expected[row][3 + STEPS]);
+        }
+        memset(value, 0, sizeof value);
+        memset(grad, 0, sizeof grad);
+    }
+    tg_free_program(plain);
+    plain = NULL;
+    for (uint64_t n = 1; !plain && n < 100; n++) {
+        plain = calling(&loop, &code, n);
+        CHECK(plain ? n > 5 : code == TG_MEMORY);
+    }
+    tg_free_program(plain);
+    tg_free_program(p);
+    unmade(&s);
+}
+
 int main(void)
 {
     gradients_are_those_of_plain_code();
@@ -469,6 +569,7 @@ int main(void)
     a_row_that_leaves_the_known_paths_is_told();
     graphs_of_steps_have_the_numbers_of_plain_code();
     what_is_hoisted_gives_the_same_bits_and_fails_where_the_function_does();
+    calls_have_the_bits_of_their_loops();
     every_allocation_may_fail();
     tg_dismiss_crew();                                  /* for valgrind */
     return summary();
