@@ -45,7 +45,10 @@ def refused(code: int, op: int, a: float, b: float) -> Exception:
     if code == lib.TG_TOO_DEEP:
         return RecursionError("sweeps within rules are nested too deep")
     if code == lib.TG_RULED:
-        return RuntimeError("a node on the way has a rule of its own (_backward): its derivative cannot be recorded")
+        return RuntimeError(
+            "a node on the way has a rule of its own (_backward), as results of tapegrad.scan have within record "
+            "unless it is given unroll=True: its derivative cannot be recorded"
+        )
     if code == lib.TG_ELSEWHERE:
         return ValueError("f returned a Value that was there before it ran: it has to compute what it returns")
     what, symbol = call(op, a, b), ffi.string(lib.tg_ops[op].symbol)

@@ -43,7 +43,7 @@ __all__ = [
 # The functions of these files stand for operations: the line that calls them is what a recording wants to know.
 _FILES = (
     "losses.py", "choice.py", "math.py", "special.py", "_rows.py", "value.py", "derivatives.py", "linalg.py",
-    "program" + os.sep, "_cffi_handle" + os.sep,
+    "program" + os.sep, "loops" + os.sep, "_cffi_handle" + os.sep,
 )  # fmt: skip
 WITHIN = tuple(os.path.join(os.path.dirname(__file__), name) for name in _FILES)
 

@@ -637,9 +637,20 @@ def version_2(program):
     for at, path in reversed(list(zip(branches_of(data), decode(data).paths))):
         p = path.core
         at += 4 * (2 + 6 + 5 + 1) + 8 * (p.n_const + 4 * p.n_instr + p.n_pool + p.n_out)
-        assert data[at : at + 4] == bytes(4)
-        data = data[:at] + data[at + 4 :]
+        assert data[at : at + 8] == bytes(8)
+        data = data[:at] + data[at + 8 :]
     return patched(data, 8, "I", 2)
+
+
+def test_a_file_of_version_3_is_read():
+    program = record(lambda x, y: (x * y if x > 0 else x.exp()) - y, 1.0, 2.0, on_branch="record")
+    expected, data = [program(*at) for at in ((1.0, 2.0), (-1.0, 2.0))], data_of(program)
+    for at, path in reversed(list(zip(branches_of(data), decode(data).paths))):
+        p = path.core
+        at += 4 * (2 + 6 + 5 + 1) + 8 * (p.n_const + 4 * p.n_instr + p.n_pool + p.n_out) + 4
+        data = data[:at] + data[at + 4 :]
+    again = loaded(patched(data, 8, "I", 3))
+    assert [again(*at) for at in ((1.0, 2.0), (-1.0, 2.0))] == expected
 
 
 def test_a_file_of_version_2_is_read():
@@ -652,7 +663,7 @@ def test_a_file_of_version_2_is_read():
 def version_1(program):
     """The file of a program that has guards of order alone, as still earlier ones wrote it."""
     data, branches = version_2(program), branches_of(data_of(program))
-    branches = [at - 4 * k for k, at in enumerate(branches)]
+    branches = [at - 8 * k for k, at in enumerate(branches)]
     for at in branches[1:]:
         parent, stop = struct.unpack_from("<2I", data, at)
         data = patched(data, at, "2I", parent, program._recorded.paths[parent].core.instr[stop].live_y)
@@ -805,6 +816,58 @@ def mutant(draw, data, others):
     return sealed(data)
 
 
+def looping():
+    """A program with a loop in the step of a loop, each of several paths."""
+
+    def within(s, x, w):
+        return (s * w + x if s < x else s * 0.5 - w), s * x
+
+    def step(s, x, w):
+        last, ys = tapegrad.scan(within, s[0], [x, 0.5, w], w)
+        return [last - s[1], ys[1] if s[0] < 0.25 else s[0] / 3]
+
+    def f(x, w):
+        last, _ = tapegrad.scan(step, [x, w * 0.5], [0.25, -0.5, 0.75, 1.0], w)
+        return last[0] * last[1] - x
+
+    program = record(f, 0.5, 0.75, on_branch="record")
+    assert len(program._recorded.paths[0].calls) == 1
+    return program
+
+
+def mutant_within(draw, data, others):
+    """The same, of the step of a loop."""
+    at = data.index(data[:8], 8)
+    (size,) = struct.unpack_from("<Q", data, at - 8)
+    inner = mutant(draw, data[at : at + size], others)
+    return sealed(data[: at - 8] + struct.pack("<Q", len(inner)) + inner + data[at + size :])
+
+
+def test_a_program_with_loops_is_the_same_afterwards_and_not_to_be_trusted_either():
+    program, points = looping(), (-1.0, 0.25, 0.5)
+    for x in points:
+        program(x, 0.75)
+    again = loaded(data_of(program))
+    assert data_of(again) == data_of(program) and str(again) == str(program)
+    assert again.stats == {**program.stats, "seconds": 0.0}
+    for x in points:
+        assert result(again.value_and_grad, x, 0.75) == result(program.value_and_grad, x, 0.75)
+    data = data_of(program)
+    for n in range(HEADER + 1, len(data), 7):
+        with pytest.raises(ValueError, match="damaged tapegrad program"):
+            decode(sealed(data[:n]))
+
+
+def test_loops_are_not_within_one_another_without_end():
+    data = data_of(record(lambda x: tapegrad.scan(lambda s, k: s * x, x, None, length=3)[0], 0.5))
+    at = data.index(data[:8], 8)
+    for _ in range(12):
+        (size,) = struct.unpack_from("<Q", data, at - 8)
+        data = sealed(data[: at - 8] + struct.pack("<Q", len(data)) + data + data[at + size :])
+    with pytest.raises(ValueError, match="loops are within one another"):
+        decode(data)
+
+
 def test_mutants_are_refused_or_replayed(branching, small_data, np):
     """TAPEGRAD_FUZZ says how many."""
     array = record(lambda a, b: [tapegrad.sum(list(a.ravel())) * b, a[0, 1] ** 2], np.ones((2, 2)), 2.0)
@@ -816,10 +879,12 @@ def test_mutants_are_refused_or_replayed(branching, small_data, np):
     wide = record(lambda x: [(a - b if a < 5 else a) / (a + 3) * tapegrad.dot([a, b], [b, 2.0], a).exp()
                              for a, b in zip(x, x[1:])], [0.01 * k for k in range(60)])  # fmt: skip
     assert wide.stats["groups"]
-    seeds = [data_of(branching), small_data, data_of(array), chain(FIRST, SECOND, THIRD), *trees, data_of(wide)]
+    loops = data_of(looping())
+    seeds = [data_of(branching), small_data, data_of(array), chain(FIRST, SECOND, THIRD), *trees, data_of(wide), loops]
     draw, accepted, start = random.Random(2024), 0, time.perf_counter()
     with np.errstate(all="ignore"):
         for k in range(FUZZ):
-            accepted += replay_if_accepted(mutant(draw, seeds[k % len(seeds)], seeds), draw)
+            change = mutant_within if k % (2 * len(seeds)) == len(seeds) - 1 else mutant
+            accepted += replay_if_accepted(change(draw, seeds[k % len(seeds)], seeds), draw)
     print(f"{FUZZ} mutants, {accepted} accepted, {time.perf_counter() - start:.1f} s")
     assert 0 < accepted < FUZZ

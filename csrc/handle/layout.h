@@ -4,7 +4,7 @@
 
 #include "handle.h"
 
-/* lay_out. */
+/* lay_out, lay_out_call. */
 extern PyMethodDef tg_layout_functions[];
 
 #endif

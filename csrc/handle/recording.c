@@ -34,7 +34,8 @@ typedef struct recording {
     uint32_t n_known, known_cap;
     tg_comparison *asked;
     tg_event *event;
-    uint32_t n_asked, asked_cap, n, cap;
+    tg_noted_call *call;        /* with ids of their own */
+    uint32_t n_asked, asked_cap, n, cap, n_calls, call_cap;
     uint32_t quiet;             /* a sweep is being recorded */
     int grad_off;               /* how deep in no_grad it began: that is none of f's business */
 } recording;
@@ -309,6 +310,29 @@ int tg_note_layout(const tg_program *p, PyObject *codes, const uint32_t *of, con
     return 0;
 }
 
+int tg_note_call(const tg_loop *loop, const uint32_t *ids, uint32_t n_in, uint32_t n_out)
+{
+    recording *r = current;
+    const size_t n = (size_t)n_in + n_out;
+    int64_t where;
+    uint32_t *own;
+    if (!r) {
+        PyErr_SetString(PyExc_RuntimeError, "no program is being recorded in this thread");
+        return -1;
+    }
+    where = here(r);
+    if (where < 0 || grow(&r->call, r->n_calls, &r->call_cap, sizeof *r->call))
+        return -1;
+    own = tg_realloc(NULL, n * sizeof *own + 1);
+    if (!own) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    memcpy(own, ids, n * sizeof *own);
+    r->call[r->n_calls++] = (tg_noted_call){loop, own, n_in, n_out, (uint32_t)where};
+    return 0;
+}
+
 static PyObject *begin_recording(PyObject *module, PyObject *args)
 {
     PyObject *escaped, *lines;
@@ -362,6 +386,11 @@ static PyObject *end_recording(PyObject *module, PyObject *unused)
         T->recorders--;
         tg_as_numbers_anywhere--;
         tg_grow(T, 0, 0);
+        if (r->outer && note_from(r->outer, r->first, 0, 1))    /* what was recorded within refuses nothing there */
+            failed = 1;
+        for (uint32_t k = 0; k < r->n_calls; k++)
+            free((void *)(uintptr_t)r->call[k].id);
+        free(r->call);
         Py_DECREF(r->codes);
         Py_DECREF(r->tables);
         Py_DECREF(r->skipped);
@@ -410,6 +439,7 @@ static PyObject *freeze(PyObject *module, PyObject *args)
             .start = ((Value *)start)->id, .outer = r->outer ? r->outer->first : as_numbers ? 0 : TG_NONE,
             .in = in.id, .n_in = in.n, .out = out.id, .n_out = out.n,
             .compared = r->asked, .n_compared = r->n_asked, .event = r->event, .n_events = r->n,
+            .call = r->call, .n_calls = r->n_calls,
         };
         p = tg_freeze(T, &rec, &code);
         if (p && !(p->foreign && tg_note_escape(FOREIGN)) && !(p->captured && note_captured(r)))
@@ -422,6 +452,67 @@ static PyObject *freeze(PyObject *module, PyObject *args)
     Py_XDECREF(tg_let_go(&in, 1));
     Py_XDECREF(tg_let_go(&out, 1));
     return result;
+}
+
+/* Of older nodes that a program would take for constants, the ids to a list of Values: those from the first on, and
+   those that are marked. 0, or -1 with an exception. */
+static int older_of(const tg_recording *rec, uint32_t first, const uint8_t *marked, PyObject *list)
+{
+    int64_t n = tg_find_older(T, rec, NULL, 0);
+    uint32_t *ids = n < 0 ? NULL : tg_realloc(NULL, (size_t)n * sizeof *ids + 1);
+    int failed = 0;
+    if (n >= 0 && ids)
+        n = tg_find_older(T, rec, ids, (uint32_t)n);
+    if (n < 0 || !ids) {
+        tg_raise(n < 0 ? n : TG_MEMORY, TG_LEAF, 0.0, 0.0);
+        failed = 1;
+    }
+    for (int64_t k = 0; !failed && k < n; k++)
+        if (ids[k] >= first || marked[ids[k]]) {
+            PyObject *v = tg_handle_of(ids[k]);
+            failed = !v || PyList_Append(list, v);
+            Py_XDECREF(v);
+        }
+    free(ids);
+    return failed ? -1 : 0;
+}
+
+/* older(start, inputs, outputs, first, others): of the Values that freeze would take for constants those that are not
+   older than the Value first, or among others. */
+static PyObject *older(PyObject *module, PyObject *args)
+{
+    PyObject *start, *inputs, *outputs, *first, *others, *list = NULL;
+    value_list in = {0}, out = {0}, by = {0};
+    recording *r = current;
+    uint8_t *marked = NULL;
+    (void)module;
+    if (!r || !PyArg_ParseTuple(args, "O!OOO!O", tg_value_type, &start, &inputs, &outputs, tg_value_type, &first,
+                                &others))
+        return NULL;
+    if (tg_gather_values(&in, inputs) && tg_gather_values(&out, outputs) && tg_gather_values(&by, others)) {
+        const tg_recording rec = {
+            .start = ((Value *)start)->id, .outer = TG_NONE, .in = in.id, .n_in = in.n, .out = out.id, .n_out = out.n,
+            .compared = r->asked, .n_compared = r->n_asked, .event = r->event, .n_events = r->n,
+            .call = r->call, .n_calls = r->n_calls,
+        };
+        marked = tg_zeroed(T->len + (size_t)1);
+        list = marked ? PyList_New(0) : PyErr_NoMemory();
+        for (uint32_t k = 0; list && k < by.n; k++)
+            marked[by.id[k]] = 1;
+        if (list && older_of(&rec, ((Value *)first)->id, marked, list))
+            Py_CLEAR(list);
+    }
+    free(marked);
+    Py_XDECREF(tg_let_go(&in, 1));
+    Py_XDECREF(tg_let_go(&out, 1));
+    Py_XDECREF(tg_let_go(&by, 1));
+    return list;
+}
+
+static PyObject *differentiating(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    return PyBool_FromLong(as_numbers > 0);
 }
 
 static PyObject *as_numbers_by(PyObject *module, PyObject *step)
@@ -439,6 +530,8 @@ PyMethodDef tg_recording_functions[] = {
     {"begin_recording", begin_recording, METH_VARARGS, NULL},
     {"end_recording", end_recording, METH_NOARGS, NULL},
     {"freeze", freeze, METH_VARARGS, NULL},
+    {"older", older, METH_VARARGS, NULL},
+    {"differentiating", differentiating, METH_NOARGS, NULL},
     {"as_numbers_by", as_numbers_by, METH_O,
      "Values answer ==, != and bool as numbers in this thread (1), or no more (-1); whether they did before."},
     {0},

@@ -30,12 +30,15 @@ void tg_note_sweep(int on);
    exception. */
 int tg_note_layout(const tg_program *p, PyObject *codes, const uint32_t *of, const uint32_t *a, const uint32_t *b);
 
+/* A loop was carried out on nodes: see tg_noted_call; the ids are copied. 0, or -1 with an exception. */
+int tg_note_call(const tg_loop *loop, const uint32_t *ids, uint32_t n_in, uint32_t n_out);
+
 /* Whether Values answer as numbers in this thread: a function is being recorded, or differentiated. */
 extern int tg_as_numbers_anywhere;      /* over all threads: mostly 0, and cheaper to ask */
 int tg_as_numbers_here(void);
 static inline int tg_as_numbers(void) { return tg_as_numbers_anywhere ? tg_as_numbers_here() : 0; }
 
-/* begin_recording, end_recording, freeze, as_numbers_by. */
+/* begin_recording, end_recording, freeze, older, differentiating, as_numbers_by. */
 extern PyMethodDef tg_recording_functions[];
 
 #endif

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from .._core import ffi, lib
-from .handle import Handle, alone, grad_off, no_grad_by, node, refuse, tape
+from .handle import Handle, alone, grad_off, handles, live, new, no_grad_by, node, refuse, tape
 from .operands import only_values
 
 _LINE_BITS = lib.TG_WHERE_LINE
@@ -30,6 +30,7 @@ class _Recording:
         self._tables: list[Any] = [None]  # of each code: the line of each instruction, or None
         self.asked: list[tuple[int, int, float, int, int, int]] = []
         self.events: list[tuple[int, int, int]] = []
+        self.calls: list[tuple[Any, list[int], int, int]] = []  # tg_loop, ids, how many of them are inputs, where
         self.quiet = 0  # a sweep is being recorded
         self._index: dict[int, int] = {}  # by identity: the hash of a code object takes as long as it is
 
@@ -140,6 +141,14 @@ def note_layout(p: Any, codes: list[Any], of: Any, a: Any, b: Any) -> None:
             recording.asked.append((a[k], b[k], 0.0, s.y >> 1, s.y & 1, where))
 
 
+def note_call(loop: Any, ids: list[int], n_in: int) -> None:
+    """A loop was carried out on nodes; see tg_noted_call."""
+    recording = _current()
+    if recording is None:
+        raise RuntimeError("no program is being recorded in this thread")
+    recording.calls.append((loop, ids, n_in, recording.here()))
+
+
 @contextlib.contextmanager
 def sweeping() -> Iterator[None]:
     """The nodes that come refuse nothing, in a replay neither, as those of a recorded sweep."""
@@ -186,6 +195,8 @@ def end_recording() -> None:
     if recording is not None:
         _everyone.remove(recording)
         _local.current = recording.outer
+        if recording.outer is not None:
+            recording.outer.note_from(recording.first, 0, 1)  # what was recorded within refuses nothing there
         no_grad_by(recording.grad_off)
         tape.recorders -= 1
         _as_numbers_anywhere -= 1
@@ -207,22 +218,63 @@ def _note_captured(recording: _Recording) -> None:
         _local.current = recording
 
 
+def differentiating() -> bool:
+    return getattr(_local, "as_numbers", 0) > 0
+
+
+def _made(
+    recording: _Recording, start: Handle, inputs: Iterable[Handle], outputs: Iterable[Handle], outer: int
+) -> tuple[Any, ...]:
+    """A tg_recording, and what it points to."""
+    into = ffi.new("uint32_t[]", [node(v) for v in only_values(inputs)])
+    out = ffi.new("uint32_t[]", [node(v) for v in only_values(outputs)])
+    compared, events = ffi.new("tg_comparison[]", recording.asked), ffi.new("tg_event[]", recording.events)
+    ids = [ffi.new("uint32_t[]", own) for _, own, _, _ in recording.calls]
+    calls = ffi.new(
+        "tg_noted_call[]",
+        [(loop, own, n_in, len(own) - n_in, w) for own, (loop, _, n_in, w) in zip(ids, recording.calls)],
+    )
+    made = {
+        "start": node(start), "outer": outer, "in": into, "n_in": len(into), "out": out, "n_out": len(out),
+        "compared": compared, "n_compared": len(compared), "event": events, "n_events": len(events),
+        "call": calls, "n_calls": len(calls),
+    }  # fmt: skip
+    return ffi.new("tg_recording *", made), into, out, compared, events, ids, calls
+
+
+@alone
+def older(
+    start: Handle, inputs: Iterable[Handle], outputs: Iterable[Handle], first: Handle, others: Iterable[Handle], /
+) -> list[Handle]:
+    """Of the Values that `freeze` would take for constants those that are not older than first, or among others."""
+    recording = _current()
+    assert recording is not None
+    made = _made(recording, start, inputs, outputs, lib.TG_NONE)
+    n = lib.tg_find_older(tape, made[0], ffi.NULL, 0)
+    ids = ffi.new("uint32_t[]", max(0, n))
+    if n >= 0:
+        n = lib.tg_find_older(tape, made[0], ids, n)
+    if n < 0:
+        refuse(n)
+    since, among = node(first), {node(v) for v in only_values(others)}
+
+    def of_node(i: int) -> Handle:
+        h = live(i) if i < len(handles) else None
+        return new(i, None) if h is None else h
+
+    return [of_node(i) for i in ids if i >= since or i in among]
+
+
 @alone
 def freeze(start: Handle, inputs: Iterable[Handle], outputs: Iterable[Handle]) -> tuple[int, list[Any]]:
     """The address of the program, and the code objects that its lines are of."""
     recording = _current()
     assert recording is not None
-    into = ffi.new("uint32_t[]", [node(v) for v in only_values(inputs)])
-    out = ffi.new("uint32_t[]", [node(v) for v in only_values(outputs)])
-    compared = ffi.new("tg_comparison[]", recording.asked)
-    events, outer, code = ffi.new("tg_event[]", recording.events), recording.outer, ffi.new("int64_t *")
-    differentiating = getattr(_local, "as_numbers", 0) > 0
-    made = {
-        "start": node(start), "outer": outer.first if outer else 0 if differentiating else lib.TG_NONE,
-        "in": into, "n_in": len(into), "out": out, "n_out": len(out),
-        "compared": compared, "n_compared": len(compared), "event": events, "n_events": len(events),
-    }  # fmt: skip
-    p = lib.tg_freeze(tape, ffi.new("tg_recording *", made), code)
+    outer, code = recording.outer, ffi.new("int64_t *")
+    made = _made(
+        recording, start, inputs, outputs, outer.first if outer else 0 if differentiating() else lib.TG_NONE
+    )
+    p = lib.tg_freeze(tape, made[0], code)
     if p == ffi.NULL:
         refuse(code[0])
     try:

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import bisect
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from .._core import ffi, lib
@@ -55,6 +55,17 @@ class Notes:
         return self.places[k] if k >= 0 else NOWHERE
 
 
+def refuse_calls(paths: Iterable[Trace]) -> None:
+    """
+    Raises:
+        TypeError: one of them holds loops, whose steps are no nodes.
+    """
+    if any(path.calls for path in paths):
+        raise TypeError(
+            "a program that holds loops cannot be looked into: record it with tapegrad.scan(.., unroll=True)"
+        )
+
+
 def fresh(address: int) -> CData:
     core = ffi.cast("tg_graph *", address)
     size = ffi.sizeof("tg_graph") + 38 * core.n + 4 * core.n_operands
@@ -102,6 +113,7 @@ class Graph:
     @classmethod
     def of_path(cls, path: Trace, flat: array[float], nan_errors: bool) -> Graph:
         """One path at its inputs, whether or not they take it; nan_errors: what would be refused is nan."""
+        refuse_calls([path])
         core = lib.tg_graph_of_program(path.core, ffi.from_buffer("double[]", flat), nan_errors)
         if core == ffi.NULL:
             raise MemoryError

@@ -16,7 +16,7 @@ from ..program.form import Nest
 from ..program.program import Program
 from ..program.recorded import Recorded
 from ..program.replay import CData, zeros
-from .graph import Graph, fresh, input_names
+from .graph import Graph, fresh, input_names, refuse_calls
 
 MOST = 1 << 18  # nodes of a graph, if a step has no more: 13 MB
 
@@ -91,6 +91,7 @@ class Steps:
         self.n_state, self.n_params = self._core.n_state, self._core.n_params
         of_step = loop.step._recorded.paths
         self.paths = [*of_step, *(loop.final._recorded.paths if loop.final else ())]
+        refuse_calls(self.paths)
         self._one_path = len(of_step) == 1
         self._numbered()
         steps = max(1, MOST // max(1, max(p.core.n_instr + p.core.n_const for p in of_step) + self._core.n_x))

@@ -23,6 +23,7 @@ from ..program.rows import Axes
 from ..value import Value, handle
 from . import file
 from .batch import LoopBatch
+from .called import called
 from .cell import Cell
 from .layout import NOTHING, Step, count, spread
 from .path import MOST_STEPS, LoopPath, looped
@@ -278,12 +279,19 @@ class Loop:
         args = self._bound(args, named)
         recorded, flat = self._at(args, False)
         if flat is None:
-            state, ys, n, steps = self._unrolled(args)
+            state, ys, n, steps = self._called(args)
             if y := self._step.y:
                 ys += [y.build(itertools.repeat(math.nan), objects)] * (n - steps)
             given = state, together(ys, y) if y else None
             return (*given, float(steps)) if self.until else given
         return recorded.out.shaped(point.value(recorded, flat))
+
+    def _called(self, args: Sequence[Nest]) -> tuple[Nest, list[Nest], int, int]:
+        """As `_unrolled`, as one instruction where a program is being recorded."""
+        form = form_of(args[1], "xs")
+        n = self._length_of(count(args[1], form, "xs"))
+        found = None if self.until else called(self.step, args[0], args[1], form, args[2:], n)
+        return self._unrolled(args) if found is None else (found[0], found[1], n, n)
 
     def _unrolled(self, args: Sequence[Nest]) -> tuple[Nest, list[Nest], int, int]:
         """The last state, the ys of steps, how many there may be and how many there were."""

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from .._core import ffi, lib
 from ..program.recorded import Recorded
-from ..program.replay import REFUSALS, CData, Job, Trace, in_chunks, within
+from ..program.replay import REFUSALS, CData, Job, Trace, in_chunks, stops_within, within
+from ..program.replay import Stop as Within
 from .cell import MOST_PATHS, Cell
 from .layout import Spread
 
@@ -16,8 +17,8 @@ MOST_STEPS = 1 << 40
 
 
 class Stop(NamedTuple):
-    """Where a row left all known paths: the step, the cell, its path, the instruction, all inputs of the cell, and the
-    operands of the instruction."""
+    """Where a row left all known paths: the step, the cell, its path, the instruction, all inputs of the cell, the
+    operands of the instruction, and where in loops that it carries out."""
 
     step: int
     cell: Cell
@@ -25,6 +26,7 @@ class Stop(NamedTuple):
     at: int
     inputs: array[float]
     operands: tuple[float, float]
+    within: list[Within]
 
 
 class LoopPath(Trace):
@@ -104,7 +106,7 @@ class LoopPath(Trace):
         cell = self.cells[at.cell]
         assert cell is not None
         inputs = array("d", ffi.unpack(getattr(at, "in"), cell.recorded.n_in))
-        return Stop(at.step, cell, at.path, at.at, inputs, (c.fail_a, c.fail_b))
+        return Stop(at.step, cell, at.path, at.at, inputs, (c.fail_a, c.fail_b), stops_within(c))
 
     def run(self, job: Job) -> None:
         """Carry out a job of one row; paths of the step that are new are recorded, and it starts again.
@@ -172,6 +174,7 @@ class LoopPath(Trace):
         most = min(recorded.max_paths, MOST_PATHS)
         job = Job([], 0, 1)
         job.c.fail_a, job.c.fail_b = stop.operands
+        job.stops = stop.within
         if not recorded.leads_on(stop.path, stop.at):
             raise path.error(stop.at, job, row, way_on=recorded.way_on, step=stop.step)
         if (stop.path, stop.at) not in recorded.children and len(recorded.paths) >= most:

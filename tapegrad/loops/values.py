@@ -59,13 +59,18 @@ def unrolled(
 
 
 def scan(
-    f: Callable[..., Nest], state: Nest, xs: Nest = None, /, *params: Nest, length: int | None = None
-) -> tuple[Nest, Nest]:
+    f: Callable[..., Nest], state: Nest, xs: Nest = None, /, *params: Nest, length: int | None = None,
+    unroll: bool = False,
+) -> tuple[Nest, Nest]:  # fmt: skip
     """Carry out f(state, x, *params) step by step, as JAX's `lax.scan` does, on numbers or on Values.
 
-    What f does with Values is recorded, step after step: on the tape, within `record`, where f may branch as
-    everywhere, and within `grad` and its kin. So a loop of n steps takes the room of n steps written out, in a program,
-    too. A step that is recorded once, `record(f, ..).scan()`, takes the room of one.
+    What f does with Values is recorded on the tape, step after step, and within `grad` and its kin. Within `record` the
+    loop is one instruction that holds the program of a step, so that it takes the room of one, however long it is, and
+    f has to be a function of its arguments: numbers that come from elsewhere would be the same in all steps. It may
+    branch there as everywhere, use Values around it, and hold loops itself.
+
+    Steps are laid out one by one within `record`, too, where f does what only numbers can, reads `.data`, or raises;
+    where there is an integer in the state or in xs; and in functions that are being differentiated within it.
 
     Args:
         f: gives the next state, made up as the state is, or (state, y).
@@ -74,12 +79,15 @@ def scan(
             at each leaf; None with a length.
         params: what is the same in all steps.
         length: how many steps, where xs does not say.
+        unroll: lay out the steps one by one within `record`, too: `tapegrad.gradient`, sparse derivatives and pictures
+            do not see into an instruction that is a loop.
 
     Returns:
         The last state, and the ys, with the steps at each leaf: lists, where y has arrays arrays; None without.
 
     Raises:
         TypeError, ValueError: f gives another state, or xs has no steps.
+        RuntimeError: within `record`, f does something else when it is run again, or puts Values of a step elsewhere.
 
     >>> scan(lambda state, x: (state + x, state), 0.0, [1.0, 2.0, 3.0])
     (6.0, [0.0, 1.0, 3.0])
@@ -94,5 +102,13 @@ def scan(
         raise ValueError("a loop without xs takes a length")
     if n is not None and length is not None and n != length:
         raise ValueError(f"xs has {n} steps, length is {length}")
-    state, ys, y_form, _ = unrolled(f, state, xs, form, params, length if n is None else n)  # type: ignore[arg-type]
+    steps = operator.index(length if n is None else n)  # type: ignore[arg-type]
+    if not unroll:
+        from .called import called  # stands on this file
+
+        found = called(f, state, xs, form, params, steps)
+        if found is not None:
+            state, ys, y_form = found
+            return state, None if y_form is None else together(ys, y_form)
+    state, ys, y_form, _ = unrolled(f, state, xs, form, params, steps)
     return state, None if y_form is None else together(ys, y_form)

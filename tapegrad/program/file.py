@@ -17,11 +17,11 @@ from .._core import ffi, lib
 from .arguments import Arguments
 from .containers import Container, Fields, Mapping
 from .form import NUMBER, Array, Form, Series, Static
-from .replay import CAN_REFUSE, GUARD, QUIET, CData, Trace
+from .replay import CALL, CAN_REFUSE, GUARD, QUIET, Called, CData, Trace
 
 MAGIC = b"\x89TGP\r\n\x1a\n"
 MAGIC_OF_LOOPS = b"\x89TGL\r\n\x1a\n"  # of files that hold several programs: tapegrad.loops
-VERSION = 3
+VERSION = 4
 OLDEST = 1
 DEEPEST = 100  # nests within nests in a form
 _COUNTS = ("n_const", "n_instr", "n_pool", "n_kept", "n_live", "n_guards")
@@ -133,6 +133,10 @@ def _path(path: Trace, parent: tuple[int, int]) -> Iterator[bytes]:
     yield _u32(1 if p.order else 0)
     if p.order:
         yield _little("I", ffi.buffer(p.order, 4 * p.n_instr)[:])
+    yield _u32(len(path.calls))
+    for call in path.calls:
+        step = encode(call.step.contents())
+        yield struct.pack("<QQ", call.length, len(step)) + step
     for code in path.codes:
         yield from map(_text, code)
 
@@ -185,8 +189,8 @@ def replace(path: str | bytes | os.PathLike[Any], data: bytes) -> None:
 class _Reader:
     """Takes a file apart from its start; nothing is made before the bytes for it are known to be there."""
 
-    def __init__(self, data: memoryview, version: int, guard: int) -> None:
-        self._data, self._at, self._guard = data, 0, guard
+    def __init__(self, data: memoryview, version: int, guard: int, within: int) -> None:
+        self._data, self._at, self._guard, self._within = data, 0, guard, within
         self.version = version
 
     def left(self) -> int:
@@ -279,7 +283,10 @@ class _Reader:
 
     def _opcode(self, op: int) -> int:
         """Rows keep their numbers; what comes after them does not."""
-        return op if op & ~QUIET < self._guard else GUARD if op == self._guard else lib.TG_NONE
+        if op & ~QUIET < self._guard:
+            return op
+        known = op <= self._guard + (self.version > 3)
+        return op - self._guard + GUARD if known else int(lib.TG_NONE)
 
     def _order(self, n_instr: int) -> CData | None:
         """Where each instruction of a wide path is in the function's order."""
@@ -291,6 +298,21 @@ class _Reader:
         order = ffi.new("uint32_t[]", n_instr)
         self.words("I", order, 4 * n_instr)
         return order
+
+    def _calls(self, most: int) -> list[Called]:
+        """The loops that a path carries out, each of so many inputs and outputs at most."""
+        if self.version < 4:
+            return []
+        n = self.u32()
+        if 16 * n > self.left():
+            raise ValueError("it ends too early")
+        found: list[Called] = []
+        for _ in range(n):
+            from ..loops.called import read  # seldom needed
+
+            length, size = self.unpack("2Q")
+            found.append(read(length, self.take(size), self._within + 1, most))
+        return found
 
     def path(self, n_in: int, n_out: int) -> tuple[Trace, tuple[int, int]]:
         parent, stop = self.unpack("2I")
@@ -315,6 +337,9 @@ class _Reader:
             setattr(p, name, n)
         order = self._order(n_instr)
         code = lib.tg_set_order(p, order) if order is not None else lib.TG_OK
+        calls = self._calls(n_pool)
+        if calls:
+            code = code or lib.tg_set_calls(p, ffi.new("tg_loop *[]", [call.core for call in calls]), len(calls))
         code = code or lib.tg_check_program(p)
         if not code and order is not None:
             code = lib.tg_group_program(p)
@@ -322,7 +347,7 @@ class _Reader:
             raise MemoryError
         if code:
             raise ValueError("its instructions do not fit together")
-        return Trace(p, [(self.text(), self.text()) for _ in range(n_codes)], 0.0), (parent, stop)
+        return Trace(p, [(self.text(), self.text()) for _ in range(n_codes)], 0.0, calls), (parent, stop)
 
 
 @functools.lru_cache(maxsize=64)
@@ -337,7 +362,7 @@ def _stops(path: Trace, version: int) -> dict[int, int]:
     """The instructions at which a path may stop, by what a file has for them; in version 1, the numbers of guards."""
     words = array("I", ffi.buffer(path.core.instr, 32 * path.core.n_instr)[:])
     if version > 1:
-        return {k: k for k, op in enumerate(words[0::8]) if op == GUARD or (op < GUARD and CAN_REFUSE[op])}
+        return {k: k for k, op in enumerate(words[0::8]) if op in (GUARD, CALL) or (op < GUARD and CAN_REFUSE[op])}
     if any(op == GUARD and asked > 7 for op, asked in zip(words[0::8], words[1::8])):
         raise ValueError("a guard is of a kind that its version does not have")
     return {number: k for k, (op, number) in enumerate(zip(words[0::8], words[4::8])) if op == GUARD}
@@ -376,8 +401,11 @@ def _contents(reader: _Reader) -> Contents:
     return Contents(arguments, out, params, paths, children, on_branch, on_error)
 
 
-def decode(data: bytes) -> Contents:
+def decode(data: bytes, within: int = 0) -> Contents:
     """What these bytes hold; nothing in them is trusted.
+
+    Args:
+        within: how many loops the program is in.
 
     Raises:
         ValueError: they are not a program, or not of this version, or damaged.
@@ -396,7 +424,7 @@ def decode(data: bytes) -> Contents:
         )
     if binascii.crc32(view[:-4]) != struct.unpack("<I", view[-4:])[0]:
         raise ValueError("a damaged tapegrad program: its checksum is wrong")
-    reader = _Reader(view[:-4], version, operations)
+    reader = _Reader(view[:-4], version, operations, within)
     reader.take(len(MAGIC) + 8)
     try:
         return _contents(reader)

@@ -21,7 +21,7 @@ from typing import Any
 
 from .._core import ffi, lib
 from .grouped import write
-from .replay import CData
+from .replay import CData, Trace
 from .source import Pieces
 
 PART = 24  # chunks, some second, that a compiler gets at most
@@ -159,6 +159,17 @@ def library(source: str, chunks: int) -> Path:
 
 def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:32]
+
+
+def make_native(path: Trace) -> None:
+    """Compile a path that is not yet compiled, and the steps of the loops in it."""
+    for number, call in enumerate(path.calls):
+        for k, step in enumerate(call.step.paths):
+            make_native(step)
+            assert step.native is not None
+            path.core.call[number].loop.step.native[k] = step.native[0]
+    if path.native is None:
+        path.native = compiled(path.core)
 
 
 def compiled(program: CData) -> tuple[Any, ...]:

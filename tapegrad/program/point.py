@@ -3,13 +3,14 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Collection, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from .._core import lib
 from .recorded import Place, Recorded
 from .replay import ONE, REFUSALS, Buffer, Feed, Job, Matrix, Primals, Trace, room, units, zeros
 
 MOST_RESTING = 1 << 16  # primals
+DIRECTIONS = 64  # that go together where there are loops
 
 T = TypeVar("T")
 
@@ -167,6 +168,7 @@ class Kept:
         feed.grad, feed.grad_stride = grad, len(grad)
         job = Job([feed], 0, 1)
         job.seed(seed)
+        job.c.nan_errors = self._recorded.on_error == "nan"
         return seed, grad, job
 
     def pull(self, seed: array[float], shaped: Callable[[array[float]], T]) -> T:
@@ -221,12 +223,55 @@ class Kept:
         seed: array[float] = ONE,
     ) -> None:  # fmt: skip
         """See tg_matrix."""
+        if self.replay().path.calls:
+            self._fill_in_rows(how, first, count, places, buffers, seed)
+            return
         key = (how, first, count, *(place.number for place in places))
         matrix = self._matrices.get(key)
         if matrix is None:
             feeds = [(place.first, place.form.size) for place in places]
             matrix = self._matrices[key] = Matrix(how, first, count, feeds)
         matrix.fill(self.replay(), buffers, seed)
+
+    def _fill_in_rows(
+        self, how: int, first: int, count: int, places: Collection[Place], buffers: list[Any], seed: array[float]
+    ) -> None:  # fmt: skip
+        """As `_fill`, on a path with loops: a direction is a row of a batch."""
+        recorded, path, n_out = self._recorded, self.replay().path, self._recorded.n_out
+        for start in range(0, count, DIRECTIONS):
+            n = min(DIRECTIONS, count - start)
+            feeds, found, along = [], [], zeros(n * n_out)
+            for place in (*recorded.places, recorded.param_place):
+                size = place.form.size
+                feed = Feed(place.first, size, self._flat[place.first : place.first + size])
+                if how != lib.TG_ROWS and place.first <= first < place.first + size:
+                    feed.tangent, feed.tangent_stride = units(n, size, first - place.first + start), size
+                if any(place.number == other.number for other in places):
+                    grads = zeros(n * size)
+                    if how == lib.TG_ROWS:
+                        feed.grad, feed.grad_stride = grads, size
+                    else:
+                        feed.grad_tangent, feed.grad_tangent_stride = grads, size
+                    found.append((place.number, size, grads))
+                if size:
+                    feeds.append(feed)
+            job = Job(feeds, 0, n)
+            job.c.tangents, job.c.nan_errors = how != lib.TG_ROWS, recorded.on_error == "nan"
+            if how == lib.TG_ROWS:
+                job.seed(units(n, n_out, start), n_out)
+            elif how == lib.TG_HESSIAN:
+                job.seed(seed)
+            else:
+                job.out_tangent(along, n_out)
+            path.run(job)
+            if how == lib.TG_COLUMNS:
+                for k in range(n):
+                    for i in range(n_out):
+                        buffers[0][i * count + start + k] = along[k * n_out + i]
+            by_number = {number: (size, grads) for number, size, grads in found}
+            for place, buffer in zip(places, buffers):
+                size, grads = by_number[place.number]
+                buffer[start * size : (start + n) * size] = grads
 
 
 def _parts(row: array[float], places: Collection[Place]) -> list[Buffer]:

@@ -90,8 +90,8 @@ class Program(handle.Quick, Generic[P]):
             after_folding constants, after_sharing common subexpressions, after_fusing sums of products into dots;
             instructions, guards, constants, inputs, outputs; slots: for values and derivatives; live_slots: for values
             alone; groups: of instructions of one operation that one row takes side by side, and their average width,
-            0 where the program is too narrow; bytes; lanes: rows that a batch takes side by side; paths; unkept: how
-            often one was recorded beyond max_paths; seconds: of freezing.
+            0 where the program is too narrow; loops: instructions that carry one out; bytes; lanes: rows that a
+            batch takes side by side; paths; unkept: how often one was recorded beyond max_paths; seconds: of freezing.
 
         >>> record(lambda x: x * x + 1.0, 1.0).stats["instructions"]
         1
@@ -104,7 +104,7 @@ class Program(handle.Quick, Generic[P]):
             "after_sharing": folded - p.shared, "after_fusing": folded - p.shared - p.fused,
             "instructions": p.n_instr, "guards": p.n_guards, "constants": p.n_const, "inputs": p.n_in,
             "outputs": p.n_out, "slots": p.n_kept, "live_slots": p.n_live, "groups": p.n_groups,
-            "width": p.grouped / max(1, p.n_groups), "bytes": p.bytes,
+            "width": p.grouped / max(1, p.n_groups), "loops": p.n_calls, "bytes": p.bytes,
             "lanes": lib.tg_lanes, "paths": len(paths), "unkept": self._recorded.unkept, "seconds": paths[0].seconds,
         }  # fmt: skip
 
@@ -200,11 +200,10 @@ class Program(handle.Quick, Generic[P]):
         >>> record(lambda x: x * x, 1.0).native()(3.0)
         9.0
         """
-        from .native import compiled  # slow to import, and seldom needed
+        from .native import make_native  # slow to import, and seldom needed
 
         for path in self._recorded.paths:
-            if path.native is None:
-                path.native = compiled(path.core)
+            make_native(path)
         self._changed()
         return self
 

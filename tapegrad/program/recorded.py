@@ -7,7 +7,7 @@ import pickle
 import threading
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple, TypeVar, Union, cast
 
 from ..value import Value, handle
@@ -80,6 +80,7 @@ class Recorded:
         self._readers = [(form.read, f"argument {self.forms.label(k)}") for k, form in enumerate(forms)]
         self.missing = ""
         self.children = children
+        self.captured: Callable[[list[Value]], Sequence[Value]] | None = None  # as `trace` has it
         self._lock = threading.RLock()  # f may call its own program
 
     @classmethod
@@ -260,7 +261,7 @@ class Recorded:
                 self._count_unkept()
             params = cast("list[Value]", self.params)  # as long as there is f
             f, numbers = self.forms.passed_to(self.f), flat[: self.param_place.first]
-            path, out = trace(f, self.forms, numbers, params, self._escapes)
+            path, out = trace(f, self.forms, numbers, params, self._escapes, self.captured)
             if out != self.out:
                 raise ValueError(f"f returned {self.out}, on another path {out}")
             if not keep:
@@ -309,18 +310,19 @@ def _pickled(f: Function) -> tuple[bytes | None, str]:
 
 def decoded(
     data: bytes, forms: Arguments | None = None, out: Form | None = None, f: bytes | None = None,
-    missing: str = "a saved program has none", strict: bool = False,
+    missing: str = "a saved program has none", strict: bool = False, within: int = 0,
 ) -> Recorded:  # fmt: skip
     """What these bytes hold; nothing in them is trusted, but what comes beside them from a pickle.
 
     Args:
         data: what `encode` made.
         forms, out: from a pickle, which knows classes: what stands for them in the data is lists of numbers.
+        within: how many loops it is in.
 
     Raises:
         ValueError: they are not a recorded function, or not of this version, or damaged.
     """
-    c, function = decode(data), None
+    c, function = decode(data, within), None
     if f is not None:
         try:
             function = pickle.loads(f)

@@ -1,11 +1,12 @@
 """One trace of a recorded function, and the jobs that replay it: what program.h declares, for Python."""
 from __future__ import annotations
 
+import math
 import os
 import sys
 from array import array
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Union
 
 from .. import _refusals
 from .._core import ffi, lib
@@ -18,11 +19,14 @@ CData = Any  # what is C's: cffi has no types
 Buffer = Union["array[float]", "array[int]", "NDArray[float64]"]
 
 SLICE = 1 << 20  # additions, in all lanes, that a call into C takes before Python looks for signals: 0.2 to 12 ms
+MOST_OPERANDS = 8  # of a loop that is listed
 TURN = 0.05  # seconds that it takes where it looks at the clock after each slice
 COMPARISONS = ("<", "<=", ">", ">=", "==", "!=")
 REFUSES = lib.TG_REFUSES
 REFUSALS = (ValueError, ZeroDivisionError, OverflowError)
 GUARD = lib.tg_op_count
+CALL = GUARD + 1  # of a loop: csrc/call.h
+DEEPEST = 16  # loops within one another, at least as many as there may be
 QUIET = lib.TG_QUIET
 _LINE_BITS = lib.TG_WHERE_LINE
 _OPERATIONS = [ffi.string(lib.tg_ops[op].method).decode() for op in range(lib.tg_op_count)]
@@ -114,12 +118,41 @@ def in_chunks(c: CData, step: int, threads: int, budget: int) -> int:
     return int(batch.failures)
 
 
+class Stop(NamedTuple):
+    """Where a row stopped within a loop: see tg_stop."""
+
+    step: int
+    path: int
+    at: int
+    a: float
+    b: float
+
+
+def stops_within(c: CData) -> list[Stop]:
+    """Where the first row of a job stopped, as far as that is within loops."""
+    at = next(x for x in c.failed[c.start : c.stop] if x) - 1
+    stops = ffi.new("tg_stop[]", DEEPEST)
+    n = lib.tg_stopped_within(c, at, stops, DEEPEST)
+    return [Stop(s.step, s.path, s.at, s.a, s.b) for s in stops[0:n]]
+
+
+class Called(Protocol):
+    """A loop that an instruction carries out."""
+
+    step: Any  # recorded
+    length: int
+    core: CData
+
+
 class Trace:
     """One path through f: a program of the core, and the code objects that its lines are of, as (file, name)."""
 
-    def __init__(self, program: CData, codes: list[tuple[str, str]], seconds: float) -> None:
+    def __init__(
+        self, program: CData, codes: list[tuple[str, str]], seconds: float, calls: Sequence[Called] = ()
+    ) -> None:
         self.core = program
         self.codes = codes
+        self.calls = calls  # the loops that instructions carry out, in order
         self.seconds = seconds  # of freezing
         self.native: tuple[Any, ...] | None = None  # a tg_native and what it points to, once compiled
         self.cost: int = lib.tg_cost(program) + 1  # of a row, in additions
@@ -140,8 +173,11 @@ class Trace:
             budget = max(1, self.slice // c.lanes)
             while lib.tg_run(c, budget):
                 pass
+            if c.failures and self.calls:
+                job.stops = stops_within(c)
         finally:
             lib.tg_finish(c)
+
 
     def run_in_chunks(self, job: Job, step: int, threads: int) -> int:
         """Carry out a job as `in_chunks` does; how many rows did not do as recorded."""
@@ -153,6 +189,17 @@ class Trace:
         """Whether the instruction is a guard; else it is one that can refuse."""
         return bool(self.core.instr[at].op == GUARD)
 
+    def within(self, at: int, job: Job) -> tuple[Trace, int, Job, int | None]:
+        """The path, the instruction and the operands with which a job of one row stopped, and in which step: of a loop
+        within, where the instruction is a call."""
+        path, step, found = self, None, job
+        for stop in job.stops if self.core.instr[at].op == CALL else ():
+            path = path.calls[path.core.instr[at].y].step.paths[stop.path]
+            at, step = stop.at, stop.step
+            found = Job([], 0, 1)
+            found.c.fail_a, found.c.fail_b = stop.a, stop.b
+        return path, at, found, step
+
     def refusal(self, at: int, job: Job) -> Exception:
         """What a Value raises where the instruction was refused."""
         s, code = self.core.instr[at], ffi.new("int *")
@@ -161,18 +208,27 @@ class Trace:
 
     def refused_alike(self, at: int, job: Job, error: Exception) -> bool:
         """Whether an error that f raised is that the instruction was refused."""
-        return not self.is_guard(at) and repr(error) == repr(self.refusal(at, job))
+        path, at, job, _ = self.within(at, job)
+        if path is not self:
+            return path.refused_alike(at, job, error)
+        return self.core.instr[at].op < GUARD and not self.is_guard(at) and repr(error) == repr(self.refusal(at, job))
 
     def error(
         self, at: int, job: Job, row: int | None, rows: int = 1, way_on: str = "", step: int | None = None
     ) -> Exception:
         """The exception for the instruction that did not do as recorded, in so many rows; way_on says what helps."""
+        inner, at, job, found = self.within(at, job)
+        if inner is not self:
+            return inner.error(at, job, row, rows, way_on, found if step is None else step)
         s = self.core.instr[at]
         filename, line = self.place(s.where)
         if self.is_guard(at):
             a, b = job.c.fail_a, job.c.fail_b
             asked = _asked(s.y >> 1, repr(a), repr(b))
             return BranchChanged(filename, line, (a, b), asked, not s.y & 1, row, rows, way_on, step)
+        if s.op == CALL:
+            asked = "that all steps of the loop go as known"
+            return BranchChanged(filename, line, (math.nan, math.nan), asked, False, row, rows, way_on, step)
         error = self.refusal(at, job)
         return type(error)(f"{error}{within(step, row)}, recorded at {shown(filename)}:{line}")
 
@@ -196,12 +252,21 @@ class Trace:
             s = p.instr[k]
             if k in left_out:
                 guards += s.op == GUARD
-                if s.op != GUARD:
+                if s.op == CALL:
+                    pool = [p.pool[2 * i] for i in range(s.a + p.call[s.y].n_in, s.a + s.b)]
+                    results.update((slot, f"%{k}.{i}") for i, slot in enumerate(pool))
+                elif s.op != GUARD:
                     results[s.y] = f"%{k}"
                 if k == left_out[0]:
                     lines.append(f"  .. {len(left_out)} more: listing() has all ..")
                 continue
-            if s.op == GUARD:
+            if s.op == CALL:
+                call, pool = self.calls[s.y], [p.pool[2 * i] for i in range(s.a, s.a + s.b)]
+                n_in = p.call[s.y].n_in
+                results.update((slot, f"%{k}.{i}") for i, slot in enumerate(pool[n_in:]))
+                taken = _shortened([name(slot) for slot in pool[:n_in]])
+                text = f"%{k}.0..{s.b - n_in - 1} = loop {s.y} of {call.length} steps({taken})"
+            elif s.op == GUARD:
                 text = f"guard {guards}: {_asked(s.y >> 1, name(s.a), name(s.b))} is {bool(s.y & 1)}"
                 guards += 1
             else:
@@ -217,7 +282,16 @@ class Trace:
             lines.append(f"  {text:<40}  {shown(filename)}:{line}" if line else f"  {text}")
         out = [name(p.out[2 * k]) for k in range(p.n_out)]
         lines.append(f"  return {', '.join(out)}")
+        for k, call in enumerate(self.calls):
+            for number, path in enumerate(call.step.paths):
+                which = f", path {number}" if len(call.step.paths) > 1 else ""
+                listing = path.listing("", most).replace("\n", "\n  ")
+                lines.append(f"  each step of loop {k}{which}: {listing}")
         return "\n".join(lines)
+
+
+def _shortened(names: list[str]) -> str:
+    return ", ".join(names if len(names) <= MOST_OPERANDS else [*names[: MOST_OPERANDS - 1], "..", names[-1]])
 
 
 def pointer(buffer: Buffer) -> CData:
@@ -269,6 +343,7 @@ class Job:
         self.c = c = ffi.new("tg_job *")
         self._feeds = ffi.new("tg_feed[]", len(feeds))
         self._held: list[CData] = []
+        self.stops: list[Stop] = []  # where the row stopped within a loop
         for to, f in zip(self._feeds, feeds):
             to.first, to.count, to.in_stride = f.first, f.count, f.stride
             setattr(to, "in", self._hold(f.numbers))

@@ -25,7 +25,7 @@ from functools import partial
 from typing import NamedTuple, Optional
 
 from .._core import ffi, lib
-from .replay import COMPARISONS, GUARD, QUIET, REFUSES, CData
+from .replay import CALL, COMPARISONS, GUARD, QUIET, REFUSES, CData
 
 CHUNK = 120  # operands; more take gcc longer for each, fewer keep less in registers
 RUN = 8  # terms of a sum; as many become a loop, over a table where their slots are not evenly spaced
@@ -234,8 +234,14 @@ class _Instruction:
     def __init__(self, p: CData, k: int) -> None:
         s = p.instr[k]
         self.k, self.guard, self.y, self.live_y = k, s.op == GUARD, s.y, s.live_y
-        self.row = ROWS[0] if self.guard else ROWS[s.op & ~QUIET]
-        if self.row.kind == "many":
+        self.call = s.op == CALL
+        self.row = ROWS[0] if self.guard or self.call else ROWS[s.op & ~QUIET]
+        self.results: list[tuple[int, int]] = []  # of a call
+        if self.call:
+            pairs, n = ffi.unpack(p.pool + 2 * s.a, 2 * s.b), p.call[s.y].n_in
+            found = list(zip(pairs[::2], pairs[1::2]))
+            self.operands, self.results = found[:n], found[n:]
+        elif self.row.kind == "many":
             pairs = ffi.unpack(p.pool + 2 * s.a, 2 * s.b)
             self.operands = list(zip(pairs[::2], pairs[1::2]))
         else:
@@ -252,7 +258,7 @@ class _Instruction:
         self.squares = (
             self.row.name in ("POW", "POWK") and not self.guard and s.b < p.n_const and p.constant[s.b] == 2.0
         )
-        self.checked = self.row.checked and not self.guard
+        self.checked = self.row.checked and not self.guard and not self.call
         self.refused = self.row.refusal != "NEVER" and not s.op & QUIET and not self.guard
         self.stored = False
 
@@ -269,7 +275,7 @@ class Writer:
     """What is written for one program, chunk after chunk: forward from the first on, reverse from the last.
 
     Args:
-        runs: the instructions that chunks are made of, each from one run.
+        runs: the instructions that chunks are made of, each from one run; a call is one by itself.
         careful: they are not all there is.
         beside: another writer, for the same file.
     """
@@ -306,7 +312,9 @@ class Writer:
                         made.stored |= slot in s.looped or where != c
                         if made.checked and s.row.name in _LINEAR:  # it shows there, too
                             made.checked, s.checked = False, True
-                if not s.guard:
+                for slot, _ in s.results:
+                    maker.pop(slot, None)
+                if not s.guard and not s.call:
                     maker[s.y] = s, c
         for made, _ in maker.values():  # the last in its slot: outputs, and what partials name
             made.stored = True
@@ -459,6 +467,11 @@ class Writer:
 
     def reverse(self, k: int) -> Iterator[str]:
         plan, left = [], Counter[int]()  # left: how often a slot is still touched in this chunk
+        if self.chunks[k][0].call:
+            (s,) = self.chunks[k]
+            self._pending.difference_update(live for _, live in s.results)
+            self._pending.update(live for _, live in s.operands)
+            return
         for s in reversed(self.chunks[k]):
             if s.guard or not (self.careful or s.live_y in self._pending):
                 continue
@@ -539,11 +552,11 @@ class Code(NamedTuple):
 
 
 def chunks(w: Writer, start: int, widths: tuple[bool, bool], unless: str = "") -> Iterator[Code]:
-    """The chunks of a writer, functions from start on."""
+    """The chunks of a writer but calls, which have no code, functions from start on."""
     backward = {k: list(w.reverse(k)) for k in reversed(range(len(w.chunks)))}
-    for k in range(len(w.chunks)):
-        lines = [_FORWARD % (start + k), *(_INDENT + line for line in w.forward(k)), _FORWARD_END]
-        lines += [_REVERSE % (start + k), *(_INDENT + line for line in backward[k]), _REVERSE_END]
+    for f, k in enumerate((k for k, chunk in enumerate(w.chunks) if not chunk[0].call), start):
+        lines = [_FORWARD % f, *(_INDENT + line for line in w.forward(k)), _FORWARD_END]
+        lines += [_REVERSE % f, *(_INDENT + line for line in backward[k]), _REVERSE_END]
         yield Code("\n".join(lines), widths, unless)
 
 
@@ -572,7 +585,12 @@ def assembled(codes: Sequence[Code], w: Writer, before: str = "", more: str = ""
 
 
 def straight(p: CData) -> Source:
-    """The source of a program of the core in straight lines alone; what is hoisted in chunks of its own."""
-    w = Writer(p, [range(p.n_hoisted), range(p.n_hoisted, p.n_instr)])
-    pieces: Pieces = [(chunk[0].k, k, ()) for k, chunk in enumerate(w.chunks)]
-    return Source(assembled(list(chunks(w, 0, (True, True))), w), len(w.chunks), (pieces, pieces))
+    """The source of a program of the core in straight lines alone; what is hoisted in chunks of its own, and calls left
+    to the interpreter."""
+    calls = [p.call[k].at for k in range(p.n_calls)]
+    starts = sorted({0, p.n_hoisted, p.n_instr, *calls, *(at + 1 for at in calls)})
+    w = Writer(p, map(range, starts, starts[1:]))
+    codes = list(chunks(w, 0, (True, True)))
+    functions = iter(range(len(codes)))
+    pieces: Pieces = [(chunk[0].k, None if chunk[0].call else next(functions), ()) for chunk in w.chunks]
+    return Source(assembled(codes, w), len(codes), (pieces, pieces))

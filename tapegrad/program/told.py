@@ -18,8 +18,10 @@ class _Unknown(Exception):
 
 def told(recorded: Recorded) -> tuple[Any, ...] | None:
     """What `Quick._told` gives: what addresses are of, the paths, what they are part of, the params, whether what is
-    refused is nan, and how arguments, params and result are made up. None: calls are not for there."""
+    refused is nan, and how arguments, params and result are made up. None: calls are not for there, or hold loops."""
     paths = [(path, path.native) for path in recorded.paths]
+    if any(path.calls for path, _ in paths):
+        return None
     try:
         return (
             paths,

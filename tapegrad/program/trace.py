@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 import warnings
 from array import array
@@ -13,9 +14,37 @@ from .._core import ffi, lib
 from ..value import WITHIN, Value, handle
 from .form import Form, Nest, number, objects
 from .nest import form_of
-from .replay import Trace, shown
+from .replay import Called, Trace, shown
 
 Function = Callable[..., Nest]  # of Values, which it returns, too
+
+
+class Recording:
+    """A function under way that is being recorded by this thread.
+
+    Attributes:
+        start: a Value that is older than all that it computes.
+        params: Values that are inputs besides its arguments.
+        calls: the loops that it has carried out as one, by the address of the core's.
+    """
+
+    def __init__(self, params: Sequence[Value]) -> None:
+        self.start: Any = None
+        self.params = params
+        self.calls: dict[int, Called] = {}
+
+
+class _Recordings(threading.local):
+    def __init__(self) -> None:
+        self.all: list[Recording] = []  # the innermost last
+
+
+_under_way = _Recordings()
+
+
+def under_way() -> Recording | None:
+    """The innermost recording of this thread."""
+    return _under_way.all[-1] if _under_way.all else None
 
 LONG_CODE = 1 << 12  # bytes
 
@@ -90,9 +119,14 @@ def _outputs(result: Nest) -> tuple[Form, list[Value]]:
 
 
 def trace(
-    f: Function, forms: Sequence[Form], numbers: Iterable[float], params: Sequence[Value], escapes: Escapes
-) -> tuple[Trace, Form]:
+    f: Function, forms: Sequence[Form], numbers: Iterable[float], params: Sequence[Value], escapes: Escapes,
+    captured: Callable[[list[Value]], Sequence[Value]] | None = None,
+) -> tuple[Trace, Form]:  # fmt: skip
     """Run f once on Values made of these numbers, and freeze what it did.
+
+    Args:
+        captured: is given the Values of recordings around this one that f has used, but for params, and gives what
+            params are instead.
 
     Returns:
         What it did, and the form of its result.
@@ -100,22 +134,32 @@ def trace(
     Raises:
         TypeError, ValueError: f returned no number, or a Value that it did not compute.
     """
+    around = _under_way.all[:]
     handle.begin_recording(escapes, _lines)
+    recording = Recording(params)
+    _under_way.all.append(recording)
     start: Any = None
     made = args = elements = result = values = start
     try:
-        start, made = Value(0.0), handle.leaves(numbers)
+        recording.start = start = Value(0.0)
+        made = handle.leaves(numbers)
         elements = iter(made)
         args = [form.build(elements, objects) for form in forms]
         result = f(*args)
         if result is None:
             raise TypeError("f returned None: it has to return a Value, or a list or array of them")
         form, values = _outputs(result)
+        if captured is not None and around:
+            others = [v for other in around for v in other.params]
+            params = captured(handle.older(start, made + list(params), values, around[0].start, others))
         before = time.perf_counter()
         address, codes = handle.freeze(start, made + list(params), values)
         seconds = time.perf_counter() - before
     finally:
+        _under_way.all.pop()
         handle.end_recording()
+        recording.start = None
         start = made = args = elements = result = values = None  # a traceback that is kept keeps this frame
     program = ffi.gc(ffi.cast("tg_program *", address), lib.tg_free_program, ffi.cast("tg_program *", address).bytes)
-    return Trace(program, list(map(_named, codes)), seconds), form
+    calls = [recording.calls[int(ffi.cast("uintptr_t", c.loop))] for c in program.call[0 : program.n_calls]]
+    return Trace(program, list(map(_named, codes)), seconds, calls), form

@@ -82,6 +82,10 @@ def _error(code: int) -> Exception:
 
 
 def _open(path: Trace, asked: Asked) -> Any:
+    if path.calls:
+        raise TypeError(
+            "sparse derivatives do not go through the loops of a program: record it with tapegrad.scan(.., unroll=True)"
+        )
     code = ffi.new("int64_t *")
     core = lib.tg_open_nonzeros(path.core, asked.first, asked.size, asked.weights, asked.at, code)
     if core == ffi.NULL:

@@ -1,0 +1,475 @@
+"""Loops within programs: one instruction each, with the bits of the steps written out; gradients, too, within rounding;
+in lanes, on threads, native, saved, within one another."""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tapegrad._core import lib
+
+import tapegrad
+from tapegrad import BranchChanged, Value, check_grads, record
+
+numbers = st.floats(-2, 2, allow_subnormal=False)
+index = st.integers(0, 20)
+operations = st.lists(
+    st.tuples(st.sampled_from(["add", "sub", "mul", "tanh", "sin", "branch", "where"]), index, index),
+    min_size=1, max_size=6,
+)  # fmt: skip
+
+
+def added(xs):
+    """One after the other, as Values are; sum() of floats compensates from CPython 3.12 on."""
+    total = 0.0
+    for x in xs:
+        total = total + x
+    return total
+
+
+def performed(steps, pool):
+    """What these operations give, on floats or Values."""
+    pool = list(pool)
+    for name, i, j in steps:
+        a, b = pool[i % len(pool)], pool[j % len(pool)]
+        pool.append({
+            "add": lambda a, b: a + b * 0.5, "sub": lambda a, b: a * 0.5 - b, "mul": lambda a, b: a * b * 0.25,
+            "tanh": lambda a, b: tapegrad.math.tanh(a), "sin": lambda a, b: tapegrad.math.sin(b),
+            "branch": lambda a, b: a * 0.5 if a < b else b * 0.25 + 0.125,
+            "where": lambda a, b: tapegrad.where(tapegrad.greater(a, b), a * 0.5, b),
+        }[name](a, b))  # fmt: skip
+    return pool
+
+
+class Made:
+    """A random function of a, b and weights with a loop in it, and perhaps one in each step of that."""
+
+    def __init__(self, body, inner, n_state, n_y, length, captures, mixed):
+        self.body, self.inner, self.n_state, self.n_y, self.length = body, inner, n_state, n_y, length
+        self.captures, self.mixed, self.unroll = captures, mixed, False
+
+    def unrolled(self):
+        other = copy.copy(self)
+        other.unroll = True
+        return other
+
+    def __call__(self, a, b, w):
+        first = [a * 0.5 + k * b for k in range(self.n_state)]
+        xs = [[k * 0.125 - 0.5, a * 0.25 if self.mixed else 0.75] for k in range(self.length)]
+        around = [a - b] if self.captures else []
+
+        def within(s, x, p):
+            pool = performed(self.inner, [s, x, p, *around])
+            return pool[-1] * 0.5, pool[-2]
+
+        def step(s, x, p, name):
+            assert name == "name"
+            pool = [*s, *x, *p, *around, b] if self.captures else [*s, *x, *p]
+            if self.inner:
+                last, ys = tapegrad.scan(within, s[0], [x[0], pool[1], 0.25], p[0], unroll=self.unroll)
+                pool += [last, ys[1]]
+            pool = performed(self.body, pool)
+            new = [pool[-1 - k] * 0.5 for k in range(self.n_state)]
+            return (new, pool[-self.n_y :]) if self.n_y else new
+
+        last, ys = tapegrad.scan(step, first, xs or None, w, "name", length=self.length, unroll=self.unroll)
+        total = added(last) + a * w[0]
+        if ys is not None:
+            total = total + added(map(added, ys))
+        return [total, *last]
+
+
+shapes = st.builds(
+    Made, operations, st.one_of(st.just([]), operations), st.integers(1, 3), st.integers(0, 2), st.integers(0, 12),
+    st.booleans(), st.booleans(),
+)  # fmt: skip
+points = st.tuples(numbers, numbers, st.tuples(numbers, numbers).map(list))
+
+
+def close(x, y):
+    """Equal but for rounding, nests of floats."""
+    if isinstance(x, (list, tuple)):
+        return len(x) == len(y) and all(map(close, x, y))
+    return x == y or (math.isnan(x) and math.isnan(y)) or abs(x - y) <= 1e-11 * max(1.0, abs(x), abs(y))
+
+
+def bits(x):
+    """Nests of floats so that nan equals nan, and 0.0 not -0.0."""
+    return [bits(y) for y in x] if isinstance(x, (list, tuple)) else float(x).hex()
+
+
+def loops_in(program):
+    """How many calls all paths of a program have."""
+    return sum(len(path.calls) for path in program._recorded.paths)
+
+
+def pair_of(made, point, **how):
+    """The program with a loop in it, and the one in which it is unrolled."""
+    one = record(made, *point, on_branch="record", **how)
+    other = record(made.unrolled(), *point, on_branch="record", **how)
+    assert loops_in(other) == 0
+    return one, other
+
+
+def first(f):
+    return lambda *args: f(*args)[0]
+
+
+@settings(max_examples=60, deadline=None)
+@given(shapes, points, st.lists(points, min_size=1, max_size=3))
+def test_a_loop_in_a_program_gives_what_its_steps_do(made, point, others):
+    one, other = pair_of(made, point)
+    assert loops_in(one) == (made.length > 1 or (made.length == 1 and made.inner != []))
+    for at in (point, *others):
+        assert bits(one(*at)) == bits(other(*at)) == bits(made(*at))
+        seed = [0.5, *([-1.0] * made.n_state)]
+        assert close(list(one.vjp(*at)[1](seed)), list(other.vjp(*at)[1](seed)))
+        tangents = 0.5, -1.0, [0.25, 2.0]
+        assert close(one.jvp(at, tangents), other.jvp(at, tangents))
+        assert close(one.jacobian(*at, argnums=(0, 2)), other.jacobian(*at, argnums=(0, 2)))
+
+
+@settings(max_examples=25, deadline=None)
+@given(shapes, points, points)
+def test_second_derivatives_go_through_a_loop(made, point, at):
+    one, other = (
+        record(first(f), *point, on_branch="record") for f in (made, made.unrolled())
+    )
+    assert close(one.value_and_grad(*at, argnums=(0, 1, 2)), other.value_and_grad(*at, argnums=(0, 1, 2)))
+    assert close(one.hvp(at[0], 1.0, *at[1:]), other.hvp(at[0], 1.0, *at[1:]))
+    assert close(one.hessian(*at, argnums=(0, 2)), other.hessian(*at, argnums=(0, 2)))
+
+
+@settings(max_examples=25, deadline=None)
+@given(shapes, points, st.lists(points, min_size=1, max_size=20), st.sampled_from([1, 2]))
+def test_rows_have_the_bits_of_one(made, point, rows, threads):
+    one = record(first(made), *point, on_branch="record")
+    columns = [list(column) for column in zip(*rows)]
+    batch = one.map(threads=threads)
+    values, grads = batch.value_and_grad(*columns, argnums=(0, 1, 2))
+    for k, row in enumerate(rows):
+        value, grad = one.value_and_grad(*row, argnums=(0, 1, 2))
+        assert bits(values[k]) == bits(value)
+        assert bits([g[k] for g in grads[:2]]) == bits(list(grad[:2]))
+        assert bits(grads[2][k]) == bits(grad[2])
+    tangent = batch.jvp(columns, [[1.0] * len(rows), [0.5] * len(rows), [[0.0, 1.0]] * len(rows)])[1]
+    along = [batch.hvp(columns[0], [1.0] * len(rows), *columns[1:])]
+    for k, row in enumerate(rows):
+        assert bits(tangent[k]) == bits(one.jvp(row, (1.0, 0.5, [0.0, 1.0]))[1])
+        assert bits(along[0][k]) == bits(one.hvp(row[0], 1.0, *row[1:]))
+
+
+@settings(max_examples=15, deadline=None)
+@given(shapes, points, points)
+def test_a_saved_program_has_the_same_bits(tmp_path_factory, made, point, at):
+    one = record(first(made), *point, on_branch="record")
+    one(*at)
+    where = tmp_path_factory.mktemp("saved") / "program"
+    one.save(where)
+    for other in (tapegrad.load(where), pickle.loads(pickle.dumps(one)), copy.copy(one)):
+        assert bits(other(*at)) == bits(one(*at))
+        assert bits(other.grad(*at, argnums=(0, 1, 2))) == bits(one.grad(*at, argnums=(0, 1, 2)))
+        assert str(other) == str(one)
+    assert tapegrad.load(where).save(where) is None
+    assert bits(tapegrad.load(where)(*at)) == bits(one(*at))
+
+
+def orbit(a, w):
+    """A loop with a branch, a loop in each step, params and Values around it."""
+    scale = a * 0.5
+
+    def within(s, x, w):
+        return s + scale * x * w, s * x
+
+    def step(s, x):
+        inner, ys = tapegrad.scan(within, s * 0.25, [x, 0.5, 0.25], w)
+        return (inner + tapegrad.math.sin(s) if s < 1.0 else s * 0.5 - inner), ys[1] * a
+
+    last, ys = tapegrad.scan(step, a, [0.125 * k for k in range(20)])
+    return last * w + added(ys)
+
+
+def test_native_code_has_the_same_bits_within_and_around_a_loop():
+    one, other = (record(orbit, 0.5, 0.75, on_branch="record") for _ in range(2))
+    rows = [0.1 * k - 1.0 for k in range(40)]
+    for p in (one, other):
+        p.map(in_axes=(0, None))(rows, 0.75)
+    other.native()
+    assert bits(one.map(in_axes=(0, None))(rows, 0.75)) == bits(other.map(in_axes=(0, None))(rows, 0.75))
+    for a in rows:
+        assert bits(one(a, 0.75)) == bits(other(a, 0.75)) == bits(orbit(a, 0.75))
+        assert bits(one.value_and_grad(a, 0.75, argnums=(0, 1))) == bits(other.value_and_grad(a, 0.75, argnums=(0, 1)))
+    batches = [p.map(in_axes=(0, None)).value_and_grad(rows, 0.75, argnums=(0, 1)) for p in (one, other)]
+    assert bits(batches[0]) == bits(batches[1])
+
+
+def test_derivatives_are_those_of_central_differences():
+    check_grads(record(orbit, 0.5, 0.75, on_branch="record"), 0.5, 0.75)
+
+
+def test_a_program_does_not_grow_with_its_loops():
+    def f(a, length):
+        return tapegrad.scan(lambda s, x: tapegrad.math.sin(s) * a, a, None, length=length)[0]
+
+    sizes = {record(lambda a, n=n: f(a, n), 0.5).stats["bytes"] for n in (2, 10, 100000)}
+    assert len(sizes) == 1
+    assert record(lambda a: f(a, 100000), 0.5)(0.5) == f(0.5, 100000)
+
+
+def test_an_unknown_branch_in_a_step_is_recorded_or_named():
+    def f(a):
+        return tapegrad.scan(lambda s, x: s + x if s < 2.0 else s * 0.5, a, [0.25, 0.5, 0.75])[0]
+
+    p = record(f, 0.0)
+    assert p(0.25) == f(0.25)
+    with pytest.raises(BranchChanged, match=r"1\.75 \+|2\.25 < 2\.0 is False in step 2, was True") as caught:
+        p(1.5)
+    assert caught.value.step == 2
+    assert caught.value.filename == __file__
+    with pytest.raises(BranchChanged, match="in step 2 of row 1"):
+        p.map()([0.0, 1.5])
+    recorded = record(f, 0.0, on_branch="record")
+    assert recorded(1.5) == f(1.5)
+    assert recorded.grad(1.5) == 0.5
+    assert recorded.stats["paths"] == 2
+    assert recorded.map()([0.0, 1.5, 3.0]) == [f(0.0), f(1.5), f(3.0)]
+
+
+def test_what_a_step_refuses_is_refused_as_on_values_and_can_be_caught():
+    def f(a):
+        try:
+            return tapegrad.scan(lambda s, x: tapegrad.math.log(s - x), a, [1.0, 0.5])[0]
+        except ValueError:
+            return a * 3.0
+
+    p = record(f, 20.0)
+    assert p.stats["paths"] == 1
+    with pytest.raises(ValueError, match=r"log\(-1\.0\): math domain error in step 0, recorded at .*test_calls"):
+        p(0.0)
+    with pytest.raises(ValueError, match="in step 0 of row 1"):
+        p.map()([20.0, 0.0])
+    recorded = record(f, 20.0, on_branch="record")
+    assert recorded(0.0) == 0.0
+    assert recorded.grad(0.0) == 3.0
+    assert recorded(30.0) == f(30.0)
+    assert math.isnan(record(f, 20.0, on_error="nan")(0.0))
+    assert math.isnan(record(f, 20.0, on_error="nan").grad(0.0))
+
+
+def test_what_only_numbers_can_do_unrolls_the_steps():
+    table = [1.0, 2.0, 3.0]
+
+    def by_index(a):
+        return tapegrad.scan(lambda s, k: s * table[k], a, [0, 1, 2])[0]
+
+    def by_counter(a):
+        return tapegrad.scan(lambda s, x: (s[0] * table[s[1]], s[1] + 1), (a, 0), None, length=3)[0][0]
+
+    def by_data(a):
+        return tapegrad.scan(lambda s, x: s * s.data, a, None, length=3)[0]
+
+    for f in (by_index, by_counter):
+        p = record(f, 0.5)
+        assert loops_in(p) == 0
+        assert p(1.5) == f(1.5)
+    with pytest.warns(RuntimeWarning, match=r"\.data was read"):
+        p = record(by_data, 0.5)
+    assert loops_in(p) == 0
+
+
+def test_params_of_the_program_and_values_around_are_differentiated():
+    w, k = Value(0.5), Value(3.0)
+
+    def f(a):
+        double = w * 2.0
+        return tapegrad.scan(lambda s, x: s * double + w + k * x, a, [1.0, 2.0, 3.0])[0]
+
+    p = record(f, 1.0, params=[w])
+    assert loops_in(p) == 1
+    value, (by_a, by_w) = p.value_and_grad(2.0, argnums=(0, "params"))
+    written = record(lambda a, w: f_of(a, w, 3.0), 1.0, 0.5)
+    assert value == written(2.0, 0.5)
+    assert close([by_a, by_w[0]], list(written.grad(2.0, 0.5, argnums=(0, 1))))
+    w.data = 0.25
+    assert p(2.0) == f_of(2.0, 0.25, 3.0)
+
+
+def f_of(a, w, k):
+    s = a
+    for x in (1.0, 2.0, 3.0):
+        s = s * (w * 2.0) + w + k * x
+    return s
+
+
+def test_a_path_that_comes_later_may_use_other_values_around_it():
+    def f(a, b):
+        return tapegrad.scan(lambda s, x: s * 0.5 + x if s < 3.0 else s - b, a, [1.0] * 8)[0]
+
+    p = record(f, 5.0, 0.75, on_branch="record")
+    assert loops_in(p) == 1
+    assert p(5.0, 0.75) == f(5.0, 0.75)
+    assert p.grad(5.0, 0.75, argnums=1) < 0.0
+    check_grads(p, 5.0, 0.75)
+
+
+def test_derivatives_within_a_recording_unroll_the_steps_or_say_so():
+    def loop(a, unroll=False):
+        return tapegrad.scan(lambda s, x: tapegrad.math.sin(s) * a, a, None, length=5, unroll=unroll)[0]
+
+    p = record(lambda a: tapegrad.grad(loop)(a), 0.5)
+    q = record(loop, 0.5)
+    assert close(p(0.75), q.grad(0.75))
+    with pytest.raises(RuntimeError, match="unroll=True"):
+        record(lambda a: tapegrad.gradient(loop(a), a), 0.5)
+    with pytest.raises(RuntimeError, match="unroll=True"):
+        record(lambda a: loop(a).backward(), 0.5)
+    assert close(record(lambda a: tapegrad.gradient(loop(a, True), a), 0.5)(0.75), q.grad(0.75))
+
+
+def test_what_cannot_see_into_a_loop_says_what_to_do():
+    p = record(lambda a: tapegrad.scan(lambda s, x: s * a, a, None, length=5)[0], 0.5)
+    loop = record(lambda s, x: p(s) * x, 0.5, 0.5).scan()  # as is a program that holds loops
+    at = 0.5, [0.5, 0.25]
+    looks = (
+        lambda: p.heat(0.5), lambda: p.diagnose(0.5), lambda: tapegrad.draw(p, 0.5), lambda: loop.heat(*at),
+        lambda: loop.diagnose(*at), lambda: tapegrad.draw(loop), lambda: tapegrad.draw(loop, *at),
+    )  # fmt: skip
+    x = Value(0.5)
+    y = p(x)
+    y.backward()
+    assert (y.data, x.grad) == (p(0.5), p.grad(0.5))
+    with pytest.raises(RuntimeError, match="unroll=True"):
+        tapegrad.gradient(p(x), x)
+
+    def inside():
+        record(lambda a: tapegrad.grad(p)(a), 0.5)
+
+    for ask in (inside, p.sparse_jacobian, p.sparse_hessian, *looks):
+        with pytest.raises(TypeError, match="unroll=True"):
+            ask()
+
+
+def test_a_program_that_holds_loops_may_be_part_of_another():
+    p = record(orbit, 0.5, 0.75, on_branch="record")
+    q = record(lambda a, w: p(a * 0.5, w) + a, 0.5, 0.75, on_branch="record")
+    assert loops_in(q) == 1
+    for at in ((0.5, 0.75), (3.0, -0.5), (-1.0, 2.0)):
+        assert q(*at) == p(at[0] * 0.5, at[1]) + at[0]
+        (a, w), (b, v) = q.grad(*at, argnums=(0, 1)), p.grad(at[0] * 0.5, at[1], argnums=(0, 1))
+        assert close([a, w], [b * 0.5 + 1.0, v])
+    step = record(lambda s, x: p(s, x) * 0.125, 0.5, 0.25, on_branch="record")
+    loop, xs = step.scan(), [0.25, 0.5, 0.75, 2.0]
+    s = 0.5
+    for x in xs:
+        s = orbit(s, x) * 0.125
+    assert loop(0.5, xs)[0] == s
+    around = record(lambda a: loop(a, xs)[0] * 2.0, 0.5)
+    assert loops_in(around) == 1
+    assert around(0.5) == 2.0 * s
+    assert close(around.grad(0.5), 2.0 * loop.grad(0.5, xs))
+
+
+def test_a_listing_shows_loops_and_their_steps():
+    p = record(orbit, 0.5, 0.75, on_branch="record")
+    text = str(p)
+    assert "loop 0 of 20 steps(" in text and "each step of loop 0, path 0:" in text and "loop 0 of 3 steps(" in text
+
+
+def test_a_loop_of_constants_is_one():
+    p = record(lambda a: a * tapegrad.scan(lambda s, x: s * x, Value(2.0), [1.5, 2.5])[0], 0.5)
+    assert loops_in(p) == 0
+    assert p(2.0) == 15.0
+
+
+def test_a_step_that_is_more_than_a_function_of_its_arguments_is_refused():
+    def by_list(a):
+        seen = []
+
+        def step(s, x):
+            seen.append(s)
+            return s * a
+
+        return tapegrad.scan(step, a, None, length=4)[0] + sum(seen)
+
+    def by_name(a):
+        before = a
+
+        def step(s, x):
+            nonlocal before
+            before, new = s, s * before
+            return new
+
+        return tapegrad.scan(step, a, None, length=4)[0]
+
+    def by_counter(a):
+        k = 0
+
+        def step(s, x):
+            nonlocal k
+            k += 1
+            return s * (a + k)
+
+        return tapegrad.scan(step, a, None, length=4)[0]
+
+    def by_counter_within(a):
+        return tapegrad.scan(lambda s, x: s * by_counter(a), a, None, length=3)[0]
+
+    for f in (by_list, by_name, by_counter, by_counter_within):
+        with pytest.raises(RuntimeError, match="unroll=True"):
+            record(f, 0.5)
+        assert f(0.75) == f(0.75)
+    assert record(lambda a: tapegrad.scan(lambda s, x: s * random.random(), a, None, length=4, unroll=True)[0], 0.5)
+    with pytest.raises(RuntimeError, match="would be the same in all steps"):
+        record(lambda a: tapegrad.scan(lambda s, x: s * random.random(), a, None, length=4)[0], 0.5)
+
+
+def test_a_program_holds_no_values_of_its_recording():
+    tapegrad.tape.collect()
+    before = len(tapegrad.tape)
+    w = Value(0.5)
+    p = record(lambda a: tapegrad.scan(lambda s, x: s * (w + a), a, None, length=5)[0], 0.5, params=[w])
+    tapegrad.tape.collect()
+    assert loops_in(p) == 1
+    assert len(tapegrad.tape) - before == 1
+
+
+def test_every_allocation_of_the_core_may_fail():
+    def work():
+        p = pickle.loads(pickle.dumps(record(orbit, 0.5, 0.75, on_branch="record")))
+        rows = p.map(in_axes=(0, None), reduce="mean").value_and_grad([0.5, 0.25, 0.5], 0.75, argnums=(0, 1))
+        return p.grad(0.5, 0.75), p.hvp(0.5, 1.0, 0.75), rows
+
+    expected, n, failed, streak = work(), 0, 0, 0
+    while streak < 3:
+        n += 1
+        lib.tg_fail_allocation(n)
+        try:
+            given = work()
+        except MemoryError:
+            failed, given = failed + 1, None
+        finally:
+            lib.tg_fail_allocation(0)
+        assert given is None or bits(list(given)) == bits(list(expected))
+        streak = 0 if given is None else streak + 1
+    assert failed > 20
+    assert bits(list(work())) == bits(list(expected))
+
+
+def test_a_loop_under_way_can_be_interrupted(script):
+    """Also where it is one instruction of a program that has no other."""
+    out = script(
+        "import os, signal, sys, threading, time, tapegrad\n"
+        "p = tapegrad.record(lambda a: tapegrad.scan(lambda s, _: s * 0.999 + a, a, None, length=10**5)[0], 0.5)\n"
+        "path = p._recorded.paths[0]\n"
+        "path.calls[0].core.length = 10**10\n"
+        "for ask in (lambda: p(0.5), lambda: p.map()([0.5] * 20)):\n"
+        "    threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()\n"
+        "    start = time.perf_counter()\n"
+        "    try:\n        ask()\n    except KeyboardInterrupt:\n        print(time.perf_counter() - start < 5.0)\n"
+    )
+    assert out.stdout.split() == ["True", "True"]
