@@ -7,6 +7,7 @@ import copy
 import math
 import pickle
 import random
+import threading
 
 import pytest
 from hypothesis import given, settings
@@ -426,6 +427,49 @@ def test_a_step_that_is_more_than_a_function_of_its_arguments_is_refused():
     assert record(lambda a: tapegrad.scan(lambda s, x: s * random.random(), a, None, length=4, unroll=True)[0], 0.5)
     with pytest.raises(RuntimeError, match="would be the same in all steps"):
         record(lambda a: tapegrad.scan(lambda s, x: s * random.random(), a, None, length=4)[0], 0.5)
+
+
+def test_values_of_other_threads_are_none_of_a_step():
+    """Neither those that they hold meanwhile, nor what they record."""
+    held = []
+
+    def elsewhere(x):
+        held.append(Value(x) * 2.0)
+        held.append(record(lambda a: tapegrad.scan(lambda s, y: s * a + y, a, [x, 0.5])[0], x))
+
+    def step(s, x):
+        other = threading.Thread(target=elsewhere, args=(0.75,))
+        other.start()
+        other.join()
+        return s * x
+
+    p = record(lambda a: tapegrad.scan(step, a, [0.5, 0.25, 2.0])[0] + a, 0.5)
+    assert loops_in(p) == 1
+    assert p(3.0) == 3.75
+    assert len(held) == 4
+    assert {held[1](0.5), held[3](0.5)} == {1.0}
+
+
+def test_threads_may_record_and_replay_loops_at_once():
+    program = record(orbit, 0.5, 0.75, on_branch="record")
+    points = [(0.25 * k - 3.0, 0.125 * k) for k in range(24)]
+    found, errors = [], []
+
+    def work(k):
+        try:
+            own = record(orbit, *points[k], on_branch="record")
+            found.append([(program(*at), own(*at), own.grad(*at)) for at in points[k:] + points[:k]])
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(5 * k,)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    expected = sorted((orbit(*at), orbit(*at), program.grad(*at)) for at in points)
+    assert all(sorted(rows) == expected for rows in found) and len(found) == 4
 
 
 def test_a_program_holds_no_values_of_its_recording():

@@ -26,18 +26,6 @@ static PyObject *module_size(PyObject *module, PyObject *unused)
     return PyLong_FromUnsignedLong(T->len);
 }
 
-static PyObject *module_held_from(PyObject *module, PyObject *first)
-{
-    const uint32_t from = (uint32_t)PyLong_AsUnsignedLong(first);
-    uint32_t n = 0;
-    (void)module;
-    if (PyErr_Occurred())
-        return NULL;
-    for (uint32_t i = from; i < T->len; i++)
-        n += TG_LIVE(T->owner[i]) != 0;
-    return PyLong_FromUnsignedLong(n);
-}
-
 static PyObject *module_bytes(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
@@ -84,7 +72,6 @@ static PyMethodDef tape_functions[] = {
     {"no_grad_by", module_no_grad, METH_O,
      "Enter (1) or leave (-1) no_grad in this context; how deep it was in it before."},
     {"size", module_size, METH_NOARGS, NULL},
-    {"held_from", module_held_from, METH_O, NULL},
     {"nbytes", module_bytes, METH_NOARGS, NULL},
     {"collect", module_collect, METH_NOARGS, NULL},
     {"reset", module_reset, METH_NOARGS, NULL},

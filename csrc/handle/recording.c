@@ -371,6 +371,16 @@ static PyObject *begin_recording(PyObject *module, PyObject *args)
     Py_RETURN_NONE;
 }
 
+/* What was recorded within a recording refuses nothing there, and what other threads did meanwhile is theirs. 0, or -1
+   with an exception. */
+static int note_within(recording *outer, const recording *r)
+{
+    int failed = note_from(outer, r->first, 0, 1);
+    for (uint32_t k = 0; !failed && k < r->n; k++)
+        failed = note_from(outer, r->event[k].id, r->event[k].where == TG_FOREIGN ? TG_FOREIGN : 0, 1);
+    return failed;
+}
+
 static PyObject *end_recording(PyObject *module, PyObject *unused)
 {
     recording *r = current;
@@ -386,8 +396,8 @@ static PyObject *end_recording(PyObject *module, PyObject *unused)
         T->recorders--;
         tg_as_numbers_anywhere--;
         tg_grow(T, 0, 0);
-        if (r->outer && note_from(r->outer, r->first, 0, 1))    /* what was recorded within refuses nothing there */
-            failed = 1;
+        if (r->outer && note_within(r->outer, r))
+            failed = -1;
         for (uint32_t k = 0; k < r->n_calls; k++)
             free((void *)(uintptr_t)r->call[k].id);
         free(r->call);
@@ -509,6 +519,23 @@ static PyObject *older(PyObject *module, PyObject *args)
     return list;
 }
 
+/* held_from(first): how many nodes from this id on have a live handle, but for those of other threads. */
+static PyObject *held_from(PyObject *module, PyObject *first)
+{
+    const uint32_t from = (uint32_t)PyLong_AsUnsignedLong(first);
+    const recording *r = current;
+    uint32_t n = 0, k = 0, foreign = 0;
+    (void)module;
+    if (PyErr_Occurred())
+        return NULL;
+    for (uint32_t i = from; i < T->len; i++) {
+        for (; r && k < r->n && r->event[k].id <= i; k++)
+            foreign = r->event[k].where == TG_FOREIGN;
+        n += !foreign && TG_LIVE(T->owner[i]) != 0;
+    }
+    return PyLong_FromUnsignedLong(n);
+}
+
 static PyObject *differentiating(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
@@ -531,6 +558,7 @@ PyMethodDef tg_recording_functions[] = {
     {"end_recording", end_recording, METH_NOARGS, NULL},
     {"freeze", freeze, METH_VARARGS, NULL},
     {"older", older, METH_VARARGS, NULL},
+    {"held_from", held_from, METH_O, NULL},
     {"differentiating", differentiating, METH_NOARGS, NULL},
     {"as_numbers_by", as_numbers_by, METH_O,
      "Values answer ==, != and bool as numbers in this thread (1), or no more (-1); whether they did before."},

@@ -38,7 +38,7 @@ extern int tg_as_numbers_anywhere;      /* over all threads: mostly 0, and cheap
 int tg_as_numbers_here(void);
 static inline int tg_as_numbers(void) { return tg_as_numbers_anywhere ? tg_as_numbers_here() : 0; }
 
-/* begin_recording, end_recording, freeze, older, differentiating, as_numbers_by. */
+/* begin_recording, end_recording, freeze, older, held_from, differentiating, as_numbers_by. */
 extern PyMethodDef tg_recording_functions[];
 
 #endif

@@ -6,11 +6,11 @@ from .bulk import adam, data, grads, leaves, plain_leaves, rmsprop, set_data, se
 from .copies import copies, history
 from .gradients import adjoints, all_finite, depends_on_older, fresh, graph, primals, record_sweep
 from .handle import no_grad_by
-from .held import clear_grads, collect, held_from, nbytes, reset, size, stats
+from .held import clear_grads, collect, nbytes, reset, size, stats
 from .layout import lay_out, lay_out_call
 from .many import affine, dot, many, softmax, sum
 from .quick import Quick, quick
-from .recording import as_numbers_by, begin_recording, differentiating, end_recording, freeze, older
+from .recording import as_numbers_by, begin_recording, differentiating, end_recording, freeze, held_from, older
 from .value import Value
 
 __all__ = [

@@ -111,12 +111,6 @@ def size() -> int:
 
 
 @alone
-def held_from(first: int, /) -> int:
-    """How many nodes from this id on have a live handle."""
-    return sum(ref is not None and ref() is not None for ref in handles[first:])
-
-
-@alone
 def nbytes() -> int:
     return int(lib.tg_bytes(tape))
 

@@ -188,6 +188,13 @@ def begin_recording(escaped: Callable[[str], None], lines: Callable[[Any], Any])
     _as_numbers_anywhere += 1
 
 
+def _note_within(outer: _Recording, recording: _Recording) -> None:
+    """What was recorded within a recording refuses nothing there, and what other threads did meanwhile is theirs."""
+    outer.note_from(recording.first, 0, 1)
+    for i, where, _ in recording.events:
+        outer.note_from(i, _FOREIGN if where == _FOREIGN else 0, 1)
+
+
 @alone
 def end_recording() -> None:
     global _as_numbers_anywhere
@@ -196,7 +203,7 @@ def end_recording() -> None:
         _everyone.remove(recording)
         _local.current = recording.outer
         if recording.outer is not None:
-            recording.outer.note_from(recording.first, 0, 1)  # what was recorded within refuses nothing there
+            _note_within(recording.outer, recording)
         no_grad_by(recording.grad_off)
         tape.recorders -= 1
         _as_numbers_anywhere -= 1
@@ -216,6 +223,20 @@ def _note_captured(recording: _Recording) -> None:
         note_escape("a program recorded within took a Value for a constant: a replay does not see it")
     finally:
         _local.current = recording
+
+
+@alone
+def held_from(first: int, /) -> int:
+    """How many nodes from this id on have a live handle, but for those of other threads."""
+    recording = _current()
+    events = recording.events if recording is not None else []
+    n, k, foreign = 0, 0, False
+    for i in range(first, len(handles)):
+        while k < len(events) and events[k][0] <= i:
+            foreign = events[k][1] == _FOREIGN
+            k += 1
+        n += not foreign and live(i) is not None
+    return n
 
 
 def differentiating() -> bool:
