@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import pickle
@@ -236,3 +237,25 @@ def test_adjoints_that_underflow_are_flushed_alike():
     assert alone[0] == 0.0
     assert list(map(float.hex, on_threads(3, lambda: program.grad(x)))) == list(map(float.hex, alone))
     assert pieces(program)
+
+
+def test_little_memory_rests_however_many_threads_shared_a_call():
+    """Between calls a program keeps 64 MiB at most, of all threads together, which have memory of their own each."""
+    try:
+        told = ctypes.CDLL(None).mallinfo2
+    except (OSError, AttributeError, TypeError):
+        pytest.skip("needs glibc")
+    told.restype = type("Info", (ctypes.Structure,), {"_fields_": [(f"n{k}", ctypes.c_size_t) for k in range(10)]})
+
+    def used():
+        info = told()
+        return info.n4 + info.n7
+
+    x = [0.25] * 20000
+    program = record(rosenbrock, x)
+    expected, before = program.grad(x), used()
+    assert on_threads(64, lambda: program.grad(x)) == expected
+    assert pieces(program)
+    assert used() - before < 32 << 20
+    assert on_threads(8, lambda: program.grad(x)) == expected
+    assert used() - before < 64 << 20
