@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-#define ROOM ((uint64_t)64 << 20)       /* bytes of states that a loop keeps */
+#define ROOM ((uint64_t)64 << 20)       /* bytes of states that the loops of a job keep */
 #define SLICE ((uint64_t)1 << 20)       /* additions, in all lanes, between looks for signals */
 
 struct tg_calling {
@@ -26,13 +26,13 @@ static void lay_rows(double *rows[2], uint64_t n, const tg_job *like, char *memo
         rows[order] = tg_carve(memory, used, n * (uint64_t)like->lanes, sizeof(double));
 }
 
-static void lay_call(tg_calling *w, const tg_called *c, const tg_job *like, char *memory, uint64_t *used)
+static void lay_call(tg_calling *w, const tg_called *c, uint64_t room, const tg_job *like, char *memory, uint64_t *used)
 {
     const uint64_t each = (uint64_t)c->loop->n_state * (uint64_t)like->lanes * (like->tangents ? 16 : 8);
     tg_looping counted = {0}, *looping;
     char *here;
     w->loop = *c->loop;
-    w->loop.states = (int64_t)(ROOM / (each + 1) + 1);
+    w->loop.states = (int64_t)(room / (each + 1) + 1);
     w->mode = flush_to_zero();
     restore_fp(w->mode);
     lay_rows(w->in, c->n_in, like, memory, used);
@@ -56,7 +56,7 @@ static void lay_call(tg_calling *w, const tg_called *c, const tg_job *like, char
     w->job.looping = looping;
 }
 
-void tg_lay_calls(tg_job *j, const tg_job *like, char *memory, uint64_t *used)
+void tg_lay_calls(tg_job *j, const tg_job *like, uint32_t beside, char *memory, uint64_t *used)
 {
     const tg_program *p = j->program;
     tg_calling counted = {0};
@@ -64,7 +64,7 @@ void tg_lay_calls(tg_job *j, const tg_job *like, char *memory, uint64_t *used)
         return;
     j->calling = tg_carve(memory, used, p->n_calls, sizeof *j->calling);
     for (uint32_t k = 0; k < p->n_calls; k++)
-        lay_call(memory ? j->calling + k : &counted, p->call + k, like, memory, used);
+        lay_call(memory ? j->calling + k : &counted, p->call + k, ROOM / p->n_calls / beside, like, memory, used);
 }
 
 /* Slots to rows; lanes that are out have the numbers of the lowest that is not. */

@@ -26,8 +26,9 @@ int tg_stopped_within(const tg_job *j, uint32_t at, tg_stop *stops, int most);
 /* cdef: end */
 
 /* Lay the loops that a job calls out in memory from *used on, which counts what they take; no memory: count only.
-   like: a job with as many lanes, with tangents and a sweep where those are wanted. */
-void tg_lay_calls(tg_job *j, const tg_job *like, char *memory, uint64_t *used);
+   like: a job with as many lanes, with tangents and a sweep where those are wanted; beside: how many jobs share the
+   room for states. */
+void tg_lay_calls(tg_job *j, const tg_job *like, uint32_t beside, char *memory, uint64_t *used);
 /* What of a call is carried out: values from live slots to live slots, or primals from kept ones to kept ones; tangents
    of kept slots; the sweep, from adjoints of results to those of operands. */
 enum { TG_CALL_VALUES, TG_CALL_PRIMALS, TG_CALL_TANGENTS, TG_CALL_BACK };

@@ -90,7 +90,7 @@ void tg_lay_stage(tg_stage *s, const tg_cell *cell, uint32_t n_own, const tg_job
             if (memory)
                 find_named(s, p, is_named);
         }
-        tg_lay_calls(&j, like, memory, used);
+        tg_lay_calls(&j, like, cell->n_paths, memory, used);
         if (!memory)
             continue;
         s->job[k] = j;

@@ -98,7 +98,7 @@ int tg_start(tg_job *j)
     if (j->loop)
         return tg_start_loop(j);
     j->lanes = (int)lanes;
-    tg_lay_calls(j, j, NULL, &called);
+    tg_lay_calls(j, j, 1, NULL, &called);
     primals = j->keep ? 0 : kept_slots(j) ? kept : live;
     n = primals + (j->tangents ? kept : 0) + (j->seed ? live : 0) + (j->seed && j->tangents ? live : 0) +
         (sharing ? n_fixed + (size_t)n_fixed / sizeof(double) + 1 : 0);
@@ -125,7 +125,7 @@ int tg_start(tg_job *j)
     if (called) {
         char *behind = (char *)(j->same + (sharing ? n_fixed + (size_t)n_fixed / sizeof(double) + 1 : 0));
         called = 0;
-        tg_lay_calls(j, j, behind + (-(uintptr_t)behind & 63), &called);
+        tg_lay_calls(j, j, 1, behind + (-(uintptr_t)behind & 63), &called);
     }
     if (!j->keep)
         write_constants(j);

@@ -472,6 +472,25 @@ def test_threads_may_record_and_replay_loops_at_once():
     assert all(sorted(rows) == expected for rows in found) and len(found) == 4
 
 
+def test_the_loops_of_a_program_share_the_room_for_states(script):
+    """64 MiB for all of them, not for each."""
+    pytest.importorskip("resource")
+    out = script(
+        "import resource, tapegrad\n"
+        "def turned(s, a):\n"
+        "    return tapegrad.scan(lambda s, x: s[1:] + s[:1], s, None, length=2**14)[0][:-1] + [a]\n"
+        "def f(a):\n"
+        "    s = [a] * 32\n"
+        "    for _ in range(64):\n        s = turned(s, a)\n"
+        "    return tapegrad.sum(s)\n"
+        "p = tapegrad.record(f, 0.5)\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "print(p.stats['loops'], p.grad(0.5), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+    ).stdout.split()
+    assert out[:2] == ["64", "32.0"]
+    assert int(out[2]) < 96 << 10  # KiB; of each loop they would take 256 MiB
+
+
 def test_a_program_holds_no_values_of_its_recording():
     tapegrad.tape.collect()
     before = len(tapegrad.tape)
