@@ -7,7 +7,6 @@
 #include <string.h>
 
 #define ROOM ((uint64_t)64 << 20)       /* bytes of states that the loops of a job keep */
-#define SLICE ((uint64_t)1 << 20)       /* additions, in all lanes, between looks for signals */
 
 struct tg_calling {
     tg_job job;
@@ -50,7 +49,7 @@ static void lay_call(tg_calling *w, const tg_called *c, uint64_t room, const tg_
                       .tangents = like->tangents, .nan_errors = like->nan_errors, .lanes = like->lanes};
     here = memory ? memory + *used : NULL;
     w->slice = (c->loop->step->program[0]->n_instr + (uint64_t)1) *
-               (SLICE / (uint64_t)like->lanes / (tg_cost(c->loop->step->program[0]) + 1) + 1);
+               (TG_SLICE / (uint64_t)like->lanes / (tg_dearest(c->loop->step) + 1) + 1);
     looping = here ? (tg_looping *)(void *)here : &counted;
     tg_carve(memory, used, tg_lay_loop(&w->job, looping, here), 1);
     w->job.looping = looping;

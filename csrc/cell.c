@@ -99,6 +99,24 @@ void tg_lay_stage(tg_stage *s, const tg_cell *cell, uint32_t n_own, const tg_job
     }
 }
 
+uint64_t tg_dearest(const tg_cell *c)
+{
+    uint64_t most = 0;
+    for (uint32_t k = 0; k < c->n_paths; k++) {
+        const uint64_t cost = tg_cost(c->program[k]);
+        most = cost > most ? cost : most;
+    }
+    return most;
+}
+
+int tg_takes_long(const tg_cell *c, int lanes)
+{
+    int calls = 0;
+    for (uint32_t k = 0; k < c->n_paths; k++)
+        calls |= c->program[k]->n_calls != 0;
+    return calls && tg_dearest(c) > TG_SLICE / (uint64_t)lanes;
+}
+
 /* Of an order: primals or adjoints, or their tangents. */
 static double *primals_of(const tg_job *j, int order) { return order ? j->tangent : j->primal; }
 static double *adjoints_of(const tg_job *j, int order) { return order ? j->adj_tangent : j->adj; }
@@ -257,22 +275,46 @@ static uint32_t lanes_on(const tg_stage *s, uint32_t lanes, const uint8_t *path,
     return group;
 }
 
+enum { NOTHING, FORTH, BACK };
+
+/* Primals and tangents, or a part of what is long. */
+static void go_forward(tg_stage *s, tg_job *j)
+{
+    if (s->is_long)
+        s->more = tg_forward_some(j, s->more == FORTH) ? FORTH : NOTHING;
+    else
+        tg_forward(j);
+}
+
 uint32_t tg_go(tg_stage *s, uint32_t lanes, uint8_t *path, double *const in[2], double *const out[2])
 {
     uint32_t walking = 0, lost = 0;     /* walking: from the first path on, where each stop leads */
+    if (s->more) {
+        lanes = s->left;
+        walking = s->walking;
+        lost = s->lost;
+    }
     while (lanes) {
         const int one = lowest(lanes);
         const uint32_t p = path[one];
         tg_job *j = s->job + p;
         const uint32_t group = lanes_on(s, lanes, path, p);
         uint32_t stopped;
-        put(s, j, group, in);
-        j->alive = group & ~s->refused;
-        j->failures = s->refused != 0;
-        j->fail_a = s->refused_a;
-        j->fail_b = s->refused_b;
-        memcpy(s->failed, s->refused_at, sizeof s->failed);
-        tg_forward(j);
+        if (!s->more) {
+            put(s, j, group, in);
+            j->alive = group & ~s->refused;
+            j->failures = s->refused != 0;
+            j->fail_a = s->refused_a;
+            j->fail_b = s->refused_b;
+            memcpy(s->failed, s->refused_at, sizeof s->failed);
+        }
+        go_forward(s, j);
+        if (s->more) {
+            s->left = lanes;
+            s->walking = walking;
+            s->lost = lost;
+            return 0;
+        }
         s->interpreted |= j->interpreted;
         get_all(s, j, out);
         if (j->alive == lanes)
@@ -371,25 +413,36 @@ void tg_come_back(tg_stage *s, uint32_t lanes, uint32_t path, double *const in[2
     const tg_program *p = j->program;
     double *own = j->primal;
     fp_mode mode;
-    if (path != s->holder)
-        hand_over(s, path);
-    j->alive = lanes;
+    if (!s->more) {
+        if (path != s->holder)
+            hand_over(s, path);
+        j->alive = lanes;
+        if (!primals)
+            put(s, j, lanes, in);
+    }
     if (primals)
         j->primal = primals;
     else {
-        put(s, j, lanes, in);
-        tg_forward(j);
+        if (s->more != BACK)
+            go_forward(s, j);
+        if (s->more == FORTH)
+            return;
         mode = flush_to_zero();
     }
-    for (int order = 0; order < s->orders; order++)
+    for (int order = 0; order < s->orders && !s->more; order++)
         if (s->lanes == 1)
             seed(s, p, adjoints_of(j, order), out_adj[order], 1, 1);
         else
             seed_wide(s, p, adjoints_of(j, order), out_adj[order], lanes);
-    tg_reverse(j);
+    if (s->is_long)
+        s->more = tg_reverse_some(j, s->more == BACK) ? BACK : NOTHING;
+    else
+        tg_reverse(j);
     if (!primals)
         restore_fp(mode);
     j->primal = own;
+    if (s->more)
+        return;
     for (int order = 0; order < s->orders; order++)
         if (s->lanes == 1)
             collect(s, adjoints_of(j, order) + p->n_const, in_adj[order], 1, 1);

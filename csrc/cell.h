@@ -23,6 +23,7 @@ typedef struct tg_cell {
 /* cdef: end */
 
 #define TG_WIDEST 16
+#define TG_SLICE ((uint64_t)1 << 20)    /* additions, in all lanes, between looks for signals */
 
 /* A cell at work. Arrays of numbers come in twos, the second for tangents; slot after slot, a number for each lane. */
 typedef struct tg_stage {
@@ -32,11 +33,17 @@ typedef struct tg_stage {
     uint32_t n_own, n_shared, n_out, holder;    /* holder: the path in whose slots the shared adjoints are */
     int lanes, orders, failed_first;    /* orders: 2 with tangents; failed_first: the lane that is told of */
     int interpreted;                    /* in this block, what is hoisted or a step after it */
+    int is_long;                        /* it is carried out as tg_call_some has it: a part at a time */
+    int more;                           /* then, whether it is under way: no other is begun before it is done */
+    uint32_t left, walking, lost;       /* of tg_go, meanwhile */
     uint32_t failed[TG_WIDEST], stopped_on, stopped_at;
     uint32_t refused, refused_at[TG_WIDEST];    /* lanes that what is hoisted refused, and where, as in failed */
     double fail_a, fail_b, refused_a, refused_b;
 } tg_stage;
 
+uint64_t tg_dearest(const tg_cell *c);  /* what the path costs that costs most */
+/* Whether it has loops in it that take longer, in so many lanes, than one should be without a look for signals. */
+int tg_takes_long(const tg_cell *c, int lanes);
 /* Lay a stage out in memory from *used on, which counts what it takes; no memory: count only. */
 void tg_lay_stage(tg_stage *s, const tg_cell *cell, uint32_t n_own, const tg_job *like, char *memory, uint64_t *used);
 /* Numbers to elsewhere; a call would take longer than a few of them. */
@@ -54,7 +61,7 @@ void *tg_carve(char *memory, uint64_t *used, uint64_t n, size_t size);
 /* The params of a block, of each lane, or one for all lanes; and what follows from them alone. */
 void tg_set_shared(tg_stage *s, double *const params[2], int one_for_all);
 /* Carry out lanes, path[l] first: it gets the path that was taken. Returns lanes that found no path, which get no
-   outputs. out may be in. */
+   outputs. out may be in. There may be more to do: then again with the same. */
 uint32_t tg_go(tg_stage *s, uint32_t lanes, uint8_t *path, double *const in[2], double *const out[2]);
 /* Of a cell of one path, what is new in each step: how many slots at most a sweep needs; these to elsewhere, and from
    there. */
@@ -62,7 +69,8 @@ size_t tg_step_size(const tg_cell *c, uint32_t n_own);
 void tg_keep_step(const tg_stage *s, double *to);
 void tg_recall_step(tg_stage *s, const double *from);
 /* The sweep over one path at inputs that take it: from the adjoints of the outputs to those of its own inputs. primals:
-   all that are kept, and flush.h's mode is on already; or NULL. out_adj may be in_adj. */
+   all that are kept, and flush.h's mode is on already, of what is not long; or NULL. out_adj may be in_adj. There may
+   be more to do, as with tg_go. */
 void tg_come_back(tg_stage *s, uint32_t lanes, uint32_t path, double *const in[2], double *primals,
                   double *const out_adj[2], double *const in_adj[2]);
 /* One path at the inputs that lanes have, all of which take it: in columns go the primals of each lane one after the

@@ -41,6 +41,7 @@ uint64_t tg_lay_loop(const tg_job *j, tg_looping *w, char *memory)
     uint64_t used = 0;
     tg_carve(memory, &used, 1, sizeof *w);
     tg_lay_stage(&w->step, o->step, n_in, j, memory, &used);
+    w->step.is_long = tg_takes_long(o->step, j->lanes);
     if (o->final) {
         tg_lay_stage(&w->final, o->final, o->n_state, j, memory, &used);
         widest = larger(widest, o->final->program[0]->n_in);
@@ -64,6 +65,7 @@ uint64_t tg_lay_loop(const tg_job *j, tg_looping *w, char *memory)
     w->stopped_in = tg_carve(memory, &used, widest, sizeof(double));
     if (j->seed) {
         const uint64_t each = tg_state_size(j) * (uint64_t)tg_orders(j);
+        const int at_once = !j->tangents && !w->step.is_long;
         w->capacity = o->states < o->length ? o->states : o->length;
         if (w->capacity < o->length && w->capacity > TG_MOST_STATES)
             w->capacity = TG_MOST_STATES;
@@ -72,11 +74,11 @@ uint64_t tg_lay_loop(const tg_job *j, tg_looping *w, char *memory)
         w->kept_at = w->capacity < o->length ? tg_carve(memory, &used, (uint64_t)w->capacity, sizeof(int64_t)) : NULL;
         w->whole = NULL;
         w->each = tg_step_size(o->step, n_in) * tg_width(j);
-        if (w->capacity >= o->length && !j->tangents && o->step->n_paths == 1 &&
+        if (at_once && w->capacity >= o->length && o->step->n_paths == 1 &&
             (uint64_t)o->length <= WHOLE / (8 * w->each + 1)) {
             w->whole = tg_carve(memory, &used, (uint64_t)o->length * w->each, sizeof(double));
             w->interpreted = tg_carve(memory, &used, (uint64_t)o->length, 1);
-        } else if (j->lanes == 1 && !j->tangents && small(o->step)) {
+        } else if (at_once && j->lanes == 1 && small(o->step)) {
             const tg_job wide = {.lanes = TG_WIDEST, .nan_errors = j->nan_errors};
             tg_lay_stage(&w->beside, o->step, n_in, &wide, memory, &used);
             w->beside_in[0] = tg_carve(memory, &used, (uint64_t)n_in * TG_WIDEST, sizeof(double));
@@ -183,19 +185,25 @@ static void tell(tg_job *j, uint32_t lanes)
     }
 }
 
-/* One step on, or not where no lane has one: whether there was. */
+/* One step on, or a part of a long one, or not where no lane has one: whether there was. */
 static int go(tg_job *j)
 {
     tg_looping *w = j->looping;
-    uint32_t lanes;
-    ask_until(j);
+    uint32_t lanes, lost;
+    if (!w->step.more)
+        ask_until(j);
     lanes = lanes_at(j, w->at);
     if (!lanes)
         return 0;
-    tg_read_x(j, w->at);
-    if (w->taken && w->at < w->seen)
-        memcpy(w->path, w->taken + w->at * j->lanes, tg_width(j));
-    drop(j, &w->step, tg_go(&w->step, lanes, w->path, w->in, w->in), 0);
+    if (!w->step.more) {
+        tg_read_x(j, w->at);
+        if (w->taken && w->at < w->seen)
+            memcpy(w->path, w->taken + w->at * j->lanes, tg_width(j));
+    }
+    lost = tg_go(&w->step, lanes, w->path, w->in, w->in);
+    if (w->step.more)
+        return 1;
+    drop(j, &w->step, lost, 0);
     if (w->whole && j->phase == FIRST) {
         tg_keep_step(&w->step, w->whole + (size_t)w->at * w->each);
         w->interpreted[w->at] = (uint8_t)w->step.job->interpreted;
@@ -291,7 +299,7 @@ static int go_beside(tg_job *j)
     return n;
 }
 
-/* Back over the step before which the state is; primals: see tg_come_back. */
+/* Back over the step before which the state is, or a part of a long one; primals: see tg_come_back. */
 static void come_back(tg_job *j, double *primals)
 {
     const tg_loop *o = j->loop;
@@ -301,23 +309,31 @@ static void come_back(tg_job *j, double *primals)
     const uint32_t lanes = lanes_at(j, w->at);
     if (!lanes)
         return;
-    if (!primals)
-        tg_read_x(j, w->at);
-    if (o->n_y)
-        copy_state(j, w->in_adj, w->out_adj);
-    if (!o->total)
-        tg_weigh_ys(j, w->at);
+    if (!w->step.more) {
+        if (!primals)
+            tg_read_x(j, w->at);
+        if (o->n_y)
+            copy_state(j, w->in_adj, w->out_adj);
+        if (!o->total)
+            tg_weigh_ys(j, w->at);
+        w->left = path ? lanes : 0;
+    }
     if (!path)
         tg_come_back(&w->step, lanes, 0, w->in, primals, out_adj, w->in_adj);
-    for (uint32_t left = path ? lanes : 0; left;) {
+    for (uint32_t left = w->left; left;) {
         uint32_t group = 0, first = 0;
         while (!(left >> first & 1))
             first++;
         for (int l = 0; l < j->lanes; l++)
             group |= (uint32_t)((left >> l & 1) && path[l] == path[first]) << l;
         tg_come_back(&w->step, group, path[first], w->in, primals, out_adj, w->in_adj);
+        if (w->step.more)
+            return;
         left &= ~group;
+        w->left = left;
     }
+    if (w->step.more)
+        return;
     if (w->x_wanted)
         tg_write_x(j, lanes);
 }
@@ -356,6 +372,7 @@ static void load(tg_job *j)
     w->stopped.in = NULL;
     w->n_kept = 0;
     w->end = o->length;
+    w->step.more = 0;
     w->advanced = 0;
     w->counted = 0;
     for (int l = 0; l < j->lanes; l++)
@@ -464,7 +481,7 @@ static void first(tg_job *j)
 {
     const tg_loop *o = j->loop;
     tg_looping *w = j->looping;
-    if (j->seed && w->at < w->end && !w->whole) {
+    if (j->seed && w->at < w->end && !w->whole && !w->step.more) {
         if (w->at == 0 && w->n_kept == 0)
             keep(j);
         else if (w->at == w->goal && w->at < w->end - 1)
@@ -473,7 +490,7 @@ static void first(tg_job *j)
             copy_state(j, w->in, w->last);
     }
     if (w->at < w->end && go(j)) {
-        w->advanced += w->at < w->end;
+        w->advanced += w->at < w->end && !w->step.more;
         return;
     }
     arrive(j);
@@ -534,7 +551,7 @@ static void back(tg_job *j)
     }
     if (w->at < w->goal) {
         go(j);
-        w->advanced++;
+        w->advanced += !w->step.more;
         return;
     }
     if (w->at < w->end - 1) {
@@ -546,6 +563,8 @@ static void back(tg_job *j)
         back_beside(j, n);
     else {
         come_back(j, NULL);
+        if (w->step.more)
+            return;
         w->end--;
     }
     if (w->end)
@@ -565,6 +584,8 @@ int tg_run_loop(tg_job *j, uint64_t budget)
         case FIRST: first(j); break;
         case BACK: back(j); break;
         }
+        if (j->looping->step.more)
+            return 1;
         budget -= each < budget ? each : budget;
     }
     return j->base < j->stop;

@@ -28,7 +28,7 @@ struct tg_looping {
     int64_t tiled;                      /* which: their number from the start, or -1 */
     tg_stage beside;                    /* the step in lanes, for steps of one lane: see go_beside */
     double *beside_in[2], *columns;     /* NULL where a step is too large, and there are lanes anyway */
-    uint32_t alive;
+    uint32_t alive, left;               /* left: lanes that have to come back, while a step is under way */
     int counted, x_wanted;
     uint64_t advanced;
     tg_stopped stopped;

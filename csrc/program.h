@@ -207,6 +207,10 @@ void tg_forward(tg_job *j);
 void tg_reverse(tg_job *j);
 void tg_forward_hoisted(tg_job *j);
 void tg_reverse_hoisted(tg_job *j);
+/* The first two in the interpreter, up to where one should look for signals in a loop that is called: whether there is
+   more to do. more: whether it is under way. */
+int tg_forward_some(tg_job *j, int more);
+int tg_reverse_some(tg_job *j, int more);
 
 /* The row that is in a lane; past the end, the last once more. */
 static inline int64_t tg_row_of(const tg_job *j, int lane)

@@ -529,6 +529,53 @@ static void reverse(tg_job *j, uint32_t from, uint32_t to)
                 piece_reverse(j, code, k);
 }
 
+int tg_forward_some(tg_job *j, int more)
+{
+    const tg_program *p = j->program;
+    if (!more) {
+        j->phase = FORWARD;
+        j->interpreted = 1;
+        j->at = 0;
+    }
+    while (j->alive && j->at < p->n_instr) {
+        const uint32_t k = call_from(p, j->at), end = k < p->n_calls ? p->call[k].at : p->n_instr;
+        const int primals = j->phase == FORWARD;
+        if (j->at < end) {
+            if (primals)
+                interpret(j, j->at, end, 1);
+            else
+                tangents_between(j, j->at, end);
+            j->at = end;
+        } else if (tg_call_some(j, k, primals ? TG_CALL_PRIMALS : TG_CALL_TANGENTS))
+            return 1;
+        else if (j->at++, primals)
+            tg_call_note_lost(j, k);
+        if (j->at == p->n_instr && primals && j->tangents) {
+            j->phase = TANGENTS;
+            j->at = 0;
+        }
+    }
+    return 0;
+}
+
+int tg_reverse_some(tg_job *j, int more)
+{
+    const tg_program *p = j->program;
+    if (!more)
+        j->at = p->n_instr;                             /* what comes before it is still to be swept */
+    while (j->at) {
+        const uint32_t k = call_from(p, j->at), start = k ? p->call[k - 1].at + 1 : 0;
+        if (j->at > start) {
+            go_back(j, start, j->at);
+            j->at = start;
+        } else if (tg_call_some(j, k - 1, TG_CALL_BACK))
+            return 1;
+        else
+            j->at--;
+    }
+    return 0;
+}
+
 void tg_forward(tg_job *j) { forward(j, j->program->n_hoisted, j->program->n_instr); }
 void tg_reverse(tg_job *j) { reverse(j, j->program->n_hoisted, j->program->n_instr); }
 void tg_forward_hoisted(tg_job *j) { forward(j, 0, j->program->n_hoisted); }

@@ -472,6 +472,43 @@ def test_threads_may_record_and_replay_loops_at_once():
     assert all(sorted(rows) == expected for rows in found) and len(found) == 4
 
 
+def test_long_loops_within_a_loop_are_the_same_a_part_at_a_time():
+    """What a step of them does is laid down in the middle, so that one can look for signals."""
+    length = 1 << 16
+
+    def within(s, x, a):
+        return s * 0.9375 + a if s < a * 15.0 else s * 0.5
+
+    def f(a, b, unroll):
+        def step(s, x):
+            if s[0] < x:
+                return [tapegrad.scan(within, s[0] - s[1], None, a * b, length=length)[0] * 0.5, s[1] * b], s[0] * a
+            long = tapegrad.scan(lambda t, _: t * 0.875 + tapegrad.math.sin(b), s[1] * a, None, length=length)[0]
+            return [s[0] * 0.25, long], long - s[0]
+
+        (s, t), ys = tapegrad.scan(step, [a, b], [0.5, a, 8.0], unroll=unroll)
+        return s * t + sum(ys)
+
+    one, other = (
+        record(lambda a, b, unroll=unroll: f(a, b, unroll), 0.5, 0.75, on_branch="record") for unroll in (False, True)
+    )
+    points = [(0.5, 0.75), (-0.25, 0.5)]
+    columns = [list(column) for column in zip(*points)]
+    values, grads = one.map().value_and_grad(*columns, argnums=(0, 1))
+    assert bits(values) == bits([other(*at) for at in points])
+    steps = [path for call in one._recorded.paths[0].calls for path in call.step.paths]
+    assert len(steps) == 2 and max(path.cost for path in steps) > 1 << 20  # in a lane alone, too
+    for k, at in enumerate(points):
+        grad = one.grad(*at, argnums=(0, 1))
+        assert bits(grad) == bits([by[k] for by in grads])
+        assert close(grad, other.grad(*at, argnums=(0, 1)))
+    assert close(one.hvp(0.5, 1.0, 0.75), other.hvp(0.5, 1.0, 0.75))
+    assert close(one.jvp(points[1], (1.0, 0.5)), other.jvp(points[1], (1.0, 0.5)))
+    again = one.native().map().value_and_grad(*columns, argnums=(0, 1))
+    assert bits(list(again)) == bits([values, grads])
+    assert bits(one.grad(*points[0], argnums=(0, 1))) == bits([by[0] for by in grads])
+
+
 def test_the_loops_of_a_program_share_the_room_for_states(script):
     """64 MiB for all of them, not for each."""
     pytest.importorskip("resource")
@@ -524,15 +561,15 @@ def test_every_allocation_of_the_core_may_fail():
 
 
 def test_a_loop_under_way_can_be_interrupted(script):
-    """Also where it is one instruction of a program that has no other."""
+    """Also where it is one instruction of a program that has no other, or of the step of another loop."""
     out = script(
         "import os, signal, sys, threading, time, tapegrad\n"
         "p = tapegrad.record(lambda a: tapegrad.scan(lambda s, _: s * 0.999 + a, a, None, length=10**5)[0], 0.5)\n"
-        "path = p._recorded.paths[0]\n"
-        "path.calls[0].core.length = 10**10\n"
-        "for ask in (lambda: p(0.5), lambda: p.map()([0.5] * 20)):\n"
+        "q = tapegrad.record(lambda a: p(a) * 2.0, 0.5)\n"
+        "p._recorded.paths[0].calls[0].core.length = 10**10\n"
+        "for ask in (lambda: p(0.5), lambda: p.map()([0.5] * 20), lambda: q.grad(0.5), lambda: q.map()([0.5] * 20)):\n"
         "    threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()\n"
         "    start = time.perf_counter()\n"
         "    try:\n        ask()\n    except KeyboardInterrupt:\n        print(time.perf_counter() - start < 5.0)\n"
     )
-    assert out.stdout.split() == ["True", "True"]
+    assert out.stdout.split() == ["True"] * 4

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from .._core import ffi, lib
 from ..program.recorded import Recorded
-from ..program.replay import REFUSALS, CData, Job, Trace, in_chunks, stops_within, within
+from ..program.replay import REFUSALS, SLICE, CData, Job, Trace, in_chunks, stops_within, within
 from ..program.replay import Stop as Within
 from .cell import MOST_PATHS, Cell
 from .layout import Spread
@@ -87,7 +87,11 @@ class LoopPath(Trace):
         return described
 
     def _budget(self, lanes: int) -> int:
-        return max(1, self._first.slice // lanes)
+        """Instructions of the step's first path that take a slice, whichever paths steps take."""
+        assert self.cells[0] is not None
+        dearest = max(path.cost for path in self.cells[0].recorded.paths)
+        n_instr: int = self._first.core.n_instr
+        return max(1, SLICE * max(1, n_instr) // dearest // lanes)
 
     def _carry_out(self, c: CData) -> Stop | None:
         """Carry out a job in slices; where its first row stopped, if one did."""
