@@ -373,6 +373,8 @@ def test_a_program_that_holds_loops_may_be_part_of_another():
     assert loops_in(around) == 1
     assert around(0.5) == 2.0 * s
     assert close(around.grad(0.5), 2.0 * loop.grad(0.5, xs))
+    of_ints = record(lambda a: loop(a, [1, 0, -2])[0], 0.5, on_branch="record")
+    assert (loops_in(of_ints), of_ints(0.25)) == (1, loop(0.25, [1, 0, -2])[0])
 
 
 def test_a_listing_shows_loops_and_their_steps():

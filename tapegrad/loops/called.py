@@ -141,7 +141,8 @@ class _Flat:
     """
 
     def __init__(
-        self, f: Callable[..., Nest], state: Nest, xs: Nest, xs_form: Form, params: Sequence[Nest], length: int
+        self, f: Callable[..., Nest], state: Nest, xs: Nest, xs_form: Form, params: Sequence[Nest], length: int,
+        of_numbers: bool,
     ) -> None:  # fmt: skip
         self._f, self._state = f, form_of(state, "the state")
         self.items = list(self._state.elements(state))
@@ -152,7 +153,7 @@ class _Flat:
                 raise _Unfit
             self.items += self._x.elements(part)
         self.n_state, self.n_x = self._state.size, self._x.size
-        if not self.n_state or not all(isinstance(x, (Value, float)) for x in self.items):
+        if not self.n_state or not (of_numbers or all(isinstance(x, (Value, float)) for x in self.items)):
             raise _Unfit  # what is an int may be more than a number to f
         self.values: list[Value] = []
         self._params = [self._open(p) for p in params]
@@ -325,20 +326,22 @@ def program_called(recorded: Recorded, at: Sequence[Value], data: array[float]) 
 
 
 def called(
-    f: Callable[..., Nest], state: Nest, xs: Nest, form: Form, params: Sequence[Nest], length: int
-) -> tuple[Nest, list[Nest], Form | None] | None:
+    f: Callable[..., Nest], state: Nest, xs: Nest, form: Form, params: Sequence[Nest], length: int,
+    of_numbers: bool = False,
+) -> tuple[Nest, list[Nest], Form | None] | None:  # fmt: skip
     """The last state, the y of each step and their form, as one instruction of the program that is being recorded; None
     where steps have to be laid out one by one: nothing is being recorded, or f does what a step cannot.
 
     Args:
         form: of xs.
+        of_numbers: an int is a number to f, and nothing else.
     """
     recording = _recording()
     if recording is None or length < 2:
         return None
     before, found = handle.size(), None  # nodes keep their ids
     try:
-        flat = _Flat(f, state, xs, form, params, length)
+        flat = _Flat(f, state, xs, form, params, length, of_numbers)
         found = _recorded(flat, length, before)
     except MemoryError:
         raise

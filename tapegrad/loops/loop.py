@@ -290,7 +290,7 @@ class Loop:
         """As `_unrolled`, as one instruction where a program is being recorded."""
         form = form_of(args[1], "xs")
         n = self._length_of(count(args[1], form, "xs"))
-        found = None if self.until else called(self.step, args[0], args[1], form, args[2:], n)
+        found = None if self.until else called(self.step, args[0], args[1], form, args[2:], n, True)
         return self._unrolled(args) if found is None else (found[0], found[1], n, n)
 
     def _unrolled(self, args: Sequence[Nest]) -> tuple[Nest, list[Nest], int, int]:
