@@ -114,9 +114,11 @@ uint64_t tg_cost(const tg_program *p)
     uint64_t each[TG_GUARD + 1] = {[TG_GUARD] = 1}, cost = 0;
     for (int op = 0; op < TG_OPS; op++)
         each[op] = strchr(tg_is_many(op) ? tg_ops[op].da : tg_ops[op].primal, '(') ? 16 : 1;
-    for (uint32_t k = 0; k < p->n_instr; k++) {
+    for (uint32_t k = 0, group = 0, n; k < p->n_instr; k += n) {
         const tg_instr *s = p->instr + k;
-        cost += each[tg_row(s)] * (tg_is_many(tg_row(s)) ? s->b : 1);
+        const int grouped = p->wide && group < p->wide->n && p->wide->group[group].first == k;
+        n = grouped ? p->wide->group[group++].n : 1;    /* all of which cost the same */
+        cost += n * each[tg_row(s)] * (tg_is_many(tg_row(s)) ? s->b : 1);
     }
     return cost;
 }
