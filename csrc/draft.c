@@ -32,78 +32,83 @@ static inline int same(const tg_draft *d, uint32_t i, int op, uint32_t a, uint32
     return n->a == a && n->b == b;
 }
 
-/*  Where the node (op, a, b) is in the table, or would be. Most operations are of what was made just now: their place
-    is near that of the later operand, so that the table is walked as the tape is and stays in the cache. Where that is
-    full, for many are made of one operand, and for what has no such operand, it is anywhere. An entry has two bits of
-    the hash above the node, its tag, so that most of what is not it is not looked at.  */
-enum { SPREAD = 1024, NEAR = 8 };
-#define TAG 0xC0000000u
+/*  Nodes are found again in lists, each of them in one. Most operations are of what was made just now: they are in the
+    list of their later operand, constants not counted, so that what is looked at stands near it and is in the cache.
+    Where that list has MANY, and for what has no such operand, it is one by hash.  */
+enum { MANY = 8, EACH = 2 };    /* a bucket for so many nodes */
 
-TG_INLINE uint32_t *find(const tg_draft *d, int op, uint32_t a, uint32_t b, uint32_t *tag)
+static uint32_t *bucket_of(const tg_draft *d, int op, uint32_t a, uint32_t b)
 {
-    uint32_t h = hash(d, op, a, b), *at;
-    *tag = h / SPREAD << 30;
-#define FOUND (!*at || ((*at & TAG) == *tag && same(d, (*at & ~TAG) - 1, op, a, b)))
+    return d->bucket + ((uint64_t)hash(d, op, a, b) * d->n_buckets >> 32);
+}
+
+/* The node (op, a, b) + 1, or 0 and the list that it is to be in. */
+TG_INLINE uint32_t find(const tg_draft *d, int op, uint32_t a, uint32_t b, uint32_t **list)
+{
+    uint32_t i;
     if (op != TG_LEAF && !tg_is_many(op)) {
-        at = d->table + 2 * (size_t)(a > b ? a : b) + h % SPREAD;
-        for (int k = 0; k < NEAR; k++, at++)
-            if (FOUND)
-                return at;
+        uint32_t many = MANY;
+        *list = d->first + (tg_draft_is_constant(d, a) || (b > a && !tg_draft_is_constant(d, b)) ? b : a);
+        for (i = **list; i && many; i = d->next[i - 1], many--)
+            if (same(d, i - 1, op, a, b))
+                return i;
+        if (many)
+            return 0;
     }
-    for (;; h = h * 0x9E3779B1u + 1) {                  /* which takes every value in turn */
-        at = d->table + ((uint64_t)h * d->table_len >> 32);
-        if (FOUND)
-            return at;
-    }
-#undef FOUND
+    *list = bucket_of(d, op, a, b);
+    for (i = **list; i && !same(d, i - 1, op, a, b); i = d->next[i - 1])
+        ;
+    return i;
 }
 
 /* The node (op, a, b), an old one where there is its equal. */
 static uint32_t intern(tg_draft *d, int op, uint32_t a, uint32_t b, double value, uint32_t where)
 {
-    uint32_t tag, *at = find(d, op, a, b, &tag);
-    if (*at) {
-        const uint32_t old = (*at & ~TAG) - 1;
+    uint32_t *list, old = find(d, op, a, b, &list);
+    if (old--) {
         d->shared += op != TG_LEAF;
         d->node[old].quiet &= d->quiet;
         return old;
     }
-    d->node[d->len] = (tg_draft_node){.op = (uint8_t)op, .a = a, .b = b, .where = where, .quiet = d->quiet};
-    if (d->value)
-        d->value[d->len] = value;
-    *at = ++d->len | tag;
-    return d->len - 1;
+    d->next[d->len] = *list;
+    *list = d->len + 1;
+    return tg_draft_add(d, (tg_draft_node){.op = (uint8_t)op, .a = a, .b = b, .where = where, .quiet = d->quiet},
+                        value);
 }
 
-/* Values, nodes and table are one allocation: another one, for cap nodes. */
+/* Values, nodes and lists are one allocation: another one, for cap nodes. */
 static int more_nodes(tg_draft *d, uint32_t cap)
 {
-    const size_t values = d->valued ? cap : 0, table = 2 * (size_t)cap + SPREAD + NEAR;
-    void *memory = tg_realloc(NULL, values * sizeof *d->value + cap * sizeof *d->node + table * sizeof *d->table);
+    const size_t values = d->valued ? cap : 0, buckets = cap / EACH + (size_t)1;
+    void *memory = tg_realloc(NULL, values * sizeof *d->value + cap * sizeof *d->node +
+                                        (2 * (size_t)cap + buckets) * sizeof *d->first);
     const tg_draft old = *d;
     if (!memory)
         return TG_MEMORY;
     d->memory = memory;
     d->value = d->valued ? memory : NULL;
     d->node = (tg_draft_node *)((double *)memory + values);
-    d->table = (uint32_t *)(d->node + cap);
-    d->table_len = (uint32_t)table;
+    d->first = (uint32_t *)(d->node + cap);
+    d->next = d->first + cap;
+    d->bucket = d->next + cap;
+    d->n_buckets = (uint32_t)buckets;
     d->cap = cap;
-    memset(d->table, 0, table * sizeof *d->table);
+    memset(d->bucket, 0, buckets * sizeof *d->bucket);
     if (d->len) {
         memcpy(d->node, old.node, d->len * sizeof *d->node);
+        memcpy(d->first, old.first, d->len * sizeof *d->first);
+        memcpy(d->next, old.next, d->len * sizeof *d->next);
         if (d->value)
             memcpy(d->value, old.value, d->len * sizeof *d->value);
     }
-    for (uint32_t i = 0; i < d->len; i++) {
-        const tg_draft_node *n = d->node + i;
-        uint32_t tag, *at;
-        if (n->op >= TG_OPS)                            /* guards and inputs are never looked for */
-            continue;
-        at = find(d, n->op, n->a, n->b, &tag);
-        if (!*at)
-            *at = (i + 1) | tag;
-    }
+    for (uint32_t k = 0; k < old.n_buckets; k++)
+        for (uint32_t i = old.bucket[k], below; i; i = below) {
+            const tg_draft_node *n = d->node + (i - 1);
+            uint32_t *list = bucket_of(d, n->op, n->a, n->b);
+            below = d->next[i - 1];
+            d->next[i - 1] = *list;
+            *list = i;
+        }
     free(old.memory);
     return TG_OK;
 }
@@ -147,9 +152,17 @@ void tg_free_draft(tg_draft *d)
 uint32_t tg_draft_add(tg_draft *d, tg_draft_node node, double value)
 {
     d->node[d->len] = node;
+    d->first[d->len] = 0;
     if (d->value)
         d->value[d->len] = value;
     return d->len++;
+}
+
+void tg_draft_guard(tg_draft *d, uint32_t a, uint32_t b, uint32_t where, uint32_t asked, uint32_t number)
+{
+    const uint32_t i = tg_draft_add(d, (tg_draft_node){.op = TG_GUARD, .a = a, .b = b, .where = where}, 0.0);
+    d->kept[i] = asked;
+    d->live[i] = number;
 }
 
 uint32_t tg_draft_constant(tg_draft *d, double value)
@@ -202,9 +215,12 @@ static int can_refuse(const tg_draft *d, const tg_draft_node *n)
            !(n->op == TG_DIV && tg_draft_is_constant(d, n->b) && tg_draft_number(d, n->b) != 0.0);
 }
 
-/* Count uses; what nobody uses goes, if it refuses nothing. */
-static void drop_unused(tg_draft *d)
+/* Count uses; what nobody uses goes, if it refuses nothing. The nodes that stay are listed before end, in order, which
+   spares later passes the others, and sums among them backwards. How many stay. */
+static uint32_t drop_unused(tg_draft *d, uint32_t *end, uint32_t *sums, uint32_t *n_sums)
 {
+    uint32_t *left = end;
+    *n_sums = 0;
     for (uint32_t i = d->len; i-- > 0;) {
         tg_draft_node *n = d->node + i;
         const uint32_t *ids;
@@ -213,10 +229,14 @@ static void drop_unused(tg_draft *d)
             n->op = TG_GONE;
             continue;
         }
+        *--left = i;
+        if (n->op == TG_ADD)
+            sums[(*n_sums)++] = i;
         m = tg_draft_operands(d, n, &ids, pair);
         for (uint32_t k = 0; k < m; k++)
             d->node[ids[k]].uses++;
     }
+    return (uint32_t)(end - left);
 }
 
 /* The product that this sum can take in: the operand of an addition that is used here alone; TG_NONE without. */
@@ -234,11 +254,13 @@ static uint32_t product_of(const tg_draft *d, uint32_t i)
     return TG_NONE;
 }
 
-/* ((bias + x0 * w0) + x1 * w1) + .. becomes a dot. pool has room for it behind what it holds. */
-static void fuse(tg_draft *d)
+/* ((bias + x0 * w0) + x1 * w1) + .. becomes a dot. The sums are listed backwards; pool has room for dots behind what it
+   holds. */
+static void fuse(tg_draft *d, const uint32_t *sums, uint32_t n)
 {
-    for (uint32_t i = d->len; i-- > 0;) {
-        uint32_t start = d->pool_len, rest = i, product;
+    for (uint32_t k = 0; k < n; k++) {
+        const uint32_t i = sums[k], start = d->pool_len;
+        uint32_t rest = i, product;
         while ((product = product_of(d, rest)) != TG_NONE) {
             tg_draft_node *sum = d->node + rest, *m = d->node + product;
             uint32_t below = sum->a == product ? sum->b : sum->a;
@@ -265,19 +287,23 @@ static void fuse(tg_draft *d)
     }
 }
 
-/* Count what there is, note last uses and what has to be kept. */
-static void survey(tg_draft *d, tg_program *size)
+/* Count what there is, note last uses and what has to be kept; list constants and instructions, of the nodes that are
+   left. */
+static void survey(tg_draft *d, const uint32_t *left, uint32_t n_left, tg_program *size)
 {
     uint32_t at = 0;
-    for (uint32_t i = 0; i < d->len; i++) {
+    for (uint32_t l = 0; l < n_left; l++) {
+        const uint32_t i = left[l];
         tg_draft_node *n = d->node + i;
         const uint32_t *ids;
         uint32_t pair[2], m = tg_draft_operands(d, n, &ids, pair);
         int named;
         if (n->op == TG_GONE)
             continue;
-        if (n->op == TG_LEAF)
-            n->kept = n->live = size->n_const++;
+        if (n->op == TG_LEAF) {
+            d->constant[size->n_const] = i;
+            d->kept[i] = d->live[i] = size->n_const++;
+        }
         size->n_in += n->op == TG_INPUT;
         size->n_guards += n->op == TG_GUARD;
         size->n_calls += n->op == TG_CALL;
@@ -306,7 +332,8 @@ static void survey(tg_draft *d, tg_program *size)
         if (m == 1 && named & TG_NAMES_B)
             d->node[ids[0]].retained = 1;
         n->retained |= (named & TG_NAMES_Y) != 0 || n->is_out;
-        n->last = at++;
+        n->last = at;
+        d->instr[at++] = i;                             /* which is never after left + l */
     }
     size->n_instr = at;
 }
@@ -314,27 +341,31 @@ static void survey(tg_draft *d, tg_program *size)
 tg_program *tg_finish_draft(tg_draft *d, const uint32_t *out, uint32_t n_out)
 {
     tg_program size = {0}, *p = NULL;
-    uint32_t *order = NULL;
-    if (tg_draft_room(d, 0, 3 * (uint64_t)d->len))      /* two operands and a bias for each that may become a dot */
+    uint32_t *order = NULL, *lists = NULL, n_left, n_sums;
+    if (!tg_draft_room(d, 0, 3 * (uint64_t)d->len))     /* two operands and a bias for each that may become a dot */
+        lists = tg_realloc(NULL, 2 * (size_t)d->len * sizeof *lists + 1);
+    if (!lists)
         return NULL;
+    d->instr = lists;
+    d->constant = lists + d->len;
     for (uint32_t k = 0; k < n_out; k++)
         d->node[out[k]].is_out = 1;
-    drop_unused(d);
-    fuse(d);
-    survey(d, &size);
-    if (!size.n_calls && tg_widen(d, size.n_instr, &order))
-        return NULL;
-    p = tg_new_program(size.n_const, size.n_in, n_out, size.n_instr, size.n_pool);
+    n_left = drop_unused(d, d->constant, d->constant, &n_sums);
+    fuse(d, d->constant, n_sums);
+    survey(d, d->constant - n_left, n_left, &size);
+    if (size.n_calls || !tg_widen(d, size.n_instr, &order))
+        p = tg_new_program(size.n_const, size.n_in, n_out, size.n_instr, size.n_pool);
     if (p && (order ? tg_emit_wide(d, p, order) : (tg_emit(d, p), TG_OK))) {
         tg_free_program(p);
         p = NULL;
     }
     free(order);
+    free(lists);
     if (!p)
         return NULL;
     for (uint32_t k = 0; k < n_out; k++) {
-        p->out[2 * (size_t)k] = d->node[out[k]].kept;
-        p->out[2 * (size_t)k + 1] = d->node[out[k]].live;
+        p->out[2 * (size_t)k] = d->kept[out[k]];
+        p->out[2 * (size_t)k + 1] = d->live[out[k]];
     }
     p->n_guards = size.n_guards;
     p->folded = d->folded;

@@ -22,14 +22,21 @@ typedef struct {
         uint32_t uses;          /* until sums are fused */
         uint32_t last;          /* then the instruction that uses it last; its own where there is none */
     };
-    uint32_t kept, live;        /* slots of the result; of a guard what tg_instr has in y and live_y */
 } tg_draft_node;                /* a pass over the draft takes as long as its bytes */
 
 typedef struct {
     tg_draft_node *node;        /* inputs are the first ones */
     double *value;              /* NULL where nobody asks for values of nodes: those of constants are in them */
-    uint32_t *pool, *table;     /* table: (op, operands) to node + 1 */
-    uint32_t len, cap, pool_len, pool_cap, table_len;
+    uint32_t *pool;
+    union {                     /* by node, until all are there: the first in the list of those made of it, and the next
+                                   in the list that it is in, a node + 1; then slots of its result. Of a guard, whom
+                                   nobody looks for, always what tg_instr has in y and live_y */
+        struct { uint32_t *first, *next; };
+        struct { uint32_t *kept, *live; };
+    };
+    uint32_t *bucket;           /* lists of the others, by hash */
+    uint32_t *constant, *instr; /* while it is finished: the nodes that are constants and instructions, in order */
+    uint32_t len, cap, pool_len, pool_cap, n_buckets;
     uint32_t folded, shared, fused, captured, foreign;
     uint8_t named[TG_OPS];      /* see tg_names */
     uint8_t quiet;              /* what comes is of a recorded sweep */
@@ -41,8 +48,9 @@ typedef struct {
 int tg_draft_room(tg_draft *d, uint64_t nodes, uint64_t words);
 void tg_free_draft(tg_draft *d);
 
-/* Add a node without looking for its equal: an input, a guard. */
+/* Add a node without looking for its equal: an input, or a guard that asks so and has this number. */
 uint32_t tg_draft_add(tg_draft *d, tg_draft_node node, double value);
+void tg_draft_guard(tg_draft *d, uint32_t a, uint32_t b, uint32_t where, uint32_t asked, uint32_t number);
 uint32_t tg_draft_constant(tg_draft *d, double value);
 /* y = op(a, b), whose value is known where both are constants. */
 uint32_t tg_draft_two(tg_draft *d, int op, uint32_t a, uint32_t b, double value, uint32_t where);

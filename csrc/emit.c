@@ -19,24 +19,24 @@ static void emit_one(tg_draft *d, tg_program *p, uint32_t i, uint32_t at, uint32
     tg_instr *s = p->instr + at;
     s->op = n->op | (n->quiet && tg_can_refuse(n->op) ? TG_QUIET : 0);
     s->where = n->where;
-    s->y = n->kept;
-    s->live_y = n->live;
+    s->y = d->kept[i];
+    s->live_y = d->live[i];
     if (!tg_is_many(n->op) && n->op != TG_CALL) {
-        s->a = d->node[n->a].kept;
-        s->b = d->node[n->b].kept;
-        s->live_a = d->node[n->a].live;
-        s->live_b = d->node[n->b].live;
+        s->a = d->kept[n->a];
+        s->b = d->kept[n->b];
+        s->live_a = d->live[n->a];
+        s->live_b = d->live[n->b];
         return;
     }
     s->a = *n_pool;
     s->b = m;
     for (uint32_t k = 0; k < m; k++, ++*n_pool) {
-        p->pool[2 * *n_pool] = d->node[ids[k]].kept;
-        p->pool[2 * *n_pool + 1] = d->node[ids[k]].live;
+        p->pool[2 * *n_pool] = d->kept[ids[k]];
+        p->pool[2 * *n_pool + 1] = d->live[ids[k]];
     }
     for (uint32_t k = i + 1; n->op == TG_CALL && k < d->len && d->node[k].op == TG_RESULT; k++, ++*n_pool, s->b++) {
-        p->pool[2 * *n_pool] = d->node[k].kept;
-        p->pool[2 * *n_pool + 1] = d->node[k].live;
+        p->pool[2 * *n_pool] = d->kept[k];
+        p->pool[2 * *n_pool + 1] = d->live[k];
     }
 }
 
@@ -44,10 +44,9 @@ static void emit_one(tg_draft *d, tg_program *p, uint32_t i, uint32_t at, uint32
 static void place_fixed(tg_draft *d, tg_program *p)
 {
     for (uint32_t k = 0; k < p->n_in; k++)
-        d->node[k].kept = d->node[k].live = p->n_const + d->node[k].a;
-    for (uint32_t i = 0; i < d->len; i++)
-        if (d->node[i].op == TG_LEAF)
-            p->constant[d->node[i].kept] = tg_draft_number(d, i);
+        d->kept[k] = d->live[k] = p->n_const + d->node[k].a;
+    for (uint32_t k = 0; k < p->n_const; k++)
+        p->constant[d->kept[d->constant[k]]] = tg_draft_number(d, d->constant[k]);
 }
 
 /* ---- narrow ---- */
@@ -64,23 +63,23 @@ static void release(tg_draft *d, uint32_t i, uint32_t at, slots *kept, slots *li
     if (tg_draft_is_fixed(n) || n->last != at || n->is_out)
         return;
     n->last = TG_NONE;                                  /* once */
-    live->free[live->n_free++] = n->live;
+    live->free[live->n_free++] = d->live[i];
     if (!n->retained)
-        kept->free[kept->n_free++] = n->kept;
+        kept->free[kept->n_free++] = d->kept[i];
 }
 
-static void place(tg_draft_node *n, slots *kept, slots *live)
+static void place(tg_draft *d, uint32_t i, slots *kept, slots *live)
 {
-    n->kept = n->retained ? kept->n++ : take(kept);
-    n->live = take(live);
+    d->kept[i] = d->node[i].retained ? kept->n++ : take(kept);
+    d->live[i] = take(live);
 }
 
 void tg_emit(tg_draft *d, tg_program *p)
 {
     const uint32_t n_fixed = p->n_const + p->n_in;
-    slots kept = {d->table, 0, n_fixed}, live = {d->table + d->table_len / 2, 0, n_fixed};     /* all is found by now */
+    slots kept = {d->constant, 0, n_fixed}, live = {d->instr, 0, n_fixed};  /* there is room */
     uint32_t at = 0, n_pool = 0, n_calls = 0;
-    place_fixed(d, p);
+    place_fixed(d, p);                                  /* who reads the constants last */
     for (uint32_t i = 0; i < d->len; i++) {
         tg_draft_node *n = d->node + i;
         const uint32_t *ids;
@@ -89,12 +88,12 @@ void tg_emit(tg_draft *d, tg_program *p)
         if (n->op >= TG_RESULT || tg_draft_is_fixed(n))         /* or TG_GONE */
             continue;
         while (n->op == TG_CALL && end < d->len && d->node[end].op == TG_RESULT)
-            place(d->node + end++, &kept, &live);
+            place(d, end++, &kept, &live);
         if (n->op == TG_CALL) {
-            n->kept = n_calls++;
-            n->live = 0;
+            d->kept[i] = n_calls++;
+            d->live[i] = 0;
         } else if (n->op != TG_GUARD)
-            place(n, &kept, &live);
+            place(d, i, &kept, &live);
         emit_one(d, p, i, at, &n_pool);
         for (uint32_t k = 0; k < m; k++)
             release(d, ids[k], at, &kept, &live);
@@ -148,9 +147,8 @@ static void give_back(rows *s, uint32_t slot)
 static void place_constants(tg_draft *d, uint32_t n_const, const uint32_t *order, uint32_t n)
 {
     uint32_t next = 0;
-    for (uint32_t i = 0; i < d->len; i++)
-        if (tg_draft_is_constant(d, i))
-            d->node[i].live = TG_NONE;
+    for (uint32_t k = 0; k < n_const; k++)
+        d->live[d->constant[k]] = TG_NONE;
     for (uint32_t from = 0, to, most; from < n && next < n_const; from = to) {
         most = 1;
         for (uint32_t m = 0; m < most; m++) {
@@ -158,18 +156,19 @@ static void place_constants(tg_draft *d, uint32_t n_const, const uint32_t *order
             do {
                 const uint32_t *ids;
                 uint32_t pair[2];
-                const uint32_t own = tg_draft_operands(d, d->node + (order[to] & ~TG_STARTS), &ids, pair);
-                tg_draft_node *operand = m < own ? d->node + ids[m] : NULL;
+                const uint32_t own = tg_draft_operands(d, d->node + tg_ordered(d, order[to]), &ids, pair);
                 most = own > most ? own : most;
-                if (operand && operand->op == TG_LEAF && operand->live == TG_NONE)
-                    operand->kept = operand->live = next++;
+                if (m < own && tg_draft_is_constant(d, ids[m]) && d->live[ids[m]] == TG_NONE)
+                    d->kept[ids[m]] = d->live[ids[m]] = next++;
                 to++;
             } while (to < n && !(order[to] & TG_STARTS));
         }
     }
-    for (uint32_t i = 0; i < d->len && next < n_const; i++) /* results that are constants */
-        if (tg_draft_is_constant(d, i) && d->node[i].live == TG_NONE)
-            d->node[i].kept = d->node[i].live = next++;
+    for (uint32_t k = 0; next < n_const; k++) {         /* results that are constants */
+        const uint32_t i = d->constant[k];
+        if (d->live[i] == TG_NONE)
+            d->kept[i] = d->live[i] = next++;
+    }
 }
 
 enum { BRIEF, LASTING, SPANS };
@@ -205,13 +204,13 @@ static uint32_t end_of(const space *s) { return s->first + s->span[BRIEF].n + s-
 
 static void place_group(tg_draft *d, const uint32_t *order, uint32_t from, uint32_t to, wide_slots *s)
 {
-    const tg_draft_node *first = d->node + (order[from] & ~TG_STARTS);
+    const tg_draft_node *first = d->node + tg_ordered(d, order[from]);
     uint32_t live, kept;
     int span = BRIEF;
     if (first->op == TG_GUARD)
         return;
     for (uint32_t k = from; k < to && span == BRIEF; k++) {
-        const tg_draft_node *n = d->node + (order[k] & ~TG_STARTS);
+        const tg_draft_node *n = d->node + tg_ordered(d, order[k]);
         span = n->is_out || n->last - k > LONG ? LASTING : BRIEF;
     }
     live = take_span(&s->live, span, to - from);
@@ -221,9 +220,9 @@ static void place_group(tg_draft *d, const uint32_t *order, uint32_t from, uint3
     } else
         kept = take_span(&s->kept, span, to - from);
     for (uint32_t k = from; k < to; k++) {
-        tg_draft_node *n = d->node + (order[k] & ~TG_STARTS);
-        n->kept = kept + (k - from);
-        n->live = live + (k - from);
+        const uint32_t i = tg_ordered(d, order[k]);
+        d->kept[i] = kept + (k - from);
+        d->live[i] = live + (k - from);
     }
 }
 
@@ -233,9 +232,9 @@ static void release_wide(tg_draft *d, uint32_t i, uint32_t at, wide_slots *s)
     if (tg_draft_is_fixed(n) || n->last != at || n->is_out)
         return;
     n->last = TG_NONE;                                  /* once */
-    give_back_span(&s->live, n->live);
+    give_back_span(&s->live, d->live[i]);
     if (!n->retained)
-        give_back_span(&s->kept, n->kept);
+        give_back_span(&s->kept, d->kept[i]);
 }
 
 /* What the draft surveyed in its own order, in this one; the number of retained results. */
@@ -243,7 +242,7 @@ static uint32_t survey(tg_draft *d, const uint32_t *order, uint32_t n)
 {
     uint32_t retained = 0;
     for (uint32_t at = 0; at < n; at++) {
-        tg_draft_node *node = d->node + (order[at] & ~TG_STARTS);
+        tg_draft_node *node = d->node + tg_ordered(d, order[at]);
         const uint32_t *ids;
         uint32_t pair[2], m = tg_draft_operands(d, node, &ids, pair);
         for (uint32_t k = 0; k < m; k++)
@@ -254,17 +253,6 @@ static uint32_t survey(tg_draft *d, const uint32_t *order, uint32_t n)
     return retained;
 }
 
-/* Where each node of an order is among those of the draft that become instructions; by is for each node. */
-static void rank(const tg_draft *d, uint32_t *by, const uint32_t *order, uint32_t n, uint32_t *ranks)
-{
-    uint32_t at = 0;
-    for (uint32_t i = 0; i < d->len; i++)
-        if (d->node[i].op != TG_GONE && !tg_draft_is_fixed(d->node + i))
-            by[i] = at++;
-    for (uint32_t k = 0; k < n; k++)
-        ranks[k] = by[order[k] & ~TG_STARTS];
-}
-
 /* Give all results of an order their slots. */
 static void place_wide(tg_draft *d, const uint32_t *order, uint32_t n, wide_slots *s)
 {
@@ -273,7 +261,7 @@ static void place_wide(tg_draft *d, const uint32_t *order, uint32_t n, wide_slot
             ;
         place_group(d, order, from, to, s);
         for (uint32_t k = from; k < to; k++) {
-            const uint32_t i = order[k] & ~TG_STARTS, *ids;
+            const uint32_t i = tg_ordered(d, order[k]), *ids;
             uint32_t pair[2], m = tg_draft_operands(d, d->node + i, &ids, pair);
             for (uint32_t j = 0; j < m; j++)
                 release_wide(d, ids[j], k, s);
@@ -282,12 +270,12 @@ static void place_wide(tg_draft *d, const uint32_t *order, uint32_t n, wide_slot
         }
     }
     for (uint32_t k = 0; k < n; k++) {
-        tg_draft_node *node = d->node + (order[k] & ~TG_STARTS);
-        if (node->op == TG_GUARD)
+        const uint32_t i = tg_ordered(d, order[k]);
+        if (d->node[i].op == TG_GUARD)
             continue;
-        node->live = slot_of(&s->live, node->live);
-        if (!node->retained)
-            node->kept = slot_of(&s->kept, node->kept);
+        d->live[i] = slot_of(&s->live, d->live[i]);
+        if (!d->node[i].retained)
+            d->kept[i] = slot_of(&s->kept, d->kept[i]);
     }
 }
 
@@ -295,14 +283,12 @@ int tg_emit_wide(tg_draft *d, tg_program *p, const uint32_t *order)
 {
     const uint32_t n = p->n_instr;
     uint8_t *taken = tg_zeroed(2 * SPANS * ((size_t)n + 1));
-    uint32_t n_pool = 0, *ranks = tg_realloc(NULL, n * sizeof *ranks);
-    int code = taken && ranks ? TG_OK : TG_MEMORY;
+    uint32_t n_pool = 0;
+    int code = taken ? tg_set_order(p, order) : TG_MEMORY;
     wide_slots s = {.n_fixed = p->n_const + p->n_in};
     if (!code) {
-        rank(d, d->table, order, n, ranks);             /* all is found by now */
-        code = tg_set_order(p, ranks);
-    }
-    if (!code) {
+        for (uint32_t k = 0; k < n; k++)
+            p->order[k] &= ~TG_STARTS;
         for (int span = 0; span < SPANS; span++) {
             s.kept.span[span].taken = taken + 2 * span * ((size_t)n + 1);
             s.live.span[span].taken = taken + (2 * span + 1) * ((size_t)n + 1);
@@ -313,12 +299,11 @@ int tg_emit_wide(tg_draft *d, tg_program *p, const uint32_t *order)
         place_fixed(d, p);
         place_wide(d, order, n, &s);
         for (uint32_t k = 0; k < n; k++)
-            emit_one(d, p, order[k] & ~TG_STARTS, k, &n_pool);
+            emit_one(d, p, tg_ordered(d, order[k]), k, &n_pool);
         p->n_kept = end_of(&s.kept);
         p->n_live = end_of(&s.live);
         code = tg_group_program(p);
     }
     free(taken);
-    free(ranks);
     return code;
 }

@@ -202,8 +202,7 @@ static void draft_up(const tg_tape *t, const tg_recording *rec, reach *r, tg_dra
             a = c->a == TG_NONE ? tg_draft_constant(d, c->k) : numbered(r, c->a);
             b = c->b == TG_NONE ? tg_draft_constant(d, c->k) : numbered(r, c->b);
             if (!tg_draft_is_constant(d, a) || !tg_draft_is_constant(d, b))
-                tg_draft_add(d, (tg_draft_node){.op = TG_GUARD, .a = a, .b = b, .where = c->where,
-                                                .kept = c->how << 1 | c->outcome, .live = next}, 0.0);
+                tg_draft_guard(d, a, b, c->where, c->how << 1 | c->outcome, next);
         }
         for (; call < rec->n_calls && rec->call[call].id[rec->call[call].n_in] == i; call++)
             add_call(t, rec->call + call, r, d);

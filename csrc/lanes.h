@@ -456,15 +456,17 @@ static void NAME(load)(tg_job *j, int first_block)
 /* What the alive lanes have in slot after slot, to a row of its own each or added to one; slots holds pairs. */
 static void NAME(write)(tg_job *j, const double *from, const uint32_t *slots, uint32_t n, double *to, int64_t stride)
 {
-    for (int l = 0; l < LANES; l++)
-        if (j->alive >> l & 1)
-            for (uint32_t i = 0; i < n; i++) {
-                double x = AT(from, slots[2 * i])[l];
-                if (stride)
-                    to[stride * tg_row_of(j, l) + i] = x;
-                else
-                    to[i] += x;
-            }
+    for (int l = 0; l < LANES; l++) {
+        double *own = stride ? to + stride * tg_row_of(j, l) : to;
+        if (!(j->alive >> l & 1))
+            continue;
+        if (stride)
+            for (uint32_t i = 0; i < n; i++)
+                own[i] = AT(from, slots[2 * (size_t)i])[l];
+        else
+            for (uint32_t i = 0; i < n; i++)
+                own[i] += AT(from, slots[2 * (size_t)i])[l];
+    }
 }
 
 static void NAME(seeds)(tg_job *j)

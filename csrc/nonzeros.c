@@ -364,8 +364,7 @@ static int draft_up(tg_nonzeros *s, const tg_program *p, uint32_t weights_at, ui
         const tg_instr *c = p->instr + k;
         const int op = tg_row(c), quiet = (c->op & TG_QUIET) != 0;
         if (op == TG_GUARD)
-            tg_draft_add(d, (tg_draft_node){.op = TG_GUARD, .a = of[c->a], .b = of[c->b], .where = c->where,
-                                            .kept = c->y, .live = c->live_y}, 0.0);
+            tg_draft_guard(d, of[c->a], of[c->b], c->where, c->y, c->live_y);
         else if (tg_is_many(op)) {
             int moving = 0;
             for (uint32_t m = 0; m < c->b; m++) {

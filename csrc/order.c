@@ -30,11 +30,12 @@ static const uint32_t tiles[] = {1u << 12, 1u << 16, 1u << 20};
 
 /* ---- classes ---- */
 
-static uint32_t class_of(const tg_draft *d, const tg_draft_node *n)
+static uint32_t class_of(const tg_draft *d, uint32_t id)
 {
+    const tg_draft_node *n = d->node + id;
     uint32_t own;
     if (n->op == TG_GUARD)
-        own = n->kept;                                  /* what is asked */
+        own = d->kept[id];                              /* what is asked */
     else if (tg_is_many(n->op))
         own = n->b;
     else
@@ -69,8 +70,8 @@ static uint32_t numbered(classes *c, uint32_t key)
 
 typedef struct {
     tg_draft *d;
-    const uint32_t *node;       /* of the program, in the draft's order */
-    uint32_t *to;               /* in the new one */
+    const uint32_t *node;       /* of the program's instructions, in the draft's order */
+    uint32_t *to;               /* which they are, in the new one */
     uint32_t *level, *by_class; /* of a tile, by its instructions */
     uint16_t *class;
     uint32_t *count;
@@ -81,7 +82,7 @@ typedef struct {
 static uint32_t level_of(const tg_draft *d, uint32_t id, uint32_t first)
 {
     const tg_draft_node *n = d->node + id;
-    return id < first || n->op == TG_LEAF || n->op == TG_INPUT ? 0 : n->kept;
+    return id < first || n->op == TG_LEAF || n->op == TG_INPUT ? 0 : d->kept[id];
 }
 
 /* The levels of a tile's instructions, and how many there are. */
@@ -104,7 +105,7 @@ static uint32_t find_levels(const widening *w, uint32_t start, uint32_t n)
         w->level[k] = level;
         level++;
         if (node->op != TG_GUARD)                       /* whom nobody reads */
-            node->kept = level;
+            w->d->kept[w->node[start + k]] = level;
         levels = level > levels ? level : levels;
     }
     return levels;
@@ -125,7 +126,7 @@ static void add_up(uint32_t *count, uint32_t n)
 static uint32_t key_of(const tg_draft *d, uint32_t id)
 {
     const tg_draft_node *n = d->node + id;
-    return n->op == TG_LEAF ? CONSTANT | n->live : n->op == TG_INPUT ? n->a : RESULT | n->live;
+    return n->op == TG_LEAF ? CONSTANT | d->live[id] : n->op == TG_INPUT ? n->a : RESULT | d->live[id];
 }
 
 typedef struct keyed {
@@ -209,13 +210,13 @@ static void arrange(const widening *w, const uint32_t *node, uint32_t *to, uint3
         to[k] = w->room[k].at;
 }
 
-/* n nodes are where they are: from start on. */
+/* n instructions are where they are: from start on. */
 static void settle(const widening *w, uint32_t start, const uint32_t *to, uint32_t n)
 {
     for (uint32_t k = 0; k < n; k++) {
-        tg_draft_node *own = w->d->node + (to[k] & ~TG_STARTS);
-        if (own->op != TG_GUARD)
-            own->live = start + k;
+        const uint32_t own = tg_ordered(w->d, to[k]);
+        if (w->d->node[own].op != TG_GUARD)
+            w->d->live[own] = start + k;
     }
 }
 
@@ -240,7 +241,7 @@ static int order_tile(const widening *w, uint32_t start, uint32_t n)
         return 0;
     memset(w->count, 0, (CLASSES + 1) * sizeof *w->count);
     for (uint32_t k = 0; k < n; k++) {
-        const uint32_t number = numbered(&c, class_of(w->d, w->d->node + node[k]));
+        const uint32_t number = numbered(&c, class_of(w->d, node[k]));
         if (number == CLASSES)
             return 0;
         w->class[k] = (uint16_t)number;
@@ -268,7 +269,7 @@ static int order_tile(const widening *w, uint32_t start, uint32_t n)
         if (end - from >= TG_GROUP)
             arrange(w, node, to + from, end - from);
         for (uint32_t m = from; m < end; m++)
-            to[m] = node[to[m]] | (m == from ? TG_STARTS : 0);
+            to[m] = (start + to[m]) | (m == from ? TG_STARTS : 0);
         settle(w, start + from, to + from, end - from);
     }
     return 1;
@@ -277,10 +278,10 @@ static int order_tile(const widening *w, uint32_t start, uint32_t n)
 /* Where a tile that begins at start ends. */
 static uint32_t tile_end(const widening *w, uint32_t start, uint32_t tile, uint32_t n)
 {
-    const uint32_t last = n - start > tile ? start + tile : n, first = last - tile / LATITUDE;
+    const uint32_t last = n - start > tile ? start + tile : n, first = last - tile / LATITUDE - 1;
     uint32_t end = n;
-    int64_t alive = 0, least = INT64_MAX;               /* results that are used later, but for those before start */
-    for (uint32_t k = start; k < last && last < n; k++) {
+    int64_t alive = 0, least = INT64_MAX;               /* results that are used later, but for those before first */
+    for (uint32_t k = first; k < last && last < n; k++) {
         const tg_draft_node *own = w->d->node + w->node[k];
         const uint32_t *ids;
         uint32_t pair[2], m = tg_draft_operands(w->d, own, &ids, pair);
@@ -288,7 +289,7 @@ static uint32_t tile_end(const widening *w, uint32_t start, uint32_t tile, uint3
             alive -= w->d->node[ids[i]].last == k && !tg_draft_is_fixed(w->d->node + ids[i]) &&
                      (i == 0 || ids[i] != ids[i - 1]);
         alive += own->op != TG_GUARD && own->last > k;
-        if (k + 1 >= first && alive <= least) {
+        if (alive <= least) {
             least = alive;
             end = k + 1;
         }
@@ -306,7 +307,7 @@ static uint32_t order_tiles(const widening *w, uint32_t tile, uint32_t n)
             paying += len;
         else {                                          /* the draft's */
             for (uint32_t k = start; k < start + len; k++)
-                w->to[k] = w->node[k] | TG_STARTS;
+                w->to[k] = k | TG_STARTS;
             settle(w, start, w->to + start, len);
         }
     }
@@ -317,18 +318,13 @@ static uint32_t order_tiles(const widening *w, uint32_t tile, uint32_t n)
 
 int tg_widen(tg_draft *d, uint32_t n, uint32_t **order)
 {
-    uint32_t *node, at = 0, paying = 0;
-    widening w = {.d = d};
+    uint32_t paying = 0;
+    widening w = {.d = d, .node = d->instr};
     *order = NULL;
     if (n < LEAST)
         return TG_OK;
-    node = tg_realloc(NULL, n * sizeof *node);
     w.to = tg_realloc(NULL, n * sizeof *w.to);
-    for (uint32_t i = 0; node && i < d->len; i++)
-        if (d->node[i].op != TG_GONE && d->node[i].op != TG_LEAF && d->node[i].op != TG_INPUT)
-            node[at++] = i;
-    w.node = node;
-    for (size_t k = 0; node && w.to && k < sizeof tiles / sizeof *tiles && paying < n / 4; k++) {
+    for (size_t k = 0; w.to && k < sizeof tiles / sizeof *tiles && paying < n / 4; k++) {
         const uint32_t tile = tiles[k] < n ? tiles[k] : n;
         const size_t words = 5 * (size_t)tile + CLASSES + 2;
         keyed *room = tg_realloc(NULL, 3 * (size_t)tile * sizeof *room + words * sizeof *w.count +
@@ -352,11 +348,8 @@ int tg_widen(tg_draft *d, uint32_t n, uint32_t **order)
         if (tile == n)
             break;
     }
-    free(node);
-    if (!node || !w.to) {
-        free(w.to);
+    if (!w.to)
         return TG_MEMORY;
-    }
     if (paying < n / 4)
         free(w.to);
     else

@@ -4,11 +4,14 @@
 
 #include "draft.h"
 
-#define TG_STARTS 0x80000000u   /* on a node of an order: a group begins here */
+#define TG_STARTS 0x80000000u   /* in an order: a group begins here */
 
-/* The n nodes of a draft that become instructions, once it is known which are retained, in the order in which they are
-   to go; *order is NULL where that of the draft is as good. TG_OK or TG_MEMORY. Uses kept and live of nodes other than
-   guards and constants. */
+/* The n instructions of a draft, once it is known which are retained, in the order in which they are to go, by number;
+   *order is NULL where that of the draft is as good. TG_OK or TG_MEMORY. Uses kept and live of nodes other than guards
+   and constants. */
 int tg_widen(tg_draft *d, uint32_t n, uint32_t **order);
+
+/* The node of an instruction of an order. */
+static inline uint32_t tg_ordered(const tg_draft *d, uint32_t which) { return d->instr[which & ~TG_STARTS]; }
 
 #endif

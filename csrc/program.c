@@ -161,14 +161,18 @@ uint64_t tg_cost(const tg_program *p)
     const uint64_t most = (uint64_t)1 << 62;
     for (int op = 0; op < TG_OPS; op++)
         each[op] = strchr(tg_is_many(op) ? tg_ops[op].da : tg_ops[op].primal, '(') ? 16 : 1;
-    for (uint32_t k = 0; k < p->n_instr; k++) {
+    for (uint32_t k = 0, group = 0, n; k < p->n_instr; k += n) {
         const tg_instr *s = p->instr + k;
         if (tg_row(s) == TG_CALL) {
             const tg_loop *o = p->call[s->y].loop;
             const uint64_t step = tg_cost(o->step->program[0]) + 4;
+            n = 1;
             cost += s->b + (step < most / ((uint64_t)o->length + 1) ? step * (uint64_t)o->length : most);
-        } else
-            cost += each[tg_row(s)] * (tg_is_many(tg_row(s)) ? s->b : 1);
+        } else {
+            const int grouped = p->wide && group < p->wide->n && p->wide->group[group].first == k;
+            n = grouped ? p->wide->group[group++].n : 1;        /* all of which cost the same */
+            cost += n * each[tg_row(s)] * (tg_is_many(tg_row(s)) ? s->b : 1);
+        }
         cost = cost < most ? cost : most;
     }
     return cost;
