@@ -44,9 +44,9 @@ $(VENV)/installed: pyproject.toml setup.py build_ffi.py $(wildcard csrc/* csrc/h
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	@touch $@
 
-CORE = tape ops sweep partials gradient optim copy draft order emit freeze program wide lay_out eights terms groups \
-    crew pieces share replay hoist call cell loop exchange schedule batch matrix look steps origin rounding nonzeros \
-    cones edges colours colouring
+CORE = tape ops sweep partials gradient optim copy draft order emit freeze program wide lay_out eights terms \
+    terms_along groups crew pieces share replay hoist call cell loop exchange schedule batch matrix look steps \
+    origin rounding nonzeros cones edges colours colouring
 CTEST = $(CC) -std=c11 -gdwarf-4 -Wall -Wextra -Wpedantic -Werror -ffp-contract=off -Icsrc -pthread
 MADE = build/$(notdir $(CC))
 plain = -O2

@@ -2,8 +2,8 @@
 
     A narrow program takes the slot that was given back last, which is the one nearest in the caches. A wide one gives
     the results of a group slots side by side, so that a replay needs not look them up: what is retained in order, the
-    others where as many are free in a row, those that are long in use apart from those that are not, which would find no
-    row between them. So it does with the constants that an operand is in the instructions of a group.  */
+    others where as many are free in a row, those that are long in use apart from those that are not, which would find
+    no row between them. So it does with the constants that an operand is in the instructions of a group.  */
 #include "emit.h"
 #include "ops.h"
 #include "order.h"

@@ -7,10 +7,11 @@
     A lane whose adjoint is 0 passes nothing on, as on the tape: an infinite partial must not turn it into nan.  */
 
 #define AT(array, slot) ((array) + (size_t)(slot) * LANES)
-#define EACH for (int l = 0; l < LANES; l++)
+#define OF_ALL for (int l = 0; l < LANES; l++)
+#define EACH OF_ALL
 
 /* A dot reads an operand that all rows share as one number beside others: the weights of a layer crowd caches less. */
-#define SHARED(slot) (LANES > 1 && j->shared && (slot) < n_fixed && j->shared[slot])
+#define SHARED(slot) (LANES > 1 && j->shared && (slot) < n_fixed && j->shared[slot] == TG_SHARED)
 
 /* Lanes that did not do as recorded are out from here on. */
 static void NAME(out)(tg_job *j, uint32_t at, uint32_t lanes, const double *a, const double *b, const double *y)
@@ -158,68 +159,6 @@ TG_INLINE void NAME(forward)(tg_job *j, uint32_t from, uint32_t to, int live)
 TG_CLONES static void NAME(values)(tg_job *j, uint32_t from, uint32_t to) { NAME(forward)(j, from, to, 1); }
 TG_CLONES static void NAME(primals)(tg_job *j, uint32_t from, uint32_t to) { NAME(forward)(j, from, to, 0); }
 
-/* Tangents of the kept slots, whose primals are there. */
-TG_CLONES static void NAME(tangents)(tg_job *j, uint32_t from, uint32_t to)
-{
-    const tg_program *p = j->program;
-    double *v = j->primal, *d = j->tangent, t[LANES];
-    for (uint32_t k = from; k < to; k++) {
-        const tg_instr *s = p->instr + k;
-        const uint32_t *pool = p->pool + 2 * (size_t)s->a;
-        switch (tg_row(s)) {
-#define TG_FEW(NAME_, method, aliases, symbol, refusal, doc, primal, da, db, ...)                                      \
-    case TG_##NAME_: {                                                                                                 \
-        const double *xa = AT(v, s->a), *xb = AT(v, s->b), *xy = AT(v, s->y), *ta = AT(d, s->a), *tb = AT(d, s->b);    \
-        if (IS_SHORT(TG_##NAME_))                                                                                      \
-            TANGENTS_OF(NAME_, da, db)                                                                                 \
-        else                                                                                                           \
-            NAME(long_tangents)(TG_##NAME_, t, xa, xb, xy, ta, tb);                                                    \
-        break;                                                                                                         \
-    }
-#include "ops.def"
-        case TG_DOT: {
-            uint32_t n = s->b & ~1u;
-            EACH t[l] = s->b % 2 ? AT(d, pool[2 * n])[l] : 0.0;
-            for (uint32_t i = 0; i < n; i += 2) {
-                uint32_t x = pool[2 * i], w = pool[2 * i + 2];
-                if (x == w)
-                    EACH {
-                        double a = AT(v, x)[l], half = tg_unless_0(a, tg_passed_on(AT(d, x)[l], a));
-                        t[l] += half + half;
-                    }
-                else
-                    EACH {
-                        double a = AT(v, x)[l], b = AT(v, w)[l], ta = AT(d, x)[l], tb = AT(d, w)[l];
-                        t[l] += tg_unless_0(b, tg_passed_on(ta, b)) + tg_unless_0(a, tg_passed_on(tb, a));
-                    }
-            }
-            break;
-        }
-        case TG_SUM:
-        case TG_FSUM:
-            EACH t[l] = 0.0;
-            for (uint32_t i = 0; i < s->b; i++)
-                NAME(add_to)(t, AT(d, pool[2 * i]));
-            break;
-        case TG_TOP:
-            EACH t[l] = 0.0;
-            break;
-        case TG_WHERE: {
-            const double *c = AT(v, pool[0]), *ta = AT(d, pool[2]), *tb = AT(d, pool[4]);
-            EACH t[l] = c[l] != 0.0 ? ta[l] : tb[l];
-            break;
-        }
-        case TG_LOGSUMEXP:
-            EACH t[l] = 0.0;
-            for (uint32_t i = 0; i < s->b; i++)
-                EACH t[l] += SLOPE(AT(d, pool[2 * i])[l], tg_exp(AT(v, pool[2 * i])[l] - AT(v, s->y)[l]));
-            break;
-        default: continue;
-        }
-        EACH AT(d, s->y)[l] = t[l];
-    }
-}
-
 /* Adjoints of the live slots, from instruction to - 1 down to from; those of constants are left out. */
 TG_CLONES static void NAME(reverse)(tg_job *j, uint32_t from, uint32_t to)
 {
@@ -318,104 +257,7 @@ TG_CLONES static void NAME(reverse)(tg_job *j, uint32_t from, uint32_t to)
     }
 }
 
-/* The reverse sweep and its derivative along the tangents: adj_tangent is d(adj). */
-TG_CLONES static void NAME(reverse_tangents)(tg_job *j, uint32_t from, uint32_t to)
-{
-    const tg_program *p = j->program;
-    const uint32_t n_const = p->n_const;
-    const double *v = j->primal, *d = j->tangent;
-    double *adj = j->adj, *adt = j->adj_tangent, g[LANES], h[LANES], ga[LANES], gb[LANES], ha[LANES], hb[LANES];
-    for (uint32_t k = to; k-- > from;) {
-        const tg_instr *s = p->instr + k;
-        const uint32_t *pool = p->pool + 2 * (size_t)s->a;
-        if (tg_row(s) == TG_GUARD)
-            continue;
-        EACH {
-            g[l] = AT(adj, s->live_y)[l];
-            h[l] = AT(adt, s->live_y)[l];
-            AT(adj, s->live_y)[l] = AT(adt, s->live_y)[l] = 0.0;
-        }
-        if (LANES == 1 && g[0] == 0.0 && h[0] == 0.0)
-            continue;
-        switch (tg_row(s)) {
-#define PASS(live, x, dx)                                                                                              \
-    if ((live) >= n_const) {                                                                                           \
-        NAME(add_to)(AT(adj, live), x);                                                                                \
-        NAME(add_to)(AT(adt, live), dx);                                                                               \
-    }
-#define ROW(NAME_, da, db, daa, dab, dbb)                                                                              \
-    case TG_##NAME_: {                                                                                                 \
-        const double *xa = AT(v, s->a), *xb = AT(v, s->b), *xy = AT(v, s->y), *ta = AT(d, s->a), *tb = AT(d, s->b);    \
-        if (IS_SHORT(TG_##NAME_))                                                                                      \
-            BENDS_OF(NAME_, da, db, daa, dab, dbb)                                                                     \
-        else                                                                                                           \
-            NAME(long_bends)(TG_##NAME_, ga, gb, ha, hb, g, h, xa, xb, xy, ta, tb);                                    \
-        PASS(s->live_a, ga, ha)
-#define TG_UNARY(NAME_, method, aliases, symbol, refusal, doc, primal, da, daa)                                        \
-        ROW(NAME_, da, 0.0, daa, 0.0, 0.0)                                                                             \
-        break;                                                                                                         \
-    }
-#define TG_BINARY(NAME_, method, aliases, symbol, refusal, doc, primal, da, db, daa, dab, dbb)                         \
-        ROW(NAME_, da, db, daa, dab, dbb)                                                                              \
-        PASS(s->live_b, gb, hb)                                                                                        \
-        break;                                                                                                         \
-    }
-#include "ops.def"
-#undef ROW
-        case TG_DOT: {
-            uint32_t n = s->b & ~1u;
-            if (s->b % 2)
-                PASS(pool[2 * n + 1], g, h)
-            for (uint32_t i = 0; i < n; i += 2) {
-                uint32_t x = pool[2 * i], w = pool[2 * i + 2];
-                EACH {
-                    double b = AT(v, w)[l], tb = AT(d, w)[l];
-                    ga[l] = tg_passed_on(g[l], b);
-                    ha[l] = tg_passed_on(h[l], b) + tg_passed_on(g[l], tb);
-                }
-                PASS(pool[2 * i + 1], ga, ha)
-                if (x != w)                             /* of a square the same */
-                    EACH {
-                        double a = AT(v, x)[l], ta = AT(d, x)[l];
-                        ga[l] = tg_passed_on(g[l], a);
-                        ha[l] = tg_passed_on(h[l], a) + tg_passed_on(g[l], ta);
-                    }
-                PASS(pool[2 * i + 3], ga, ha)
-            }
-            break;
-        }
-        case TG_SUM:
-        case TG_FSUM:
-            for (uint32_t i = 0; i < s->b; i++)
-                PASS(pool[2 * i + 1], g, h)
-            break;
-        case TG_WHERE: {
-            const double *c = AT(v, pool[0]);
-            EACH {
-                ga[l] = c[l] != 0.0 ? g[l] : 0.0;
-                gb[l] = c[l] != 0.0 ? 0.0 : g[l];
-                ha[l] = c[l] != 0.0 ? h[l] : 0.0;
-                hb[l] = c[l] != 0.0 ? 0.0 : h[l];
-            }
-            PASS(pool[3], ga, ha)
-            PASS(pool[5], gb, hb)
-            break;
-        }
-        case TG_LOGSUMEXP:
-            for (uint32_t i = 0; i < s->b; i++) {
-                EACH {
-                    double share = tg_exp(AT(v, pool[2 * i])[l] - AT(v, s->y)[l]);
-                    ga[l] = WEIGHED(g[l], share);
-                    ha[l] = WEIGHED(h[l], share) +
-                            WEIGHED(g[l], share * (AT(d, pool[2 * i])[l] - AT(d, s->y)[l]));
-                }
-                PASS(pool[2 * i + 1], ga, ha)
-            }
-            break;
-        default: break;
-        }
-    }
-}
+#include "lanes_along.h"
 
 /* ---- between arrays of rows and slots ---- */
 
@@ -536,4 +378,4 @@ static const width NAME(width) = {
 #undef SHARED
 #undef AT
 #undef EACH
-#undef PASS
+#undef OF_ALL

@@ -1,5 +1,5 @@
 /*  The loops of a row of one or two operands over its lanes: primals, tangents, what is passed on in the sweep, and the
-    tangents of that. Included by lanes.h, once for each width, and by groups.c.
+    tangents of that. Included by lanes.h, once for each width, by groups.c and by eights.c.
 
     Rows that take an instruction or two have their loops where they are met; those of the others are in functions
     apart, where their constants do not take the registers of all; who has SHORT_ROWS_ALONE has none of those.  */
@@ -7,10 +7,10 @@
 #define WEIGHED(g, partial) ((g) == 0.0 || TG_FLAT(partial) ? 0.0 : (g) * (partial))
 
 /* The same of a row, in lanes by bits: of two choices by one number compilers make a branch, and no vectors. Where the
-   partial is a number, or a choice itself, they make them. */
+   partial is a number, or a choice itself, they make them, but not of two such choices that are added. */
+#define IS_CHOICE(row) ((row) == TG_MAX || (row) == TG_MIN)
 #define PASSED(row, g, partial)                                                                                        \
-    (LANES > 1 && !TG_KNOWN(partial) && (row) != TG_MAX && (row) != TG_MIN ? tg_passed_on(g, partial)                 \
-                                                                           : WEIGHED(g, partial))
+    (LANES > 1 && !TG_KNOWN(partial) && !IS_CHOICE(row) ? tg_passed_on(g, partial) : WEIGHED(g, partial))
 
 /* Forward a partial of 0 passes nothing on either: its adjoint would be 0. */
 #define SLOPE(t, partial) ((partial) == 0.0 ? 0.0 : WEIGHED(t, partial))
@@ -54,11 +54,20 @@ static inline int NAME(squares)(const double *b)
         double a = xa[l], b = LANE_B;                                                                                  \
         (void)b;                                                                                                       \
         t[l] = (primal);)
-#define TANGENTS_OF(NAME_, da, db)                                                                                     \
-    EACH_OF(TG_##NAME_,                                                                                                \
-        double a = xa[l], b = LANE_B, y = xy[l];                                                                       \
-        (void)a, (void)b, (void)y, (void)tb;                                                                           \
-        t[l] = SLOPE(ta[l], da) + SLOPE(tb[l], db);)
+#define PARTIALS(of) { const double a = xa[l], b = xb[l], y = xy[l]; (void)a, (void)b, (void)y; partial[l] = (of); }
+#define TANGENTS_OF(NAME_, da, db) {                                                                                   \
+        if (LANES > 1 && IS_CHOICE(TG_##NAME_)) {                                                                      \
+            double partial[LANES];                                                                                     \
+            EACH PARTIALS(da)                                                                                          \
+            EACH t[l] = tg_unless_0(partial[l], tg_passed_on(ta[l], partial[l]));                                      \
+            EACH PARTIALS(db)                                                                                          \
+            EACH t[l] += tg_unless_0(partial[l], tg_passed_on(tb[l], partial[l]));                                     \
+        } else                                                                                                         \
+            EACH_OF(TG_##NAME_,                                                                                        \
+                double a = xa[l], b = LANE_B, y = xy[l];                                                               \
+                (void)a, (void)b, (void)y, (void)tb;                                                                   \
+                t[l] = SLOPE(ta[l], da) + SLOPE(tb[l], db);)                                                           \
+    }
 #define PARTIALS_OF(NAME_, da, db)                                                                                     \
     EACH_OF(TG_##NAME_,                                                                                                \
         double a = xa[l], b = LANE_B, y = xy[l];                                                                       \

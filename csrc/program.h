@@ -182,12 +182,15 @@ typedef struct tg_job {
     double fail_a, fail_b, fail_y;
     uint64_t bytes;                     /* of memory, that of other threads' hands included */
     double *memory, *primal, *tangent, *adj, *adj_tangent;
-    uint8_t *shared;                    /* of the fixed slots, NULL where nobody asks: the same in all rows, */
-    double *same;                       /* and then that number */
+    uint8_t *shared;                    /* of the fixed slots, NULL where nobody asks: TG_SHARED, the same in all
+                                           rows, or, along tangents, TG_IDLE, whose gradient nobody wants */
+    double *same;                       /* of the shared ones: that number */
     tg_looping *looping;                /* of a loop */
     tg_sharing *sharing;                /* of several threads: see share.h; else NULL */
     tg_calling *calling;                /* by call */
 } tg_job;
+
+enum { TG_SHARED = 1, TG_IDLE };
 
 /* to[k] += from[k] */
 void tg_accumulate(double *to, const double *from, uint64_t n);

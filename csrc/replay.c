@@ -92,7 +92,7 @@ int tg_start(tg_job *j)
     const tg_program *p = j->program;
     size_t lanes = j->stop - j->start > 1 ? WIDE : 1, kept = p->n_kept * lanes, live = p->n_live * lanes, n;
     const uint32_t n_fixed = p->n_const + p->n_in;
-    const int sharing = lanes > 1 && !j->tangents;
+    const int wide = lanes > 1, sharing = wide && !j->tangents;
     size_t primals;
     uint64_t called = 0;
     if (j->loop)
@@ -101,7 +101,7 @@ int tg_start(tg_job *j)
     tg_lay_calls(j, j, 1, NULL, &called);
     primals = j->keep ? 0 : kept_slots(j) ? kept : live;
     n = primals + (j->tangents ? kept : 0) + (j->seed ? live : 0) + (j->seed && j->tangents ? live : 0) +
-        (sharing ? n_fixed + (size_t)n_fixed / sizeof(double) + 1 : 0);
+        (sharing ? n_fixed : 0) + (wide ? (size_t)n_fixed / sizeof(double) + 1 : 0);
     j->bytes = (n + 16) * sizeof(double) + called;
     j->memory = called ? called < SIZE_MAX / 4 ? tg_zeroed(j->bytes) : NULL : tg_realloc(NULL, j->bytes);
     if (!j->memory)
@@ -112,18 +112,19 @@ int tg_start(tg_job *j)
     j->adj = j->tangent + (j->tangents ? kept : 0);
     j->adj_tangent = j->adj + (j->seed ? live : 0);
     j->same = j->adj_tangent + (j->seed && j->tangents ? live : 0);
-    j->shared = sharing ? (uint8_t *)(j->same + n_fixed) : NULL;
-    for (const tg_feed *f = j->feed; sharing && f < j->feed + j->n_feeds; f++)
-        if (!f->in_stride && f->count) {
-            memset(j->shared + p->n_const + f->first, 1, f->count);
+    j->shared = wide ? (uint8_t *)(j->same + (sharing ? n_fixed : 0)) : NULL;
+    for (const tg_feed *f = j->feed; wide && f < j->feed + j->n_feeds; f++)
+        if (sharing && !f->in_stride && f->count) {
+            memset(j->shared + p->n_const + f->first, TG_SHARED, f->count);
             memcpy(j->same + p->n_const + f->first, f->in, f->count * sizeof *f->in);
-        }
+        } else if (!sharing && !f->grad && !f->grad_tangent)
+            memset(j->shared + p->n_const + f->first, TG_IDLE, f->count);
     if (sharing && p->n_const) {
-        memset(j->shared, 1, p->n_const);
+        memset(j->shared, TG_SHARED, p->n_const);
         memcpy(j->same, p->constant, p->n_const * sizeof *j->same);
     }
     if (called) {
-        char *behind = (char *)(j->same + (sharing ? n_fixed + (size_t)n_fixed / sizeof(double) + 1 : 0));
+        char *behind = (char *)(j->primal + n);
         called = 0;
         tg_lay_calls(j, j, 1, behind + (-(uintptr_t)behind & 63), &called);
     }

@@ -1,78 +1,15 @@
 /*  Groups of many-operand rows, BLOCK of their instructions side by side, operand after operand.
 
-    In a stretch every operand goes by equal steps. What steps by one is read where it lies, what does not step is one
-    number for all: a layer of neurons over rows is products of a number and a vector, and no sum waits for itself. Each
-    sum adds up in its own order. Backwards an operand that steps gets its adjoints side by side, too; what does not,
-    a weight, is a sum over the instructions, from the last to the first, FOUR such sums at a time. wide.c makes sure
-    that these are the sums of one instruction after the other, to the bit.
+    In a stretch every operand goes by equal steps: a layer of neurons over rows is products of a number and a vector,
+    and no sum waits for itself. Each sum adds up in its own order.
 
     Where there are no stretches, DOT, SUM and WHERE are in groups.c, and the others look up operand by operand.  */
-#include "wide.h"
-#include "compiled.h"
-#include "ops.h"
+#include "terms.h"
 
 #include <math.h>
 #include <string.h>
 
-enum { BLOCK = 32, FAR = 2 * BLOCK, FOUR = 4, FEW = 8 };
-#define EACH for (uint32_t l = 0; l < BLOCK; l++)
-#define EIGHT for (uint32_t l = 0; l < 8; l++)
-
-/* n numbers, step by step. */
-typedef struct {
-    const double *x;
-    ptrdiff_t step;
-} walk;
-
-typedef struct {
-    const tg_program *p;
-    const tg_group *g;
-    uint32_t first, n;          /* its elements in the group */
-} stretch;
-
-TG_INLINE walk walk_of(const stretch *s, uint32_t i, int numbering, const double *v, uint32_t at)
-{
-    const tg_stride w = tg_stride_of(s->p, s->g, s->first, s->n, i, numbering);
-    return (walk){v + w.at + (ptrdiff_t)w.step * at, w.step};
-}
-
-/* Element k of a group is in this stretch. */
-static uint32_t stretch_of(const tg_wide *w, const tg_group *g, uint32_t k)
-{
-    const uint32_t *first = w->list + g->stretches;
-    uint32_t low = 0, high = g->n_stretches;
-    while (high - low > 1) {
-        const uint32_t middle = low + (high - low) / 2;
-        if (first[middle] <= k)
-            low = middle;
-        else
-            high = middle;
-    }
-    return low;
-}
-
-static stretch the_stretch(const tg_job *j, const tg_group *g, uint32_t k)
-{
-    const uint32_t *first = j->program->wide->list + g->stretches + k;
-    return (stretch){j->program, g, first[0], first[1] - first[0]};
-}
-
 /* ---- forward ---- */
-
-/* The first m of n numbers, m or n of them; the others are the first one again. */
-TG_INLINE const double *see(walk w, uint32_t m, uint32_t n, double *room)
-{
-    if (w.step == 1 && m == n)
-        return w.x;
-    if (!w.step) {
-        const double x = *w.x;
-        for (uint32_t l = 0; l < n; l++)
-            room[l] = x;
-    } else
-        for (uint32_t l = 0; l < n; l++)
-            room[l] = w.x[w.step * (l < m ? l : 0)];
-    return room;
-}
 
 static double dot(const stretch *s, int numbering, const double *v, uint32_t at)
 {
@@ -224,32 +161,6 @@ TG_CLONES void tg_terms_forward(tg_job *j, const tg_group *g, uint32_t from, uin
 
 /* ---- reverse ---- */
 
-/* What of a block passes something on: elements from the last to the first. */
-typedef struct {
-    double g[FAR];
-    uint32_t m, n, hot[FAR];
-} passing;
-
-/* Read and clear m adjoints. */
-TG_INLINE void take(passing *a, double *from, uint32_t m)
-{
-    uint32_t n = 0, l = 0;
-    for (double *to = a->g; l + 8 <= m; l += 8, from += 8, to += 8) {
-        EIGHT to[l] = from[l];
-        EIGHT from[l] = 0.0;
-    }
-    for (; l < m; l++, from++) {
-        a->g[l] = *from;
-        *from = 0.0;
-    }
-    for (; l-- > 0;) {
-        a->hot[n] = l;
-        n += tg_bits(a->g[l]) << 1 != 0;
-    }
-    a->m = m;
-    a->n = n;
-}
-
 /* To an operand that steps: to[k] += g * x[k], eight at a time. What is left of less is the end of the last eight,
    which come first, so that nobody waits for them. */
 TG_INLINE void spread(double *restrict to, ptrdiff_t step, const passing *a, walk w)
@@ -316,22 +227,6 @@ TG_INLINE void add_up(sums *s, const passing *a)
     for (uint32_t i = 0; i < s->n; i++)
         *s->to[i] = t[i];
     s->n = 0;
-}
-
-/* The shares that an operand has in m logsumexps. */
-TG_INLINE void shares_of(const double *x, const double *y, uint32_t m, double *to)
-{
-    double own[BLOCK];
-    EACH own[l] = l < m ? x[l] - y[l] : 0.0;
-    EACH to[l] = tg_exp(own[l]);
-}
-
-/* m numbers side by side. */
-TG_INLINE const double *straight(walk w, uint32_t m, double *room)
-{
-    for (uint32_t l = 0; l < m && w.step != 1; l++)
-        room[l] = w.x[w.step * (ptrdiff_t)l];
-    return w.step == 1 ? w.x : room;
 }
 
 /* To an operand of a stretch, whose step is the same in both numberings. */
@@ -442,7 +337,8 @@ TG_CLONES void tg_terms_reverse(tg_job *j, const tg_group *g, uint32_t from, uin
             s = the_stretch(j, g, stretch_of(w, g, to - 1));
         m = to - from < FAR ? to - from : FAR;
         m = to - s.first < m ? to - s.first : m;
-        take(&a, j->adj + g->y[TG_LIVE] + to - m, m);
+        take(a.g, j->adj + g->y[TG_LIVE] + to - m, m);
+        note(&a, a.g, m);
         if (!a.n || g->op == TG_TOP)
             continue;
         if (g->n_stretches)
@@ -454,126 +350,3 @@ TG_CLONES void tg_terms_reverse(tg_job *j, const tg_group *g, uint32_t from, uin
     }
 }
 
-/* ---- along tangents, in stretches ---- */
-
-TG_CLONES void tg_terms_tangents(tg_job *j, const tg_group *g, uint32_t from, uint32_t to, tg_narrow_replay *narrow)
-{
-    const double *v = j->primal, *d = j->tangent;
-    const uint32_t terms = g->op == TG_DOT ? g->terms & ~1u : g->terms;
-    double t[BLOCK], share[BLOCK], rooms[4][BLOCK];
-    for (uint32_t m, end; from < to; from = end) {
-        const stretch s = the_stretch(j, g, stretch_of(j->program->wide, g, from));
-        uint32_t at = from - s.first;
-        at = s.n >= BLOCK && s.n - at < BLOCK ? s.n - BLOCK : at;   /* so that a block is read where it lies */
-        end = s.first + s.n < to ? s.first + s.n : to;
-        end = from + BLOCK < end ? from + BLOCK : end;
-        m = end - s.first - at;
-        if (s.n < FEW) {
-            narrow(j, g->first + from, g->first + end);
-            continue;
-        }
-#define SEE(i, of, room) see(walk_of(&s, i, TG_KEPT, of, at), m, BLOCK, rooms[room])
-        EACH t[l] = 0.0;
-        if (terms < g->terms) {
-            const double *x = SEE(terms, d, 0);
-            EACH t[l] = x[l];
-        }
-        for (uint32_t i = 0; i < terms && g->op != TG_TOP; i++) {
-            const double *x = SEE(i, d, 0);
-            if (g->op == TG_DOT) {
-                const tg_stride a = tg_stride_of(s.p, g, s.first, s.n, i, TG_KEPT);
-                const tg_stride b = tg_stride_of(s.p, g, s.first, s.n, i + 1, TG_KEPT);
-                const double *p = SEE(i, v, 1);
-                if (a.at + (uint32_t)a.step * at == b.at + (uint32_t)b.step * at && (a.step == b.step || m == 1))
-                    EACH {
-                        const double half = tg_unless_0(p[l], tg_passed_on(x[l], p[l]));
-                        t[l] += half + half;
-                    }
-                else {
-                    const double *y = SEE(i + 1, d, 2), *q = SEE(i + 1, v, 3);
-                    EACH t[l] += tg_unless_0(q[l], tg_passed_on(x[l], q[l])) + tg_unless_0(p[l], tg_passed_on(y[l], p[l]));
-                }
-                i++;
-            } else if (g->op == TG_LOGSUMEXP) {
-                shares_of(SEE(i, v, 1), v + g->y[TG_KEPT] + s.first + at, m, share);
-                EACH t[l] += tg_unless_0(share[l], tg_passed_on(x[l], share[l]));
-            } else
-                EACH t[l] += x[l];
-        }
-        memcpy(j->tangent + g->y[TG_KEPT] + from, t + (from - s.first - at), (end - from) * sizeof *t);
-    }
-}
-
-/* Add m numbers to adjoints that step, or to one, from the last on; and others to their derivatives. */
-TG_INLINE void add_from_last(double *adj, double *adt, ptrdiff_t step, uint32_t m, const double *x, const double *dx)
-{
-    if (step == 1 && m == BLOCK) {
-        EACH adj[l] += x[l];
-        EACH adt[l] += dx[l];
-    } else if (step)
-        for (uint32_t l = m; l-- > 0;) {
-            adj[step * (ptrdiff_t)l] += x[l];
-            adt[step * (ptrdiff_t)l] += dx[l];
-        }
-    else {
-        double sum = *adj, along = *adt;
-        for (uint32_t l = m; l-- > 0;) {
-            sum += x[l];
-            along += dx[l];
-        }
-        *adj = sum;
-        *adt = along;
-    }
-}
-
-TG_CLONES void tg_terms_reverse_tangents(tg_job *j, const tg_group *g, uint32_t from, uint32_t to,
-                                         tg_narrow_replay *narrow)
-{
-    const uint32_t biased = g->op == TG_DOT && g->terms % 2;
-    const double *v = j->primal, *d = j->tangent;
-    double g0[BLOCK], h0[BLOCK], ga[BLOCK], ha[BLOCK], share[BLOCK], rooms[2][BLOCK];
-    passing a, along;
-    for (uint32_t n, m, at, back; to > from; to -= n) {
-        stretch s = the_stretch(j, g, stretch_of(j->program->wide, g, to - 1));
-        n = to - from < BLOCK ? to - from : BLOCK;
-        n = to - s.first < n ? to - s.first : n;
-        at = to - n - s.first;
-        if (s.n < FEW) {
-            narrow(j, g->first + to - n, g->first + to);
-            continue;
-        }
-        take(&a, j->adj + g->y[TG_LIVE] + to - n, n);
-        take(&along, j->adj_tangent + g->y[TG_LIVE] + to - n, n);
-        back = s.n < BLOCK || s.n - at >= BLOCK ? 0 : at + BLOCK - s.n;     /* so that a block is read where it lies */
-        at -= back;
-        m = n + back;
-        EACH g0[l] = l >= back && l < m ? a.g[l - back] : 0.0;
-        EACH h0[l] = l >= back && l < m ? along.g[l - back] : 0.0;
-        for (uint32_t turn = 0; (a.n || along.n) && g->op != TG_TOP && turn < 2 * g->terms; turn++) {
-            const uint32_t still = turn >= g->terms, k = turn - still * g->terms;   /* those that step come first */
-            const uint32_t i = !biased ? k : k ? k - 1 : g->terms - 1;
-            const tg_stride live = tg_stride_of(s.p, g, s.first, s.n, i, TG_LIVE);
-            const ptrdiff_t first = live.at + (ptrdiff_t)live.step * (at + back);
-            const double *x, *t;
-            if ((live.step == 0) != (int)still || live.at < s.p->n_const)
-                continue;
-            if (g->op == TG_DOT && (k || !biased)) {
-                x = SEE(i ^ 1, v, 0);
-                t = SEE(i ^ 1, d, 1);
-                EACH ga[l] = tg_passed_on(g0[l], x[l]);
-                EACH ha[l] = tg_passed_on(h0[l], x[l]) + tg_passed_on(g0[l], t[l]);
-            } else if (g->op == TG_LOGSUMEXP) {
-                const double *own = d + g->y[TG_KEPT] + to - m;
-                shares_of(SEE(i, v, 0), v + g->y[TG_KEPT] + to - m, m, share);
-                t = SEE(i, d, 1);
-                EACH ga[l] = tg_passed_on(g0[l], share[l]);
-                EACH ha[l] = l < m ? tg_passed_on(h0[l], share[l]) + tg_passed_on(g0[l], share[l] * (t[l] - own[l])) : 0.0;
-            } else {
-                EACH ga[l] = g0[l];
-                EACH ha[l] = h0[l];
-            }
-            add_from_last(j->adj + first, j->adj_tangent + first, live.step, n, ga + back, ha + back);
-        }
-    }
-#undef SEE
-}

@@ -130,7 +130,7 @@ static inline int tg_has_own_terms(const tg_group *g)
 }
 void tg_terms_forward(tg_job *j, const tg_group *g, uint32_t from, uint32_t to, int numbering);
 void tg_terms_reverse(tg_job *j, const tg_group *g, uint32_t from, uint32_t to);
-/* Of stretches alone. */
+/* Of stretches alone. See terms_along.c. */
 void tg_terms_tangents(tg_job *j, const tg_group *g, uint32_t from, uint32_t to, tg_narrow_replay *narrow);
 void tg_terms_reverse_tangents(tg_job *j, const tg_group *g, uint32_t from, uint32_t to, tg_narrow_replay *narrow);
 

@@ -212,7 +212,7 @@ def check_bits(f, x, tolerance=1e-12):
     return total
 
 
-@pytest.mark.parametrize("rows", [9, 33, 100])
+@pytest.mark.parametrize("rows", [9, 67, 100])
 @pytest.mark.parametrize("own", [False, True], ids=["constant rows", "rows that are inputs"])
 def test_layers_over_rows_have_the_bits_of_values(rows, own):
     """Sums of products of which one side is the same for all rows, or next to the one before."""

@@ -1,0 +1,230 @@
+/*  Along tangents: those of a block's slots, and the derivative of the sweep. Included by lanes.h.
+
+    EACH is of a PART of the lanes here, as many as fit a register, from q on: what is computed of them stays there from
+    operand to operand.  */
+
+#define PART (LANES < 8 ? LANES : 8)
+#define PARTS for (int q = 0; q < LANES; q += PART)
+#define IN_PART(array, slot) (AT(array, slot) + q)
+#undef EACH
+#define EACH for (int l = 0; l < PART; l++)
+
+/* Whether anybody asks for the adjoint of a slot. */
+#define IS_WANTED(live) ((live) >= n_const && !(LANES > 1 && idle && (live) < n_fixed && idle[live] == TG_IDLE))
+
+/* Tangents of the kept slots, whose primals are there. */
+TG_CLONES static void NAME(tangents)(tg_job *j, uint32_t from, uint32_t to)
+{
+    const tg_program *p = j->program;
+    double *v = j->primal, *d = j->tangent, all[LANES], t[PART];
+    for (uint32_t k = from; k < to; k++) {
+        const tg_instr *s = p->instr + k;
+        const uint32_t *pool = p->pool + 2 * (size_t)s->a;
+        double *Y = AT(d, s->y);
+        switch (tg_row(s)) {
+#define TG_FEW(NAME_, method, aliases, symbol, refusal, doc, primal, da, db, ...)                                      \
+    case TG_##NAME_:                                                                                                   \
+        if (!IS_SHORT(TG_##NAME_)) {                                                                                   \
+            NAME(long_tangents)(TG_##NAME_, all, AT(v, s->a), AT(v, s->b), AT(v, s->y), AT(d, s->a), AT(d, s->b));     \
+            OF_ALL Y[l] = all[l];                                                                                      \
+        } else                                                                                                         \
+            PARTS {                                                                                                    \
+                const double *xa = IN_PART(v, s->a), *xb = IN_PART(v, s->b), *xy = IN_PART(v, s->y);                   \
+                const double *ta = IN_PART(d, s->a), *tb = IN_PART(d, s->b);                                           \
+                TANGENTS_OF(NAME_, da, db)                                                                             \
+                EACH Y[q + l] = t[l];                                                                                  \
+            }                                                                                                          \
+        break;
+#include "ops.def"
+        case TG_DOT: PARTS {
+            const uint32_t n = s->b & ~1u;
+            if (s->b % 2)
+                EACH t[l] = IN_PART(d, pool[2 * n])[l];
+            else
+                EACH t[l] = 0.0;
+            for (uint32_t i = 0; i < n; i += 2) {
+                const uint32_t x = pool[2 * i], w = pool[2 * i + 2];
+                const double *a = IN_PART(v, x), *b = IN_PART(v, w), *ta = IN_PART(d, x), *tb = IN_PART(d, w);
+                if (x == w)
+                    EACH {
+                        const double half = tg_unless_0(a[l], tg_passed_on(ta[l], a[l]));
+                        t[l] += half + half;
+                    }
+                else
+                    EACH t[l] += tg_unless_0(b[l], tg_passed_on(ta[l], b[l])) +
+                                 tg_unless_0(a[l], tg_passed_on(tb[l], a[l]));
+            }
+            EACH Y[q + l] = t[l];
+        }
+            break;
+        case TG_SUM:
+        case TG_FSUM: PARTS {
+            EACH t[l] = 0.0;
+            for (uint32_t i = 0; i < s->b; i++)
+                EACH t[l] += IN_PART(d, pool[2 * i])[l];
+            EACH Y[q + l] = t[l];
+        }
+            break;
+        case TG_TOP:
+            OF_ALL Y[l] = 0.0;
+            break;
+        case TG_WHERE: {
+            const double *c = AT(v, pool[0]), *ta = AT(d, pool[2]), *tb = AT(d, pool[4]);
+            OF_ALL all[l] = c[l] != 0.0 ? ta[l] : tb[l];
+            OF_ALL Y[l] = all[l];
+            break;
+        }
+        case TG_LOGSUMEXP:
+            OF_ALL all[l] = 0.0;
+            for (uint32_t i = 0; i < s->b; i++)
+                OF_ALL all[l] += SLOPE(AT(d, pool[2 * i])[l], tg_exp(AT(v, pool[2 * i])[l] - AT(v, s->y)[l]));
+            OF_ALL Y[l] = all[l];
+            break;
+        default: break;
+        }
+    }
+}
+
+/* One instruction of the sweep below, of a row that takes an instruction or two, or of a dot; 0: it is another. */
+TG_INLINE int NAME(bend_parts)(tg_job *j, const tg_instr *s)
+{
+    const tg_program *p = j->program;
+    const uint32_t n_const = p->n_const, n_fixed = n_const + p->n_in, *pool = p->pool + 2 * (size_t)s->a;
+    const uint8_t *idle = j->shared;
+    const double *v = j->primal, *d = j->tangent;
+    double *adj = j->adj, *adt = j->adj_tangent;
+#define TAKE                                                                                                           \
+    double *G = IN_PART(adj, s->live_y), *H = IN_PART(adt, s->live_y);                                                 \
+    double g[PART], h[PART], ga[PART], gb[PART], ha[PART], hb[PART];                                                   \
+    (void)gb, (void)hb;                                                                                                \
+    EACH g[l] = G[l];                                                                                                  \
+    EACH h[l] = H[l];                                                                                                  \
+    EACH G[l] = 0.0;                                                                                                   \
+    EACH H[l] = 0.0;                                                                                                   \
+    if (LANES == 1 && g[0] == 0.0 && h[0] == 0.0)                                                                      \
+        return 1;
+#define PASS(live, x, dx)                                                                                              \
+    if (IS_WANTED(live)) {                                                                                             \
+        double *to = IN_PART(adj, live), *along = IN_PART(adt, live);                                                  \
+        EACH to[l] += x[l];                                                                                            \
+        EACH along[l] += dx[l];                                                                                        \
+    }
+    switch (tg_row(s)) {
+#define TG_FEW(NAME_, method, aliases, symbol, refusal, doc, primal, da, db, daa, dab, dbb)                            \
+    case TG_##NAME_:                                                                                                   \
+        if (!IS_SHORT(TG_##NAME_))                                                                                     \
+            return 0;                                                                                                  \
+        PARTS {                                                                                                        \
+            const double *xa = IN_PART(v, s->a), *xb = IN_PART(v, s->b), *xy = IN_PART(v, s->y);                       \
+            const double *ta = IN_PART(d, s->a), *tb = IN_PART(d, s->b);                                               \
+            TAKE                                                                                                       \
+            BENDS_OF(NAME_, da, db, daa, dab, dbb)                                                                     \
+            PASS(s->live_a, ga, ha)                                                                                    \
+            if (tg_passes_to_b(TG_##NAME_))                                                                            \
+                PASS(s->live_b, gb, hb)                                                                                \
+        }                                                                                                              \
+        return 1;
+#include "ops.def"
+    case TG_DOT: PARTS {
+        const uint32_t n = s->b & ~1u;
+        TAKE
+        if (s->b % 2)
+            PASS(pool[2 * n + 1], g, h)
+        for (uint32_t i = 0; i < n; i += 2) {
+            const uint32_t x = pool[2 * i], w = pool[2 * i + 2];
+            const double *a = IN_PART(v, x), *b = IN_PART(v, w), *ta = IN_PART(d, x), *tb = IN_PART(d, w);
+            EACH ga[l] = tg_passed_on(g[l], b[l]);
+            EACH ha[l] = tg_passed_on(h[l], b[l]) + tg_passed_on(g[l], tb[l]);
+            PASS(pool[2 * i + 1], ga, ha)
+            if (x != w) {                               /* of a square the same */
+                EACH ga[l] = tg_passed_on(g[l], a[l]);
+                EACH ha[l] = tg_passed_on(h[l], a[l]) + tg_passed_on(g[l], ta[l]);
+            }
+            PASS(pool[2 * i + 3], ga, ha)
+        }
+    }
+        return 1;
+    default: return 0;
+    }
+#undef PASS
+#undef TAKE
+}
+
+/* The reverse sweep and its derivative along the tangents: adj_tangent is d(adj). */
+TG_CLONES static void NAME(reverse_tangents)(tg_job *j, uint32_t from, uint32_t to)
+{
+    const tg_program *p = j->program;
+    const uint32_t n_const = p->n_const, n_fixed = n_const + p->n_in;
+    const uint8_t *idle = j->shared;
+    const double *v = j->primal, *d = j->tangent;
+    double *adj = j->adj, *adt = j->adj_tangent, g[LANES], h[LANES], ga[LANES], gb[LANES], ha[LANES], hb[LANES];
+    for (uint32_t k = to; k-- > from;) {
+        const tg_instr *s = p->instr + k;
+        const uint32_t *pool = p->pool + 2 * (size_t)s->a;
+        double *G = AT(adj, s->live_y), *H = AT(adt, s->live_y);
+        if (tg_row(s) == TG_GUARD || NAME(bend_parts)(j, s))
+            continue;
+        OF_ALL {
+            g[l] = G[l];
+            h[l] = H[l];
+            G[l] = H[l] = 0.0;
+        }
+        if (LANES == 1 && g[0] == 0.0 && h[0] == 0.0)
+            continue;
+        switch (tg_row(s)) {
+#define PASS(live, x, dx)                                                                                              \
+    if (IS_WANTED(live)) {                                                                                             \
+        NAME(add_to)(AT(adj, live), x);                                                                                \
+        NAME(add_to)(AT(adt, live), dx);                                                                               \
+    }
+#define TG_FEW(NAME_, method, aliases, symbol, refusal, doc, primal, da, db, daa, dab, dbb)                            \
+    case TG_##NAME_:                                                                                                   \
+        if (!IS_SHORT(TG_##NAME_)) {                                                                                   \
+            NAME(long_bends)(TG_##NAME_, ga, gb, ha, hb, g, h, AT(v, s->a), AT(v, s->b), AT(v, s->y), AT(d, s->a),     \
+                             AT(d, s->b));                                                                             \
+            PASS(s->live_a, ga, ha)                                                                                    \
+            if (tg_passes_to_b(TG_##NAME_))                                                                            \
+                PASS(s->live_b, gb, hb)                                                                                \
+        }                                                                                                              \
+        break;
+#include "ops.def"
+        case TG_SUM:
+        case TG_FSUM:
+            for (uint32_t i = 0; i < s->b; i++)
+                PASS(pool[2 * i + 1], g, h)
+            break;
+        case TG_WHERE: {
+            const double *c = AT(v, pool[0]);
+            OF_ALL {
+                ga[l] = c[l] != 0.0 ? g[l] : 0.0;
+                gb[l] = c[l] != 0.0 ? 0.0 : g[l];
+                ha[l] = c[l] != 0.0 ? h[l] : 0.0;
+                hb[l] = c[l] != 0.0 ? 0.0 : h[l];
+            }
+            PASS(pool[3], ga, ha)
+            PASS(pool[5], gb, hb)
+            break;
+        }
+        case TG_LOGSUMEXP:
+            for (uint32_t i = 0; i < s->b; i++) {
+                OF_ALL {
+                    double share = tg_exp(AT(v, pool[2 * i])[l] - AT(v, s->y)[l]);
+                    ga[l] = WEIGHED(g[l], share);
+                    ha[l] = WEIGHED(h[l], share) +
+                            WEIGHED(g[l], share * (AT(d, pool[2 * i])[l] - AT(d, s->y)[l]));
+                }
+                PASS(pool[2 * i + 1], ga, ha)
+            }
+            break;
+        default: break;
+        }
+    }
+}
+
+#undef PASS
+#undef IS_WANTED
+#undef IN_PART
+#undef PARTS
+#undef PART
+#undef EACH
+#define EACH OF_ALL
