@@ -439,7 +439,7 @@ TG_CLONES static void NAME(read)(tg_job *j, const double *from, int64_t stride, 
     for (uint32_t i = 0; i < paired; i += TG_TILE)
         for (int l = 0; l + 1 < LANES; l += 2)
             for (uint32_t m = i; m < i + TG_TILE && m < paired; m += 2)
-                turn(x[l] + m, x[l + 1] + m, AT(to, first + m) + l, AT(to, first + m + 1) + l);
+                tg_cross(x[l] + m, x[l + 1] + m, AT(to, first + m) + l, AT(to, first + m + 1) + l);
     for (uint32_t i = paired; i < count; i++)
         EACH AT(to, first + i)[l] = x[l][i];
 }
@@ -492,7 +492,7 @@ TG_CLONES static void NAME(collect_rows)(tg_job *j, const double *x, uint32_t co
     for (uint32_t i = 0; i < paired; i += TG_TILE)
         for (int l = 0; l + 1 < LANES; l += 2)
             for (uint32_t m = i; m < i + TG_TILE && m < paired; m += 2)
-                turn(AT(x, m) + l, AT(x, m + 1) + l, own[l] + m, own[l + 1] + m);
+                tg_cross(AT(x, m) + l, AT(x, m + 1) + l, own[l] + m, own[l + 1] + m);
     EACH if (j->alive >> l & 1)
         for (uint32_t i = paired; i < count; i++)
             own[l][i] = AT(x, i)[l];
