@@ -2,7 +2,6 @@
 #include "call.h"
 #include "compiled.h"
 #include "flush.h"
-#include "ops.h"
 
 static size_t width(const tg_stage *s) { return (size_t)s->lanes; }
 static uint32_t all_lanes(const tg_stage *s) { return (uint32_t)((1ull << s->lanes) - 1); }
@@ -31,39 +30,6 @@ static double *numbers(char *memory, uint64_t *used, uint64_t slots, const tg_st
     return tg_carve(memory, used, slots * width(s), sizeof(double));
 }
 
-/* Slots of results that are new in each step: from where on. */
-static size_t new_from(const tg_program *p) { return (size_t)p->n_const + p->n_in + p->n_hoisted; }
-
-size_t tg_step_size(const tg_cell *c, uint32_t n_own)
-{
-    return n_own + c->program[0]->n_kept - new_from(c->program[0]);
-}
-
-/* Which slots are new in each step and named by partials; is_named: room for all slots, 0. */
-static void find_named(tg_stage *s, const tg_program *p, uint8_t *is_named)
-{
-    uint8_t known[TG_OPS] = {0};
-    for (const tg_instr *i = p->instr; i < p->instr + p->n_instr; i++) {
-        const int row = tg_row(i), named = row < TG_GUARD ? tg_names(row, known) : 0;
-        const uint32_t *pool = p->pool + 2 * (size_t)i->a;
-        for (uint32_t k = 0; row == TG_CALL && k < p->call[i->y].n_in; k++)
-            is_named[pool[2 * (size_t)k]] = 1;          /* it is carried out again from them */
-        if (row >= TG_GUARD)
-            continue;
-        is_named[i->y] |= (named & TG_NAMES_Y) != 0;
-        if (!tg_is_many(row)) {
-            is_named[i->a] |= (named & TG_NAMES_A) != 0;
-            is_named[i->b] |= (named & TG_NAMES_B) != 0;
-        } else
-            for (uint32_t k = 0; k < i->b; k++)
-                is_named[pool[2 * (size_t)k]] |= named & TG_NAMES_A && tg_names_operand(row, k, i->b);
-    }
-    s->n_named = 0;
-    for (uint32_t slot = p->n_const; slot < p->n_kept; slot++)
-        if (is_named[slot] && (slot < p->n_const + s->n_own || slot >= new_from(p)))
-            s->named[s->n_named++] = slot;
-}
-
 void tg_lay_stage(tg_stage *s, const tg_cell *cell, uint32_t n_own, const tg_job *like, char *memory, uint64_t *used)
 {
     s->cell = cell;
@@ -84,12 +50,6 @@ void tg_lay_stage(tg_stage *s, const tg_cell *cell, uint32_t n_own, const tg_job
             j.adj = numbers(memory, used, p->n_live, s);
         if (like->seed && j.tangents)
             j.adj_tangent = numbers(memory, used, p->n_live, s);
-        if (like->seed && !k) {
-            uint8_t *is_named = tg_carve(memory, used, p->n_kept, 1);
-            s->named = tg_carve(memory, used, tg_step_size(cell, n_own), sizeof *s->named);
-            if (memory)
-                find_named(s, p, is_named);
-        }
         tg_lay_calls(&j, like, cell->n_paths, memory, used);
         if (!memory)
             continue;
@@ -157,6 +117,20 @@ void tg_set_shared(tg_stage *s, double *const params[2], int one_for_all)
     go_once(s);
 }
 
+void tg_set_all(const tg_stage *s, double *primals, int64_t n)
+{
+    const tg_job *j = s->job;
+    const tg_program *p = j->program;
+    const size_t from = shared_from(s, j), constants = p->n_const * width(s) * sizeof *primals,
+                 shared = ((size_t)p->n_in - s->n_own + p->n_hoisted) * width(s) * sizeof *primals;
+    if (!n || (!memcmp(primals, j->primal, constants) && !memcmp(primals + from, j->primal + from, shared)))
+        return;
+    for (; n-- > 0; primals += p->n_kept * width(s)) {
+        memcpy(primals, j->primal, constants);
+        memcpy(primals + from, j->primal + from, shared);
+    }
+}
+
 /* Lanes to slots, the others with the numbers of the lowest of them. */
 static void put(const tg_stage *s, tg_job *j, uint32_t lanes, double *const in[2])
 {
@@ -215,45 +189,6 @@ static int way_on(const tg_cell *c, uint32_t path, uint32_t at)
     return -1;
 }
 
-/* Numbers of slots one after the other, and back. */
-TG_INLINE void gather(const tg_stage *s, const double *from, double *to, size_t w)
-{
-    for (uint32_t k = 0; k < s->n_named; k++)
-        move(from + s->named[k] * w, to + k * w, (1u << w) - 1, w);
-}
-
-TG_INLINE void scatter(const tg_stage *s, const double *from, double *to, size_t w)
-{
-    for (uint32_t k = 0; k < s->n_named; k++)
-        move(from + k * w, to + s->named[k] * w, (1u << w) - 1, w);
-}
-
-TG_CLONES static void gather_wide(const tg_stage *s, const double *from, double *to)
-{
-    gather(s, from, to, TG_WIDEST);
-}
-
-TG_CLONES static void scatter_wide(const tg_stage *s, const double *from, double *to)
-{
-    scatter(s, from, to, TG_WIDEST);
-}
-
-void tg_keep_step(const tg_stage *s, double *to)
-{
-    if (s->lanes == 1)
-        gather(s, s->job->primal, to, 1);
-    else
-        gather_wide(s, s->job->primal, to);
-}
-
-void tg_recall_step(tg_stage *s, const double *from)
-{
-    if (s->lanes == 1)
-        scatter(s, from, s->job->primal, 1);
-    else
-        scatter_wide(s, from, s->job->primal);
-}
-
 /* Outputs of the lanes that are alive. */
 static void get_all(const tg_stage *s, const tg_job *j, double *const out[2])
 {
@@ -262,6 +197,30 @@ static void get_all(const tg_stage *s, const tg_job *j, double *const out[2])
             get(s, j->program, primals_of(j, order), out[order], 1, 1);
         else
             get_wide(s, j->program, primals_of(j, order), out[order], j->alive);
+}
+
+int tg_go_well(tg_stage *s, uint32_t n, double *inout, double *primals)
+{
+    tg_job *j = s->job;
+    double *own = j->primal;
+    const size_t w = width(s);
+    if (s->cell->n_paths > 1 || s->orders > 1 || s->refused || s->is_long)
+        return 0;
+    if (primals)
+        j->primal = primals;
+    primals = j->primal;
+    tg_move_numbers(primals + j->program->n_const * w, inout, n * w);
+    j->alive = all_lanes(s);
+    tg_forward(j);
+    j->primal = own;
+    s->interpreted |= j->interpreted;
+    if (j->alive != all_lanes(s))
+        return 0;
+    if (w == 1)
+        get(s, j->program, primals, inout, 1, 1);
+    else
+        get_wide(s, j->program, primals, inout, j->alive);
+    return 1;
 }
 
 /* Lanes that are to take this path. */
@@ -286,7 +245,7 @@ static void go_forward(tg_stage *s, tg_job *j)
         tg_forward(j);
 }
 
-uint32_t tg_go(tg_stage *s, uint32_t lanes, uint8_t *path, double *const in[2], double *const out[2])
+uint32_t tg_go(tg_stage *s, uint32_t lanes, uint8_t *path, double *const in[2], double *primals, double *const out[2])
 {
     uint32_t walking = 0, lost = 0;     /* walking: from the first path on, where each stop leads */
     if (s->more) {
@@ -299,7 +258,10 @@ uint32_t tg_go(tg_stage *s, uint32_t lanes, uint8_t *path, double *const in[2], 
         const uint32_t p = path[one];
         tg_job *j = s->job + p;
         const uint32_t group = lanes_on(s, lanes, path, p);
+        double *own = j->primal;
         uint32_t stopped;
+        if (primals)
+            j->primal = primals;
         if (!s->more) {
             put(s, j, group, in);
             j->alive = group & ~s->refused;
@@ -313,10 +275,12 @@ uint32_t tg_go(tg_stage *s, uint32_t lanes, uint8_t *path, double *const in[2], 
             s->left = lanes;
             s->walking = walking;
             s->lost = lost;
+            j->primal = own;
             return 0;
         }
         s->interpreted |= j->interpreted;
         get_all(s, j, out);
+        j->primal = own;
         if (j->alive == lanes)
             return lost;
         stopped = group & ~j->alive;

@@ -29,7 +29,6 @@ typedef struct tg_cell {
 typedef struct tg_stage {
     const tg_cell *cell;
     tg_job *job;                        /* by path */
-    uint32_t *named, n_named;           /* of the first path: slots that are new in each step and that partials name */
     uint32_t n_own, n_shared, n_out, holder;    /* holder: the path in whose slots the shared adjoints are */
     int lanes, orders, failed_first;    /* orders: 2 with tangents; failed_first: the lane that is told of */
     int interpreted;                    /* in this block, what is hoisted or a step after it */
@@ -60,14 +59,15 @@ static inline void tg_move_numbers(double *to, const double *from, size_t n)
 void *tg_carve(char *memory, uint64_t *used, uint64_t n, size_t size);
 /* The params of a block, of each lane, or one for all lanes; and what follows from them alone. */
 void tg_set_shared(tg_stage *s, double *const params[2], int one_for_all);
+/* The same, of a cell of one path, to n places for primals one after the other, 0 at first, unless they have it. */
+void tg_set_all(const tg_stage *s, double *primals, int64_t n);
 /* Carry out lanes, path[l] first: it gets the path that was taken. Returns lanes that found no path, which get no
-   outputs. out may be in. There may be more to do: then again with the same. */
-uint32_t tg_go(tg_stage *s, uint32_t lanes, uint8_t *path, double *const in[2], double *const out[2]);
-/* Of a cell of one path, what is new in each step: how many slots at most a sweep needs; these to elsewhere, and from
-   there. */
-size_t tg_step_size(const tg_cell *c, uint32_t n_own);
-void tg_keep_step(const tg_stage *s, double *to);
-void tg_recall_step(tg_stage *s, const double *from);
+   outputs. out may be in. primals: where they go, of a cell of one path, what it shares is there; or NULL. There may be
+   more to do: then again with the same. */
+uint32_t tg_go(tg_stage *s, uint32_t lanes, uint8_t *path, double *const in[2], double *primals, double *const out[2]);
+/* The same of all lanes, of a cell of one path without tangents, of whose own inputs the first n are new to its
+   primals; 0, and nothing has changed, where not all go on, or there is more to it. */
+int tg_go_well(tg_stage *s, uint32_t n, double *inout, double *primals);
 /* The sweep over one path at inputs that take it: from the adjoints of the outputs to those of its own inputs. primals:
    all that are kept, and flush.h's mode is on already, of what is not long; or NULL. out_adj may be in_adj. There may
    be more to do, as with tg_go. */

@@ -53,48 +53,105 @@ static inline void fetch(const double *x)
 #endif
 }
 
-/* xs of steps from one on, number after number of a step after the other; as many come after these. */
-static void read_steps(const tg_job *j, int order, int64_t step, int64_t steps, double *to)
+/* Whether the xs of a row are numbers side by side, those of a step after those of the last. */
+static int in_line(const tg_job *j, int order)
 {
     const tg_loop *o = j->loop;
-    const size_t w = tg_width(j), size = o->n_x * w;
-    const size_t next = (size_t)(step + 2 * steps <= o->length ? 2 * steps : 0);
+    const double **x = j->looping->x[order];
+    uint32_t i = 0;
+    while (x[0] && i < o->n_x && x[i * tg_width(j)] == x[0] + i && o->x_by[i] == o->n_x)
+        i++;
+    return i == o->n_x;
+}
+
+/* Of rows in line, as read_steps: all numbers of these steps. */
+static void read_lines(const tg_job *j, int order, int64_t step, size_t steps, size_t next, double *to, size_t size)
+{
+    const uint32_t n_x = j->loop->n_x;
+    const size_t w = tg_width(j), from = (size_t)step * n_x, n = steps * n_x, over = size - n_x * w;
+    for (size_t l = 0; l + 1 < w; l += 2) {
+        const double *p = j->looping->x[order][l] + from, *q = j->looping->x[order][l + 1] + from;
+        double *x = to + l, *y;
+        uint32_t i = 0;                 /* which of a step's numbers x is */
+        for (size_t k = 0; k + 1 < n; k += 2) {
+            y = x + w + (++i == n_x ? over : 0);
+            i = i == n_x ? 0 : i;
+            tg_cross(p + k, q + k, x, y);
+            x = y + w + (++i == n_x ? over : 0);
+            i = i == n_x ? 0 : i;
+        }
+        if (n % 2) {
+            x[0] = p[n - 1];
+            x[1] = q[n - 1];
+        }
+        for (size_t k = n; k < n + next * n_x; k += LINE) {
+            fetch(p + k);
+            fetch(q + k);
+        }
+    }
+}
+
+/* xs of steps from one on, number after number of a step, those of the next so many numbers on; next: so many steps
+   will be read after these. */
+static void read_steps(const tg_job *j, int order, int64_t step, size_t steps, size_t next, double *to, size_t size)
+{
+    const tg_loop *o = j->loop;
+    const size_t w = tg_width(j);
+    if (w > 1 && in_line(j, order)) {
+        read_lines(j, order, step, steps, next, to, size);
+        return;
+    }
     for (uint32_t i = 0; i < o->n_x; i++) {
         const size_t by = o->x_by[i];
         for (size_t l = 0; l < w; l++) {
             const double *from = j->looping->x[order][i * w + l];
             double *x = to + i * w + l;
             if (order && !from) {
-                for (size_t k = 0; k < (size_t)steps; k++)
+                for (size_t k = 0; k < steps; k++)
                     x[k * size] = 0.0;
                 continue;
             }
             from += (size_t)step * by;
-            for (size_t k = 0; k < (size_t)steps; k++)
+            for (size_t k = 0; k < steps; k++)
                 x[k * size] = from[k * by];
-            for (size_t k = (size_t)steps; k < next; k += by && by < LINE ? LINE / by : 1)
+            for (size_t k = steps; k < steps + next; k += by && by < LINE ? LINE / by : 1)
                 fetch(from + k * by);
         }
     }
+}
+
+/* xs of as many steps as a tile has, if there are as many. */
+static void read_tile(const tg_job *j, int order, int64_t first, double *to, size_t size)
+{
+    const int64_t left = j->loop->length - first;
+    read_steps(j, order, first, left < TG_TILED ? (size_t)left : TG_TILED, left < 2 * TG_TILED ? 0 : TG_TILED, to,
+               size);
 }
 
 void tg_read_x(const tg_job *j, int64_t step)
 {
     const tg_loop *o = j->loop;
     tg_looping *w = j->looping;
-    const int64_t tile = step / TG_TILED, first = tile * TG_TILED, left = o->length - first;
+    const int64_t tile = step / TG_TILED, first = tile * TG_TILED;
     const size_t size = o->n_x * tg_width(j);
     for (int order = 0; order < tg_orders(j) && o->n_x; order++) {
         double *to = w->in[order] + tg_state_size(j);
         if (j->lanes == 1) {
-            read_steps(j, order, step, 1, to);
+            read_steps(j, order, step, 1, 0, to, size);
             continue;
         }
         if (tile != w->tiled)
-            read_steps(j, order, first, left < TG_TILED ? left : TG_TILED, w->tile[order]);
+            read_tile(j, order, first, w->tile[order], size);
         tg_move_numbers(to, w->tile[order] + (size_t)(step - first) * size, size);
     }
     w->tiled = tile;
+}
+
+void tg_read_all_x(const tg_job *j, double *to, size_t size)
+{
+    const int64_t n = j->loop->n_x ? j->loop->length : 0;
+    for (int64_t step = 0; step < n; step += TG_TILED)
+        read_tile(j, 0, step, to + (size_t)step * size, size);
 }
 
 void tg_write_adjoints(const tg_job *j, uint32_t input, double *const from[2], uint32_t lanes)

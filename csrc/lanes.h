@@ -45,6 +45,10 @@ static inline int NAME(finite)(const double *y)
 }
 
 TG_INLINE void NAME(add_to)(double *to, const double *x) { EACH to[l] += x[l]; }
+TG_INLINE void NAME(add_weighed)(double *to, const double *g, const double *partial)
+{
+    TG_TURNS_APART EACH to[l] += tg_passed_on(g[l], partial[l]);
+}
 TG_INLINE void NAME(top_of)(double *to, const double *x) { EACH to[l] = tg_max(to[l], x[l]); }
 
 /* Instructions from .. to - 1; live: over live slots, else over kept ones. */
@@ -177,24 +181,29 @@ TG_CLONES static void NAME(reverse)(tg_job *j, uint32_t from, uint32_t to)
         if (LANES == 1 && g[0] == 0.0)
             continue;
         switch (tg_row(s)) {
-#define ROW(NAME_, da, db)                                                                                             \
+#define PASS(NAME_, live, short_partial, long_partial)                                                                 \
+    if ((live) >= n_const) {                                                                                           \
+        double *to = AT(adj, live);                                                                                    \
+        if (IS_SHORT(TG_##NAME_))                                                                                      \
+            ADDED_OF(NAME_, short_partial)                                                                             \
+        else                                                                                                           \
+            NAME(add_to)(to, long_partial);                                                                            \
+    }
+#define ROW(NAME_, da)                                                                                                 \
     case TG_##NAME_: {                                                                                                 \
         const double *xa = AT(v, s->a), *xb = AT(v, s->b), *xy = AT(v, s->y);                                          \
-        if (IS_SHORT(TG_##NAME_))                                                                                      \
-            PARTIALS_OF(NAME_, da, db)                                                                                 \
-        else                                                                                                           \
+        if (!IS_SHORT(TG_##NAME_))                                                                                     \
             NAME(long_partials)(TG_##NAME_, ga, gb, g, xa, xb, xy);                                                    \
-        if (s->live_a >= n_const)                                                                                      \
-            NAME(add_to)(AT(adj, s->live_a), ga);
-#define TG_UNARY(NAME_, method, aliases, symbol, refusal, doc, primal, da, ...) ROW(NAME_, da, 0.0) break; }
+        PASS(NAME_, s->live_a, da, ga)
+#define TG_UNARY(NAME_, method, aliases, symbol, refusal, doc, primal, da, ...) ROW(NAME_, da) break; }
 #define TG_BINARY(NAME_, method, aliases, symbol, refusal, doc, primal, da, db, ...)                                   \
-        ROW(NAME_, da, db)                                                                                             \
-        if (s->live_b >= n_const)                                                                                      \
-            NAME(add_to)(AT(adj, s->live_b), gb);                                                                      \
+        ROW(NAME_, da)                                                                                                 \
+        PASS(NAME_, s->live_b, db, gb)                                                                                 \
         break;                                                                                                         \
     }
 #include "ops.def"
 #undef ROW
+#undef PASS
         case TG_DOT: {
             uint32_t n = s->b & ~1u;
             if (s->b % 2 && pool[2 * n + 1] >= n_const)
@@ -214,14 +223,10 @@ TG_CLONES static void NAME(reverse)(tg_job *j, uint32_t from, uint32_t to)
                         NAME(add_to)(AT(adj, pool[2 * i + 1]), ga);
                     continue;
                 }
-                EACH {
-                    ga[l] = tg_passed_on(g[l], w[l]);
-                    gb[l] = tg_passed_on(g[l], x[l]);
-                }
                 if (pool[2 * i + 1] >= n_const)
-                    NAME(add_to)(AT(adj, pool[2 * i + 1]), ga);
+                    NAME(add_weighed)(AT(adj, pool[2 * i + 1]), g, w);
                 if (pool[2 * i + 3] >= n_const)
-                    NAME(add_to)(AT(adj, pool[2 * i + 3]), gb);
+                    NAME(add_weighed)(AT(adj, pool[2 * i + 3]), g, x);
             }
             break;
         }
@@ -276,7 +281,7 @@ TG_CLONES static void NAME(read)(tg_job *j, const double *from, int64_t stride, 
     for (uint32_t i = 0; i < paired; i += TG_TILE)
         for (int l = 0; l + 1 < LANES; l += 2)
             for (uint32_t m = i; m < i + TG_TILE && m < paired; m += 2)
-                turn(x[l] + m, x[l + 1] + m, AT(to, first + m) + l, AT(to, first + m + 1) + l);
+                tg_cross(x[l] + m, x[l + 1] + m, AT(to, first + m) + l, AT(to, first + m + 1) + l);
     for (uint32_t i = paired; i < count; i++)
         EACH AT(to, first + i)[l] = x[l][i];
 }
@@ -331,7 +336,7 @@ TG_CLONES static void NAME(collect_rows)(tg_job *j, const double *x, uint32_t co
     for (uint32_t i = 0; i < paired; i += TG_TILE)
         for (int l = 0; l + 1 < LANES; l += 2)
             for (uint32_t m = i; m < i + TG_TILE && m < paired; m += 2)
-                turn(AT(x, m) + l, AT(x, m + 1) + l, own[l] + m, own[l + 1] + m);
+                tg_cross(AT(x, m) + l, AT(x, m + 1) + l, own[l] + m, own[l + 1] + m);
     EACH if (j->alive >> l & 1)
         for (uint32_t i = paired; i < count; i++)
             own[l][i] = AT(x, i)[l];

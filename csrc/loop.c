@@ -8,8 +8,8 @@
 #include <math.h>
 #include <string.h>
 
-#define WHOLE ((uint64_t)1 << 20)       /* bytes of what all steps make, where that is kept and no states: a near cache
-                                           has it */
+#define WHOLE ((uint64_t)1 << 21)       /* bytes of what all steps make, where that is kept and no states: caches
+                                           have it */
 #define BESIDE 2048             /* primals of a step at most, of which there are twice as many as lanes then */
 #define WORTH_BESIDE 4
 
@@ -73,7 +73,7 @@ uint64_t tg_lay_loop(const tg_job *j, tg_looping *w, char *memory)
         w->kept = tg_carve(memory, &used, (uint64_t)w->capacity, each * sizeof(double));
         w->kept_at = w->capacity < o->length ? tg_carve(memory, &used, (uint64_t)w->capacity, sizeof(int64_t)) : NULL;
         w->whole = NULL;
-        w->each = tg_step_size(o->step, n_in) * tg_width(j);
+        w->each = o->step->program[0]->n_kept * tg_width(j);
         if (at_once && w->capacity >= o->length && o->step->n_paths == 1 &&
             (uint64_t)o->length <= WHOLE / (8 * w->each + 1)) {
             w->whole = tg_carve(memory, &used, (uint64_t)o->length * w->each, sizeof(double));
@@ -113,6 +113,8 @@ static inline void copy_state(const tg_job *j, double *const from[2], double *co
     for (int order = 0; order < tg_orders(j); order++)
         tg_move_numbers(to[order], from[order], tg_state_size(j));
 }
+
+static uint32_t every_lane(const tg_job *j) { return (uint32_t)((1ull << j->lanes) - 1); }
 
 /* The lanes that have a step. */
 static uint32_t lanes_at(const tg_job *j, int64_t step)
@@ -161,7 +163,7 @@ static void ask_until(tg_job *j)
     lanes = lanes_at(j, w->at);
     if (!lanes)
         return;
-    drop(j, &w->until, tg_go(&w->until, lanes, path, w->in, w->out), 2);
+    drop(j, &w->until, tg_go(&w->until, lanes, path, w->in, NULL, w->out), 2);
     for (int l = 0; l < j->lanes; l++)
         if ((lanes & w->alive) >> l & 1 && w->out[0][l] != 0.0)
             w->steps[l] = w->at;
@@ -188,26 +190,33 @@ static void tell(tg_job *j, uint32_t lanes)
 /* One step on, or a part of a long one, or not where no lane has one: whether there was. */
 static int go(tg_job *j)
 {
+    const tg_loop *o = j->loop;
     tg_looping *w = j->looping;
-    uint32_t lanes, lost;
+    double *primals;
+    uint32_t lanes;
     if (!w->step.more)
         ask_until(j);
     lanes = lanes_at(j, w->at);
     if (!lanes)
         return 0;
+    primals = w->whole && j->phase == FIRST ? w->whole + (size_t)w->at * w->each : NULL;
     if (!w->step.more) {
-        tg_read_x(j, w->at);
+        if (!primals)
+            tg_read_x(j, w->at);
         if (w->taken && w->at < w->seen)
             memcpy(w->path, w->taken + w->at * j->lanes, tg_width(j));
     }
-    lost = tg_go(&w->step, lanes, w->path, w->in, w->in);
-    if (w->step.more)
-        return 1;
-    drop(j, &w->step, lost, 0);
-    if (w->whole && j->phase == FIRST) {
-        tg_keep_step(&w->step, w->whole + (size_t)w->at * w->each);
-        w->interpreted[w->at] = (uint8_t)w->step.job->interpreted;
+    if (lanes != every_lane(j) || !tg_go_well(&w->step, o->n_state + (primals ? 0 : o->n_x), w->in[0], primals)) {
+        uint32_t lost;
+        if (primals)
+            tg_read_x(j, w->at);
+        lost = tg_go(&w->step, lanes, w->path, w->in, primals, w->in);
+        if (w->step.more)
+            return 1;
+        drop(j, &w->step, lost, 0);
     }
+    if (primals)
+        w->interpreted[w->at] = (uint8_t)w->step.job->interpreted;
     lanes &= w->alive;
     if (w->at == w->seen && j->phase != COUNT) {
         tell(j, lanes);
@@ -228,7 +237,7 @@ static void arrive(tg_job *j)
     if (!w->alive)
         return;
     if (o->total && o->final) {
-        drop(j, &w->final, tg_go(&w->final, w->alive, path, w->in, w->out), 1);
+        drop(j, &w->final, tg_go(&w->final, w->alive, path, w->in, NULL, w->out), 1);
         for (int order = 0; order < tg_orders(j); order++)
             for (size_t l = 0; l < tg_width(j); l++)
                 w->total[order][l] = o->n_y ? w->total[order][l] + w->out[order][l] : w->out[order][l];
@@ -368,7 +377,7 @@ static void load(tg_job *j)
     const tg_loop *o = j->loop;
     tg_looping *w = j->looping;
     const int64_t left = j->stop - j->base;
-    w->alive = left < j->lanes ? (1u << left) - 1 : (uint32_t)((1ull << j->lanes) - 1);
+    w->alive = left < j->lanes ? (1u << left) - 1 : every_lane(j);
     w->stopped.in = NULL;
     w->n_kept = 0;
     w->end = o->length;
@@ -392,6 +401,10 @@ static void load(tg_job *j)
     if (o->until)
         tg_set_shared(&w->until, w->params, 0);
     tg_find_x(j);
+    if (w->whole) {
+        tg_set_all(&w->step, w->whole, o->length);
+        tg_read_all_x(j, w->whole + (o->step->program[0]->n_const + o->n_state) * tg_width(j), w->each);
+    }
     w->x_wanted = 0;
     for (const tg_feed *f = j->feed; f < j->feed + j->n_feeds; f++)
         w->x_wanted |= f->first < o->first_param && f->first + (uint64_t)f->count > o->n_state &&
@@ -518,9 +531,8 @@ static void back_along(tg_job *j)
     tg_looping *w = j->looping;
     const fp_mode mode = flush_to_zero();
     for (w->at = w->end; w->at-- > 0;) {
-        tg_recall_step(&w->step, w->whole + (size_t)w->at * w->each);
         w->step.job->interpreted = w->interpreted[w->at];
-        come_back(j, w->step.job->primal);
+        come_back(j, w->whole + (size_t)w->at * w->each);
     }
     restore_fp(mode);
     w->end = 0;

@@ -50,6 +50,8 @@ void tg_read_inputs(const tg_job *j, uint32_t first, uint32_t n, double *const t
 /* Where the xs of a block are; and those of a step, to its inputs. */
 void tg_find_x(const tg_job *j);
 void tg_read_x(const tg_job *j, int64_t step);
+/* Those of all steps, which are so many numbers apart there; no tangents. */
+void tg_read_all_x(const tg_job *j, double *to, size_t size);
 /* Derivatives by an input, a number for each lane: to a row of its own each, or added to one. */
 void tg_write_adjoints(const tg_job *j, uint32_t input, double *const from[2], uint32_t lanes);
 /* An output of lanes, likewise. */

@@ -75,6 +75,14 @@ static inline int NAME(squares)(const double *b)
         ga[l] = PASSED(TG_##NAME_, g[l], da);                                                                          \
         gb[l] = PASSED(TG_##NAME_, g[l], db);)
 
+/* The same to where it is added, of a short row. */
+#define ADDED_OF(NAME_, partial)                                                                                       \
+    TG_TURNS_APART EACH {                                                                                              \
+        double a = xa[l], b = xb[l], y = xy[l];                                                                        \
+        (void)a, (void)b, (void)y;                                                                                     \
+        to[l] += PASSED(TG_##NAME_, g[l], partial);                                                                    \
+    }
+
 /* A second partial that is 0 meets no tangent. */
 #define BENT(partial, t) ((partial) == 0.0 ? 0.0 : (partial) * (t))
 #define BENDS_OF(NAME_, da, db, daa, dab, dbb)                                                                         \

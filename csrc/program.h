@@ -222,6 +222,16 @@ static inline int64_t tg_row_of(const tg_job *j, int lane)
     return j->row ? j->row[at] : at;
 }
 
+/* Two elements of p and of q to one of each in s and in t: as pairs, which the compiler loads and stores at once. */
+static inline void tg_cross(const double *p, const double *q, double *s, double *t)
+{
+    double a = p[0], b = q[0], c = p[1], d = q[1];
+    s[0] = a;
+    s[1] = b;
+    t[0] = c;
+    t[1] = d;
+}
+
 #define TG_GUARD TG_OPS
 #define TG_CALL (TG_OPS + 1)
 #define TG_GROUP 8u             /* instructions of a group, at least */

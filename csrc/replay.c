@@ -18,16 +18,6 @@
 #define WIDE 16
 #define TG_TILE 8              /* elements of a row that are turned at a time: their slots fit the nearest cache */
 
-/* Two elements of p and of q to one of each in s and in t: as pairs, which the compiler loads and stores at once. */
-TG_INLINE void turn(const double *p, const double *q, double *s, double *t)
-{
-    double a = p[0], b = q[0], c = p[1], d = q[1];
-    s[0] = a;
-    s[1] = b;
-    t[0] = c;
-    t[1] = d;
-}
-
 typedef double *grad_of_feed(const tg_feed *f, int64_t *stride);
 
 /* What lanes.h has for a block of rows of one width. */

@@ -39,12 +39,12 @@ int64_t tg_walk(const tg_loop *o, const double *in, int64_t first, int64_t steps
         for (; k < steps; k++) {
             int lost;
             memcpy(own[0], state, o->n_state * sizeof(double));
-            lost = o->until && tg_go(&until, 1, asked, own, out);
+            lost = o->until && tg_go(&until, 1, asked, own, NULL, out);
             if (!lost && o->until && out[0][0] != 0.0)
                 break;
             for (uint32_t i = 0; i < o->n_x; i++)
                 own[0][o->n_state + i] = x_of(o, in, i, first + k);
-            if (lost || tg_go(&s, 1, taken, own, out)) {
+            if (lost || tg_go(&s, 1, taken, own, NULL, out)) {
                 k = TG_BAD_ID;
                 break;
             }
