@@ -649,7 +649,7 @@ def test_an_f_that_raises_beyond_max_paths_raises():
     assert program(2.0) == 4.0
 
 
-@pytest.mark.parametrize("max_paths", [0, -1, 1.5, "64"])
+@pytest.mark.parametrize("max_paths", [0, -1, 1.5, "64", True])
 def test_max_paths_is_checked(max_paths):
     with pytest.raises(ValueError, match="max_paths must be a positive integer"):
         record(lambda x: x, 1.0, max_paths=max_paths)
