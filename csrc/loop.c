@@ -2,6 +2,7 @@
     block of rows after block.  */
 #include "looping.h"
 #include "flush.h"
+#include "once.h"
 #include "schedule.h"
 
 #include <assert.h>
@@ -354,6 +355,7 @@ static void load(tg_job *j)
     w->alive = left < j->lanes ? (1u << left) - 1 : (uint32_t)((1ull << j->lanes) - 1);
     w->stopped.in = NULL;
     w->n_kept = 0;
+    w->sure = 0;
     w->end = o->length;
     w->advanced = 0;
     w->counted = 0;
@@ -439,20 +441,42 @@ static void take_out(tg_job *j)
     set_out(j);
 }
 
+/* All steps are swept, and lanes are unsure: once more with these, what is hoisted in each step; for params alone. */
+static void go_again(tg_job *j, uint32_t unsure)
+{
+    tg_looping *w = j->looping;
+    w->step.written_out = 1;
+    w->sure = w->alive & ~unsure;
+    w->alive = unsure;
+    w->x_wanted = 0;
+    w->n_kept = 0;
+    for (int order = 0; order < tg_orders(j); order++)
+        for (size_t i = 0; i < j->loop->n_params * tg_width(j); i++)
+            if (unsure >> i % tg_width(j) & 1)
+                w->sums[order][i] = 0.0;
+    count(j);
+    w->seen = w->end;
+}
+
 static void finish_block(tg_job *j)
 {
     const tg_loop *o = j->loop;
     tg_looping *w = j->looping;
     if (j->seed && w->alive) {
-        fp_mode mode = flush_to_zero();
+        const fp_mode mode = flush_to_zero();
+        const uint32_t unsure = w->step.written_out ? 0 : tg_unsure(&w->step) & w->alive;
+        if (!w->step.written_out)
+            tg_write_all_adjoints(j, 0, o->n_state, w->in_adj);
         tg_take_adjoints(&w->step, w->sums);
-        for (uint32_t i = 0; i < o->n_state + o->n_params; i++) {
-            const uint32_t k = i < o->n_state ? i : i - o->n_state;
-            double *const *of = i < o->n_state ? w->in_adj : w->sums;
-            double *from[2] = {of[0] + k * tg_width(j), j->tangents ? of[1] + k * tg_width(j) : NULL};
-            tg_write_adjoints(j, i < o->n_state ? i : o->first_param + k, from, w->alive);
+        if (!unsure) {
+            w->alive |= w->sure;
+            tg_write_all_adjoints(j, o->first_param, o->n_params, w->sums);
         }
         restore_fp(mode);
+        if (unsure) {
+            go_again(j, unsure);
+            return;
+        }
     }
     j->base += j->lanes;
     j->phase = LOAD;
