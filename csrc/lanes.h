@@ -127,7 +127,8 @@ TG_INLINE void NAME(forward)(tg_job *j, uint32_t from, uint32_t to, int live)
         }
         case TG_GUARD: {
             const double *xa = A, *xb = B;
-            const int refuses = (int)(s->y >> 1) - TG_REFUSES;
+            const uint32_t refuses = (s->y >> 1) - TG_REFUSES;
+            const int as = (int)(refuses / TG_REFUSAL);
             uint32_t other = 0;
             switch (s->y >> 1) {
 #define HOW(how, sign) case how: EACH other |= (uint32_t)(xa[l] sign xb[l]) << l; break;
@@ -135,8 +136,8 @@ TG_INLINE void NAME(forward)(tg_job *j, uint32_t from, uint32_t to, int live)
 #undef HOW
             default: EACH {
                 int code;
-                tg_evaluate(refuses, xa[l], xb[l], &code);
-                other |= (uint32_t)(code != TG_OK) << l;
+                tg_evaluate((int)(refuses % TG_REFUSAL), xa[l], xb[l], &code);
+                other |= (uint32_t)(as ? code == TG_ZERO_DIVISION + 1 - as : code != TG_OK) << l;
             }
             }
             if (s->y & 1)

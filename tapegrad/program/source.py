@@ -25,7 +25,7 @@ from functools import partial
 from typing import NamedTuple, Optional
 
 from .._core import ffi, lib
-from .replay import COMPARISONS, GUARD, QUIET, REFUSES, CData
+from .replay import COMPARISONS, GUARD, QUIET, REFUSAL, REFUSES, CData
 
 CHUNK = 120  # operands; more take gcc longer for each, fewer keep less in registers
 RUN = 8  # terms of a sum; as many become a loop, over a table where their slots are not evenly spaced
@@ -141,6 +141,10 @@ _CHECKED = {*_SMOOTH, "DOT", "LOGSUMEXP"}  # besides rows that refuse results, a
 _REFUSALS = {  # whether the primal that is put in is refused
     "MATH": "tg_refuses_math(a, %s)", "POLE": "tg_refuses_math(a, %s)", "POWER": "tg_refuses_power(a, b, %s)",
     "PAIR": "tg_refuses_pair(a, b, %s)", "DIVIDE": "(double)(b == 0.0 && !isfinite(%s))",
+}  # fmt: skip
+_KINDS = {  # of those that are not all of one kind: and whether it is that one; see TG_REFUSAL
+    ("MATH", 2): " && isnan(%s)", ("MATH", 3): " && !isnan(%s)", ("POWER", 1): " && a == 0.0",
+    ("POWER", 2): " && a != 0.0 && isnan(%s)", ("POWER", 3): " && a != 0.0 && !isnan(%s)",
 }  # fmt: skip
 _OPERAND = re.compile(r"\b[aby]\b")
 _COMPARISON = re.compile("[<>]|[=!]=")
@@ -366,8 +370,10 @@ class Writer:
         if how < REFUSES:
             answer = f"{operands['a']} {COMPARISONS[how]} {operands['b']}"
         else:
-            row = ROWS[how - REFUSES]
-            answer = f"{self.expression(f'{row.name}_refuses', _REFUSALS[row.refusal] % row.primal, operands)} != 0.0"
+            how, op = divmod(how - REFUSES, REFUSAL)
+            row = ROWS[op]
+            text = _REFUSALS[row.refusal] % row.primal + _KINDS.get((row.refusal, how), "").replace("%s", row.primal)
+            answer = f"{self.expression(f'{row.name}_refuses_{how}', text, operands)} != 0.0"
         return f"fail |= (mask)({answer}) {'==' if outcome else '!='} 0;"
 
     def _sum(self, s: _Instruction, y: str, local: dict[int, str]) -> Iterator[str]:
