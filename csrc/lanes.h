@@ -34,6 +34,13 @@ static void NAME(check)(tg_job *j, uint32_t at, const double *a, const double *b
         NAME(out)(j, at, refused, a, b, y);
 }
 
+static void NAME(check_terms)(tg_job *j, uint32_t at, const uint32_t *slot, double *y)
+{
+    double a[LANES], b[LANES];
+    EACH tg_refused_terms(j->primal + l, slot, 2, j->program->instr[at].b, LANES, a + l, b + l);
+    NAME(check)(j, at, a, b, y);
+}
+
 #include "loops.h"
 
 static inline int NAME(finite)(const double *y)
@@ -100,6 +107,8 @@ TG_INLINE void NAME(forward)(tg_job *j, uint32_t from, uint32_t to, int live)
                     tg_fsum_add(&sum, &c, &d, AT(v, pool[2 * i])[l]);
                 Y[l] = tg_fsum_total(sum, c, d);
             }
+            if (!NAME(finite)(Y))
+                NAME(check_terms)(j, k, pool, Y);
             break;
         case TG_LOGSUMEXP:
             EACH t[l] = -INFINITY;

@@ -1149,6 +1149,8 @@ REFUSALS = {
     "log": (lambda x: x.log(), -1.0), "sqrt": (lambda x: x.sqrt(), -1.0), "divide": (lambda x: 1.0 / x, 0.0),
     "power": (lambda x: x**-1, 0.0), "root": (lambda x: x**0.5, -1.0), "overflow": (lambda x: x.exp(), 1e4),
     "asin": (lambda x: x.asin(), 2.0), "squared": (lambda x: x**2, 1e200), "inf": (lambda x: x.sin(), math.inf),
+    "infinities": (lambda x: tapegrad.math.fsum([x, 1.0, -x]), math.inf),
+    "sum": (lambda x: tapegrad.math.fsum([x, x, -math.inf]), 1e308),
 }  # fmt: skip
 
 
