@@ -2,6 +2,8 @@
 #include "call.h"
 #include "compiled.h"
 #include "flush.h"
+#include "once.h"
+#include "ops.h"
 
 static size_t width(const tg_stage *s) { return (size_t)s->lanes; }
 static uint32_t all_lanes(const tg_stage *s) { return (uint32_t)((1ull << s->lanes) - 1); }
@@ -51,6 +53,8 @@ void tg_lay_stage(tg_stage *s, const tg_cell *cell, uint32_t n_own, const tg_job
         if (like->seed && j.tangents)
             j.adj_tangent = numbers(memory, used, p->n_live, s);
         tg_lay_calls(&j, like, cell->n_paths, memory, used);
+        if (like->seed && !k && p->n_hoisted)
+            tg_lay_watch(s, memory, used);
         if (!memory)
             continue;
         s->job[k] = j;
@@ -90,8 +94,11 @@ static void go_once(tg_stage *s)
     tg_job *j = s->job;
     s->refused = 0;
     s->interpreted = 0;
+    s->written_out = 0;
     if (!j->program->n_hoisted)
         return;
+    for (int order = 0; s->watched && order < s->orders; order++)
+        memset(s->amount[order], 0, width(s) * sizeof(double));
     memset(s->refused_at, 0, sizeof s->refused_at);
     j->failed = s->refused_at;
     j->alive = all_lanes(s);
@@ -350,14 +357,16 @@ TG_INLINE void seed(const tg_stage *s, const tg_program *p, double *adj, const d
         add(from + i * w, adj + p->out[2 * i + 1] * w, lanes, w);
 }
 
-/* Take those of its own inputs. */
-TG_INLINE void collect(const tg_stage *s, double *from, double *to, uint32_t lanes, size_t w)
+/* Take those of its own inputs, an order of them. */
+TG_INLINE void collect(const tg_stage *s, const tg_job *j, int order, double *to, uint32_t lanes, size_t w)
 {
+    double *adj = adjoints_of(j, order), *from = adj + j->program->n_const * w;
     for (size_t i = 0; i < s->n_own * w; i += w) {
         move(from + i, to + i, lanes, w);
         for (size_t l = 0; l < w; l++)
             from[i + l] = 0.0;
     }
+    tg_watch(s, adj, s->amount[order], w);
 }
 
 TG_CLONES static void seed_wide(const tg_stage *s, const tg_program *p, double *adj, const double *from, uint32_t lanes)
@@ -365,9 +374,9 @@ TG_CLONES static void seed_wide(const tg_stage *s, const tg_program *p, double *
     seed(s, p, adj, from, lanes, TG_WIDEST);
 }
 
-TG_CLONES static void collect_wide(const tg_stage *s, double *from, double *to, uint32_t lanes)
+TG_CLONES static void collect_wide(const tg_stage *s, const tg_job *j, int order, double *to, uint32_t lanes)
 {
-    collect(s, from, to, lanes, TG_WIDEST);
+    collect(s, j, order, to, lanes, TG_WIDEST);
 }
 
 void tg_come_back(tg_stage *s, uint32_t lanes, uint32_t path, double *const in[2], double *primals,
@@ -400,6 +409,8 @@ void tg_come_back(tg_stage *s, uint32_t lanes, uint32_t path, double *const in[2
             seed_wide(s, p, adjoints_of(j, order), out_adj[order], lanes);
     if (s->is_long)
         s->more = tg_reverse_some(j, s->more == BACK) ? BACK : NOTHING;
+    else if (s->written_out)
+        tg_reverse_written_out(j);
     else
         tg_reverse(j);
     if (!primals)
@@ -409,15 +420,15 @@ void tg_come_back(tg_stage *s, uint32_t lanes, uint32_t path, double *const in[2
         return;
     for (int order = 0; order < s->orders; order++)
         if (s->lanes == 1)
-            collect(s, adjoints_of(j, order) + p->n_const, in_adj[order], 1, 1);
+            collect(s, j, order, in_adj[order], 1, 1);
         else
-            collect_wide(s, adjoints_of(j, order) + p->n_const * TG_WIDEST, in_adj[order], lanes);
+            collect_wide(s, j, order, in_adj[order], lanes);
 }
 
 void tg_take_adjoints(tg_stage *s, double *const sums[2])
 {
     tg_job *j = s->job + s->holder;
-    if (j->program->n_hoisted) {
+    if (j->program->n_hoisted && !s->written_out) {
         const fp_mode mode = flush_to_zero();
         j->interpreted = s->interpreted;
         tg_reverse_hoisted(j);

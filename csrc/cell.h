@@ -29,12 +29,16 @@ typedef struct tg_cell {
 typedef struct tg_stage {
     const tg_cell *cell;
     tg_job *job;                        /* by path */
+    uint32_t *watched, n_watched;       /* of the first path: slots of what is hoisted that steps read */
+    double *amount[2];                  /* by lane: what each step has left in their adjoints, by amounts, added up */
+    double *factor, *trial[2];          /* of what is hoisted, by slot: see once.h */
     uint32_t n_own, n_shared, n_out, holder;    /* holder: the path in whose slots the shared adjoints are */
     int lanes, orders, failed_first;    /* orders: 2 with tangents; failed_first: the lane that is told of */
     int interpreted;                    /* in this block, what is hoisted or a step after it */
     int is_long;                        /* it is carried out as tg_call_some has it: a part at a time */
     int more;                           /* then, whether it is under way: no other is begun before it is done */
     uint32_t left, walking, lost;       /* of tg_go, meanwhile */
+    int written_out;                    /* in this pass over it, what is hoisted is swept in each step */
     uint32_t failed[TG_WIDEST], stopped_on, stopped_at;
     uint32_t refused, refused_at[TG_WIDEST];    /* lanes that what is hoisted refused, and where, as in failed */
     double fail_a, fail_b, refused_a, refused_b;

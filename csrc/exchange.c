@@ -175,6 +175,14 @@ void tg_write_adjoints(const tg_job *j, uint32_t input, double *const from[2], u
     }
 }
 
+void tg_write_all_adjoints(const tg_job *j, uint32_t first, uint32_t n, double *const of[2])
+{
+    for (uint32_t k = 0; k < n; k++) {
+        double *from[2] = {of[0] + k * tg_width(j), j->tangents ? of[1] + k * tg_width(j) : NULL};
+        tg_write_adjoints(j, first + k, from, j->looping->alive);
+    }
+}
+
 void tg_write_x(const tg_job *j, uint32_t lanes)
 {
     const tg_loop *o = j->loop;
@@ -204,7 +212,7 @@ void tg_write_output(const tg_job *j, int64_t output, double *const from[2], uin
     for (int order = 0; order < tg_orders(j); order++) {
         double *to = order ? j->out_tangent : j->out;
         const int64_t stride = order ? j->out_tangent_stride : j->out_stride;
-        for (int l = 0; to && l < j->lanes; l++)
+        for (int l = 0; to && !j->looping->step.written_out && l < j->lanes; l++)
             if (lanes >> l & 1) {
                 double *one = to + (stride ? stride * tg_row_of(j, l) : 0) + output;
                 *one = stride ? from[order][l] : *one + from[order][l];

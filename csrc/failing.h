@@ -1,8 +1,8 @@
 /*  Which instruction of a row is noted as the first that did not do as recorded: the first in the function's order.
 
     A wide program may meet another one before it, so a row that is out goes on; it is noted anew where one comes that
-    stands further ahead, and until its tile ends each of those has the operands that it has in the function. A lane that
-    takes no part is out with nothing noted.  */
+    stands further ahead, and until its tile ends each of those has the operands that it has in the function. A lane
+    that takes no part is out with nothing noted.  */
 #ifndef TG_FAILING_H
 #define TG_FAILING_H
 

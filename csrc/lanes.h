@@ -35,6 +35,13 @@ static void NAME(check)(tg_job *j, uint32_t at, const double *a, const double *b
         NAME(out)(j, at, refused, a, b, y);
 }
 
+static void NAME(check_terms)(tg_job *j, uint32_t at, const uint32_t *slot, double *y)
+{
+    double a[LANES], b[LANES];
+    EACH tg_refused_terms(j->primal + l, slot, 2, j->program->instr[at].b, LANES, a + l, b + l);
+    NAME(check)(j, at, a, b, y);
+}
+
 #include "loops.h"
 
 static inline int NAME(finite)(const double *y)
@@ -105,6 +112,8 @@ TG_INLINE void NAME(forward)(tg_job *j, uint32_t from, uint32_t to, int live)
                     tg_fsum_add(&sum, &c, &d, AT(v, pool[2 * i])[l]);
                 Y[l] = tg_fsum_total(sum, c, d);
             }
+            if (!NAME(finite)(Y))
+                NAME(check_terms)(j, k, pool, Y);
             break;
         case TG_LOGSUMEXP:
             EACH t[l] = -INFINITY;
@@ -132,7 +141,8 @@ TG_INLINE void NAME(forward)(tg_job *j, uint32_t from, uint32_t to, int live)
         }
         case TG_GUARD: {
             const double *xa = A, *xb = B;
-            const int refuses = (int)(s->y >> 1) - TG_REFUSES;
+            const uint32_t refuses = (s->y >> 1) - TG_REFUSES;
+            const int as = (int)(refuses / TG_REFUSAL);
             uint32_t other = 0;
             switch (s->y >> 1) {
 #define HOW(how, sign) case how: EACH other |= (uint32_t)(xa[l] sign xb[l]) << l; break;
@@ -140,8 +150,8 @@ TG_INLINE void NAME(forward)(tg_job *j, uint32_t from, uint32_t to, int live)
 #undef HOW
             default: EACH {
                 int code;
-                tg_evaluate(refuses, xa[l], xb[l], &code);
-                other |= (uint32_t)(code != TG_OK) << l;
+                tg_evaluate((int)(refuses % TG_REFUSAL), xa[l], xb[l], &code);
+                other |= (uint32_t)(as ? code == TG_ZERO_DIVISION + 1 - as : code != TG_OK) << l;
             }
             }
             if (s->y & 1)

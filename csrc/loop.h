@@ -8,7 +8,8 @@
     What follows from params alone is carried out once for all steps, and swept once: see hoist.h. Forward, a step needs
     no memory but its own. Backward each is carried out anew from the state before it, the last first, unless what all
     steps make fits a near cache. All states are kept where there is room for as many, else those that schedule.h says;
-    the numbers of a sweep do not depend on how many. Which paths steps took is remembered, a byte each and for each lane.
+    the numbers of a sweep do not depend on how many. Which paths steps took is remembered, a byte each and for each
+    lane.
 
     It is carried out by a job: see program.h. A block of rows is in lanes side by side, each ends after steps of its
     own, and one that leaves all known paths is out, as in programs; what a step did not do is in tg_stopped.  */

@@ -29,6 +29,7 @@ struct tg_looping {
     tg_stage beside;                    /* the step in lanes, for steps of one lane: see go_beside */
     double *beside_in[2], *columns;     /* NULL where a step is too large, and there are lanes anyway */
     uint32_t alive, left;               /* left: lanes that have to come back, while a step is under way */
+    uint32_t sure;                      /* lanes whose sweep is done, in a second pass over a block */
     int counted, x_wanted;
     uint64_t advanced;
     tg_stopped stopped;
@@ -54,7 +55,9 @@ void tg_read_x(const tg_job *j, int64_t step);
 void tg_read_all_x(const tg_job *j, double *to, size_t size);
 /* Derivatives by an input, a number for each lane: to a row of its own each, or added to one. */
 void tg_write_adjoints(const tg_job *j, uint32_t input, double *const from[2], uint32_t lanes);
-/* An output of lanes, likewise. */
+/* The same of n inputs from first on and all lanes that are alive. */
+void tg_write_all_adjoints(const tg_job *j, uint32_t first, uint32_t n, double *const of[2]);
+/* An output of lanes, likewise, but for a second pass over a block. */
 void tg_write_output(const tg_job *j, int64_t output, double *const from[2], uint32_t lanes);
 /* Of a step: derivatives by its xs; the weights of its ys, to adjoints of its outputs. */
 void tg_write_x(const tg_job *j, uint32_t lanes);

@@ -366,14 +366,20 @@ static int draft_up(tg_nonzeros *s, const tg_program *p, uint32_t weights_at, ui
         if (op == TG_GUARD)
             tg_draft_guard(d, of[c->a], of[c->b], c->where, c->y, c->live_y);
         else if (tg_is_many(op)) {
+            const uint32_t start = d->pool_len, before = d->len;
             int moving = 0;
             for (uint32_t m = 0; m < c->b; m++) {
                 d->pool[d->pool_len++] = of[p->pool[2 * (size_t)(c->a + m)]];
                 moving |= !tg_draft_is_constant(d, d->pool[d->pool_len - 1]);
             }
             widest = c->b > widest ? c->b : widest;
-            of[c->y] = moving ? tg_draft_pooled(d, op, c->b, 0.0, c->where)
-                              : unfolded(d, op, d->pool_len - c->b, c->b, c->where);
+            d->quiet = 1;
+            of[c->y] = moving ? tg_draft_pooled(d, op, c->b, 0.0, c->where) : unfolded(d, op, start, c->b, c->where);
+            if (of[c->y] < before && !quiet && tg_can_refuse(op)) {     /* as redrafted has it */
+                d->pool_len = start + c->b;
+                of[c->y] = unfolded(d, op, start, c->b, c->where);
+            }
+            d->node[of[c->y]].quiet &= (uint8_t)quiet;
         } else
             of[c->y] = redrafted(d, op, of[c->a], of[c->b], quiet, c->where);
     }

@@ -95,6 +95,28 @@ double tg_fsum(const double *data, const uint32_t *ids, uint32_t n)
     return tg_fsum_total(s, c, d);
 }
 
+/* As Python's fsum, which forgets what it has at a term that is not finite, and refuses infinities at the end. */
+void tg_refused_terms(const double *v, const uint32_t *slot, size_t step, uint32_t n, size_t width, double *a,
+                      double *b)
+{
+    double sum = 0.0, infinity = 0.0;
+    *a = *b = NAN;
+    for (uint32_t k = 0; k < n; k++) {
+        const double x = v[slot[step * k] * width];
+        if (isfinite(x) && !isfinite(sum + x)) {
+            *a = sum;
+            *b = x;
+            return;
+        }
+        sum = isfinite(x) ? sum + x : 0.0;
+        if (isinf(x) && infinity == -x) {
+            *a = infinity;
+            *b = x;
+        } else if (isinf(x))
+            infinity = x;
+    }
+}
+
 TG_MANY_SWEEP(tg_sum_sweep)
 {
     (void)y, (void)data;
@@ -235,14 +257,14 @@ void tg_many_sweep(int op, double g, double y, const double *data, const uint32_
     }
 }
 
+double tg_value(int op, double a, double b) { return op == TG_FSUM ? a + b : tg_primal(op, a, b); }
+
 double tg_evaluate(int op, double a, double b, int *refusal)
 {
-    double y = tg_primal(op, a, b);
+    double y = tg_value(op, a, b);
     *refusal = tg_refusal(op, a, b, y);
     return y;
 }
-
-double tg_value(int op, double a, double b) { return tg_primal(op, a, b); }
 
 int64_t tg_leaf(tg_tape *t, double data)
 {

@@ -16,6 +16,10 @@
     TG_MANY_SWEEP(sweep);
 #include "ops.def"
 
+/* What a sum of n terms that is not finite is refused for: an infinity and a later one of the other sign, or what was
+   added up and the term that made it infinite; nan where it is not. Term k is v[slot[step * k] * width]. */
+void tg_refused_terms(const double *v, const uint32_t *slot, size_t step, uint32_t n, size_t width, double *a,
+                      double *b);
 double tg_many_primal(int op, const double *data, const uint32_t *ids, uint32_t n);     /* 0 for TG_NODE */
 void tg_many_sweep(int op, double g, double y, const double *data, const uint32_t *ids, uint32_t n, double *adj,
                    uint8_t *touched);
@@ -79,13 +83,15 @@ TG_INLINE double tg_primal(int op, double a, double b)
     }
 }
 
-enum { TG_REFUSE_NEVER, TG_REFUSE_MATH, TG_REFUSE_POLE, TG_REFUSE_DIVIDE, TG_REFUSE_POWER, TG_REFUSE_PAIR };
+enum { TG_REFUSE_NEVER, TG_REFUSE_MATH, TG_REFUSE_POLE, TG_REFUSE_DIVIDE, TG_REFUSE_POWER, TG_REFUSE_PAIR,
+       TG_REFUSE_TERMS };
 
 static inline int tg_can_refuse(int op)
 {
     switch (op) {
 #define TG_FEW(NAME, method, aliases, symbol, refusal, ...)                                                            \
     case TG_##NAME: return TG_REFUSE_##refusal != TG_REFUSE_NEVER;
+#define TG_MANY TG_FEW
 #include "ops.def"
     default: return 0;
     }
@@ -103,12 +109,13 @@ static inline int tg_passes_to_b(int op)
     }
 }
 
-/* The code that y = op(a, b) is refused with, by the rules of ops.def. */
+/* The code that y = op(a, b) is refused with, by the rules of ops.def; of TERMS, a being what was added up before b. */
 TG_INLINE int tg_refusal(int op, double a, double b, double y)
 {
     int how;
     switch (op) {
 #define TG_FEW(NAME, method, aliases, symbol, refusal, ...) case TG_##NAME: how = TG_REFUSE_##refusal; break;
+#define TG_MANY TG_FEW
 #include "ops.def"
     default: how = TG_REFUSE_NEVER;
     }
@@ -118,6 +125,8 @@ TG_INLINE int tg_refusal(int op, double a, double b, double y)
         return b == 0.0 ? TG_ZERO_DIVISION : TG_OK;
     if (how == TG_REFUSE_PAIR)
         return tg_refuses_pair(a, b, y) ? TG_DOMAIN : TG_OK;
+    if (how == TG_REFUSE_TERMS)
+        return isfinite(a) && isfinite(b) ? TG_OVERFLOW : isinf(a) && isinf(b) && a != b ? TG_DOMAIN : TG_OK;
     if (how == TG_REFUSE_POWER)
         return !tg_refuses_power(a, b, y) ? TG_OK : a == 0.0 ? TG_ZERO_DIVISION : isnan(y) ? TG_DOMAIN : TG_OVERFLOW;
     return !tg_refuses_math(a, y) ? TG_OK : isnan(y) || how == TG_REFUSE_POLE ? TG_DOMAIN : TG_OVERFLOW;

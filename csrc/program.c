@@ -317,8 +317,9 @@ static int in_order(contents *c)
             continue;
         }
         if (tg_row(s) == TG_GUARD) {
-            const uint32_t how = s->y >> 1, row = how - TG_REFUSES;
-            if (how >= TG_REFUSES && (row >= TG_OPS || !tg_can_refuse((int)row) || !(s->y & 1)))
+            const uint32_t how = s->y >> 1, as = (how - TG_REFUSES) / TG_REFUSAL, row = (how - TG_REFUSES) % TG_REFUSAL;
+            if (how >= TG_REFUSES && (row >= TG_OPS || as > 3 || !tg_can_refuse((int)row) || tg_is_many((int)row) ||
+                                      !(s->y & 1)))
                 return 0;
         } else {
             named = tg_names(tg_row(s), c->named);

@@ -67,9 +67,11 @@ typedef struct tg_program {
 typedef struct tg_comparison {
     uint32_t a, b;
     double k;
-    uint32_t how, outcome, where;   /* how: 0 <, 1 <=, 2 >, 3 >=, 4 ==, 5 !=, TG_REFUSES + the row */
+    uint32_t how, outcome, where;   /* how: 0 <, 1 <=, 2 >, 3 >=, 4 ==, 5 !=, TG_REFUSES + the row
+                                           + TG_REFUSAL times the code's */
 } tg_comparison;
 #define TG_REFUSES 6
+#define TG_REFUSAL 256          /* times 1 for TG_ZERO_DIVISION, 2 for TG_DOMAIN, 3 for TG_OVERFLOW, 0 for any */
 
 /* From node id on, until the next event, nodes are from there; quiet: of a recorded sweep, which refuses nothing. */
 typedef struct tg_event {

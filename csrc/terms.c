@@ -5,6 +5,8 @@
 
     Where there are no stretches, DOT, SUM and WHERE are in groups.c, and the others look up operand by operand.  */
 #include "terms.h"
+#include "compiled.h"
+#include "failing.h"
 
 #include <math.h>
 #include <string.h>
@@ -142,6 +144,24 @@ TG_INLINE void values(const tg_job *j, const tg_group *g, int numbering, uint32_
 #undef X
 }
 
+/* Sums that are refused among m from at on. */
+static void check_terms(tg_job *j, const tg_group *g, int numbering, uint32_t at, uint32_t m, double *t)
+{
+    const uint32_t *slot = j->program->pool + 2 * ((size_t)g->pool + (size_t)g->terms * at) + numbering;
+    for (uint32_t l = 0; l < m; l++, slot += 2 * (size_t)g->terms) {
+        double a, b;
+        if (isfinite(t[l]))
+            continue;
+        tg_refused_terms(j->primal, slot, 2, g->terms, 1, &a, &b);
+        if (!tg_refusal(TG_FSUM, a, b, t[l]))
+            continue;
+        if (j->nan_errors)
+            t[l] = NAN;
+        else
+            tg_note_failure(j, 0, g->first + at + l, a, b, t[l]);
+    }
+}
+
 TG_CLONES void tg_terms_forward(tg_job *j, const tg_group *g, uint32_t from, uint32_t to, int numbering)
 {
     double *y = j->primal + g->y[numbering], t[BLOCK];
@@ -155,6 +175,8 @@ TG_CLONES void tg_terms_forward(tg_job *j, const tg_group *g, uint32_t from, uin
         for (uint32_t m; from < to; from += m) {
             m = to - from < BLOCK ? to - from : BLOCK;
             values(j, g, numbering, from, m, t);
+            if (g->op == TG_FSUM)
+                check_terms(j, g, numbering, from, m, t);
             memcpy(y + from, t, m * sizeof *t);
         }
 }

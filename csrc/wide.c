@@ -34,7 +34,8 @@ static int grouped(const tg_instr *s)
 {
     switch (tg_row(s)) {
     case TG_GUARD: return s->y >> 1 < TG_REFUSES;
-    case TG_DOT: case TG_SUM: case TG_FSUM: case TG_LOGSUMEXP: case TG_TOP: case TG_WHERE: return 1;
+    case TG_FSUM: return !(s->op & TG_QUIET);           /* whose groups are known by the row alone */
+    case TG_DOT: case TG_SUM: case TG_LOGSUMEXP: case TG_TOP: case TG_WHERE: return 1;
     default: return !tg_is_many(tg_row(s));
     }
 }

@@ -31,6 +31,8 @@ def as_number(x: Any) -> Any:
 def call(op: int, a: float, b: float) -> str:
     """An operation of numbers as it is written."""
     symbol, kind = ffi.string(lib.tg_ops[op].symbol).decode(), ffi.string(lib.tg_ops[op].kind)
+    if kind == b"many":
+        return f"{symbol} of {a!r} and {b!r}"
     return f"{symbol}({a!r})" if kind == b"unary" else f"{a!r} {symbol} {b!r}"
 
 

@@ -12,6 +12,7 @@ from functools import reduce as _reduce
 from math import comb, e, factorial, gcd, inf, isqrt, lcm, nan, nextafter, perm, pi, tau, ulp
 from typing import Any
 
+from ._core import lib as _lib
 from ._rows import OPS as _OPS
 from ._rows import as_float as _as_float
 from ._rows import binary as _binary
@@ -281,13 +282,37 @@ def fsum(seq: Iterable[Any], /) -> Any:
     """
     xs = tuple(seq)
     if not any(isinstance(x, _Value) for x in xs):
-        numbers = [_as_float(x) for x in xs]
-        total: Any = _fsum(numbers)
-    else:
-        total = _handle.many(_OPS["FSUM"], xs)
+        total: Any = _fsum([_as_float(x) for x in xs])
+        if not _math.isfinite(total):
+            _math.fsum(xs)  # for its errors
+        return total
+    if _lib.tg_main.recorders and not _math.isfinite(_fsum([*map(_data, xs)])):
+        _refuse(xs)  # before there is a node, which replays would refuse though f has an except
+    total = _handle.many(_OPS["FSUM"], xs)
     if not _math.isfinite(_data(total)):
-        _math.fsum(map(_data, xs))  # for its errors
+        _refuse(xs)
     return total
+
+
+def _refuse(xs: tuple[Any, ...]) -> None:
+    """Raise what `fsum` refuses terms for whose sum is not finite, if it does: see tg_refused_terms in csrc/ops.c.
+
+    Where it is recorded, replays have to find the same."""
+    total, start, infinite, pair = 0.0, 0, None, None
+    for k, x in enumerate(map(_data, xs)):
+        if _math.isfinite(x) and not _math.isfinite(total + x):
+            below = _handle.many(_OPS["SUM"], xs[start:k])
+            _ = abs(below) < inf, abs(xs[k]) < inf, abs(below + xs[k]) == inf
+            _evaluated(_OPS["FSUM"], total, x)
+        total, start = (total + x, start) if _math.isfinite(x) else (0.0, k + 1)
+        if _math.isinf(x) and infinite is not None and _data(xs[infinite]) == -x:
+            pair = infinite, k
+        elif _math.isinf(x):
+            infinite = k
+    if pair is not None:
+        a, b = (xs[k] for k in pair)
+        _ = a == _data(a), b == _data(b)
+        _evaluated(_OPS["FSUM"], _data(a), _data(b))
 
 
 def _fsum(numbers: list[float]) -> float:

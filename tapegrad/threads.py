@@ -22,7 +22,7 @@ def set_num_threads(n: int) -> None:
     >>> tapegrad.set_num_threads(2)
     >>> tapegrad.set_num_threads(1)
     """
-    if not isinstance(n, int) or n < 1:
+    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
         raise ValueError(f"the number of threads must be a positive integer, not {n!r}")
     lib.tg_set_threads(min(n, _MOST))
 

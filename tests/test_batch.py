@@ -333,6 +333,7 @@ def test_infinite_slopes_of_one_row_stay_in_that_row():
         ({"reduce": "max"}, ValueError, "reduce must be"),
         ({"threads": 0}, ValueError, "threads must be a positive integer"),
         ({"threads": 1.5}, ValueError, "threads must be a positive integer"),
+        ({"threads": True}, ValueError, "threads must be a positive integer"),
     ],
 )
 def test_options_are_checked(program, how, error, says):

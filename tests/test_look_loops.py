@@ -130,6 +130,16 @@ def test_heat_counts_each_path_as_often_as_it_is_taken(most):
 # ---- who made the nan ----
 
 
+def test_what_is_finite_is_no_graph_and_windows_before_a_bad_derivative_are_none(loop, monkeypatch):
+    made, window = [], steps.Steps.window
+    monkeypatch.setattr(steps, "MOST", 64)
+    monkeypatch.setattr(steps.Steps, "window", lambda self, k, swept=True: made.append(k) or window(self, k, swept))
+    rooted = record(lambda state, x: state + x.sqrt(), 1.0, 1.0).scan()
+    assert rooted.diagnose(0.5, [1.0] * 500) is None and not made
+    assert rooted.diagnose(0.5, [1.0] * 400 + [0.0] + [1.0] * 99).step == 400
+    assert made and min(made) > 10
+
+
 def test_the_step_that_made_a_bad_value_is_named(most):
     def f(state, x):
         root = (state[0] - x).sqrt()

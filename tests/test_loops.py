@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import functools
 import math
 import os
 import pathlib
@@ -117,6 +118,11 @@ def bits(x):
     return b"".join(map(bits, x))
 
 
+def known(x):
+    """The bits of numbers; of nan only that it is."""
+    return [known(y) for y in x] if isinstance(x, (list, tuple)) else b"nan" if x != x else bits(x)
+
+
 def data(items):
     return [x.data if isinstance(x, Value) else x for x in items]
 
@@ -208,6 +214,53 @@ def test_what_follows_from_params_alone_is_carried_out_once_and_gives_the_same_b
     direction = ([1.0] * len(state), [0.5] * len(xs), *[0.25] * len(params))
     assert bits(loop.jvp((state, xs, *params), direction)[0]) == bits((after, given_ys))
     assert bits(loop.hvp(state, direction[0], xs, *params)) == bits(few.hvp(state, direction[0], xs, *params))
+
+
+steep = st.sampled_from([0.0, 1.0, 0.5, 2.0**-1000, 2.0**-600, 2.0**600, 2.0**1000, 2.0**1023, math.inf, math.nan])
+signed = st.tuples(steep, st.booleans()).map(lambda x: -x[0] if x[1] else x[0])
+
+
+def steeply(how, state, x, *params):
+    """A step whose numbers from params alone are huge, tiny, or have infinite slopes."""
+    pool = [*params, *(abs(p).sqrt() for p in params)]
+    for name, i, j in how:
+        a, b = pool[i % len(pool)], pool[j % len(pool)]
+        pool.append(a * b if name == "mul" else a + b if name == "add" else a - b)
+    return state + x * pool[-1] + pool[-2] * (x * 0.5)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["mul", "mul", "add", "sub"]), index, index), min_size=1, max_size=6),
+    st.lists(signed, min_size=1, max_size=2), st.lists(signed, max_size=6), st.integers(1, 5),
+)  # fmt: skip
+@settings(deadline=None, max_examples=120)
+def test_sums_over_steps_overflow_cancel_and_meet_infinite_slopes_as_written_out(how, params, xs, checkpoints):
+    """Where they do, what follows from params alone is swept in each step."""
+    adds = [("add" if name == "sub" else name, i, j) for name, i, j in how]
+    step, up = (record(functools.partial(steeply, way), 0.5, 0.5, *map(abs, params)) for way in (how, adds))
+    loop, few = step.scan(), step.scan(checkpoints=checkpoints)
+
+    def written_out(step, xs, params):
+        values, loss = [Value(1.0), list(map(Value, xs)), *map(Value, params)], Value(1.0)
+        values[0] = loss
+        for x in values[1]:
+            loss = step(loss, x, *values[2:])
+        loss.backward()
+        return loss.data, (values[0].grad, [x.grad for x in values[1]], *(p.grad for p in values[2:]))
+
+    (loss, expected), (value, found) = written_out(step, xs, params), gradients(loop, 1.0, xs, params)
+    sizes = written_out(up, list(map(abs, xs)), list(map(abs, params)))[1]  # what cancels, added up
+    assert known((value, found[:2])) == known((loss, expected[:2]))
+    for a, b, size in zip(found[2:], expected[2:], sizes[2:]):
+        assert (math.isnan(a), math.isinf(a)) == (math.isnan(b), math.isinf(b))
+        assert math.isnan(a) or a == b or abs(a - b) <= 1e-12 * size
+    assert known(gradients(few, 1.0, xs, params)) == known((value, found))
+    rows = few.map(in_axes=(None, None, *[0] * len(params)))
+    columns = [[p, 1.0, -p] for p in params]
+    values, grads = gradients(rows, 1.0, xs, columns)
+    for k in range(3):
+        one = gradients(loop, 1.0, xs, [column[k] for column in columns])
+        assert known((values[k], [g[k] for g in grads])) == known(one)
 
 
 def test_what_follows_from_params_alone_is_refused_in_the_first_step_in_the_order_of_the_function():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import pickle
 import random
 
 import pytest
@@ -206,6 +207,53 @@ def test_fsum_is_rounded_once(xs):
 def test_fsum_refuses_what_math_refuses(xs):
     assert same_bits(outcome(tm.fsum, xs), outcome(math.fsum, xs))
     assert same_bits(outcome(tm.fsum, [Value(x) for x in xs]), outcome(math.fsum, xs))
+
+
+@given(st.lists(st.sampled_from([1.0, -2.5, 1e308, -1e308, math.inf, -math.inf, math.nan]), min_size=2, max_size=7))
+def test_fsum_refuses_in_programs_what_it_refuses_on_numbers(xs):
+    """One row, rows in lanes, side by side in one program, in a loop, from a file; and f may have an except for it."""
+    n = len(xs)
+    expected = outcome(math.fsum, xs)
+
+    def many(x):
+        return tapegrad.sum([tm.fsum([v * 2.0**-k for v in x]) for k in range(12)])
+
+    def caught(x):
+        try:
+            return tm.fsum(x) * 2.0
+        except OverflowError:
+            return x[0] * 0.0 + 1.0
+        except ValueError:
+            return x[0] * 0.0 + 2.0
+
+    program = record(tm.fsum, [1.0] * n)
+    assert same_bits(outcome(tm.fsum, xs), expected) and same_bits(outcome(tm.fsum, [*map(Value, xs)]), expected)
+    for p in program, pickle.loads(pickle.dumps(program)):
+        assert same_bits(outcome(p, xs), expected)
+    assert same_bits(outcome(lambda: record(many, [1.0] * n)(xs)), outcome(lambda: many([*map(Value, xs)])))
+    assert same_bits(outcome(lambda: program.map()([[1.0] * n] * 3 + [xs])[3]), expected)
+    loop = record(lambda s, x: s * 0.0 + tm.fsum(x), 0.0, [1.0] * n).scan()
+    assert same_bits(outcome(lambda: loop(0.0, [[1.0] * n, xs])[0]), expected)
+    nan = record(tm.fsum, [1.0] * n, on_error="nan")(xs)
+    assert same_bits(nan, math.nan if isinstance(expected, type) else expected)
+    branching, from_there = record(caught, [1.0] * n, on_branch="record"), record(caught, xs, on_branch="record")
+    answer = {OverflowError: 1.0, ValueError: 2.0}.get(expected, expected)
+    if not isinstance(expected, type):
+        answer *= 2.0
+    elif not math.isfinite(xs[0]):
+        answer = math.nan
+    for p in branching, from_there:
+        assert same_bits(p(xs), answer)
+        assert p([1.0] * n) == 2.0 * n
+
+
+def test_fsum_that_is_refused_in_a_program_names_the_terms_the_line_and_the_row():
+    program = record(lambda x: tm.fsum(x), [1.0] * 3)
+    with pytest.raises(ValueError, match=r"^fsum of inf and -inf: math domain error, recorded at .*:\d+$"):
+        program([math.inf, 1.0, -math.inf])
+    says = r"^fsum of 1e\+308 and 1e\+308: result too large for a float in row 1, recorded at"
+    with pytest.raises(OverflowError, match=says):
+        program.map()([[1.0] * 3, [1e308, 1e308, -math.inf]])
 
 
 def test_fsum_passes_one_to_each():
@@ -474,3 +522,6 @@ def test_fsum_in_programs_lanes_and_native_code(n):
     assert [program(row) for row in rows] == [fast(row) for row in rows] == exact
     assert list(program.map()(rows)) == list(fast.map()(rows)) == exact
     assert fast.grad(rows[0]) == program.grad(rows[0]) == [1.0] * n
+    for xs, error in ([math.inf, -math.inf], ValueError), ([1e308, 1e308], OverflowError):
+        bad = [*xs, *rows[0][2:]]
+        assert outcome(fast, bad) == outcome(program, bad) == outcome(fast.map(), [rows[0], bad]) == error

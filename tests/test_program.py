@@ -649,7 +649,7 @@ def test_an_f_that_raises_beyond_max_paths_raises():
     assert program(2.0) == 4.0
 
 
-@pytest.mark.parametrize("max_paths", [0, -1, 1.5, "64"])
+@pytest.mark.parametrize("max_paths", [0, -1, 1.5, "64", True])
 def test_max_paths_is_checked(max_paths):
     with pytest.raises(ValueError, match="max_paths must be a positive integer"):
         record(lambda x: x, 1.0, max_paths=max_paths)
@@ -1149,6 +1149,8 @@ REFUSALS = {
     "log": (lambda x: x.log(), -1.0), "sqrt": (lambda x: x.sqrt(), -1.0), "divide": (lambda x: 1.0 / x, 0.0),
     "power": (lambda x: x**-1, 0.0), "root": (lambda x: x**0.5, -1.0), "overflow": (lambda x: x.exp(), 1e4),
     "asin": (lambda x: x.asin(), 2.0), "squared": (lambda x: x**2, 1e200), "inf": (lambda x: x.sin(), math.inf),
+    "infinities": (lambda x: tapegrad.math.fsum([x, 1.0, -x]), math.inf),
+    "sum": (lambda x: tapegrad.math.fsum([x, x, -math.inf]), 1e308),
 }  # fmt: skip
 
 

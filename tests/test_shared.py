@@ -172,7 +172,7 @@ def test_a_program_that_is_short_stays_as_it_is():
     assert not pieces(program)
 
 
-@pytest.mark.parametrize("n", [0, -1, 1.5, "2", None])
+@pytest.mark.parametrize("n", [0, -1, 1.5, "2", None, True])
 def test_a_number_of_threads_that_is_none_is_refused(n):
     with pytest.raises(ValueError, match="the number of threads must be a positive integer, not"):
         tapegrad.set_num_threads(n)

@@ -9,7 +9,8 @@ TG_INLINE int room(uint32_t nodes) { return T->len + (uint64_t)nodes <= T->room 
 /* An operation of these nodes, one TG_NONE for its number, was refused: a replay has to ask the same again. */
 static PyObject *refuse(int code, int op, uint32_t a, uint32_t b, double da, double db)
 {
-    if (tg_note_question(a, b, a == TG_NONE ? da : db, TG_REFUSES + (uint32_t)op, 1))
+    const uint32_t as = (uint32_t)(TG_ZERO_DIVISION + 1 - code);
+    if (tg_note_question(a, b, a == TG_NONE ? da : db, TG_REFUSES + (uint32_t)op + TG_REFUSAL * as, 1))
         return NULL;
     return tg_raise(code, op, da, db);
 }

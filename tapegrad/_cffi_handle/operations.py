@@ -45,7 +45,7 @@ def _with_number(op: int, x: Handle, k: float, first: bool, written_int: bool) -
 def _refuse(code: int, op: int, a: Handle | float, b: Handle | float) -> None:
     """Raise what a code stands for; where the operation was refused, a replay has to ask the same again."""
     if tape.recorders and code in _REFUSED:
-        note_question(a, b, lib.TG_REFUSES + op, True)
+        note_question(a, b, lib.TG_REFUSES + op + lib.TG_REFUSAL * (lib.TG_ZERO_DIVISION + 1 - code), True)
     refuse(code, op, *(tape.data[x._id] if isinstance(x, Handle) else x for x in (a, b)))
 
 

@@ -140,7 +140,7 @@ class NonFinite(FloatingPointError):
 
 def lines_of(graph: Graph, way: Sequence[int]) -> list[Place]:
     """Of what was computed on a way, each once."""
-    places = (graph.place(i) for i in way if graph.kind(i) == COMPUTED)
+    places = map(graph.place, graph.apart(way))
     return list(dict.fromkeys(place for place in places if place.line))
 
 

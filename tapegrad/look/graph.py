@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import bisect
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from .._core import ffi, lib
@@ -180,6 +180,15 @@ class Graph:
 
     def place(self, i: int) -> Place:
         return Place(*self._place(i))
+
+    def apart(self, way: Sequence[int]) -> Collection[int]:
+        """Of what was computed on a way, the first of each place."""
+        where, kind = self.core.where, self.core.kind
+        found: dict[int, int] = {}
+        for i in way:
+            if kind[i] & ~RULED == COMPUTED:
+                found.setdefault(where[i], i)
+        return found.values()
 
     def formula(self, i: int) -> str:
         """What it computes, as text: its operands by name or number."""

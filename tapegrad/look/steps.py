@@ -15,10 +15,10 @@ from ..program import point
 from ..program.form import Nest
 from ..program.program import Program
 from ..program.recorded import Recorded
-from ..program.replay import CData, zeros
+from ..program.replay import CData, Feed, Job, zeros
 from .graph import Graph, fresh, input_names, refuse_calls
 
-MOST = 1 << 18  # nodes of a graph, if a step has no more: 13 MB
+MOST = 1 << 15  # nodes of a graph, if a step has no more: 1.5 MB, which a near cache has
 
 Cuts = Callable[[int], Collection[int]]
 
@@ -188,7 +188,8 @@ class Steps:
         graph = Graph(core, lambda i: self._place(core.where[i]))
         graph.is_program, graph.codes = True, self.codes
         first, n = list(begin), self.n_state + self.n_params
-        xs = [at + i for at in first[:-1] for i in range(self._core.n_x)]
+        n_x = self._core.n_x
+        xs = first[:-1] if n_x == 1 else [at + i for at in first[:-1] for i in range(n_x)]
         window = Window(graph, part, first, range(self.n_state), range(self.n_state, n), xs)
         graph.given = [*range(n), *xs]
         if swept:
@@ -208,6 +209,21 @@ class Steps:
         """The nodes of what the loop gives, as far as they are in a window; of a loss, whose sum it is."""
         roots = window.graph.roots
         return roots if window.part.ends and self._ends_in_state else roots[self.n_state :]
+
+    def derivatives(self, first: Callable[[Sequence[float]], int | None]) -> tuple[int | None, int | None, int | None]:
+        """What `first` says of the derivatives of the sum of what it gives by the state, by each of a step's xs step
+        after step, of which the least counts, and by the params."""
+        feed = Feed(0, len(self.numbers), self.numbers)
+        grad = feed.grad = zeros(len(self.numbers))
+        feed.grad_stride = len(self.numbers)
+        job = Job([feed] if self.numbers else [], 0, 1)
+        job.out(zeros(len(self.out)), len(self.out))
+        job.seed(array("d", (1.0,)) * len(self.out))
+        self._path.run(job)
+        core, n = self._core, self._path.length
+        xs = (first(grad[at : at + n * by : by]) for at, by in ((core.x_at[i], core.x_by[i]) for i in range(core.n_x)))
+        x = min((k for k in xs if k is not None), default=None)
+        return first(grad[: self.n_state]), x, first(grad[len(grad) - self.n_params :])
 
     def backward(self) -> Iterator[tuple[int, Window]]:
         """All windows with their adjoints, the last first, and which these are."""

@@ -17,6 +17,10 @@ from .graph import NONE, Graph, Place
 from .steps import Steps, Window
 
 
+def _first_bad(numbers: Sequence[float], inf: bool) -> int | None:
+    return next((k for k, x in enumerate(numbers) if is_bad(x, inf)), None)
+
+
 class _Search:
     """From what is bad to where it was made; later: the lines from a window on to what is asked about."""
 
@@ -62,16 +66,22 @@ class _Search:
 
     def _bad_input(self) -> tuple[int, int] | None:
         """An input whose derivative is bad: its window, and its node there. Of the first state, else of the first step
-        an x, else of a param, in the last window where that is so."""
-        state = x = param = None
+        an x, else of a param, in the last window where that is so; windows before the one asked for are left out."""
+        state, x, param = self._at.derivatives(lambda numbers: _first_bad(numbers, self._inf))
+        if state is None and x is None and param is None:
+            return None
         for k, window in self._at.backward():
-            def first(nodes: Sequence[int], k: int = k, graph: Graph = window.graph) -> tuple[int, int] | None:
-                return next(((k, i) for i in nodes if is_bad(graph.adjoint(i), self._inf)), None)
-
-            state = None if k else first(window.state)
-            x = first(window.xs) or x
-            param = param or first(window.params)
-        return state or x or param
+            nodes: Sequence[int] = ()
+            if state is not None:
+                nodes = window.state if not k else ()
+            elif x is not None:
+                nodes = window.xs if window.part.first <= x else ()
+            else:
+                nodes = window.params
+            for i in nodes:
+                if is_bad(window.graph.adjoint(i), self._inf):
+                    return k, i
+        return None
 
     def _of_adjoint(self, k: int, node: int) -> Diagnosis:
         """The adjoint of a node of window k is bad."""

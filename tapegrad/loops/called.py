@@ -176,9 +176,10 @@ class _Flat:
         out = self._f(self._state.build(iter(state), objects), self._x.build(iter(x), objects), *params)
         form = form_of(out, "what f gives")
         y = split(self._state, form, "f")
+        parts: tuple[Form, ...] = (form,) if y is None else tuple(form.parts)  # type: ignore[attr-defined]
         if self.state is None:
-            self.state, self.y = (form, y) if y is None else (form.parts[0], y)  # type: ignore[attr-defined]
-        elif form != self.state if y is None else (self.state, self.y) != tuple(form.parts):  # type: ignore[attr-defined]
+            self.state, self.y = parts[0], y
+        elif parts != ((self.state,) if y is None else (self.state, self.y)):
             raise _Unfit
         return list(form.elements(out))
 

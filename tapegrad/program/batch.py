@@ -81,7 +81,7 @@ class Rows:
             raise ValueError("in_axes maps no argument")
         if reduce not in (None, "mean", "sum"):
             raise ValueError(f"reduce must be 'mean', 'sum' or None, not {reduce!r}")
-        if not isinstance(threads, int) or threads < 1:
+        if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
             raise ValueError(f"threads must be a positive integer, not {threads!r}")
         self.recorded, self.axes, self.reduce, self.threads = recorded, axes, reduce, threads
         self._names = [f"argument {recorded.forms.label(k)}" for k in range(n)]

@@ -94,7 +94,7 @@ class Recorded:
             raise ValueError(f"on_branch must be 'raise' or 'record', not {on_branch!r}")
         if on_error not in ON_ERROR:
             raise ValueError(f"on_error must be 'raise' or 'nan', not {on_error!r}")
-        if not isinstance(max_paths, int) or max_paths < 1:
+        if not isinstance(max_paths, int) or isinstance(max_paths, bool) or max_paths < 1:
             raise ValueError(f"max_paths must be a positive integer, not {max_paths!r}")
         inputs = list(params)
         for v in inputs:

@@ -22,7 +22,8 @@ SLICE = 1 << 20  # additions, in all lanes, that a call into C takes before Pyth
 MOST_OPERANDS = 8  # of a loop that is listed
 TURN = 0.05  # seconds that it takes where it looks at the clock after each slice
 COMPARISONS = ("<", "<=", ">", ">=", "==", "!=")
-REFUSES = lib.TG_REFUSES
+REFUSES, REFUSAL = lib.TG_REFUSES, lib.TG_REFUSAL
+_REFUSED_AS = "refuses", "raises ZeroDivisionError", "raises ValueError", "raises OverflowError"
 REFUSALS = (ValueError, ZeroDivisionError, OverflowError)
 GUARD = lib.tg_op_count
 CALL = GUARD + 1  # of a loop: csrc/call.h
@@ -49,7 +50,8 @@ def _asked(how: int, a: str, b: str) -> str:
     """The question of a guard: a comparison, or whether an operation refuses."""
     if how < REFUSES:
         return f"{a} {COMPARISONS[how]} {b}"
-    return f"{_operation(how - REFUSES, a, b)} refuses"
+    how, op = divmod(how - REFUSES, REFUSAL)
+    return f"{_operation(op, a, b)} {_REFUSED_AS[how]}"
 
 
 def _operation(op: int, a: str, b: str) -> str:

@@ -25,7 +25,7 @@ from functools import partial
 from typing import NamedTuple, Optional
 
 from .._core import ffi, lib
-from .replay import CALL, COMPARISONS, GUARD, QUIET, REFUSES, CData
+from .replay import CALL, COMPARISONS, GUARD, QUIET, REFUSAL, REFUSES, CData
 
 CHUNK = 120  # operands; more take gcc longer for each, fewer keep less in registers
 RUN = 8  # terms of a sum; as many become a loop, over a table where their slots are not evenly spaced
@@ -142,6 +142,10 @@ _REFUSALS = {  # whether the primal that is put in is refused
     "MATH": "tg_refuses_math(a, %s)", "POLE": "tg_refuses_math(a, %s)", "POWER": "tg_refuses_power(a, b, %s)",
     "PAIR": "tg_refuses_pair(a, b, %s)", "DIVIDE": "(double)(b == 0.0 && !isfinite(%s))",
 }  # fmt: skip
+_KINDS = {  # of those that are not all of one kind: and whether it is that one; see TG_REFUSAL
+    ("MATH", 2): " && isnan(%s)", ("MATH", 3): " && !isnan(%s)", ("POWER", 1): " && a == 0.0",
+    ("POWER", 2): " && a != 0.0 && isnan(%s)", ("POWER", 3): " && a != 0.0 && !isnan(%s)",
+}  # fmt: skip
 _OPERAND = re.compile(r"\b[aby]\b")
 _COMPARISON = re.compile("[<>]|[=!]=")
 _TEXTS = {  # of functions of scalar.h, by how rows call them
@@ -237,13 +241,10 @@ class _Instruction:
         self.call = s.op == CALL
         self.row = ROWS[0] if self.guard or self.call else ROWS[s.op & ~QUIET]
         self.results: list[tuple[int, int]] = []  # of a call
-        if self.call:
-            pairs, n = ffi.unpack(p.pool + 2 * s.a, 2 * s.b), p.call[s.y].n_in
-            found = list(zip(pairs[::2], pairs[1::2]))
-            self.operands, self.results = found[:n], found[n:]
-        elif self.row.kind == "many":
+        if self.call or self.row.kind == "many":
             pairs = ffi.unpack(p.pool + 2 * s.a, 2 * s.b)
-            self.operands = list(zip(pairs[::2], pairs[1::2]))
+            found, n = list(zip(pairs[::2], pairs[1::2])), p.call[s.y].n_in if self.call else s.b
+            self.operands, self.results = found[:n], found[n:]
         else:
             self.operands = [(s.a, s.live_a), (s.b, s.live_b)][: 1 if self.row.kind == "unary" else 2]
         kept = [slot for slot, _ in self.operands]
@@ -374,8 +375,10 @@ class Writer:
         if how < REFUSES:
             answer = f"{operands['a']} {COMPARISONS[how]} {operands['b']}"
         else:
-            row = ROWS[how - REFUSES]
-            answer = f"{self.expression(f'{row.name}_refuses', _REFUSALS[row.refusal] % row.primal, operands)} != 0.0"
+            how, op = divmod(how - REFUSES, REFUSAL)
+            row = ROWS[op]
+            text = _REFUSALS[row.refusal] % row.primal + _KINDS.get((row.refusal, how), "").replace("%s", row.primal)
+            answer = f"{self.expression(f'{row.name}_refuses_{how}', text, operands)} != 0.0"
         return f"fail |= (mask)({answer}) {'==' if outcome else '!='} 0;"
 
     def _sum(self, s: _Instruction, y: str, local: dict[int, str]) -> Iterator[str]:

@@ -428,6 +428,16 @@ static void what_is_hoisted_gives_the_same_bits_and_fails_where_the_function_doe
         CHECK(!memcmp(other.by_w, hoisted.by_w, sizeof other.by_w) &&
               !memcmp(other.by_x, hoisted.by_x, sizeof other.by_x));
     }
+    weight = INFINITY;                  /* then what is hoisted is swept in each step */
+    for (int k = 0; k < 2; k++) {
+        memset(k ? &hoisted : &plain, 0, sizeof plain);
+        s.step[0] = k ? first : step;
+        CHECK(carry_out(&s, k ? &hoisted : &plain, 0, ROWS) == TG_OK);
+    }
+    CHECK(!memcmp(plain.value, hoisted.value, sizeof plain.value));
+    for (int row = 0; row < ROWS; row++)
+        CHECK(!isfinite(plain.by_w[row]) && !isfinite(hoisted.by_w[row]) &&
+              isnan(plain.by_w[row]) == isnan(hoisted.by_w[row]));
     weight = -1.0;
     memset(&other, 0, sizeof other);
     CHECK(carry_out(&s, &other, 0, ROWS) == TG_OK && other.failures == ROWS);
