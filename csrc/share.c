@@ -389,9 +389,9 @@ void tg_end_share(tg_job *j)
     sharing *s = j->sharing;
     if (!s)
         return;
-    for (hand *h = s->hand; h < s->hand + s->n_hands; h++) {
-        s->job->bytes -= h->job.bytes;
-        tg_finish(&h->job);
+    for (int k = 0; k < s->n_hands; k++) {
+        s->job->bytes -= s->hand[k].job.bytes;
+        tg_finish(&s->hand[k].job);
     }
     for (int kind = 0; kind < KINDS; kind++)
         free(s->carried[kind]);

@@ -337,8 +337,8 @@ def test_what_cannot_see_into_a_loop_says_what_to_do():
     loop = record(lambda s, x: p(s) * x, 0.5, 0.5).scan()  # as is a program that holds loops
     at = 0.5, [0.5, 0.25]
     looks = (
-        lambda: p.heat(0.5), lambda: p.diagnose(0.5), lambda: tapegrad.draw(p, 0.5), lambda: loop.heat(*at),
-        lambda: loop.diagnose(*at), lambda: tapegrad.draw(loop), lambda: tapegrad.draw(loop, *at),
+        lambda: loop.heat(*at), lambda: loop.diagnose(*at), lambda: tapegrad.draw(loop),
+        lambda: tapegrad.draw(loop, *at),
     )  # fmt: skip
     x = Value(0.5)
     y = p(x)
@@ -353,6 +353,34 @@ def test_what_cannot_see_into_a_loop_says_what_to_do():
     for ask in (inside, p.sparse_jacobian, p.sparse_hessian, *looks):
         with pytest.raises(TypeError, match="unroll=True"):
             ask()
+
+
+def test_a_program_is_looked_into_with_its_loops_written_out(tmp_path):
+    def growth(unroll):
+        def step(s, x, rate):
+            return s * rate + x, tapegrad.math.exp(s)
+
+        def f(x, rate):
+            last, ys = tapegrad.scan(step, 1.0, [x, -x, 0.25], rate, unroll=unroll)
+            return last + tapegrad.sum(ys)
+
+        return record(f, 0.5, 1.5, on_error="nan")
+
+    p, written = growth(False), growth(True)
+    assert loops_in(p) == 1 and loops_in(written) == 0
+    for at in ((0.5, 1.5), (-0.25, 0.5)):
+        ours, theirs = ([row._replace(time=0.0) for row in q.heat(*at).rows] for q in (p, written))
+        assert sorted(ours) == sorted(theirs)
+        assert p.rounding(*at).lines == written.rounding(*at).lines
+        assert repr(tapegrad.draw(p, *at)) == repr(tapegrad.draw(written, *at))
+        assert p.diagnose(*at) is None
+    found = p.diagnose(0.5, -1e200)
+    assert (found.operation, found.operands) == ("dot", (-1e200, -1e200, -0.5))
+    with pytest.raises(tapegrad.NonFinite, match="dot"), tapegrad.debug():
+        p(0.5, -1e200)
+    p.save(tmp_path / "growth")
+    with pytest.raises(TypeError, match="unroll=True"):
+        tapegrad.load(tmp_path / "growth").diagnose(0.5, -1e200)
 
 
 def test_a_program_that_holds_loops_may_be_part_of_another():

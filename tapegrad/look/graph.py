@@ -62,7 +62,8 @@ def refuse_calls(paths: Iterable[Trace]) -> None:
     """
     if any(path.calls for path in paths):
         raise TypeError(
-            "a program that holds loops cannot be looked into: record it with tapegrad.scan(.., unroll=True)"
+            "a loop that is an instruction of a program cannot be looked into: record it with "
+            "tapegrad.scan(.., unroll=True)"
         )
 
 
@@ -103,12 +104,16 @@ class Graph:
 
     @classmethod
     def of_program(cls, recorded: Recorded, flat: array[float]) -> Graph:
-        """A program at its inputs, on the path that they take.
+        """A program at its inputs, on the path that they take; one that holds loops is recorded there with all steps.
 
         Raises:
             BranchChanged: f would take a branch there that is not known, and cannot be recorded.
+            TypeError: it holds loops, and f is missing.
         """
-        return cls.of_path(point.path(recorded, flat, nan_errors=True), flat, recorded.on_error == "nan")
+        path = point.path(recorded, flat, nan_errors=True)
+        if path.calls:
+            path = recorded.written_out(flat) or path
+        return cls.of_path(path, flat, recorded.on_error == "nan")
 
     @classmethod
     def of_path(cls, path: Trace, flat: array[float], nan_errors: bool) -> Graph:

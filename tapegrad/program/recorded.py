@@ -270,6 +270,19 @@ class Recorded:
             self.children[k, at] = len(self.paths) - 1
             return len(self.paths) - 1, path
 
+    def written_out(self, flat: array[float]) -> Trace | None:
+        """The path at these inputs, recorded with its loops written out step by step; None where there is no f.
+
+        Raises:
+            Exception: f raised it.
+        """
+        if self.f is None:
+            return None
+        with self._lock:
+            params = cast("list[Value]", self.params)  # as long as there is f
+            f, numbers = self.forms.passed_to(self.f), flat[: self.param_place.first]
+            return trace(f, self.forms, numbers, params, self._escapes, self.captured, written_out=True)[0]
+
     def _count_unkept(self) -> None:
         self.unkept += 1
         if self.unkept > 1:

@@ -25,12 +25,13 @@ class Recording:
     Attributes:
         start: a Value that is older than all that it computes.
         params: Values that are inputs besides its arguments.
+        written_out: loops are written out step by step.
         calls: the loops that it has carried out as one, by the address of the core's.
     """
 
-    def __init__(self, params: Sequence[Value]) -> None:
+    def __init__(self, params: Sequence[Value], written_out: bool) -> None:
         self.start: Any = None
-        self.params = params
+        self.params, self.written_out = params, written_out
         self.calls: dict[int, Called] = {}
 
 
@@ -120,11 +121,12 @@ def _outputs(result: Nest) -> tuple[Form, list[Value]]:
 
 def trace(
     f: Function, forms: Sequence[Form], numbers: Iterable[float], params: Sequence[Value], escapes: Escapes,
-    captured: Callable[[list[Value]], Sequence[Value]] | None = None,
+    captured: Callable[[list[Value]], Sequence[Value]] | None = None, written_out: bool = False,
 ) -> tuple[Trace, Form]:  # fmt: skip
     """Run f once on Values made of these numbers, and freeze what it did.
 
     Args:
+        written_out: as Recording has it.
         captured: is given the Values of recordings around this one that f has used, but for params, and gives what
             params are instead.
 
@@ -136,7 +138,7 @@ def trace(
     """
     around = _under_way.all[:]
     handle.begin_recording(escapes, _lines)
-    recording = Recording(params)
+    recording = Recording(params, written_out)
     _under_way.all.append(recording)
     start: Any = None
     made = args = elements = result = values = start
