@@ -3,7 +3,6 @@
 #include "compiled.h"
 #include "flush.h"
 #include "once.h"
-#include "ops.h"
 
 static size_t width(const tg_stage *s) { return (size_t)s->lanes; }
 static uint32_t all_lanes(const tg_stage *s) { return (uint32_t)((1ull << s->lanes) - 1); }

@@ -58,6 +58,21 @@ TG_INLINE void NAME(add_weighed)(double *to, const double *g, const double *part
 }
 TG_INLINE void NAME(top_of)(double *to, const double *x) { EACH to[l] = tg_max(to[l], x[l]); }
 
+/* What `where` chooses, and what it passes on to what it has chosen from. to may be a or b. */
+TG_INLINE void NAME(choose)(double *to, const double *c, const double *a, const double *b)
+{
+    double t[LANES];
+    EACH t[l] = c[l] != 0.0 ? a[l] : b[l];
+    EACH to[l] = t[l];
+}
+TG_INLINE void NAME(split)(const double *c, const double *g, double *ga, double *gb)
+{
+    EACH {
+        ga[l] = c[l] != 0.0 ? g[l] : 0.0;
+        gb[l] = c[l] != 0.0 ? 0.0 : g[l];
+    }
+}
+
 /* Instructions from .. to - 1; live: over live slots, else over kept ones. */
 TG_INLINE void NAME(forward)(tg_job *j, uint32_t from, uint32_t to, int live)
 {
@@ -133,12 +148,7 @@ TG_INLINE void NAME(forward)(tg_job *j, uint32_t from, uint32_t to, int live)
                 NAME(top_of)(t, AT(v, pool[2 * i]));
             EACH Y[l] = isfinite(t[l]) ? t[l] : 0.0;
             break;
-        case TG_WHERE: {
-            const double *c = AT(v, pool[0]), *xa = AT(v, pool[2]), *xb = AT(v, pool[4]);
-            EACH t[l] = c[l] != 0.0 ? xa[l] : xb[l];
-            EACH Y[l] = t[l];
-            break;
-        }
+        case TG_WHERE: NAME(choose)(Y, AT(v, pool[0]), AT(v, pool[2]), AT(v, pool[4])); break;
         case TG_GUARD: {
             const double *xa = A, *xb = B;
             const uint32_t refuses = (s->y >> 1) - TG_REFUSES;
@@ -246,18 +256,13 @@ TG_CLONES static void NAME(reverse)(tg_job *j, uint32_t from, uint32_t to)
                 if (pool[2 * i + 1] >= n_const)
                     NAME(add_to)(AT(adj, pool[2 * i + 1]), g);
             break;
-        case TG_WHERE: {
-            const double *c = AT(v, pool[0]);
-            EACH {
-                ga[l] = c[l] != 0.0 ? g[l] : 0.0;
-                gb[l] = c[l] != 0.0 ? 0.0 : g[l];
-            }
+        case TG_WHERE:
+            NAME(split)(AT(v, pool[0]), g, ga, gb);
             if (pool[3] >= n_const)
                 NAME(add_to)(AT(adj, pool[3]), ga);
             if (pool[5] >= n_const)
                 NAME(add_to)(AT(adj, pool[5]), gb);
             break;
-        }
         case TG_LOGSUMEXP:
             for (uint32_t i = 0; i < s->b; i++) {
                 const double *x = AT(v, pool[2 * i]), *y = AT(v, s->y);

@@ -68,12 +68,7 @@ TG_CLONES static void NAME(tangents)(tg_job *j, uint32_t from, uint32_t to)
         case TG_TOP:
             OF_ALL Y[l] = 0.0;
             break;
-        case TG_WHERE: {
-            const double *c = AT(v, pool[0]), *ta = AT(d, pool[2]), *tb = AT(d, pool[4]);
-            OF_ALL all[l] = c[l] != 0.0 ? ta[l] : tb[l];
-            OF_ALL Y[l] = all[l];
-            break;
-        }
+        case TG_WHERE: NAME(choose)(Y, AT(v, pool[0]), AT(d, pool[2]), AT(d, pool[4])); break;
         case TG_LOGSUMEXP:
             OF_ALL all[l] = 0.0;
             for (uint32_t i = 0; i < s->b; i++)
@@ -193,18 +188,12 @@ TG_CLONES static void NAME(reverse_tangents)(tg_job *j, uint32_t from, uint32_t 
             for (uint32_t i = 0; i < s->b; i++)
                 PASS(pool[2 * i + 1], g, h)
             break;
-        case TG_WHERE: {
-            const double *c = AT(v, pool[0]);
-            OF_ALL {
-                ga[l] = c[l] != 0.0 ? g[l] : 0.0;
-                gb[l] = c[l] != 0.0 ? 0.0 : g[l];
-                ha[l] = c[l] != 0.0 ? h[l] : 0.0;
-                hb[l] = c[l] != 0.0 ? 0.0 : h[l];
-            }
+        case TG_WHERE:
+            NAME(split)(AT(v, pool[0]), g, ga, gb);
+            NAME(split)(AT(v, pool[0]), h, ha, hb);
             PASS(pool[3], ga, ha)
             PASS(pool[5], gb, hb)
             break;
-        }
         case TG_LOGSUMEXP:
             for (uint32_t i = 0; i < s->b; i++) {
                 OF_ALL {

@@ -6,7 +6,6 @@
 #include "schedule.h"
 
 #include <assert.h>
-#include <math.h>
 #include <string.h>
 
 #define WORTH_BESIDE 4

@@ -259,9 +259,7 @@ class Recorded:
             keep = len(self.paths) < self.max_paths
             if not keep:
                 self._count_unkept()
-            params = cast("list[Value]", self.params)  # as long as there is f
-            f, numbers = self.forms.passed_to(self.f), flat[: self.param_place.first]
-            path, out = trace(f, self.forms, numbers, params, self._escapes, self.captured)
+            path, out = self._traced(self.f, flat)
             if out != self.out:
                 raise ValueError(f"f returned {self.out}, on another path {out}")
             if not keep:
@@ -279,9 +277,13 @@ class Recorded:
         if self.f is None:
             return None
         with self._lock:
-            params = cast("list[Value]", self.params)  # as long as there is f
-            f, numbers = self.forms.passed_to(self.f), flat[: self.param_place.first]
-            return trace(f, self.forms, numbers, params, self._escapes, self.captured, written_out=True)[0]
+            return self._traced(self.f, flat, written_out=True)[0]
+
+    def _traced(self, f: Function, flat: array[float], written_out: bool = False) -> tuple[Trace, Form]:
+        """What f does at these inputs, as `trace` has it; the lock is held."""
+        params, numbers = cast("list[Value]", self.params), flat[: self.param_place.first]  # Values, as there is f
+        f = self.forms.passed_to(f)
+        return trace(f, self.forms, numbers, params, self._escapes, self.captured, written_out)
 
     def _count_unkept(self) -> None:
         self.unkept += 1

@@ -17,6 +17,7 @@ from .nest import form_of
 from .replay import Called, Trace, shown
 
 Function = Callable[..., Nest]  # of Values, which it returns, too
+LONG_CODE = 1 << 12  # bytes
 
 
 class Recording:
@@ -46,8 +47,6 @@ _under_way = _Recordings()
 def under_way() -> Recording | None:
     """The innermost recording of this thread."""
     return _under_way.all[-1] if _under_way.all else None
-
-LONG_CODE = 1 << 12  # bytes
 
 
 def caller() -> FrameType:
