@@ -1,13 +1,9 @@
 /*  Along tangents: those of a block's slots, and the derivative of the sweep. Included by lanes.h.
 
-    EACH is of a PART of the lanes here, as many as fit a register, from q on: what is computed of them stays there from
-    operand to operand.  */
+    EACH is of a PART of the lanes here.  */
 
-#define PART (LANES < 8 ? LANES : 8)
-#define PARTS for (int q = 0; q < LANES; q += PART)
-#define IN_PART(array, slot) (AT(array, slot) + q)
 #undef EACH
-#define EACH for (int l = 0; l < PART; l++)
+#define EACH OF_PART
 
 /* Whether anybody asks for the adjoint of a slot. */
 #define IS_WANTED(live) ((live) >= n_const && !(LANES > 1 && idle && (live) < n_fixed && idle[live] == TG_IDLE))
@@ -212,8 +208,5 @@ TG_CLONES static void NAME(reverse_tangents)(tg_job *j, uint32_t from, uint32_t 
 
 #undef PASS
 #undef IS_WANTED
-#undef IN_PART
-#undef PARTS
-#undef PART
 #undef EACH
 #define EACH OF_ALL
