@@ -126,11 +126,16 @@ TG_INLINE int NAME(bend_parts)(tg_job *j, const tg_instr *s)
             const double *a = IN_PART(v, x), *b = IN_PART(v, w), *ta = IN_PART(d, x), *tb = IN_PART(d, w);
             EACH ga[l] = tg_passed_on(g[l], b[l]);
             EACH ha[l] = tg_passed_on(h[l], b[l]) + tg_passed_on(g[l], tb[l]);
-            PASS(pool[2 * i + 1], ga, ha)
-            if (x != w) {                               /* of a square the same */
-                EACH ga[l] = tg_passed_on(g[l], a[l]);
-                EACH ha[l] = tg_passed_on(h[l], a[l]) + tg_passed_on(g[l], ta[l]);
+            if (x == w && IS_WANTED(pool[2 * i + 1])) { /* of a square twice the same, in one pass */
+                double *to = IN_PART(adj, pool[2 * i + 1]), *along = IN_PART(adt, pool[2 * i + 1]);
+                EACH to[l] = to[l] + ga[l] + ga[l];
+                EACH along[l] = along[l] + ha[l] + ha[l];
             }
+            if (x == w)
+                continue;
+            PASS(pool[2 * i + 1], ga, ha)
+            EACH ga[l] = tg_passed_on(g[l], a[l]);
+            EACH ha[l] = tg_passed_on(h[l], a[l]) + tg_passed_on(g[l], ta[l]);
             PASS(pool[2 * i + 3], ga, ha)
         }
     }
