@@ -43,7 +43,15 @@ static int made, present;       /* made have to be joined, of which present have
 static int leaving;
 static unsigned patience = SPINS;   /* who waits for news spins as often: more where all threads have a processor */
 
-void tg_lock_crew(void) { pthread_mutex_lock(&lock); }
+void tg_lock_crew(void)
+{
+    for (unsigned k = 0; k < SPINS; k++) {              /* most hold it for less than it takes to fall asleep */
+        if (!pthread_mutex_trylock(&lock))
+            return;
+        PAUSE();
+    }
+    pthread_mutex_lock(&lock);
+}
 void tg_unlock_crew(void) { pthread_mutex_unlock(&lock); }
 
 /* Counts whatever a thread may wait for: written with the lock held, and looked at for a while before one sleeps. */
