@@ -309,19 +309,20 @@ static const double tg_log1p_series[] = {
     0.06877614156626952, -0.050157149094777156, 0.026557913335690974, -0.007273681247831436};
 
 /* Above 1 and below -1 this is max(x, 0) + log(1 + t), t = e^-|x|; in between log(2) + x / 2 + log(cosh(x / 2)), for
-   there a step of x is less than what t is rounded by. */
+   there a step of x is less than what t is rounded by. power is 2^(k + 64), which no t makes too small. */
 TG_ELEMENTARY double tg_softplus(double x)
 {
     const double size = fabs(x), w = x * x;
     const tg_pair z = tg_square(x);
     const tg_exponent e = tg_reduced(-(size > 746.0 ? 746.0 : size), 0.0);
     const tg_pair one = tg_fast_sum(1.0, e.r);
-    const double k = e.k < -1000.0 ? -1000.0 : e.k, p = tg_power_of_2(k), tiny = tg_power_of_2(e.k - k);
+    const double power = tg_of_bits(tg_bits(tg_power_of_2(e.k)) + (64ull << 52)), least = 1.0 / 18446744073709551616.0;
+    const double p = power * least;
     const double low = one.low + e.power, m = one.high + low;
     const double t = p * m, q = m * t, lost = (one.high - m) + low;
     const double bent = q * (t * tg_series_14(tg_log1p_series, t)) - (0.5 * q + t * lost);
     const tg_pair y = tg_fast_sum(x, p * one.high);
-    const double above = y.high + (y.low + p * (low + bent)), below = (one.high + (low + bent)) * p * tiny;
+    const double above = y.high + (y.low + p * (low + bent)), below = (one.high + (low + bent)) * power * least;
     const tg_pair inner = tg_fast_sum(TG_LN2_HIGH, 0.5 * x);
     const tg_pair bend = tg_fast_sum(inner.high, 0.125 * z.high);
     const double curve = w * w * tg_series_9(tg_log_cosh_series, w) + (0.125 * z.low + TG_LN2_LOW);

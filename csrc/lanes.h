@@ -10,6 +10,12 @@
 #define OF_ALL for (int l = 0; l < LANES; l++)
 #define EACH OF_ALL
 
+/* As many lanes as fit a register, from q on: what is computed of them stays there from operand to operand. */
+#define PART (LANES < 8 ? LANES : 8)
+#define PARTS for (int q = 0; q < LANES; q += PART)
+#define OF_PART for (int l = 0; l < PART; l++)
+#define IN_PART(array, slot) (AT(array, slot) + q)
+
 /* A dot reads an operand that all rows share as one number beside others: the weights of a layer crowd caches less. */
 #define SHARED(slot) (LANES > 1 && j->shared && (slot) < n_fixed && j->shared[slot] == TG_SHARED)
 
@@ -54,7 +60,11 @@ static inline int NAME(finite)(const double *y)
 TG_INLINE void NAME(add_to)(double *to, const double *x) { EACH to[l] += x[l]; }
 TG_INLINE void NAME(add_weighed)(double *to, const double *g, const double *partial)
 {
-    TG_TURNS_APART EACH to[l] += tg_passed_on(g[l], partial[l]);
+    TG_TURNS_APART OF_PART to[l] += tg_passed_on(g[l], partial[l]);
+}
+TG_INLINE void NAME(add_scaled)(double *to, const double *g, double partial)
+{
+    TG_TURNS_APART OF_PART to[l] += tg_passed_on(g[l], partial);
 }
 TG_INLINE void NAME(top_of)(double *to, const double *x) { EACH to[l] = tg_max(to[l], x[l]); }
 
@@ -183,11 +193,35 @@ TG_INLINE void NAME(forward)(tg_job *j, uint32_t from, uint32_t to, int live)
 TG_CLONES static void NAME(values)(tg_job *j, uint32_t from, uint32_t to) { NAME(forward)(j, from, to, 1); }
 TG_CLONES static void NAME(primals)(tg_job *j, uint32_t from, uint32_t to) { NAME(forward)(j, from, to, 0); }
 
+/* What the products of a dot get: n operands, two a product. */
+TG_INLINE void NAME(pass_on_products)(tg_job *j, const uint32_t *pool, uint32_t n, const double *all)
+{
+    const uint32_t n_const = j->program->n_const, n_fixed = n_const + j->program->n_in;
+    const double *v = j->primal;
+    double *adj = j->adj;
+    PARTS {
+        double g[PART];
+        OF_PART g[l] = all[q + l];
+        for (uint32_t i = 0; i < n; i += 2, pool += 4) {
+            const double *x = IN_PART(v, pool[0]), *w = IN_PART(v, pool[2]);
+            if (pool[1] >= n_const)
+                NAME(add_weighed)(IN_PART(adj, pool[1]), g, w);
+            if (pool[3] < n_const)
+                continue;
+            if (SHARED(pool[0]))
+                NAME(add_scaled)(IN_PART(adj, pool[3]), g, j->same[pool[0]]);
+            else
+                NAME(add_weighed)(IN_PART(adj, pool[3]), g, x);
+        }
+        pool -= 2 * (size_t)n;
+    }
+}
+
 /* Adjoints of the live slots, from instruction to - 1 down to from; those of constants are left out. */
 TG_CLONES static void NAME(reverse)(tg_job *j, uint32_t from, uint32_t to)
 {
     const tg_program *p = j->program;
-    const uint32_t n_const = p->n_const, n_fixed = n_const + p->n_in;
+    const uint32_t n_const = p->n_const;
     const double *v = j->primal;
     double *adj = j->adj, g[LANES], ga[LANES], gb[LANES];
     for (uint32_t k = to; k-- > from;) {
@@ -225,29 +259,10 @@ TG_CLONES static void NAME(reverse)(tg_job *j, uint32_t from, uint32_t to)
 #undef ROW
 #undef PASS
         case TG_DOT: {
-            uint32_t n = s->b & ~1u;
+            const uint32_t n = s->b & ~1u;
             if (s->b % 2 && pool[2 * n + 1] >= n_const)
                 NAME(add_to)(AT(adj, pool[2 * n + 1]), g);
-            for (uint32_t i = 0; i < n; i += 2) {
-                const double *x = AT(v, pool[2 * i]), *w = AT(v, pool[2 * i + 2]);
-                if (SHARED(pool[2 * i])) {
-                    const double c = j->same[pool[2 * i]];
-                    EACH gb[l] = WEIGHED(g[l], c);
-                    if (pool[2 * i + 3] >= n_const)
-                        NAME(add_to)(AT(adj, pool[2 * i + 3]), gb);
-                    EACH {
-                        double b = w[l];
-                        ga[l] = WEIGHED(g[l], b);
-                    }
-                    if (pool[2 * i + 1] >= n_const)
-                        NAME(add_to)(AT(adj, pool[2 * i + 1]), ga);
-                    continue;
-                }
-                if (pool[2 * i + 1] >= n_const)
-                    NAME(add_weighed)(AT(adj, pool[2 * i + 1]), g, w);
-                if (pool[2 * i + 3] >= n_const)
-                    NAME(add_weighed)(AT(adj, pool[2 * i + 3]), g, x);
-            }
+            NAME(pass_on_products)(j, pool, n, g);
             break;
         }
         case TG_SUM:
@@ -372,6 +387,13 @@ static inline double NAME(add_up)(const double *x)
     return LANES > 1 ? t[0] : x[0];
 }
 
+/* The sums of count inputs, from x on, to where they are added up. */
+TG_CLONES static void NAME(collect_sums)(const double *x, uint32_t count, double *to)
+{
+    for (uint32_t i = 0; i < count; i++)
+        to[i] += NAME(add_up)(AT(x, i));
+}
+
 /* The adjoints of the inputs, which are 0 again afterwards; what is added up over rows stays until the last block. */
 static void NAME(collect)(tg_job *j, int last_block, double *adj, grad_of_feed *grad)
 {
@@ -383,8 +405,8 @@ static void NAME(collect)(tg_job *j, int last_block, double *adj, grad_of_feed *
             continue;
         if (to && stride)
             NAME(collect_rows)(j, x, f->count, to, stride);
-        for (uint32_t i = 0; to && !stride && i < f->count; i++)
-            to[i] += NAME(add_up)(AT(x, i));
+        if (to && !stride)
+            NAME(collect_sums)(x, f->count, to);
         memset(x, 0, (size_t)f->count * LANES * sizeof *x);
     }
 }
@@ -396,6 +418,10 @@ static const width NAME(width) = {
 };
 
 #undef SHARED
+#undef IN_PART
+#undef OF_PART
+#undef PARTS
+#undef PART
 #undef AT
 #undef EACH
 #undef OF_ALL

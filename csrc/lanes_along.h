@@ -1,13 +1,9 @@
 /*  Along tangents: those of a block's slots, and the derivative of the sweep. Included by lanes.h.
 
-    EACH is of a PART of the lanes here, as many as fit a register, from q on: what is computed of them stays there from
-    operand to operand.  */
+    EACH is of a PART of the lanes here.  */
 
-#define PART (LANES < 8 ? LANES : 8)
-#define PARTS for (int q = 0; q < LANES; q += PART)
-#define IN_PART(array, slot) (AT(array, slot) + q)
 #undef EACH
-#define EACH for (int l = 0; l < PART; l++)
+#define EACH OF_PART
 
 /* Whether anybody asks for the adjoint of a slot. */
 #define IS_WANTED(live) ((live) >= n_const && !(LANES > 1 && idle && (live) < n_fixed && idle[live] == TG_IDLE))
@@ -130,11 +126,16 @@ TG_INLINE int NAME(bend_parts)(tg_job *j, const tg_instr *s)
             const double *a = IN_PART(v, x), *b = IN_PART(v, w), *ta = IN_PART(d, x), *tb = IN_PART(d, w);
             EACH ga[l] = tg_passed_on(g[l], b[l]);
             EACH ha[l] = tg_passed_on(h[l], b[l]) + tg_passed_on(g[l], tb[l]);
-            PASS(pool[2 * i + 1], ga, ha)
-            if (x != w) {                               /* of a square the same */
-                EACH ga[l] = tg_passed_on(g[l], a[l]);
-                EACH ha[l] = tg_passed_on(h[l], a[l]) + tg_passed_on(g[l], ta[l]);
+            if (x == w && IS_WANTED(pool[2 * i + 1])) { /* of a square twice the same, in one pass */
+                double *to = IN_PART(adj, pool[2 * i + 1]), *along = IN_PART(adt, pool[2 * i + 1]);
+                EACH to[l] = to[l] + ga[l] + ga[l];
+                EACH along[l] = along[l] + ha[l] + ha[l];
             }
+            if (x == w)
+                continue;
+            PASS(pool[2 * i + 1], ga, ha)
+            EACH ga[l] = tg_passed_on(g[l], a[l]);
+            EACH ha[l] = tg_passed_on(h[l], a[l]) + tg_passed_on(g[l], ta[l]);
             PASS(pool[2 * i + 3], ga, ha)
         }
     }
@@ -212,8 +213,5 @@ TG_CLONES static void NAME(reverse_tangents)(tg_job *j, uint32_t from, uint32_t 
 
 #undef PASS
 #undef IS_WANTED
-#undef IN_PART
-#undef PARTS
-#undef PART
 #undef EACH
 #define EACH OF_ALL

@@ -79,14 +79,15 @@ static uint64_t terms_of(const tg_instr *s)
     return op == TG_WHERE || !tg_is_many(op) ? 1 : op == TG_DOT ? s->b / 2 + s->b % 2 : s->b;
 }
 
-static void put(struct tg_term *e, int k, const uint32_t *pair, double slope)
+/* Constants are none's operands, for nothing moves them. */
+static void put(const tg_program *p, struct tg_term *e, int k, const uint32_t *pair, double slope)
 {
     e->kept[k] = pair[0];
-    e->live[k] = pair[1];
+    e->live[k] = pair[1] < p->n_const ? TG_NONE : pair[1];
     e->slope[k] = slope;
 }
 
-/* The terms of instruction k; constants are none's operands, for nothing moves them. */
+/* The terms of instruction k. */
 static void write_terms(tg_matrix *m, uint32_t k)
 {
     const tg_program *p = m->program;
@@ -104,12 +105,12 @@ static void write_terms(tg_matrix *m, uint32_t k)
     case TG_TOP: break;
     case TG_DOT:
         if (n % 2)
-            put(e++, 0, pool + 2 * (size_t)(n - 1), 1.0);
+            put(p, e++, 0, pool + 2 * (size_t)(n - 1), 1.0);
         for (uint32_t i = 0; i + 1 < n; i += 2, e++) {
             const uint32_t *x = pool + 2 * (size_t)i, *w = x + 2;
             *e = none;
-            put(e, 0, x, v[w[0]]);
-            put(e, 1, w, v[x[0]]);
+            put(p, e, 0, x, v[w[0]]);
+            put(p, e, 1, w, v[x[0]]);
         }
         break;
     case TG_SUM:
@@ -118,28 +119,24 @@ static void write_terms(tg_matrix *m, uint32_t k)
         for (uint32_t i = 0; i < n; i++, e++) {
             const uint32_t *x = pool + 2 * (size_t)i;
             *e = none;
-            put(e, 0, x, tg_row(s) == TG_LOGSUMEXP ? tg_exp(v[x[0]] - v[s->y]) : 1.0);
+            put(p, e, 0, x, tg_row(s) == TG_LOGSUMEXP ? tg_exp(v[x[0]] - v[s->y]) : 1.0);
             e->kept[1] = s->y;
         }
         break;
     case TG_WHERE:
-        put(e++, 0, pool + (v[pool[0]] != 0.0 ? 2 : 4), 1.0);
+        put(p, e++, 0, pool + (v[pool[0]] != 0.0 ? 2 : 4), 1.0);
         break;
     default: {
         double slope[2] = {0.0, 0.0};
         const uint32_t a[2] = {s->a, s->live_a}, b[2] = {s->b, s->live_b};
         const int which = slopes_of(tg_row(s), v[s->a], v[s->b], v[s->y], slope);
         if (which & 1)
-            put(e, 0, a, slope[0]);
+            put(p, e, 0, a, slope[0]);
         if (which & 2)
-            put(e, 1, b, slope[1]);
+            put(p, e, 1, b, slope[1]);
         e++;
     }
     }
-    for (struct tg_term *each = m->term + line->first; each < e; each++)
-        for (int i = 0; i < 2; i++)
-            if (each->live[i] < p->n_const)
-                each->live[i] = TG_NONE;
     m->line[k + 1].first = (uint32_t)(e - m->term);
 }
 
@@ -235,33 +232,44 @@ static int may_pass_on(const tg_matrix *m, const tg_group *g)
 
 /* ---- a block of directions ---- */
 
+/* Whether anything moves an operand of a line. */
+TG_INLINE int moves_any(const tg_matrix *m, const struct tg_line *line)
+{
+    uint8_t moves = 0;
+    for (const struct tg_term *e = m->term + line->first; e < m->term + line[1].first; e++)
+        moves |= m->moves[e->kept[0]] | m->moves[e->kept[1]];
+    return moves;
+}
+
+/* Add the tangent of a term to a line's, or begin that with it; whether there is one. */
+TG_INLINE int add_term(const tg_matrix *m, const struct tg_term *e, double *to, int begun)
+{
+    const int a = e->live[0] != TG_NONE && m->moves[e->kept[0]] && e->slope[0] != 0.0;
+    const int b = e->live[1] != TG_NONE && m->moves[e->kept[1]] && e->slope[1] != 0.0;
+    const double *x = AT(m->tangent, e->kept[a ? 0 : 1]), *z = AT(m->tangent, e->kept[1]);
+    const double c = e->slope[a ? 0 : 1], d = e->slope[1];
+    if (a && b && begun)
+        TG_TURNS_APART EACH to[l] += tg_weigh(x[l], c) + tg_weigh(z[l], d);
+    else if (a && b)
+        TG_TURNS_APART EACH to[l] = 0.0 + (tg_weigh(x[l], c) + tg_weigh(z[l], d));
+    else if ((a || b) && begun)
+        TG_TURNS_APART EACH to[l] += tg_weigh(x[l], c);
+    else if (a || b)
+        TG_TURNS_APART EACH to[l] = 0.0 + tg_weigh(x[l], c);
+    return begun || a || b;
+}
+
 TG_CLONES static void forward(tg_matrix *m, uint32_t from, uint32_t to)
 {
     for (uint32_t k = from; k < to; k++) {
         const struct tg_line *line = m->line + k;
-        double t[DIRECTIONS];
-        uint8_t moved = 0;
+        int moved = 0;
         if (line->y == TG_NONE)
             continue;
-        for (uint32_t i = line->first; i < line[1].first; i++) {
-            const struct tg_term *e = m->term + i;
-            const int a = e->live[0] != TG_NONE && m->moves[e->kept[0]] && e->slope[0] != 0.0;
-            const int b = e->live[1] != TG_NONE && m->moves[e->kept[1]] && e->slope[1] != 0.0;
-            const double *x = AT(m->tangent, e->kept[a ? 0 : 1]), *z = AT(m->tangent, e->kept[1]);
-            const double c = e->slope[a ? 0 : 1], d = e->slope[1];
-            if (!a && !b)
-                continue;
-            if (!moved)
-                EACH t[l] = 0.0;
-            moved = 1;
-            if (a && b)
-                EACH t[l] += tg_weigh(x[l], c) + tg_weigh(z[l], d);
-            else
-                EACH t[l] += tg_weigh(x[l], c);
-        }
-        m->moves[line->y] = moved;
-        if (moved)
-            EACH AT(m->tangent, line->y)[l] = t[l];
+        if (moves_any(m, line))
+            for (uint32_t i = line->first; i < line[1].first; i++)
+                moved = add_term(m, m->term + i, AT(m->tangent, line->y), moved);
+        m->moves[line->y] = (uint8_t)moved;
     }
 }
 
@@ -381,7 +389,9 @@ static void write_columns(tg_matrix *m)
     for (uint32_t i = 0; i < p->n_out; i++) {
         const uint32_t y = p->out[2 * (size_t)i];
         double *to = m->out + m->out_stride * (int64_t)i + m->done;
-        if (m->moves[y])
+        if (m->moves[y] && n == DIRECTIONS)
+            memcpy(to, AT(m->tangent, y), DIRECTIONS * sizeof *to);
+        else if (m->moves[y])
             memcpy(to, AT(m->tangent, y), n * sizeof *to);
         else
             memset(to, 0, n * sizeof *to);
