@@ -194,6 +194,27 @@ def test_nonzeros_come_row_after_row_and_stay_where_they_are_zero_at_a_point():
     assert (matrix.shape, matrix.nnz, len(matrix.program([0.0] * 4))) == ((3, 4), 5, 5)
 
 
+def test_a_hessian_makes_what_is_read_alone():
+    """No adjoints of inputs, one bias for all numbers, one product for both slopes of a square."""
+
+    def rosenbrock(x):
+        return tapegrad.sum([100.0 * (b - a * a) ** 2 + (1.0 - a) ** 2 for a, b in zip(x, x[1:])])
+
+    program = record(rosenbrock, [0.5] * 9)
+    matrix = program.sparse_hessian()
+    assert matrix.program.stats["instructions"] == 8 * 8
+    for x in (0.0, -0.0, 1e-170, -3.0, 1e70):
+        agree(matrix, program.hessian([x, -x] * 4 + [x]), [x, -x] * 4 + [x])
+
+
+@pytest.mark.parametrize("weight", [0.0, 2.0, -1e-300])
+def test_second_derivatives_of_squares_near_zero_and_far_out(weight):
+    program = record(lambda x, w: w * (x[0] * x[0]) ** 2 + 3.0 * (x[1] * x[1] * x[0]), [1.0, 1.0], 1.0)
+    matrix = program.sparse_hessian()
+    for x in ([0.0, 0.0], [1e-200, -0.0], [-1.5, 1e150], [1e75, 0.5]):
+        agree(matrix, program.hessian(x, weight), x, weight)
+
+
 def test_a_matrix_without_nonzeros():
     program = record(lambda x: [x[0].floor(), 2.0], [1.0, 2.0])
     for matrix in (program.sparse_jacobian(), record(lambda x: x[0] - x[1], [1.0, 2.0]).sparse_hessian()):
