@@ -894,7 +894,7 @@ def test_threads_call_one_matrix_that_grows():
     def work(k):
         for turn in range(30):
             x = POINTS[(k + turn) % 3]
-            got = matrix._nonzeros(matrix._flat((x,), {}))
+            got = matrix._nonzeros((x,), {})
             found = dict(zip(zip(got[0].rows, got[0].cols), got[1]))
             full = [found.get(divmod(i, 4), 0.0) for i in range(28)]
             if not all(map(close, full, expected[(k + turn) % 3])):

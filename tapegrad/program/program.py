@@ -281,6 +281,12 @@ class Program(handle.Quick, Generic[P]):
         flat = self._flat(given)
         return layout.value(recorded, given) if flat is None else recorded.out.shaped(point.value(recorded, flat))
 
+    @handle.quick
+    def _of_numbers(self, /, *args: Nest) -> Any:
+        """As a call; an argument that holds Values is not as it was recorded."""
+        recorded = self._recorded
+        return recorded.out.shaped(point.value(recorded, recorded.flat(args)))
+
     def _flat(self, args: Sequence[Nest]) -> array[float] | None:
         """All inputs, or None where there are Values among them."""
         try:
