@@ -487,6 +487,8 @@ class Program(handle.Quick, Generic[P]):
 
         Raises:
             TypeError, ValueError: argnums names no argument of numbers, or several.
+            TypeError, OverflowError: it holds loops, and f, to be recorded with all steps, is missing, or they are too
+                long.
 
         >>> record(lambda x: [x[0], x[1] * x[2]], [1.0] * 3).sparse_jacobian()
         <sparse Jacobian: 2 x 3, 3 nonzeros (50 %)>
@@ -507,6 +509,8 @@ class Program(handle.Quick, Generic[P]):
 
         Raises:
             TypeError, ValueError: argnums names no argument of numbers, or several.
+            TypeError, OverflowError: it holds loops, and f, to be recorded with all steps, is missing, or they are too
+                long.
 
         >>> record(lambda x: x[0] * x[1] + x[2] ** 2, [1.0] * 3).sparse_hessian()
         <sparse Hessian: 3 x 3, 3 nonzeros (33.3 %)>

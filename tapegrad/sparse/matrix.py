@@ -17,6 +17,7 @@ from .derivation import Asked, Derivation, derive
 from .derived import Derived, Grown
 from .pattern import HAS_NUMPY, Pattern
 from .printing import picture, share
+from .written import WrittenOut
 
 FORMATS = ("csr", "csc", "coo")
 
@@ -46,7 +47,8 @@ class SparseMatrix(ABC):
         self._recorded, self._argnums = recorded, argnums
         self._place: Place = recorded.chosen_one(argnums)
         self._lock = threading.Lock()
-        self._extra: Pattern | None = None  # of paths that are not kept
+        self._extra: Pattern | None = None  # of paths that were met, some of which are not kept
+        self._written_out: WrittenOut | None = None
         self._made = self._make()
         self._whole: Program | None = None  # of the nonzeros of one that is dense, once somebody has asked for it
 
@@ -66,14 +68,21 @@ class SparseMatrix(ABC):
     def _dense(self, flat: array[float]) -> Buffer:
         """All entries at a point, row after row."""
 
+    def _source(self) -> Recorded:
+        """What is derived: loops are not seen into."""
+        if self._written_out is None and any(path.calls for path in list(self._recorded.paths)):
+            self._written_out = WrittenOut(self._recorded)
+        return self._recorded if self._written_out is None else self._written_out
+
     def _make(self) -> Made:
-        asked, source = self._asked(), self._recorded
+        asked, source = self._asked(), self._source()
         known = [derive(path, asked) for path in list(source.paths)]
         pattern = known[0].pattern
         for other in (*(d.pattern for d in known[1:]), *([self._extra] if self._extra else ())):
             pattern = pattern.union(other)
         dense = pattern.is_dense
-        if dense and (len(known) > 1 or source.on_branch == "record"):
+        branches = source.branches if isinstance(source, WrittenOut) else source.on_branch == "record"
+        if dense and (len(known) > 1 or branches):
             pattern = Pattern.full(pattern.shape)  # whatever path comes
         made = Made(pattern, known, source, None)
         return made if dense else made._replace(program=self._derive(made))
@@ -86,7 +95,8 @@ class SparseMatrix(ABC):
         with self._lock:
             if self._made is not before:
                 return
-            self._extra = grown.pattern if self._extra is None else grown.pattern.union(self._extra)
+            known = before.pattern if self._extra is None else before.pattern.union(self._extra)
+            self._extra = known if grown.pattern is None else known.union(grown.pattern)
             self._made, self._whole = self._make(), None
             old, new = len(before.pattern), self.nnz
         if old != new:
@@ -169,6 +179,8 @@ class SparseMatrix(ABC):
         made = "dense: more than half of it is nonzero, so that all of it is computed"
         if program is not None:
             made = f"made by {first.how}: {cost}, {program.stats['instructions']} instructions"
+        if self._written_out is not None:
+            made += ", all steps of loops written out"
         paths = f", {len(source.paths)} paths" if len(source.paths) > 1 else ""
         return f"sparse {self._what}, {share(pattern)}\n{picture(pattern)}\n{made}{paths}"
 
