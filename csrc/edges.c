@@ -48,38 +48,49 @@ static void add(pushing *e, uint32_t i, uint32_t j, tg_scalar weight)
     tg_agenda_add(&s->agenda, high);
 }
 
-/* Take the edges of a node off its list, the same ones added up. */
+/* Room for another node near the one that is visited. */
+static int more_near(pushing *e)
+{
+    const uint32_t cap = e->near_cap ? 2 * e->near_cap : 64;
+    uint32_t *near = tg_realloc(e->near, cap * sizeof *near), *weight;
+    e->near = near ? near : e->near;
+    weight = near ? tg_realloc(e->weight, cap * sizeof *weight) : NULL;
+    if (!weight)
+        return TG_MEMORY;
+    e->weight = weight;
+    e->near_cap = cap;
+    return TG_OK;
+}
+
+/* Take the edges of a node off its list, the same ones added up: numbers first, which are one number then, and the bias
+   of a dot where the others are products. */
 static void collect(pushing *e, uint32_t i)
 {
     tg_nonzeros *s = e->s;
+    edge *last = NULL;
     e->n_near = 0;
-    while (e->first[i]) {
-        const uint32_t at = e->first[i];
-        edge *this = e->edge + (at - 1);
-        uint32_t *place = e->place + this->other;
-        e->first[i] = this->next;
-        if (*place) {
-            uint32_t *weight = e->weight + (*place - 1);
-            *weight = tg_holder(s, tg_sum_of(s, tg_held(s, *weight), tg_held(s, this->weight)));
-        } else {
-            if (e->n_near == e->near_cap) {
-                const uint32_t cap = e->near_cap ? 2 * e->near_cap : 64;
-                uint32_t *near = tg_realloc(e->near, cap * sizeof *near), *weight;
-                e->near = near ? near : e->near;
-                weight = near ? tg_realloc(e->weight, cap * sizeof *weight) : NULL;
-                if (!weight) {
-                    s->code = TG_MEMORY;
+    for (int numbers = 1; numbers >= 0; numbers--)
+        for (uint32_t at = e->first[i]; at && !s->code; at = last->next) {
+            uint32_t *place, *weight;
+            last = e->edge + (at - 1);
+            place = e->place + last->other;
+            if (!*place) {
+                if (e->n_near == e->near_cap && (s->code = more_near(e)))
                     break;
-                }
-                e->weight = weight;
-                e->near_cap = cap;
+                e->near[e->n_near] = last->other;
+                e->weight[e->n_near] = TG_NONE;
+                *place = ++e->n_near;
             }
-            e->near[e->n_near] = this->other;
-            e->weight[e->n_near] = this->weight;
-            *place = ++e->n_near;
+            if (tg_draft_is_constant(&s->d, last->weight) != numbers)
+                continue;
+            weight = e->weight + (*place - 1);
+            *weight = *weight == TG_NONE ? last->weight
+                                         : tg_holder(s, tg_sum_of(s, tg_held(s, *weight), tg_held(s, last->weight)));
         }
-        this->next = e->unused;
-        e->unused = at;
+    if (last && !s->code) {
+        last->next = e->unused;
+        e->unused = e->first[i];
+        e->first[i] = 0;
     }
     for (uint32_t k = 0; k < e->n_near; k++)
         e->place[e->near[k]] = 0;
@@ -143,7 +154,8 @@ static void visit(pushing *e, uint32_t i)
             if (!tg_is_number(bent, 0.0))
                 add(e, s->port[p].id, s->port[q].id, met(s, s->port + p, s->port + q, tg_product_of(s, g, bent)));
         }
-        tg_add_at(s, s->port[p].id, tg_passed(s, i, s->port + p, g));
+        if (!tg_is_input(s, s->port[p].id))             /* whose adjoint nobody reads */
+            tg_add_at(s, s->port[p].id, tg_passed(s, i, s->port + p, g));
     }
 }
 

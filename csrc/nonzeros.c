@@ -104,8 +104,26 @@ tg_scalar tg_sum_of(tg_nonzeros *s, tg_scalar a, tg_scalar b)
     return apply(s, TG_ADD, a, b);
 }
 
+/* y = k * x of what was made; else 1 * y. */
+static tg_scalar factor_of(const tg_nonzeros *s, tg_scalar y, double *k)
+{
+    const tg_draft_node n = s->d.node[y.id];
+    const int of_a = y.id >= s->n && n.op == TG_MUL && tg_draft_is_constant(&s->d, n.a);
+    const int of_b = y.id >= s->n && n.op == TG_MUL && tg_draft_is_constant(&s->d, n.b);
+    *k = of_a ? tg_draft_number(&s->d, n.a) : of_b ? tg_draft_number(&s->d, n.b) : 1.0;
+    return of_a ? tg_node(n.b) : of_b ? tg_node(n.a) : y;
+}
+
+/* (k * x) * (m * x) is (k * m * x) * x, as second derivatives of squares have it: where the first is 0, the other is no
+   infinity that it would keep out. */
 tg_scalar tg_product_of(tg_nonzeros *s, tg_scalar g, tg_scalar partial)
 {
+    double k, m;
+    if (g.is_node && partial.is_node && !s->code) {
+        const tg_scalar x = factor_of(s, g, &k);
+        if (x.id == factor_of(s, partial, &m).id && as_good(k) && as_good(m) && as_good(k * m))
+            return apply(s, TG_MUL, apply(s, TG_MUL, tg_number(k * m), x), x);
+    }
     return tg_weighed(&tg_nonzeros_maker, s, g, partial);
 }
 

@@ -194,6 +194,27 @@ def test_nonzeros_come_row_after_row_and_stay_where_they_are_zero_at_a_point():
     assert (matrix.shape, matrix.nnz, len(matrix.program([0.0] * 4))) == ((3, 4), 5, 5)
 
 
+def test_a_hessian_makes_what_is_read_alone():
+    """No adjoints of inputs, one bias for all numbers, one product for both slopes of a square."""
+
+    def rosenbrock(x):
+        return tapegrad.sum([100.0 * (b - a * a) ** 2 + (1.0 - a) ** 2 for a, b in zip(x, x[1:])])
+
+    program = record(rosenbrock, [0.5] * 9)
+    matrix = program.sparse_hessian()
+    assert matrix.program.stats["instructions"] == 8 * 8
+    for x in (0.0, -0.0, 1e-170, -3.0, 1e70):
+        agree(matrix, program.hessian([x, -x] * 4 + [x]), [x, -x] * 4 + [x])
+
+
+@pytest.mark.parametrize("weight", [0.0, 2.0, -1e-300])
+def test_second_derivatives_of_squares_near_zero_and_far_out(weight):
+    program = record(lambda x, w: w * (x[0] * x[0]) ** 2 + 3.0 * (x[1] * x[1] * x[0]), [1.0, 1.0], 1.0)
+    matrix = program.sparse_hessian()
+    for x in ([0.0, 0.0], [1e-200, -0.0], [-1.5, 1e150], [1e75, 0.5]):
+        agree(matrix, program.hessian(x, weight), x, weight)
+
+
 def test_a_matrix_without_nonzeros():
     program = record(lambda x: [x[0].floor(), 2.0], [1.0, 2.0])
     for matrix in (program.sparse_jacobian(), record(lambda x: x[0] - x[1], [1.0, 2.0]).sparse_hessian()):
@@ -862,6 +883,126 @@ def test_every_file_stands_on_earlier_ones_alone():
         assert set(found) <= set(order[:k]), name
 
 
+# ---- loops ----
+
+
+def coupled(x, unroll):
+    """Each step takes some of what it is given a state further, that of the whole by a number."""
+
+    def step(s, pair):
+        (a, b), (c, d) = s, pair
+        return [tapegrad.math.sin(c) * d, a * 0.5], a * b * c
+
+    last, ys = tapegrad.scan(step, [x[0], x[1]], [[a, b] for a, b in zip(x[2:], x[3:])], unroll=unroll)
+    return [*last, *ys]
+
+
+def nested(x, unroll):
+    def step(s, z):
+        inner, ys = tapegrad.scan(lambda t, w: (t * w * 0.5, t * t), z, [z, 0.5, -0.25], unroll=unroll)
+        return s * 0.5, inner * ys[1]
+
+    return tapegrad.scan(step, x[0], list(x[1:]), unroll=unroll)[1]
+
+
+def forking(x, unroll):
+    def step(s, z):
+        return s, z * z if z > 0.0 else z * s
+
+    return tapegrad.scan(step, x[0], list(x[1:]), unroll=unroll)[1]
+
+
+LOOPED = [0.25, -0.5, 0.75, 0.5, -1.25, 1.5, 2.0, -0.75]
+
+
+@pytest.mark.parametrize("on_branch", ["raise", "record"])
+@pytest.mark.parametrize("f", [coupled, nested, forking])
+def test_loops_of_a_program_are_written_out(f, on_branch):
+    program, written = (
+        record(lambda x, unroll=unroll: f(x, unroll), LOOPED, on_branch=on_branch) for unroll in (False, True)
+    )
+    assert program.stats["loops"] == 1
+    w = [0.5 - k for k in range(program.stats["outputs"])]
+    weighed = record(lambda x: tapegrad.dot(f(x, False), w), LOOPED, on_branch=on_branch).hessian(LOOPED)
+    for ours, theirs, dense, args in (
+        (program.sparse_jacobian(), written.sparse_jacobian(), program.jacobian(LOOPED), ()),
+        (program.sparse_hessian(), written.sparse_hessian(), weighed, (w,)),
+    ):
+        agree(ours, dense, LOOPED, *args)
+        assert (flat(ours.rows), flat(ours.cols)) == (flat(theirs.rows), flat(theirs.cols))
+        assert flat(ours.values(LOOPED, *args)) == flat(theirs.values(LOOPED, *args))
+        assert str(ours).endswith("all steps of loops written out")
+
+
+def test_a_loop_takes_the_paths_that_its_program_takes():
+    program = record(lambda x: forking(x, False), LOOPED)  # a step may go both ways, whichever it is
+    other = [-x for x in LOOPED]
+    matrix = program.sparse_jacobian()
+    with pytest.warns(RuntimeWarning, match="other nonzeros"):
+        agree(matrix, program.jacobian(other), other)
+    agree(matrix, program.jacobian(LOOPED), LOOPED)
+    one_way = record(lambda x: forking(x, False), [1.0] * 8)
+    for at in ([1.0] * 7 + [-1.0], [math.nan] * 8):
+        with pytest.raises(BranchChanged) as expected:
+            one_way(at)
+        for call, args in (one_way.sparse_jacobian().values, ()), (one_way.sparse_hessian().program, ([1.0] * 7,)):
+            with pytest.raises(BranchChanged) as raised:
+                call(at, *args)
+            assert str(raised.value) == str(expected.value)
+    agree(one_way.sparse_jacobian(), one_way.jacobian([2.0] * 8), [2.0] * 8)
+
+
+def test_a_path_that_turns_out_to_hold_loops_is_written_out():
+    def f(x):
+        return [x[0] * y for y in (coupled(x, False) if x[0] > 0.0 else x[1:])]
+
+    for first, second in (LOOPED, [-x for x in LOOPED]), ([-x for x in LOOPED], LOOPED):
+        program = record(f, first, on_branch="record", max_paths=2)
+        matrix = program.sparse_jacobian()
+        before = matrix.program
+        with pytest.warns(RuntimeWarning, match="other nonzeros"):
+            matrix.values(second)
+        for x in (first, second):
+            agree(matrix, program.jacobian(x), x)
+        with pytest.raises(RuntimeError, match="call the matrix there first"):
+            before(second)
+
+
+def looped(x):
+    return coupled(x, False)
+
+
+def test_loops_are_written_out_from_the_function_where_there_is_one(tmp_path, monkeypatch):
+    program = record(looped, LOOPED)
+    expected = flat(program.sparse_jacobian().values(LOOPED))
+    for other in (copy.copy(program), copy.deepcopy(program), pickle.loads(pickle.dumps(program))):
+        assert flat(other.sparse_jacobian().values(LOOPED)) == expected
+    assert flat(pickle.loads(pickle.dumps(program.sparse_jacobian())).values(LOOPED)) == expected
+    around = record(lambda x: program([2.0 * y for y in x]), LOOPED)
+    assert around.stats["loops"] == 1
+    agree(around.sparse_jacobian(), around.jacobian(LOOPED), LOOPED)
+    program.save(tmp_path / "looped")
+    with pytest.raises(TypeError, match=r"there is none: a saved program has none.*unroll=True"):
+        load(tmp_path / "looped").sparse_jacobian()
+    monkeypatch.setattr("tapegrad.sparse.written.MOST", 20)
+    with pytest.raises(OverflowError, match=r"made from all of their steps, which are .* more than 20"):
+        program.sparse_hessian()
+
+
+def test_params_of_a_program_with_loops():
+    weights = [Value(0.5), Value(-1.5)]
+
+    def f(x):
+        return tapegrad.scan(lambda s, z, w: (s, tapegrad.math.exp(z) * w[0] + w[1]), x[0], x, weights)[1]
+
+    program = record(f, LOOPED[:3], params=weights)
+    for matrix in (program.sparse_jacobian(), program.sparse_jacobian("params")):
+        for data in (0.5, 2.5):
+            weights[0].data = data
+            by = 0 if matrix.shape[1] == 3 else "params"
+            agree(matrix, program.jacobian(LOOPED[:3], argnums=by), LOOPED[:3])
+
+
 # ---- in several threads ----
 
 
@@ -873,7 +1014,7 @@ def test_threads_call_one_matrix_that_grows():
     def work(k):
         for turn in range(30):
             x = POINTS[(k + turn) % 3]
-            got = matrix._nonzeros(matrix._flat((x,), {}))
+            got = matrix._nonzeros((x,), {})
             found = dict(zip(zip(got[0].rows, got[0].cols), got[1]))
             full = [found.get(divmod(i, 4), 0.0) for i in range(28)]
             if not all(map(close, full, expected[(k + turn) % 3])):

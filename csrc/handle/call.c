@@ -375,6 +375,15 @@ static PyObject *matrix(const tg_known *p, tg_call_kind kind, const replay *r, P
     return made;
 }
 
+/* A value that is an array is written where it is to stay. 1; 0 with an exception, and without one where NumPy is not
+   there; close them if 1. */
+static int open_out(const tg_known *p, tg_call_kind kind, tg_rows *rows)
+{
+    static const tg_form number = {.kind = TG_A_NUMBER, .size = 1};
+    *rows = (tg_rows){.out = &p->out, .by = &number};
+    return kind != TG_VALUE || p->out.kind != TG_AN_ARRAY || !p->out.size || tg_open_rows(rows);
+}
+
 static PyObject *result(const tg_known *p, tg_call_kind kind, const replay *r, PyObject *argnums,
                         PyObject *const *given)
 {
@@ -418,25 +427,32 @@ PyObject *tg_call(tg_known *p, tg_call_kind kind, PyObject *const *given, Py_ssi
 {
     const int one_alone = kind == TG_HVP || kinds[kind].keep;       /* of argnums */
     const Py_ssize_t by = one_alone ? chosen(p, argnums) : 0;
+    PyObject *made = NULL;
     replay *r = NULL;
+    tg_rows out;
     if (n != (kind == TG_JVP ? 2 : p->args.length + (kind == TG_HVP)) || by < 0 ||
         (kinds[kind].scalar && p->out.kind != TG_A_NUMBER) || (kinds[kind].seed && !can_choose(p, argnums)) ||
         (kinds[kind].keep && (!p->out.size || !form_of(p, by)->size)))
         return NULL;
+    if (!open_out(p, kind, &out))
+        return NULL;
     for (Py_ssize_t k = 0; k >= 0 && (r = ready(p, k, r, kind, given, by)) != NULL;) {
-        int64_t stopped = carry_out(r);
+        int64_t stopped;
+        r->job.out = out.array ? out.entries : r->out;
+        stopped = carry_out(r);
         if (stopped < 0) {
             drop_replay(r);
-            return NULL;
+            r = NULL;
+            break;
         }
         if (!stopped) {
-            PyObject *made = result(p, kind, r, argnums, given);
-            give_back(r);
-            return made;
+            made = out.array ? tg_build_rows(&out) : result(p, kind, r, argnums, given);
+            break;
         }
         k = way_on(p, k, stopped - 1);
     }
     if (r)
         give_back(r);
-    return NULL;
+    tg_close_rows(&out);
+    return made;
 }

@@ -241,22 +241,26 @@ static PyType_Spec method_spec = {
     .slots = method_slots,
 };
 
-static const char *const names_of_kinds[TG_KINDS] = {
-    [TG_VALUE] = "__call__", [TG_VALUE_AND_GRAD] = "value_and_grad", [TG_GRAD] = "grad", [TG_JVP] = "jvp",
-    [TG_HVP] = "hvp", [TG_A_JACOBIAN] = "jacobian", [TG_A_HESSIAN] = "hessian",
+static const struct {
+    const char *name;
+    tg_call_kind kind;
+} names_of_kinds[] = {
+    {"__call__", TG_VALUE}, {"_of_numbers", TG_VALUE}, {"value_and_grad", TG_VALUE_AND_GRAD}, {"grad", TG_GRAD},
+    {"jvp", TG_JVP}, {"hvp", TG_HVP}, {"jacobian", TG_A_JACOBIAN}, {"hessian", TG_A_HESSIAN},
 };
+enum { NAMES = sizeof names_of_kinds / sizeof *names_of_kinds };
 
 /* The kind of call that a method is, by its name; TG_KINDS with an exception. */
 static tg_call_kind kind_of(PyObject *method)
 {
     PyObject *name = PyObject_GetAttrString(method, "__name__");
-    tg_call_kind kind = name ? 0 : TG_KINDS;
-    while (kind < TG_KINDS && PyUnicode_CompareWithASCIIString(name, names_of_kinds[kind]))
-        kind++;
-    if (name && kind == TG_KINDS)
+    int k = name ? 0 : NAMES;
+    while (k < NAMES && PyUnicode_CompareWithASCIIString(name, names_of_kinds[k].name))
+        k++;
+    if (name && k == NAMES)
         PyErr_Format(PyExc_ValueError, "there is no quick way for %R", name);
     Py_XDECREF(name);
-    return kind;
+    return k < NAMES ? names_of_kinds[k].kind : TG_KINDS;
 }
 
 /* As functools.update_wrapper does it. */

@@ -79,8 +79,8 @@ def scan(
             at each leaf; None with a length.
         params: what is the same in all steps.
         length: how many steps, where xs does not say.
-        unroll: lay out the steps one by one within `record`, too: `tapegrad.gradient` and sparse derivatives do not see
-            into an instruction that is a loop.
+        unroll: lay out the steps one by one within `record`, too: `tapegrad.gradient` does not see into an
+            instruction that is a loop.
 
     Returns:
         The last state, and the ys, with the steps at each leaf: lists, where y has arrays arrays; None without.

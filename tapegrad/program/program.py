@@ -281,6 +281,12 @@ class Program(handle.Quick, Generic[P]):
         flat = self._flat(given)
         return layout.value(recorded, given) if flat is None else recorded.out.shaped(point.value(recorded, flat))
 
+    @handle.quick
+    def _of_numbers(self, /, *args: Nest) -> Any:
+        """As a call; an argument that holds Values is not as it was recorded."""
+        recorded = self._recorded
+        return recorded.out.shaped(point.value(recorded, recorded.flat(args)))
+
     def _flat(self, args: Sequence[Nest]) -> array[float] | None:
         """All inputs, or None where there are Values among them."""
         try:
@@ -481,6 +487,8 @@ class Program(handle.Quick, Generic[P]):
 
         Raises:
             TypeError, ValueError: argnums names no argument of numbers, or several.
+            TypeError, OverflowError: it holds loops, and f, to be recorded with all steps, is missing, or they are too
+                long.
 
         >>> record(lambda x: [x[0], x[1] * x[2]], [1.0] * 3).sparse_jacobian()
         <sparse Jacobian: 2 x 3, 3 nonzeros (50 %)>
@@ -501,6 +509,8 @@ class Program(handle.Quick, Generic[P]):
 
         Raises:
             TypeError, ValueError: argnums names no argument of numbers, or several.
+            TypeError, OverflowError: it holds loops, and f, to be recorded with all steps, is missing, or they are too
+                long.
 
         >>> record(lambda x: x[0] * x[1] + x[2] ** 2, [1.0] * 3).sparse_hessian()
         <sparse Hessian: 3 x 3, 3 nonzeros (33.3 %)>

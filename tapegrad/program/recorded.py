@@ -59,6 +59,7 @@ class Recorded:
         children: (path, instruction at which it stops): the path that goes on.
         on_branch, on_error, max_paths: as `record` has them.
         unkept: how often a path was recorded that was not kept.
+        example: the arguments, as numbers, at which a path was recorded that holds loops; None without.
         places, param_place: of the arguments and of the params.
         n_in, n_out: how many inputs there are, params included, and outputs.
     """
@@ -80,6 +81,7 @@ class Recorded:
         self._readers = [(form.read, f"argument {self.forms.label(k)}") for k, form in enumerate(forms)]
         self.missing = ""
         self.children = children
+        self.example: array[float] | None = None
         self.captured: Callable[[list[Value]], Sequence[Value]] | None = None  # as `trace` has it
         self._lock = threading.RLock()  # f may call its own program
 
@@ -108,7 +110,13 @@ class Recorded:
             _read_example(form, x, f"example {forms.label(k)}", flat)
         escapes = Escapes(strict)
         path, out = trace(forms.passed_to(f), forms, flat, inputs, escapes)
-        return cls(f, forms, out, inputs, [path], {}, on_branch, on_error, escapes, max_paths)
+        made = cls(f, forms, out, inputs, [path], {}, on_branch, on_error, escapes, max_paths)
+        made._note_example(path, flat)
+        return made
+
+    def _note_example(self, path: Trace, flat: array[float]) -> None:
+        if path.calls and self.example is None:
+            self.example = flat[: self.param_place.first]
 
     def __repr__(self) -> str:
         core = self.paths[0].core
@@ -118,10 +126,12 @@ class Recorded:
 
     def _copy(self, f: Function | None, params: list[Value] | list[float]) -> Recorded:
         with self._lock:
-            return Recorded(
+            other = Recorded(
                 f, self.forms, self.out, params, list(self.paths), dict(self.children), self.on_branch,
                 self.on_error, self._escapes, self.max_paths,
             )  # fmt: skip
+            other.example = self.example
+            return other
 
     def with_params(self, params: list[Value] | list[float]) -> Recorded:
         """The same at other params, without f, which reads its own."""
@@ -156,7 +166,7 @@ class Recorded:
             forms, out = c.forms, c.out
             flat = Arguments([series(list, form.size) for form in forms], forms.names, forms.by_name)
             c = c._replace(forms=flat, out=series(list, out.size))
-        return decoded, (encode(c), forms, out, f, missing, self._escapes.strict)
+        return decoded, (encode(c), forms, out, f, missing, self._escapes.strict, 0, self.example)
 
     # ---- numbers in, and what derivatives are by ----
 
@@ -262,6 +272,7 @@ class Recorded:
             path, out = self._traced(self.f, flat)
             if out != self.out:
                 raise ValueError(f"f returned {self.out}, on another path {out}")
+            self._note_example(path, flat)
             if not keep:
                 return -1, path
             self.paths.append(path)
@@ -326,6 +337,7 @@ def _pickled(f: Function) -> tuple[bytes | None, str]:
 def decoded(
     data: bytes, forms: Arguments | None = None, out: Form | None = None, f: bytes | None = None,
     missing: str = "a saved program has none", strict: bool = False, within: int = 0,
+    example: array[float] | None = None,
 ) -> Recorded:  # fmt: skip
     """What these bytes hold; nothing in them is trusted, but what comes beside them from a pickle.
 
@@ -333,6 +345,7 @@ def decoded(
         data: what `encode` made.
         forms, out: from a pickle, which knows classes: what stands for them in the data is lists of numbers.
         within: how many loops it is in.
+        example: as Recorded has it.
 
     Raises:
         ValueError: they are not a recorded function, or not of this version, or damaged.
@@ -347,5 +360,5 @@ def decoded(
         function, forms or c.forms, out or c.out, c.params, c.paths, c.children, c.on_branch, c.on_error,
         Escapes(strict),
     )  # fmt: skip
-    recorded.missing = missing
+    recorded.missing, recorded.example = missing, example
     return recorded

@@ -13,14 +13,15 @@ from .pattern import HAS_NUMPY, Pattern
 
 
 class Grown(RuntimeError):
-    """A point takes a path that has other nonzeros than those in the pattern."""
+    """A point takes a path that has other nonzeros than those in the pattern; None: one with loops."""
 
-    def __init__(self, path: Trace, pattern: Pattern) -> None:
+    def __init__(self, pattern: Pattern | None) -> None:
+        what = "that holds loops" if pattern is None else "whose nonzeros are not all in the pattern"
         super().__init__(
-            "this point takes a path of f whose nonzeros are not all in the pattern, which this program cannot change: "
-            "call the matrix there first, which makes a new program"
+            f"this point takes a path of f {what}, which this program cannot change: call the matrix there first, "
+            "which makes a new program"
         )
-        self.path, self.pattern = path, pattern
+        self.pattern = pattern
 
 
 class Derived(Recorded):
@@ -84,9 +85,11 @@ class Derived(Recorded):
             return number, self.paths[number]
 
     def _fitting(self, path: Trace) -> Trace:
+        if path.calls:
+            raise Grown(None)
         found = derive(path, self._asked)
         if found.pattern.union(self._pattern) != self._pattern:
-            raise Grown(path, found.pattern)
+            raise Grown(found.pattern)
         return found.program(self._pattern)
 
 

@@ -7,7 +7,6 @@ from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from ..program import point
 from ..program.arguments import Arguments
 from ..program.form import Nest
 from ..program.program import Program
@@ -18,16 +17,19 @@ from .derivation import Asked, Derivation, derive
 from .derived import Derived, Grown
 from .pattern import HAS_NUMPY, Pattern
 from .printing import picture, share
+from .written import WrittenOut
 
 FORMATS = ("csr", "csc", "coo")
 
 
 class Made(NamedTuple):
-    """The pattern, the derivations of the known paths, and what gives the nonzeros: None where it is dense."""
+    """The pattern, the derivations of the known paths of what is derived, and what gives the nonzeros: None where the
+    matrix is dense."""
 
     pattern: Pattern
     known: Sequence[Derivation]
-    derived: Derived | None
+    source: Recorded
+    program: Program | None
 
 
 class SparseMatrix(ABC):
@@ -45,9 +47,10 @@ class SparseMatrix(ABC):
         self._recorded, self._argnums = recorded, argnums
         self._place: Place = recorded.chosen_one(argnums)
         self._lock = threading.Lock()
-        self._extra: Pattern | None = None  # of paths that are not kept
+        self._extra: Pattern | None = None  # of paths that were met, some of which are not kept
+        self._written_out: WrittenOut | None = None
         self._made = self._make()
-        self._program: Program | None = None
+        self._whole: Program | None = None  # of the nonzeros of one that is dense, once somebody has asked for it
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._recorded, self._argnums)
@@ -65,30 +68,39 @@ class SparseMatrix(ABC):
     def _dense(self, flat: array[float]) -> Buffer:
         """All entries at a point, row after row."""
 
+    def _source(self) -> Recorded:
+        """What is derived: loops are not seen into."""
+        if self._written_out is None and any(path.calls for path in list(self._recorded.paths)):
+            self._written_out = WrittenOut(self._recorded)
+        return self._recorded if self._written_out is None else self._written_out
+
     def _make(self) -> Made:
-        asked, recorded = self._asked(), self._recorded
-        known = [derive(path, asked) for path in list(recorded.paths)]
+        asked, source = self._asked(), self._source()
+        known = [derive(path, asked) for path in list(source.paths)]
         pattern = known[0].pattern
         for other in (*(d.pattern for d in known[1:]), *([self._extra] if self._extra else ())):
             pattern = pattern.union(other)
         dense = pattern.is_dense
-        if dense and (len(known) > 1 or recorded.on_branch == "record"):
+        branches = source.branches if isinstance(source, WrittenOut) else source.on_branch == "record"
+        if dense and (len(known) > 1 or branches):
             pattern = Pattern.full(pattern.shape)  # whatever path comes
-        return Made(pattern, known, None if dense else self._derive(pattern, known))
+        made = Made(pattern, known, source, None)
+        return made if dense else made._replace(program=self._derive(made))
 
-    def _derive(self, pattern: Pattern, known: Sequence[Derivation]) -> Derived:
-        return Derived(self._recorded, self._asked(), pattern, self._forms(), known)
+    def _derive(self, made: Made) -> Program:
+        return Program(Derived(made.source, self._asked(), made.pattern, self._forms(), made.known))
 
-    def _grow(self, grown: Grown, derived: Derived) -> None:
+    def _grow(self, grown: Grown, before: Made) -> None:
         """Take in the nonzeros of another path, unless another thread has."""
         with self._lock:
-            if self._made.derived is not derived:
+            if self._made is not before:
                 return
-            before = self.nnz
-            self._extra = grown.pattern if self._extra is None else grown.pattern.union(self._extra)
-            self._made, self._program = self._make(), None
-            after = self.nnz
-        warn(caller(), f"this point takes a path with other nonzeros: the {self._what} has {after} now, not {before}")
+            known = before.pattern if self._extra is None else before.pattern.union(self._extra)
+            self._extra = known if grown.pattern is None else known.union(grown.pattern)
+            self._made, self._whole = self._make(), None
+            old, new = len(before.pattern), self.nnz
+        if old != new:
+            warn(caller(), f"this point takes a path with other nonzeros: the {self._what} has {new} now, not {old}")
 
     # ---- the structure ----
 
@@ -139,7 +151,7 @@ class SparseMatrix(ABC):
         >>> record(lambda x: x[0] * x[1] + x[2] ** 2, [1.0] * 3).sparse_hessian().how
         'edge pushing'
         """
-        return "dense" if self._made.derived is None else self._made.known[0].how
+        return "dense" if self._made.program is None else self._made.known[0].how
 
     @property
     def program(self) -> Program:
@@ -151,44 +163,49 @@ class SparseMatrix(ABC):
         3
         """
         with self._lock:
-            if self._program is None:
-                pattern, known, derived = self._made
-                self._program = Program(self._derive(pattern, known) if derived is None else derived)
-            return self._program
+            made = self._made
+            if made.program is not None:
+                return made.program
+            if self._whole is None:
+                self._whole = self._derive(made)
+            return self._whole
 
     def __repr__(self) -> str:
         return f"<sparse {self._what}: {share(self._made.pattern)}>"
 
     def __str__(self) -> str:
-        pattern, (first, *_), derived = self._made
+        pattern, (first, *_), source, program = self._made
         cost = f"{first.links / first.each:.3g} times the links of the program" if first.each else "nothing to do"
         made = "dense: more than half of it is nonzero, so that all of it is computed"
-        if derived is not None:
-            made = f"made by {first.how}: {cost}, {derived.paths[0].core.n_instr} instructions"
-        paths = f", {len(self._recorded.paths)} paths" if len(self._recorded.paths) > 1 else ""
+        if program is not None:
+            made = f"made by {first.how}: {cost}, {program.stats['instructions']} instructions"
+        if self._written_out is not None:
+            made += ", all steps of loops written out"
+        paths = f", {len(source.paths)} paths" if len(source.paths) > 1 else ""
         return f"sparse {self._what}, {share(pattern)}\n{picture(pattern)}\n{made}{paths}"
 
     # ---- at a point ----
 
-    def _flat(self, args: Sequence[Nest], named: Mapping[str, Nest]) -> array[float]:
+    def _flat(self, args: Sequence[Nest]) -> array[float]:
         """All inputs of its program."""
         forms, recorded, flat = self._forms(), self._recorded, array("d")
-        args = forms.bound(args, named)
         forms.check_count(len(args))
         for k, (x, form) in enumerate(zip(args, forms)):
             form.read(x, f"argument {forms.label(k)}", flat)
         flat.extend(recorded.param_data())
         return flat
 
-    def _nonzeros(self, flat: array[float]) -> tuple[Pattern, Buffer]:
+    def _nonzeros(self, args: Sequence[Nest], named: Mapping[str, Nest]) -> tuple[Pattern, Any]:
+        """Where they are, and what `values` gives."""
+        given = self._forms().bound(args, named) if named else args
         while True:
-            pattern, _, derived = self._made
-            if derived is None:
-                return pattern, pattern.of(self._dense(flat))
+            made = self._made
+            if made.program is None:
+                return made.pattern, _own(made.pattern.of(self._dense(self._flat(given))))
             try:
-                return pattern, point.value(derived, flat)
+                return made.pattern, made.program._of_numbers(*given)
             except Grown as grown:
-                self._grow(grown, derived)
+                self._grow(grown, made)
 
     def values(self, /, *args: Nest, **named: Nest) -> Any:
         """The nonzeros alone, in the order of `rows` and `cols`.
@@ -203,8 +220,7 @@ class SparseMatrix(ABC):
         >>> [float(x) for x in H.values([1.0, 2.0, 3.0])]
         [1.0, 1.0, 2.0]
         """
-        _, found = self._nonzeros(self._flat(args, named))
-        return _array(found) if HAS_NUMPY else found.tolist()
+        return self._nonzeros(args, named)[1]
 
     def __call__(self, /, *args: Nest, format: Literal["csr", "csc", "coo"] = "csr", **named: Nest) -> Any:
         """The matrix at a point.
@@ -229,23 +245,18 @@ class SparseMatrix(ABC):
         if format not in FORMATS:
             raise ValueError(f"format must be one of {', '.join(map(repr, FORMATS))}, not {format!r}")
         try:
-            from scipy import sparse
+            from scipy import sparse  # noqa: F401  # whether it is there
         except ImportError as error:
             way = "pip install 'tapegrad[sparse]', or take values, rows and cols"
             raise ImportError(f"the matrix is one of SciPy's, which is not installed: {way}") from error
-        pattern, found = self._nonzeros(self._flat(args, named))
-        values = _array(found)
-        rows, cols = pattern.indices
-        if format == "csc":
-            order, rows, starts = pattern.by_columns
-            return sparse.csc_array((values[order], rows.copy(), starts.copy()), shape=pattern.shape)
-        if format == "coo":
-            return sparse.coo_array((values, (rows.copy(), cols.copy())), shape=pattern.shape)
-        return sparse.csr_array((values, cols.copy(), pattern.row_starts.copy()), shape=pattern.shape)
+        pattern, values = self._nonzeros(args, named)
+        return pattern.matrix(values, format)
 
 
-def _array(found: Buffer) -> Any:
-    """The same numbers, which nobody else has, as NumPy's."""
+def _own(found: Buffer) -> Any:
+    """The same numbers, which nobody else has, as `values` gives them."""
+    if not HAS_NUMPY:
+        return found.tolist()
     import numpy
 
     return numpy.frombuffer(found, dtype=numpy.float64) if len(found) else numpy.zeros(0)

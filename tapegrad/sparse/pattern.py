@@ -1,6 +1,7 @@
 """Where a matrix may be other than 0, and in which order its nonzeros come."""
 from __future__ import annotations
 
+import copy
 import importlib.util
 from array import array
 from functools import cached_property
@@ -22,6 +23,7 @@ class Pattern:
 
     def __init__(self, shape: tuple[int, int], rows: array[int], cols: array[int]) -> None:
         self.shape, self.rows, self.cols = shape, rows, cols
+        self._blank: dict[str, Any] = {}
 
     @classmethod
     def full(cls, shape: tuple[int, int]) -> Pattern:
@@ -92,6 +94,29 @@ class Pattern:
         rows, cols = self.indices
         order = numpy.argsort(cols, kind="stable")
         return order, rows[order], _starts(cols, self.shape[1])
+
+    def matrix(self, values: Any, form: str) -> Any:
+        """SciPy's matrix of these nonzeros; all that it consists of is its own."""
+        from scipy import sparse
+
+        rows, cols = self.indices
+        if form == "coo":
+            return sparse.coo_array((values, (rows.copy(), cols.copy())), shape=self.shape)
+        if form == "csr":
+            inner, starts = cols, self.row_starts
+        else:
+            order, inner, starts = self.by_columns
+            values = values[order]
+        blank = self._blank.get(form)  # SciPy looks at indices whenever it is given some: once is enough
+        if blank is None:
+            kind = sparse.csr_array if form == "csr" else sparse.csc_array
+            blank = kind((values, inner, starts), shape=self.shape)
+            blank.has_canonical_format = True
+            blank.data = values[:0].copy()
+            self._blank[form] = blank
+        made = copy.copy(blank)
+        made.data, made.indices, made.indptr = values, inner.copy(), starts.copy()
+        return made
 
 
 def _starts(index: Any, n: int) -> Any:

@@ -1,0 +1,67 @@
+"""A recorded function that holds loops, with all steps of them written out: what derives it sees into these."""
+from __future__ import annotations
+
+from array import array
+
+from ..program import point
+from ..program.form import Form
+from ..program.recorded import Recorded
+from ..program.replay import Trace
+from ..program.trace import Function
+
+MOST = 1 << 26  # instructions: some 7 GB while they are derived
+
+
+class WrittenOut(Recorded):
+    """A recorded function whose paths have no loops, the first at the arguments at which its source has some. It goes
+    where its source goes, and refuses what that refuses: what is a path of a step there is one of the whole here.
+
+    Attributes:
+        branches: whether it may go on with another path.
+
+    Raises:
+        TypeError: there is nothing to record it from.
+        OverflowError: it would be too long.
+    """
+
+    def __init__(self, source: Recorded) -> None:
+        path = None if source.example is None else self._first(source, source.example)
+        if path is None:
+            raise TypeError(
+                "sparse derivatives of a program with loops are made from its function, recorded once more with all "
+                f"steps, and there is none: {source.missing}; tapegrad.scan(.., unroll=True) records it so at once"
+            )
+        super().__init__(
+            source.f, source.forms, source.out, source.params, [path], {}, "record", source.on_error, source._escapes,
+            source.max_paths,
+        )  # fmt: skip
+        self._source = source
+        self.branches = source.on_branch == "record" or any(map(_branches, list(source.paths)))
+
+    @staticmethod
+    def _first(source: Recorded, example: array[float]) -> Trace | None:
+        length = max(map(_length, list(source.paths)))
+        if length > MOST:
+            raise OverflowError(
+                "a sparse derivative of a program with loops is made from all of their steps, which are "
+                f"{length} instructions here, more than {MOST}"
+            )
+        return source.written_out(example)
+
+    def _traced(self, f: Function, flat: array[float], written_out: bool = True) -> tuple[Trace, Form]:
+        return super()._traced(f, flat, True)
+
+    def other_path(self, k: int, at: int, flat: array[float]) -> tuple[int, Trace]:
+        point.path(self._source, flat)
+        return super().other_path(k, at, flat)
+
+
+def _length(path: Trace) -> int:
+    """How many instructions a path has with all steps."""
+    within = (call.length * max(map(_length, call.step.paths)) for call in path.calls)
+    return int(path.core.n_instr) + sum(within)
+
+
+def _branches(path: Trace) -> bool:
+    """Whether a step has several paths."""
+    return any(len(call.step.paths) > 1 or any(map(_branches, call.step.paths)) for call in path.calls)
