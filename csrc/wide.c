@@ -26,7 +26,7 @@ typedef struct {
     meeting *met;            /* by live slot */
     uint32_t stamp;             /* of the last operand */
     uint32_t cap, cap_list;
-    uint8_t named[TG_OPS];
+    uint8_t named[TG_NAMED];
 } finding;
 
 /* Whether a group may have it at all. */
@@ -309,7 +309,7 @@ static int add_group(finding *f, uint32_t first, uint32_t n, int chain)
             g->moves |= (uint8_t)(!code && moves(f, g, m) && !(m == 1 && !g->terms && !tg_passes_to_b(row))) << m;
         }
         if (!code && row != TG_GUARD) {
-            g->names = (uint8_t)(g->terms ? 0 : tg_names(row, f->named));
+            g->names = (uint8_t)(g->terms ? 0 : tg_names(row, tg_moving(f->p, s), f->named));
             g->apart = (uint8_t)are_apart(f, g, n);
         }
     } else
