@@ -240,6 +240,10 @@ static inline void tg_cross(const double *p, const double *q, double *s, double 
 
 static inline int tg_row(const tg_instr *s) { return (int)(s->op & ~TG_QUIET); }
 
+/* Whether a row goes through much of a program: for who asks where parts of it end, what it reads last is not in use
+   until then. */
+static inline int tg_is_long(int op, uint32_t n) { return op != TG_GUARD && tg_is_many(op) && n > 64; }
+
 /* Which operands are no constants, a bit each, as tg_names has it; of many all, as far as that goes. */
 static inline int tg_moving(const tg_program *p, const tg_instr *s)
 {
