@@ -287,6 +287,12 @@ static void fuse(tg_draft *d, const uint32_t *sums, uint32_t n)
     }
 }
 
+/* Which operands are no constants, as tg_moving has it. */
+static int moving_of(const tg_draft *d, const tg_draft_node *n)
+{
+    return tg_is_many(n->op) ? 3 : (!tg_draft_is_constant(d, n->a)) | (!tg_draft_is_constant(d, n->b)) << 1;
+}
+
 /* Count what there is, note last uses and what has to be kept; list constants and instructions, of the nodes that are
    left. */
 static void survey(tg_draft *d, const uint32_t *left, uint32_t n_left, tg_program *size)
@@ -317,8 +323,7 @@ static void survey(tg_draft *d, const uint32_t *left, uint32_t n_left, tg_progra
         }
         named = n->op == TG_GUARD  ? 0
                 : n->op == TG_CALL ? TG_NAMES_A | TG_NAMES_B
-                : d->named[n->op]  ? d->named[n->op]
-                                   : tg_names(n->op, d->named);
+                                   : tg_names(n->op, moving_of(d, n), d->named);
         size->n_pool += n->op == TG_CALL ? m : 0;
         if (tg_is_many(n->op)) {
             size->n_pool += m;
@@ -326,7 +331,8 @@ static void survey(tg_draft *d, const uint32_t *left, uint32_t n_left, tg_progra
         }
         for (uint32_t k = 0; k < m; k++) {
             d->node[ids[k]].last = at;
-            if (!tg_is_many(n->op) || tg_names_operand(n->op, k, m))
+            if (!tg_is_many(n->op) || (tg_names_operand(n->op, k, m) &&
+                                       !(n->op == TG_DOT && tg_draft_is_constant(d, ids[k ^ 1]))))
                 d->node[ids[k]].retained |= (named & (k == 0 ? TG_NAMES_A : TG_NAMES_B)) != 0;
         }
         if (m == 1 && named & TG_NAMES_B)

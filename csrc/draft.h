@@ -8,6 +8,7 @@
 #ifndef TG_DRAFT_H
 #define TG_DRAFT_H
 
+#include "ops.h"
 #include "program.h"
 
 #include <string.h>
@@ -38,7 +39,7 @@ typedef struct {
     uint32_t *constant, *instr; /* while it is finished: the nodes that are constants and instructions, in order */
     uint32_t len, cap, pool_len, pool_cap, n_buckets;
     uint32_t folded, shared, fused, captured, foreign;
-    uint8_t named[TG_OPS];      /* see tg_names */
+    uint8_t named[TG_NAMED];    /* see tg_names */
     uint8_t quiet;              /* what comes is of a recorded sweep */
     uint8_t valued;             /* set before there is room: values are asked for */
     void *memory;

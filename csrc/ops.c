@@ -32,28 +32,30 @@ static int is_letter(const char *start, const char *c)
            !(isalnum((unsigned char)c[1]) || c[1] == '_');
 }
 
-static int named_in(const tg_op_info *row)
+static int named_in(const tg_op_info *row, int moving)
 {
-    const char *text[] = {row->da, row->db, row->daa, row->dab, row->dbb};
+    const struct { const char *text; int of; } partial[] = {
+        {row->da, TG_NAMES_A}, {row->db, TG_NAMES_B}, {row->daa, TG_NAMES_A},
+        {row->dab, TG_NAMES_A | TG_NAMES_B}, {row->dbb, TG_NAMES_B},
+    };
     int named = 0;
-    for (int k = 0; k < 5; k++)
-        for (const char *c = text[k]; *c; c++)
-            if (is_letter(text[k], c))
+    for (int k = 0; k < 5; k++) {
+        const char *text = partial[k].text;
+        for (const char *c = text; *c && partial[k].of & moving; c++)
+            if (is_letter(text, c))
                 named |= *c == 'a' ? TG_NAMES_A : *c == 'b' ? TG_NAMES_B : *c == 'y' ? TG_NAMES_Y : 0;
-    if (row->daa[0] && strcmp(row->daa, "0.0"))         /* then it meets the tangent of a */
-        named |= TG_NAMES_A;
-    if (row->dab[0] && strcmp(row->dab, "0.0"))
-        named |= TG_NAMES_A | TG_NAMES_B;
-    if (row->dbb[0] && strcmp(row->dbb, "0.0"))
-        named |= TG_NAMES_B;
+        if (k > 1 && text[0] && strcmp(text, "0.0") && (partial[k].of & moving) == partial[k].of)
+            named |= partial[k].of;                     /* it meets their tangents */
+    }
     return named;
 }
 
-int tg_names(int op, uint8_t *known)
+int tg_names(int op, int moving, uint8_t *known)
 {
-    if (!known[op])
-        known[op] = (uint8_t)(TG_NAMES_READ | named_in(tg_ops + op));
-    return known[op];
+    uint8_t *own = known + TG_OPS * moving + op;
+    if (!*own)
+        *own = (uint8_t)(TG_NAMES_READ | named_in(tg_ops + op, moving));
+    return *own;
 }
 
 /* ids: xs, then ys, then the bias where n is odd. */

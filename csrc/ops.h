@@ -24,10 +24,11 @@ double tg_many_primal(int op, const double *data, const uint32_t *ids, uint32_t 
 void tg_many_sweep(int op, double g, double y, const double *data, const uint32_t *ids, uint32_t n, double *adj,
                    uint8_t *touched);
 
-/* Which primals the partials of a row name, first and second: those of a, of b, of the result. known, of TG_OPS bytes,
-   is zero at first and keeps what was read, for reading takes the row's text. */
-enum { TG_NAMES_A = 1, TG_NAMES_B = 2, TG_NAMES_Y = 4, TG_NAMES_READ = 8 };
-int tg_names(int op, uint8_t *known);
+/* Which primals the partials of a row name, first and second, by what moves, which are those of its operands that are
+   no constants: that of a, of b, of the result. known is zero at first and keeps what was read, for reading takes the
+   row's text. */
+enum { TG_NAMES_A = 1, TG_NAMES_B = 2, TG_NAMES_Y = 4, TG_NAMES_READ = 8, TG_NAMED = 4 * TG_OPS };
+int tg_names(int op, int moving, uint8_t *known);
 
 /* Adjoints are added in one place only, so that no write forgets its block's flag. */
 static inline void tg_add_adjoint(double *adj, uint8_t *touched, uint32_t id, double g)

@@ -275,6 +275,13 @@ static int order_tile(const widening *w, uint32_t start, uint32_t n)
     return 1;
 }
 
+/* Whether instruction k reads what belongs to a repeat of its own. */
+static int is_local(const widening *w, uint32_t k)
+{
+    const tg_draft_node *n = w->d->node + w->node[k];
+    return !tg_is_long(n->op, n->b);
+}
+
 /* Where a tile that begins at start ends. */
 static uint32_t tile_end(const widening *w, uint32_t start, uint32_t tile, uint32_t n)
 {
@@ -285,10 +292,10 @@ static uint32_t tile_end(const widening *w, uint32_t start, uint32_t tile, uint3
         const tg_draft_node *own = w->d->node + w->node[k];
         const uint32_t *ids;
         uint32_t pair[2], m = tg_draft_operands(w->d, own, &ids, pair);
-        for (uint32_t i = 0; i < m; i++)
+        for (uint32_t i = 0; i < m && is_local(w, k); i++)
             alive -= w->d->node[ids[i]].last == k && !tg_draft_is_fixed(w->d->node + ids[i]) &&
                      (i == 0 || ids[i] != ids[i - 1]);
-        alive += own->op != TG_GUARD && own->last > k;
+        alive += own->op != TG_GUARD && own->last > k && is_local(w, own->last);
         if (alive <= least) {
             least = alive;
             end = k + 1;

@@ -82,7 +82,7 @@ int tg_graph_bad_value(const tg_graph *g, uint32_t root, int how, tg_origin *out
 static int bad_primals(const tg_graph *g, uint32_t i, uint32_t k, int how, uint8_t *known, uint32_t *causes)
 {
     const uint32_t *ids = g->operand + g->start[i], n = g->start[i + 1] - g->start[i];
-    const int named = tg_names(g->op[i], known);
+    const int named = tg_names(g->op[i], TG_NAMES_A | TG_NAMES_B, known);
     int count = 0;
     if (bad(g->value[i], how) && (named & TG_NAMES_Y || tg_is_many(g->op[i])))
         causes[count++] = i;                            /* a bad result has its own cause; it may be a bad operand */
@@ -106,7 +106,7 @@ typedef struct {
     uint32_t *next;                     /* from a cause to what it made bad; values first, then adjoints */
     uint8_t *mark;                      /* 1: a bad value, 2: a bad adjoint, that did harm */
     double *each;
-    uint8_t known[TG_OPS];
+    uint8_t known[TG_NAMED];
 } search;
 
 /* Look at all that pass something on to the marked adjoints: ascending, for who reads a node comes after it. An origin

@@ -2,12 +2,16 @@
 #include "pieces.h"
 #include "crew.h"
 #include "ops.h"
+#include "spread.h"
 #include "wide.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 enum {
     PIECE = 3000,               /* instructions, at least: fewer than any tile, more than half of one */
+    TILES = 4,                  /* in a piece, where there are PIECES all the same: to begin one takes its time */
+    PIECES = 64,
     FEWEST = 4,                 /* pieces that are worth it */
     NEIGHBOURS = 64,
     STEPS = 16,                 /* of a piece that would have many */
@@ -46,16 +50,18 @@ typedef struct {
     uint32_t *met;              /* by piece: 1 + the last wait for it */
     uint32_t n_steps, n_waits, n_moves;
 } cutting;
-enum { READ_ELSEWHERE = 1, IS_OUTPUT = 2 };
+enum { READ_ELSEWHERE = 1, IS_OUTPUT = 2, CROSSES = READ_ELSEWHERE | IS_OUTPUT, IS_TERM = 4 };
 enum { NOT_WORTH = 1 };         /* a code: too few pieces, or too much to carry */
 
 typedef int on_operand(cutting *c, uint32_t value, uint32_t piece, uint32_t k);
 typedef int on_result(cutting *c, uint32_t piece, uint32_t k);
 
-/* Tell of all operands and results but constants; stops where what is told says so. */
+/* Tell of all operands and results but constants, and terms of long sums that other pieces make; stops where what is
+   told says so. */
 static int walk(cutting *c, on_operand *operand, on_result *result)
 {
     const tg_program *p = c->p;
+    uint32_t sum = 0;
     for (uint32_t k = 0; k < c->fixed; k++)
         c->in_slot[k] = k;
     for (uint32_t u = 0; u < c->made->n_pieces; u++)
@@ -64,7 +70,8 @@ static int walk(cutting *c, on_operand *operand, on_result *result)
             const int row = tg_row(s), many = row != TG_GUARD && tg_is_many(row);
             const uint32_t pair[2] = {s->a, s->b};
             const uint32_t n = many ? s->b : s->a == s->b && row != TG_GUARD && !tg_passes_to_b(row) ? 1 : 2;
-            for (uint32_t m = 0; m < n; m++) {
+            const int is_long = sum < c->made->n_sums && c->made->sum[sum].at == k;
+            for (uint32_t m = is_long ? c->made->sum[sum++].own : 0; m < n; m++) {
                 const uint32_t value = c->in_slot[many ? p->pool[2 * (size_t)(s->a + m)] : pair[m]];
                 const int code = value < p->n_const ? TG_OK : operand(c, value, u, k);
                 if (code)
@@ -102,6 +109,7 @@ static void cut(cutting *c, int32_t *alive)
     const tg_program *p = c->p;
     tg_pieces *s = c->made;
     uint32_t begun = 0, highest = 0, met = 0, best = 0;     /* best: of places from met on, which is 0 before */
+    const uint32_t each = p->n_instr / PIECES, len = each < PIECE ? PIECE : each < TILES * PIECE ? each : TILES * PIECE;
     int32_t n = 0, least = 0;
     s->n_pieces = 1;
     s->start[0] = 0;
@@ -109,15 +117,17 @@ static void cut(cutting *c, int32_t *alive)
     for (uint32_t k = 0; k < p->n_instr; k++)
         c->last[c->fixed + k] = k;
     walk(c, note_use, pass_by);
-    for (uint32_t k = 0; k < p->n_instr; k++)
-        alive[c->last[c->fixed + k]]--;
+    for (uint32_t k = 0; k < p->n_instr; k++) {
+        const uint32_t last = c->last[c->fixed + k];
+        alive[tg_is_long(tg_row(p->instr + last), p->instr[last].b) ? k : last]--;
+    }
     for (uint32_t k = 0; k < p->n_instr; k++) {
         const int whole = k && highest == k - 1;
         if (met && (!whole || k - met == NEIGHBOURS)) {
             s->start[s->n_pieces++] = begun = best;
             met = 0;
         }
-        if (whole && k - begun >= PIECE && (!met || n < least)) {
+        if (whole && k - begun >= len && (!met || n < least)) {
             met = met ? met : k;
             best = k;
             least = n;
@@ -168,7 +178,7 @@ static int add_touch(cutting *c, uint32_t value, uint32_t piece, uint32_t k)
 
 static int touch_operand(cutting *c, uint32_t value, uint32_t piece, uint32_t k)
 {
-    if (!c->crosses[value])
+    if (!(c->crosses[value] & CROSSES))
         return TG_OK;
     if (c->last[value] == TG_NONE || c->touch[c->last[value]].piece != piece) {
         const int code = add_touch(c, value, piece, k);
@@ -182,7 +192,7 @@ static int touch_operand(cutting *c, uint32_t value, uint32_t piece, uint32_t k)
 
 static int touch_result(cutting *c, uint32_t piece, uint32_t k)
 {
-    return c->crosses[c->fixed + k] ? add_touch(c, c->fixed + k, piece, k) : TG_OK;
+    return c->crosses[c->fixed + k] & CROSSES ? add_touch(c, c->fixed + k, piece, k) : TG_OK;
 }
 
 /* The touches of all pieces, one piece after the other. */
@@ -194,6 +204,12 @@ static int find_touches(cutting *c)
     walk(c, note_crossing, pass_by);
     for (uint32_t k = 0; k < p->n_out; k++)
         c->crosses[s->out_place[k] = c->in_slot[p->out[2 * (size_t)k]]] |= IS_OUTPUT;
+    for (uint32_t v = c->fixed; s->n_sums && v < c->fixed + p->n_instr; v++)
+        if (c->crosses[v] & IS_TERM && c->crosses[v] & CROSSES) {
+            s->n_sums = 0;                              /* somebody else wants a term: all are carried */
+            memset(s->first_part, 0, (s->n_pieces + (size_t)1) * sizeof *s->first_part);
+            walk(c, note_crossing, pass_by);
+        }
     for (uint32_t v = 0; v < c->fixed + p->n_instr; v++)
         c->last[v] = TG_NONE;
     code = walk(c, touch_operand, touch_result);
@@ -470,7 +486,8 @@ static int split(cutting *c)
     c->met = tg_realloc(NULL, most * sizeof *c->met);
     if (alive && s->start && s->out_piece && s->out_place && c->in_slot && c->last && c->crosses && c->met) {
         cut(c, alive);
-        code = s->n_pieces < FEWEST ? NOT_WORTH : find_touches(c);
+        code = s->n_pieces < FEWEST ? NOT_WORTH : tg_find_long_sums(p, s, c->in_slot, c->crosses, IS_TERM);
+        code = code ? code : find_touches(c);
     }
     free(alive);
     if (!code) {
@@ -528,6 +545,9 @@ void tg_free_pieces(tg_pieces *s)
         free(way->wait);
         free(way->move);
     }
+    free(s->sum);
+    free(s->first_part);
+    free(s->part);
     free(s->start);
     free(s->out_piece);
     free(s->out_place);

@@ -7,6 +7,9 @@
     others may wait for after it. Each waits for earlier pieces alone, backwards for later ones, so whoever takes them
     in turn may wait for any that was taken.
 
+    Terms of a long sum are not carried, if nobody else wants them: what has been added up goes from piece to piece,
+    each of which adds its own terms to it, and backwards passes on to them.
+
     Adjoints that pieces add in one place are added there in the order of one thread. A piece that adds first, or only
     once, begins with 0 and adds its sum when it is its turn; any other fetches what has been added until then.  */
 #ifndef TG_PIECES_H
@@ -41,11 +44,26 @@ typedef struct {
     tg_move *move;
 } tg_way;
 
+/* A long sum, or a dot: the instruction, and the piece that it is in, which has the last part of it; own: which operand
+   is the first of that. */
+typedef struct {
+    uint32_t at, piece, own;
+} tg_long_sum;
+
+/* The terms that a piece makes, which may be none of its own sum's, and the piece with those before, or TG_NONE. */
+typedef struct {
+    uint32_t piece, sum, first, n, before;
+} tg_part;
+
 struct tg_pieces {
     uint32_t n_pieces;          /* 0: it is not worth it */
     uint32_t n_carried;         /* places behind fixed slots */
     uint32_t *start;            /* of each piece, and behind the last */
     tg_way way[TG_WAYS];
+    uint32_t n_sums;
+    tg_long_sum *sum;           /* in order */
+    uint32_t *first_part;       /* of each piece, and behind the last */
+    tg_part *part;              /* of a piece in the order of their sums */
     uint32_t *out_piece, *out_place;    /* of each output: the piece that gives it, n_pieces of a fixed one; and where
                                            its adjoint is */
 };

@@ -188,7 +188,7 @@ typedef struct {
     uint32_t fixed, *kept, *live;       /* by slot - fixed */
     uint32_t place;                     /* of the instruction that reads, in the function's order */
     uint8_t *retained;                  /* by kept slot - fixed: a partial names what is in it */
-    uint8_t named[TG_OPS];              /* see tg_names */
+    uint8_t named[TG_NAMED];            /* see tg_names */
 } contents;
 
 static uint32_t place_of(const tg_program *p, uint32_t k) { return p->order ? p->order[k] : k; }
@@ -229,7 +229,8 @@ static int operands_agree(contents *c, const tg_instr *s, int named)
         uint32_t kept = pool[2 * (size_t)k], live = pool[2 * (size_t)k + 1];
         if (!agree(c, kept, live) || kept == s->y || live == s->live_y)
             return 0;
-        if (named & TG_NAMES_A && tg_names_operand(tg_row(s), k, s->b))
+        if (named & TG_NAMES_A && tg_names_operand(tg_row(s), k, s->b) &&
+            !(tg_row(s) == TG_DOT && pool[2 * (size_t)(k ^ 1)] < c->p->n_const))
             retain(c, kept);
     }
     return 1;
@@ -322,7 +323,7 @@ static int in_order(contents *c)
                                       !(s->y & 1)))
                 return 0;
         } else {
-            named = tg_names(tg_row(s), c->named);
+            named = tg_names(tg_row(s), tg_moving(p, s), c->named);
             if (s->y < c->fixed || s->live_y < c->fixed || s->y >= p->n_kept || s->live_y >= p->n_live ||
                 c->retained[s->y - c->fixed])
                 return 0;

@@ -240,7 +240,18 @@ static inline void tg_cross(const double *p, const double *q, double *s, double 
 
 static inline int tg_row(const tg_instr *s) { return (int)(s->op & ~TG_QUIET); }
 
-/* Whether the partials of a many-operand row whose partials name operands name operand k of n. */
+/* Whether a row goes through much of a program: for who asks where parts of it end, what it reads last is not in use
+   until then. */
+static inline int tg_is_long(int op, uint32_t n) { return op != TG_GUARD && tg_is_many(op) && n > 64; }
+
+/* Which operands are no constants, a bit each, as tg_names has it; of many all, as far as that goes. */
+static inline int tg_moving(const tg_program *p, const tg_instr *s)
+{
+    return tg_is_many(tg_row(s)) ? 3 : (s->a >= p->n_const) | (s->b >= p->n_const) << 1;
+}
+
+/* Whether the partials of a many-operand row whose partials name operands name operand k of n: in a dot not where what
+   it is multiplied by is a constant, besides. */
 static inline int tg_names_operand(int op, uint32_t k, uint32_t n)
 {
     return op == TG_DOT ? n % 2 == 0 || k < n - 1 : op != TG_WHERE || k == 0;     /* a bias is only added */

@@ -484,7 +484,7 @@ static uint64_t advance(tg_job *j, uint64_t budget)
         } else
             j->at = n;
         if (j->at == n) {
-            if (j->seed)
+            if (j->seed && !j->sharing)
                 collect(j, w);
             j->base += j->lanes;
             j->phase = LOAD;

@@ -4,9 +4,11 @@
     the whole. The primals of a piece stay in the hand that had it, where the reverse sweep of the piece reads them,
     whoever carries that out; its adjoints are in slots of the hand that does, which are all 0 between pieces.  */
 #include "share.h"
+#include "compiled.h"
 #include "crew.h"
 #include "flush.h"
 #include "pieces.h"
+#include "spread.h"
 #include "wide.h"
 
 #include <fenv.h>
@@ -16,7 +18,7 @@
 enum {
     MOST = 64,                  /* hands */
     WORTH = 1 << 14,            /* instructions */
-    OUTPUTS = 1 << 12           /* that a thread writes before it takes others; as many are worth a turn */
+    EACH = 1 << 12              /* outputs that a thread writes, or inputs, before it takes others */
 };
 enum { PRIMALS, TANGENTS, ADJOINTS, ADJOINT_TANGENTS, KINDS };
 
@@ -33,6 +35,9 @@ struct tg_sharing {
     hand *hand;
     tg_progress *steps;         /* by piece: how many are done, this way */
     double *carried[KINDS];     /* by place, but for fixed slots, which are the job's own */
+    tg_progress *added;         /* by piece: whether its parts of other pieces' sums are, this way up */
+    tg_progress *given;         /* by sum: whether its adjoint is, this way down */
+    double *sum[2];             /* by sum: upwards what it is until now, and its tangent; downwards its adjoints */
     double **primals, **tangents;   /* by piece, those of the hand that had it; the last are the job's own */
     uint32_t done;              /* pieces, this way */
     /* of a turn */
@@ -112,16 +117,22 @@ static double *place(const sharing *s, int kind, uint32_t at)
 
 static void copy(double *to, const double *from, uint32_t n)
 {
+    if (to == from)
+        return;
     if (n == 1)
         *to = *from;
-    else if (to != from)
+    else
         memcpy(to, from, n * sizeof *to);
 }
 
 /* to[k] += from[k], which are 0 then; where nothing has been added to it, it is that, sign and all. */
-static void give(double *restrict to, double *restrict from, uint32_t n)
+TG_CLONES static void give(double *restrict to, double *restrict from, uint32_t n)
 {
-    for (uint32_t k = 0; k < n; k++)
+    uint32_t k = 0;
+    for (; n - k >= 8; k += 8)
+        for (uint32_t l = k; l < k + 8; l++)
+            to[l] = to[l] == 0.0 ? from[l] : to[l] + from[l];
+    for (; k < n; k++)
         to[k] = to[k] == 0.0 ? from[k] : to[k] + from[k];
     memset(from, 0, n * sizeof *from);
 }
@@ -131,6 +142,88 @@ static void take(double *restrict to, double *restrict from, uint32_t n)
     copy(to, from, n);
     memset(from, 0, n * sizeof *from);
 }
+
+/* ---- long sums ---- */
+
+static const tg_part *part_at(const sharing *s, uint32_t piece)
+{
+    return s->pieces->part + s->pieces->first_part[piece];
+}
+
+/* A part of a sum that this piece has, or of the last one's, after which it is complete. */
+static void add_part(sharing *s, tg_job *j, const tg_part *a)
+{
+    const tg_long_sum *sum = s->pieces->sum + a->sum;
+    const tg_instr *t = j->program->instr + sum->at;
+    const int last = a->piece == sum->piece;
+    double *y = last ? j->primal + (tg_has_live_primals(j) ? t->live_y : t->y) : s->sum[0] + a->sum;
+    if (a->before != TG_NONE)
+        tg_wait_for_progress(s->added + a->before, 1);
+    *y = tg_add_terms(j, t, a->first, a->n, a->before != TG_NONE ? s->sum[0][a->sum] : tg_no_terms(j, t));
+    if (j->tangents) {
+        const fp_mode mode = flush_to_zero();
+        double *dy = last ? j->tangent + t->y : s->sum[1] + a->sum;
+        *dy = tg_add_tangents(j, t, a->first, a->n, a->before != TG_NONE ? s->sum[1][a->sum] : tg_no_tangents(j, t));
+        restore_fp(mode);
+    }
+}
+
+/* Instructions from .. to - 1 of a piece. */
+static void go_upwards(sharing *s, tg_job *j, uint32_t piece, uint32_t from, uint32_t to)
+{
+    for (const tg_part *a = part_at(s, piece); a < part_at(s, piece + 1); a++) {
+        const tg_long_sum *sum = s->pieces->sum + a->sum;
+        if (sum->piece != piece || sum->at < from || sum->at >= to)
+            continue;
+        tg_forward_between(j, from, sum->at);
+        add_part(s, j, a);
+        from = sum->at + 1;
+    }
+    tg_forward_between(j, from, to);
+}
+
+/* What is left for other pieces' sums, once the terms are there. */
+static void add_parts(sharing *s, tg_job *j, uint32_t piece)
+{
+    for (const tg_part *a = part_at(s, piece); a < part_at(s, piece + 1); a++)
+        if (s->pieces->sum[a->sum].piece != piece)
+            add_part(s, j, a);
+    tg_set_progress(s->added + piece, 1);
+}
+
+static void go_downwards(sharing *s, tg_job *j, uint32_t piece, uint32_t from, uint32_t to)
+{
+    for (const tg_part *a = part_at(s, piece + 1); a-- > part_at(s, piece);) {
+        const tg_long_sum *sum = s->pieces->sum + a->sum;
+        const uint32_t live = j->program->instr[sum->at].live_y;
+        if (sum->piece != piece || sum->at < from || sum->at >= to)
+            continue;
+        tg_reverse_between(j, sum->at + 1, to);
+        take(s->sum[0] + a->sum, j->adj + live, 1);
+        if (j->tangents)
+            take(s->sum[1] + a->sum, j->adj_tangent + live, 1);
+        tg_set_progress(s->given + a->sum, 1);
+        tg_pass_to_terms(j, j->program->instr + sum->at, a->first, a->n, s->sum[0][a->sum],
+                         j->tangents ? s->sum[1][a->sum] : 0.0);
+        to = sum->at;
+    }
+    tg_reverse_between(j, from, to);
+}
+
+/* What later pieces' sums pass on to the terms of a piece, which nobody else has passed anything to. */
+static void pass_to_parts(sharing *s, tg_job *j, uint32_t piece)
+{
+    for (const tg_part *a = part_at(s, piece + 1); a-- > part_at(s, piece);) {
+        const tg_long_sum *sum = s->pieces->sum + a->sum;
+        if (sum->piece == piece)
+            continue;
+        tg_wait_for_progress(s->given + a->sum, 1);
+        tg_pass_to_terms(j, j->program->instr + sum->at, a->first, a->n, s->sum[0][a->sum],
+                         j->tangents ? s->sum[1][a->sum] : 0.0);
+    }
+}
+
+/* ---- a piece ---- */
 
 static void carry_out_forward(sharing *s, hand *h, uint32_t k)
 {
@@ -147,7 +240,7 @@ static void carry_out_forward(sharing *s, hand *h, uint32_t k)
             if (j->tangents)
                 copy(j->tangent + m->kept, place(s, TANGENTS, m->place), m->n);
         }
-        tg_forward_between(j, t->from, t->to);
+        go_upwards(s, j, k, t->from, t->to);
         wait_for(s, way->wait + t->wait_out, way->wait + t[1].wait);
         for (const tg_move *m = way->move + t->move_out; m < way->move + t[1].move; m++) {
             copy(place(s, PRIMALS, m->place), j->primal + (in_live ? m->live : m->kept), m->n);
@@ -156,6 +249,7 @@ static void carry_out_forward(sharing *s, hand *h, uint32_t k)
         }
         tg_set_progress(s->steps + k, (uint32_t)(t - first) + 1);
     }
+    add_parts(s, j, k);
 }
 
 static void carry_out_reverse(sharing *s, hand *h, uint32_t k)
@@ -167,6 +261,7 @@ static void carry_out_reverse(sharing *s, hand *h, uint32_t k)
     tg_job job = h->job, *j = &job;
     j->primal = s->primals[piece];
     j->tangent = s->tangents[piece];
+    pass_to_parts(s, j, piece);
     for (const tg_step *t = first; t < end; t++) {
         wait_for(s, way->wait + t->wait, way->wait + t->wait_out);
         for (const tg_move *m = way->move + t->move; m < way->move + t->move_out; m++) {
@@ -174,7 +269,7 @@ static void carry_out_reverse(sharing *s, hand *h, uint32_t k)
             if (j->tangents)
                 take(j->adj_tangent + m->live, place(s, ADJOINT_TANGENTS, m->place), m->n);
         }
-        tg_reverse_between(j, t->from, t->to);
+        go_downwards(s, j, piece, t->from, t->to);
         wait_for(s, way->wait + t->wait_out, way->wait + t[1].wait);
         for (const tg_move *m = way->move + t->move_out; m < way->move + t[1].move; m++) {
             give(place(s, ADJOINTS, m->place), j->adj + m->live, m->n);
@@ -214,13 +309,21 @@ static void write_between(const sharing *s, uint32_t first, uint32_t end, double
     }
 }
 
+static void wait_for_all(const sharing *s, int ways)
+{
+    const uint32_t n = s->pieces->n_pieces;
+    for (uint32_t k = 0; k < n; k++)
+        tg_wait_for_progress(s->steps + (ways == TG_UPWARDS ? k : n - 1 - k), steps_of(s, ways, k));
+}
+
+static uint32_t parts_of(uint32_t n) { return n / EACH + (n % EACH != 0); }
+
 /* Outputs, once all pieces are done, if they are any good. */
 static void write_some(sharing *s, uint32_t k)
 {
     const tg_job *j = s->job;
-    const uint32_t n = j->program->n_out, first = k * OUTPUTS, end = n - first < OUTPUTS ? n : first + OUTPUTS;
-    for (uint32_t piece = 0; piece < s->pieces->n_pieces; piece++)
-        tg_wait_for_progress(s->steps + piece, steps_of(s, TG_UPWARDS, piece));
+    const uint32_t n = j->program->n_out, first = k * EACH, end = n - first < EACH ? n : first + EACH;
+    wait_for_all(s, TG_UPWARDS);
     if (first_failed(s))
         return;
     if (j->out)
@@ -229,10 +332,33 @@ static void write_some(sharing *s, uint32_t k)
         write_between(s, first, end, s->tangents, j->out_tangent, j->out_tangent_stride);
 }
 
-static uint32_t parts_of_output(const tg_job *j)
+/* Adjoints of inputs from .. to - 1, of one argument, or their tangents: they are 0 then. */
+static void collect_between(const tg_job *j, const tg_feed *f, uint32_t from, uint32_t to, int along)
 {
-    const uint32_t n = j->program->n_out;
-    return j->out || j->out_tangent ? n / OUTPUTS + (n % OUTPUTS != 0) : 0;
+    const int64_t stride = along ? f->grad_tangent_stride : f->grad_stride;
+    double *out = along ? f->grad_tangent : f->grad;
+    double *x = (along ? j->adj_tangent : j->adj) + j->program->n_const + from;
+    if (out)
+        out += stride * tg_row_of(j, 0) + (from - f->first);
+    if (out && stride)
+        memcpy(out, x, (to - from) * sizeof *x);
+    for (uint32_t i = 0; out && !stride && i < to - from; i++)
+        out[i] += x[i];
+    memset(x, 0, (to - from) * sizeof *x);
+}
+
+/* Some of the gradient, once all pieces are done. */
+static void collect_some(sharing *s, uint32_t k)
+{
+    const tg_job *j = s->job;
+    const uint32_t n = j->program->n_in, first = k * EACH, end = n - first < EACH ? n : first + EACH;
+    wait_for_all(s, TG_DOWNWARDS);
+    for (const tg_feed *f = j->feed; f < j->feed + j->n_feeds; f++) {
+        const uint32_t from = f->first > first ? f->first : first;
+        const uint32_t to = f->first + f->count < end ? f->first + f->count : end;
+        for (int along = 0; from < to && along <= j->tangents; along++)
+            collect_between(j, f, from, to, along);
+    }
 }
 
 void tg_share_seeds(tg_job *j)
@@ -253,11 +379,23 @@ static void go_forward(sharing *s, hand *h, uint32_t k)
         write_some(s, k - s->pieces->n_pieces);
 }
 
+static void go_back(sharing *s, hand *h, uint32_t k)
+{
+    if (k < s->pieces->n_pieces)
+        carry_out_reverse(s, h, k);
+    else
+        collect_some(s, k - s->pieces->n_pieces);
+}
+
 static void begin_again(sharing *s)
 {
     s->done = 0;
     for (uint32_t k = 0; k < s->pieces->n_pieces; k++)
         tg_set_progress(s->steps + k, 0);
+    for (uint32_t k = 0; k < s->pieces->n_pieces; k++)
+        tg_set_progress(s->added + k, 0);
+    for (uint32_t k = 0; k < s->pieces->n_sums; k++)
+        tg_set_progress(s->given + k, 0);
 }
 
 /* How many instructions the pieces are that come next and are done within a budget, which all hands have. */
@@ -290,7 +428,8 @@ uint64_t tg_share_forward(tg_job *j, uint32_t from, uint64_t budget)
     }
     before = s->done;
     took = next_pieces(s, budget, TG_UPWARDS);
-    take_turns(s, before, s->done + (s->done == s->pieces->n_pieces ? parts_of_output(j) : 0), go_forward);
+    take_turns(s, before, s->done + (s->done == s->pieces->n_pieces && (j->out || j->out_tangent) ?
+                                     parts_of(j->program->n_out) : 0), go_forward);
     j->at = from + (uint32_t)took;
     failed = j->at == j->program->n_instr ? first_failed(s) : NULL;
     if (failed) {
@@ -316,7 +455,7 @@ uint64_t tg_share_reverse(tg_job *j, uint32_t from, uint64_t budget)
         begin_again(s);
     before = s->done;
     took = next_pieces(s, budget, TG_DOWNWARDS);
-    take_turns(s, before, s->done, carry_out_reverse);
+    take_turns(s, before, s->done + (s->done == s->pieces->n_pieces ? parts_of(j->program->n_in) : 0), go_back);
     j->at = from + (uint32_t)took;
     return took;
 }
@@ -337,10 +476,14 @@ static int make_hands(sharing *s, tg_job *j, int n)
     const tg_pieces *all = s->pieces;
     const int kinds[KINDS] = {1, j->tangents, j->seed != NULL, j->seed && j->tangents};
     s->steps = tg_zeroed(all->n_pieces * sizeof *s->steps);
+    s->added = tg_zeroed(all->n_pieces * sizeof *s->added);
+    s->given = tg_zeroed(all->n_sums * sizeof *s->given + 1);
+    s->sum[0] = tg_zeroed(2 * (size_t)all->n_sums * sizeof **s->sum + 1);
     s->primals = tg_zeroed(2 * (all->n_pieces + (size_t)1) * sizeof *s->primals);
     s->hand = tg_zeroed((size_t)n * sizeof *s->hand);
-    if (!s->steps || !s->primals || !s->hand)
+    if (!s->steps || !s->added || !s->given || !s->sum[0] || !s->primals || !s->hand)
         return 0;
+    s->sum[1] = s->sum[0] + all->n_sums;
     s->tangents = s->primals + all->n_pieces + 1;
     for (int kind = 0; kind < KINDS; kind++)
         if (kinds[kind] && !(s->carried[kind] = tg_zeroed(all->n_carried * sizeof *s->carried[kind] + 1)))
@@ -396,6 +539,9 @@ void tg_end_share(tg_job *j)
     for (int kind = 0; kind < KINDS; kind++)
         free(s->carried[kind]);
     free(s->steps);
+    free(s->added);
+    free(s->given);
+    free(s->sum[0]);
     free(s->primals);
     free(s->hand);
     free(s);

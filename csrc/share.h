@@ -17,7 +17,8 @@ int tg_threads(void);                   /* 1 at first */
 /* Have the job shared from here on, or not any more, as tg_set_threads says. */
 void tg_begin_share(tg_job *j);
 /* The pieces that come next, as long as there is budget; from: 0 of the first. Returns how many instructions they are,
-   by which it moves j->at on. Forward, tangents come with primals, and the outputs are written at the end. */
+   by which it moves j->at on. Forward, tangents come with primals, and the outputs are written at the end; backwards
+   the gradient is. */
 uint64_t tg_share_forward(tg_job *j, uint32_t from, uint64_t budget);
 uint64_t tg_share_reverse(tg_job *j, uint32_t from, uint64_t budget);
 void tg_share_seeds(tg_job *j);         /* before the first of them backwards */

@@ -162,14 +162,32 @@ static void check_terms(tg_job *j, const tg_group *g, int numbering, uint32_t at
     }
 }
 
+/* The last stretch of the layer that begins with stretch k at from, as far as it is whole; k where there is none. */
+static uint32_t last_of_layer(const tg_job *j, const tg_group *g, uint32_t k, uint32_t from, uint32_t to)
+{
+    const tg_wide *w = j->program->wide;
+    const uint32_t *first = w->list + g->stretches, own = layer_at(w, g, k);
+    uint32_t last = k;
+    while (own != TG_NONE && first[k] == from && last + 1 < g->n_stretches && layer_at(w, g, last + 1) == own &&
+           first[last + 2] <= to)
+        last++;
+    return last;
+}
+
 TG_CLONES void tg_terms_forward(tg_job *j, const tg_group *g, uint32_t from, uint32_t to, int numbering)
 {
     double *y = j->primal + g->y[numbering], t[BLOCK];
     if (g->op == TG_DOT)
         for (uint32_t k = stretch_of(j->program->wide, g, from), end; from < to; from = end, k++) {
             const stretch s = the_stretch(j, g, k);
+            const uint32_t last = last_of_layer(j, g, k, from, to);
             end = s.first + s.n < to ? s.first + s.n : to;
-            dots_forward(&s, numbering, j->primal, y + s.first, from - s.first, end - s.first);
+            if (last - k >= NEURONS_APART) {
+                tg_layer_forward(j, g, k, last, numbering);
+                k = last;
+                end = the_stretch(j, g, k + 1).first;
+            } else
+                dots_forward(&s, numbering, j->primal, y + s.first, from - s.first, end - s.first);
         }
     else
         for (uint32_t m; from < to; from += m) {
@@ -355,8 +373,17 @@ TG_CLONES void tg_terms_reverse(tg_job *j, const tg_group *g, uint32_t from, uin
     stretch s = {0};
     passing a;
     for (uint32_t m; to > from; to -= m) {
-        if (g->n_stretches && (!s.p || s.first == to))
-            s = the_stretch(j, g, stretch_of(w, g, to - 1));
+        if (g->n_stretches && (!s.p || s.first == to)) {
+            const uint32_t k = stretch_of(w, g, to - 1), begun = layer_at(w, g, k);
+            s = the_stretch(j, g, k);
+            if (begun != TG_NONE && k - begun >= NEURONS_APART && s.first + s.n == to &&
+                the_stretch(j, g, begun).first >= from) {
+                tg_layer_reverse(j, g, begun, k);
+                s = the_stretch(j, g, begun);
+                m = to - s.first;
+                continue;
+            }
+        }
         m = to - from < FAR ? to - from : FAR;
         m = to - s.first < m ? to - s.first : m;
         take(a.g, j->adj + g->y[TG_LIVE] + to - m, m);

@@ -12,6 +12,7 @@
 #include "ops.h"
 
 enum { BLOCK = 32, FAR = 2 * BLOCK, FOUR = 4, FEW = 8 };
+enum { NEURONS_APART = 4 };     /* so few of a layer are better off by themselves */
 #define EACH for (uint32_t l = 0; l < BLOCK; l++)
 #define EIGHT for (uint32_t l = 0; l < 8; l++)
 
@@ -52,6 +53,12 @@ static inline stretch the_stretch(const tg_job *j, const tg_group *g, uint32_t k
 {
     const uint32_t *first = j->program->wide->list + g->stretches + k;
     return (stretch){j->program, g, first[0], first[1] - first[0]};
+}
+
+/* The first stretch of the layer that stretch k is in, or TG_NONE. */
+static inline uint32_t layer_at(const tg_wide *w, const tg_group *g, uint32_t k)
+{
+    return w->list[g->stretches + g->n_stretches + 1 + k];
 }
 
 /* The first m of n numbers, m or n of them; the others are the first one again. */

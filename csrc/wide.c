@@ -26,7 +26,7 @@ typedef struct {
     meeting *met;            /* by live slot */
     uint32_t stamp;             /* of the last operand */
     uint32_t cap, cap_list;
-    uint8_t named[TG_OPS];
+    uint8_t named[TG_NAMED];
 } finding;
 
 /* Whether a group may have it at all. */
@@ -267,6 +267,72 @@ static int find_stretches(finding *f, tg_group *g)
     return TG_OK;
 }
 
+/* ---- layers ---- */
+
+/* Whether a stretch is a neuron over rows: of each pair the one on this side is the same for all, as a bias is, and the
+   others lie side by side. */
+static int is_neuron(const finding *f, const tg_group *g, uint32_t first, uint32_t n, uint32_t side)
+{
+    for (uint32_t i = 0; i < g->terms; i++)
+        for (int numbering = 0; numbering < 2; numbering++)
+            if (tg_stride_of(f->p, g, first, n, i, numbering).step != (i % 2 != side && (i | 1) < g->terms))
+                return 0;
+    return n >= TG_GROUP;
+}
+
+/* Whether a neuron sees the rows that another one does, and has constants where that has. */
+static int sees_the_same(const finding *f, const tg_group *g, uint32_t first, uint32_t other, uint32_t side)
+{
+    const uint32_t *own = f->p->pool + 2 * (g->pool + (size_t)g->terms * first);
+    const uint32_t *its = f->p->pool + 2 * (g->pool + (size_t)g->terms * other);
+    for (uint32_t i = 0; i < g->terms; i++, own += 2, its += 2)
+        if (i % 2 != side && (i | 1) < g->terms ? own[0] != its[0] || own[1] != its[1]
+                                                : (own[1] < f->p->n_const) != (its[1] < f->p->n_const))
+            return 0;
+    return 1;
+}
+
+/* Whether no slot of a neuron's weights has come up since the last stamp, and of its rows where they are new. */
+static int are_new(finding *f, const tg_group *g, uint32_t first, uint32_t n, uint32_t side, int rows)
+{
+    for (uint32_t i = 0; i < g->terms; i++) {
+        const int steps = i % 2 != side && (i | 1) < g->terms;
+        const tg_stride x = tg_stride_of(f->p, g, first, n, i, TG_LIVE);
+        for (uint32_t k = 0; x.at >= f->p->n_const && (!steps || rows) && k < (steps ? n : 1); k++) {
+            meeting *met = f->met + x.at + k;
+            if (met->operand == f->stamp)
+                return 0;
+            met->operand = f->stamp;
+        }
+    }
+    return 1;
+}
+
+/* Which stretches go together as a layer: of each the first one, in list behind the stretches. */
+static int find_layers(finding *f, const tg_group *g)
+{
+    const uint32_t *first;
+    uint32_t begun = TG_NONE, side = 0;
+    if (lengthen(f, g->n_stretches))
+        return TG_MEMORY;
+    first = f->w->list + g->stretches;
+    for (uint32_t k = 0; k < g->n_stretches; k++) {
+        const uint32_t n = first[k + 1] - first[k], started = begun;
+        const uint32_t own = tg_stride_of(f->p, g, first[k], n, 0, TG_LIVE).step != 0;
+        begun = TG_NONE;
+        if (g->op == TG_DOT && f->stamp < TG_NONE - 1 && is_neuron(f, g, first[k], n, own)) {
+            if (started != TG_NONE && own == side && n == first[started + 1] - first[started] &&
+                sees_the_same(f, g, first[k], first[started], side) && are_new(f, g, first[k], n, side, 0))
+                begun = started;
+            else if (f->stamp++, are_new(f, g, first[k], n, own, 1))
+                begun = k;
+            side = own;
+        }
+        f->w->list[g->stretches + g->n_stretches + 1 + k] = begun;
+    }
+    return TG_OK;
+}
+
 /* ---- the whole ---- */
 
 static int is_listed(const tg_group *g)
@@ -309,13 +375,15 @@ static int add_group(finding *f, uint32_t first, uint32_t n, int chain)
             g->moves |= (uint8_t)(!code && moves(f, g, m) && !(m == 1 && !g->terms && !tg_passes_to_b(row))) << m;
         }
         if (!code && row != TG_GUARD) {
-            g->names = (uint8_t)(g->terms ? 0 : tg_names(row, f->named));
+            g->names = (uint8_t)(g->terms ? 0 : tg_names(row, tg_moving(f->p, s), f->named));
             g->apart = (uint8_t)are_apart(f, g, n);
         }
     } else
         g->straight = (uint8_t)terms_are_straight(f, g);
     if (!code && g->terms && row != TG_WHERE && (!tg_has_few(g) || is_listed(g)))
         code = find_stretches(f, g);
+    if (!code && g->n_stretches)
+        code = find_layers(f, g);
     w->n += !code;
     return code;
 }

@@ -34,7 +34,8 @@ typedef struct {
     tg_slots operand[TG_FEW_TERMS][2];  /* those of a sum of many terms are in the pool alone; of a chain what is added
                                            to first, what is added, and the results */
     uint32_t stretches, n_stretches;    /* of a many-operand row: where in list the first element of each is, and
-                                           behind the last the number of all elements; 0: there are none */
+                                           behind the last the number of all elements, then for each the first
+                                           one of its layer, see layers.c, or TG_NONE; 0: there are none */
     uint8_t chain;
     uint8_t straight;           /* a sum of many terms, which are side by side in both numberings */
     uint8_t apart;              /* adjoints may be added operand by operand: nobody sees the difference */
@@ -130,6 +131,9 @@ static inline int tg_has_own_terms(const tg_group *g)
 }
 void tg_terms_forward(tg_job *j, const tg_group *g, uint32_t from, uint32_t to, int numbering);
 void tg_terms_reverse(tg_job *j, const tg_group *g, uint32_t from, uint32_t to);
+/* Stretches first .. last of one layer. See layers.c. */
+void tg_layer_forward(tg_job *j, const tg_group *g, uint32_t first, uint32_t last, int numbering);
+void tg_layer_reverse(tg_job *j, const tg_group *g, uint32_t first, uint32_t last);
 /* Of stretches alone. See terms_along.c. */
 void tg_terms_tangents(tg_job *j, const tg_group *g, uint32_t from, uint32_t to, tg_narrow_replay *narrow);
 void tg_terms_reverse_tangents(tg_job *j, const tg_group *g, uint32_t from, uint32_t to, tg_narrow_replay *narrow);

@@ -251,7 +251,7 @@ def test_little_memory_rests_however_many_threads_shared_a_call():
         info = told()
         return info.n4 + info.n7
 
-    x = [0.25] * 20000
+    x = [0.25] * 25000
     program = record(rosenbrock, x)
     expected, before = program.grad(x), used()
     assert on_threads(64, lambda: program.grad(x)) == expected

@@ -245,6 +245,24 @@ def test_layers_over_rows_have_the_bits_of_values(rows, own):
     assert program.stats["groups"]
 
 
+@pytest.mark.parametrize(("seen", "neurons"), [(70, 9), (3, 18), (12, 9)])
+def test_layers_of_any_size_have_the_bits_of_values(seen, neurons):
+    """Of more weights than are gathered at a time, more neurons, or some whose weights are shared, or constants."""
+
+    def f(x):
+        weights, found = x[: (seen + 1) * neurons], []
+        for k in range(20):
+            row = x[len(weights) + seen * k : len(weights) + seen * (k + 1)]
+            for n in range(neurons):
+                own = weights[(seen + 1) * n : (seen + 1) * (n + 1)]
+                if seen == 12 and n in (2, 3):
+                    own[1 if n == 2 else 0] = 0.5 if n == 2 else weights[4]
+                found.append(tapegrad.dot(own[:seen], row, own[seen]))
+        return [y.relu() for y in found]
+
+    assert check_bits(f, [math.sin(5 * k) for k in range((seen + 1) * neurons + 20 * seen)], 1e-11).stats["groups"]
+
+
 @pytest.mark.parametrize("kernel", [2, 3, 9])
 def test_moving_sums_have_the_bits_of_values(kernel):
     """Adjoints of the numbers that neighbours share meet in order."""
@@ -278,19 +296,23 @@ def test_two_grids_side_by_side_are_as_one():
     assert check_bits(f, [math.sin(11 * k) for k in range(2 * n * n)]).stats["groups"]
 
 
-def test_adjoints_of_0_pass_nothing_on_to_what_is_infinite():
+@pytest.mark.parametrize("neurons", [1, 7])
+def test_adjoints_of_0_pass_nothing_on_to_what_is_infinite(neurons):
     """Of a layer over rows, too, where they are multiplied side by side."""
+    n = 6 * neurons
 
     def f(x):
-        weights, found = x[:6], []
+        found = []
         for k in range(40):
-            row = x[6 + 6 * k : 12 + 6 * k]
-            found.append(tapegrad.where(x[6 + k].less(1.3), tapegrad.dot(weights, row), 0.0) * x[k])
+            row = x[n + 6 * k : n + 6 * (k + 1)]
+            for i in range(neurons):
+                y = tapegrad.dot(x[6 * i : 6 * i + 6], row)
+                found.append(tapegrad.where(x[n + k].less(1.3 + 0.01 * (n - 6)), y, 0.0) * x[k])
         return found
 
-    x = [1.0 + 0.01 * k for k in range(6 + 6 * 40)]
+    x = [1.0 + 0.01 * k for k in range(n + 6 * 40)]
     total = record(lambda x: tapegrad.sum(f(x)), x)
-    x[6 + 6 * 33 + 2] = math.inf  # of row 33, whose sum nobody takes
+    x[n + 6 * 33 + 2] = math.inf  # of row 33, whose sum nobody takes
     grad = total.grad(x)
     assert all(math.isfinite(g) for g in grad)
     assert bits(total.map(0).grad([x] * 3)[2]) == bits(grad)

@@ -46,6 +46,33 @@ static tg_program *repeats(int64_t *code)
     return p;
 }
 
+/* Two sums of what many pieces make, one of them of products, and nobody else wants their terms. */
+static tg_program *two_sums(int64_t *code)
+{
+    tg_tape t = new_tape();
+    uint32_t in[INPUTS], out[2], term[INPUTS];
+    tg_program *p;
+    for (int k = 0; k < INPUTS; k++)
+        in[k] = leaf(&t, 0.3 + 0.2 * sin(k));
+    out[0] = leaf(&t, 0.25);
+    for (int k = 0; k < INPUTS; k++) {
+        const uint32_t a = in[k], b = in[k ? k - 1 : 5];
+        const uint32_t d = op(&t, TG_TANH, op(&t, TG_SUB, b, op(&t, TG_MUL, a, a)), 0), rest = op(&t, TG_SIN, d, 0);
+        uint32_t e = d, f;
+        for (int m = 0; m < 9; m++)
+            e = op(&t, TG_SUB, op(&t, TG_SIN, e, 0), op(&t, TG_MUL, d, in[0]));
+        f = op(&t, TG_SUB, d, e);
+        term[k] = op(&t, TG_SUB, f, rest);
+        out[0] = op(&t, TG_ADD, out[0], op(&t, TG_MUL, f, e));
+        out[0] = op(&t, TG_ADD, out[0], op(&t, TG_MUL, term[k], term[k]));
+    }
+    out[1] = (uint32_t)tg_record_many(&t, TG_SUM, term, INPUTS);
+    p = tg_freeze(&t, &(tg_recording){.start = in[0], .outer = TG_NONE, .in = in, .n_in = INPUTS, .out = out,
+                                      .n_out = 2}, code);
+    free_tape(&t);
+    return p;
+}
+
 typedef struct {
     double out[OUTPUTS], out_tangent[OUTPUTS], grad[INPUTS], grad_tangent[INPUTS];
     uint32_t failed[2];
@@ -114,6 +141,22 @@ static void any_number_of_threads_gives_the_same_bits(void)
                 CHECK(replay(p, &other, threads, budget, mode, 0, 0.0) == TG_OK && !memcmp(&one, &other, sizeof one));
     }
     CHECK(p && p->pieces && p->pieces->n_pieces >= 4 && p->pieces->n_carried >= 8);
+    tg_free_program(p);
+}
+
+static void sums_of_what_many_pieces_make_have_the_same_bits(void)
+{
+    int64_t code;
+    tg_program *p = two_sums(&code);
+    static result one, other;
+    for (int mode = 0; p && mode < 8; mode++) {
+        CHECK(replay(p, &one, 1, UINT64_MAX, mode, 0, 0.0) == TG_OK && one.out[0] != 0.0 && one.out[1] != 0.0);
+        for (int threads = 2; threads < 5; threads++)
+            for (uint64_t budget = 1000; budget < 1u << 20; budget *= 1000)
+                CHECK(replay(p, &other, threads, budget, mode, 0, 0.0) == TG_OK && !memcmp(&one, &other, sizeof one));
+    }
+    CHECK(p && p->pieces && p->pieces->n_sums == 2);
+    CHECK(p && p->pieces->n_carried < INPUTS / 2);
     tg_free_program(p);
 }
 
@@ -193,14 +236,14 @@ static void a_fork_has_threads_of_its_own(void)
 }
 
 /* Fail each allocation in turn: it goes on fewer threads, or a code comes back, and the next try is good. */
-static void every_allocation_may_fail(void)
+static void every_allocation_may_fail(tg_program *make(int64_t *code))
 {
     int64_t code;
-    tg_program *p = repeats(&code);
+    tg_program *p = make(&code);
     static result one, other;
     CHECK(replay(p, &one, 1, UINT64_MAX, 3, 0, 0.0) == TG_OK);
     for (int n = 1; n < 60; n++) {
-        tg_program *fresh = n % 4 ? p : repeats(&code);
+        tg_program *fresh = n % 4 ? p : make(&code);
         tg_fail_allocation((uint64_t)n);
         code = replay(fresh, &other, 3, UINT64_MAX, 3, 0, 0.0);
         tg_fail_allocation(0);
@@ -216,10 +259,12 @@ int main(void)
     for (int k = 0; k < OUTPUTS; k++)
         seeds[k] = 1.0 + 0.1 * k;
     any_number_of_threads_gives_the_same_bits();
+    sums_of_what_many_pieces_make_have_the_same_bits();
     the_first_failure_is_told_whoever_has_it();
     several_callers_share_a_program();
     a_fork_has_threads_of_its_own();
-    every_allocation_may_fail();
+    every_allocation_may_fail(repeats);
+    every_allocation_may_fail(two_sums);
     tg_dismiss_crew();
     return summary();
 }
