@@ -591,8 +591,9 @@ def test_what_are_no_steps_is_refused_on_numbers_and_on_values():
     for xs in (range(2), iter([1.0, 2.0]), "ab", 3.0):
         with pytest.raises(TypeError, match="xs must be a list or an array of steps"):
             tapegrad.scan(lambda s, x: s, 0.0, xs, length=2)
-    with pytest.raises(ValueError, match="length must be an integer of 0 or more, not -1"):
-        tapegrad.scan(lambda s, x: s, 0.0, length=-1)
+    for bad in (-1, True):
+        with pytest.raises(ValueError, match=f"length must be an integer of 0 or more, not {bad}"):
+            tapegrad.scan(lambda s, x: s, 0.0, length=bad)
     with pytest.raises(ValueError, match="y is a list of 2 in step 2, and was a number before"):
         tapegrad.scan(lambda s, x: (s + 1.0, s if s < 2.0 else [s, s]), 0.0, length=4)
     with pytest.raises(ValueError, match="y is none in step 2, and was a number before"):

@@ -215,8 +215,8 @@ class Recorded:
         return self._place(argnums)
 
     def _place(self, k: object) -> Place:
-        if not isinstance(k, int):
-            if k == "params":
+        if not isinstance(k, int) or isinstance(k, bool):
+            if isinstance(k, str) and k == "params":
                 if not self._n_params:
                     raise ValueError("the program has no params to differentiate by: record(.., params=..) names them")
                 return self.param_place
