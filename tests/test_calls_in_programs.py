@@ -539,6 +539,34 @@ def test_long_loops_within_a_loop_are_the_same_a_part_at_a_time():
     assert bits(one.grad(*points[0], argnums=(0, 1))) == bits([by[0] for by in grads])
 
 
+def test_long_loops_at_the_end_of_a_loop_and_where_it_is_asked_for_its_end_are_the_same_a_part_at_a_time():
+    def settled(a, b, length):
+        return tapegrad.scan(lambda s, _: s * 0.9375 + a * b, a - b, None, length=length)[0]
+
+    def ended(s, b):
+        return settled(s, b, 1 << 18) * s if s < 0.25 else settled(b, s, 1 << 18) + tapegrad.math.sin(s)
+
+    final = record(ended, 0.5, 0.75, on_branch="record")
+    until = record(lambda s, b: tapegrad.less(settled(s, b, 1 << 18), 2.0), 0.5, 0.75)
+    step = record(lambda s, x, b: s * 0.5, 0.5, None, 0.75)
+    starts, lanes = [1.0, 3.0], [0.25, 0.5]
+    plain, asked = step.scan(length=3, final=final), step.scan(length=3, final=final, until=until)
+    values, grads = plain.map((0, None, None)).value_and_grad(starts, None, 0.75, argnums=(0, 2))
+    for k, s in enumerate(starts):
+        value, (by_s, by_b) = final.value_and_grad(s / 8.0, 0.75, argnums=(0, 1))
+        alone = plain.value_and_grad(s, None, 0.75, argnums=(0, 2))
+        assert bits(alone) == bits((value, (by_s / 8.0, by_b))) == bits((values[k], (grads[0][k], grads[1][k])))
+    value, slopes = asked.map((0, None, None)).value_and_grad(lanes, None, 0.75)
+    for k, s in enumerate(lanes):
+        steps = next(n for n in range(8) if until(s / 2.0**n, 0.75))
+        assert 0 < steps < 3
+        expected = final.value_and_grad(s / 2.0**steps, 0.75)
+        assert bits((value[k], slopes[k] * 2.0**steps)) == bits(expected)
+        assert bits(asked.value_and_grad(s, None, 0.75)) == bits((value[k], slopes[k]))
+    costs = [path.cost for p in (final, until) for path in p._recorded.paths]
+    assert len(costs) == 3 and min(costs) > 1 << 20  # in a lane alone, too
+
+
 def test_the_loops_of_a_program_share_the_room_for_states(script):
     """64 MiB for all of them, not for each."""
     pytest.importorskip("resource")
@@ -597,9 +625,13 @@ def test_a_loop_under_way_can_be_interrupted(script):
         "p = tapegrad.record(lambda a: tapegrad.scan(lambda s, _: s * 0.999 + a, a, None, length=10**5)[0], 0.5)\n"
         "q = tapegrad.record(lambda a: p(a) * 2.0, 0.5)\n"
         "p._recorded.paths[0].calls[0].core.length = 10**10\n"
-        "for ask in (lambda: p(0.5), lambda: p.map()([0.5] * 20), lambda: q.grad(0.5), lambda: q.map()([0.5] * 20)):\n"
-        "    threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()\n"
+        "step = tapegrad.record(lambda s, x: s * 0.5, 0.5, None)\n"
+        "ends, asks = step.scan(length=2, final=p), step.scan(length=2, until=p)\n"
+        "for ask in (lambda: p(0.5), lambda: p.map()([0.5] * 20), lambda: q.grad(0.5), lambda: q.map()([0.5] * 20),\n"
+        "            lambda: ends.grad(0.5, None), lambda: ends.map((0, None)).grad([0.5] * 20, None),\n"
+        "            lambda: asks(0.5, None), lambda: asks.map((0, None))([0.5] * 20, None)):\n"
+        "    threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGINT)).start()\n"
         "    start = time.perf_counter()\n"
         "    try:\n        ask()\n    except KeyboardInterrupt:\n        print(time.perf_counter() - start < 5.0)\n"
     )
-    assert out.stdout.split() == ["True"] * 4
+    assert out.stdout.split() == ["True"] * 8
