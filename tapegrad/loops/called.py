@@ -273,9 +273,8 @@ def _recorded(flat: _Flat, length: int, before: int) -> tuple[list[Value], Call,
 
 
 def _recording() -> Recording | None:
-    """The recording under way, if a loop is one instruction of it: what it is told of is differentiated as a whole."""
-    recording = None if handle.differentiating() or handle.no_grad_by(0) else under_way()
-    return None if recording is None or recording.written_out else recording
+    """The recording under way, if what it is told of is differentiated as a whole."""
+    return None if handle.differentiating() or handle.no_grad_by(0) else under_way()
 
 
 def _laid_out(recording: Recording, call: Call, inputs: list[Value], out: array[float]) -> list[Value]:

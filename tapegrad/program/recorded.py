@@ -268,22 +268,10 @@ class Recorded:
             self.children[k, at] = len(self.paths) - 1
             return len(self.paths) - 1, path
 
-    def written_out(self, flat: array[float]) -> Trace | None:
-        """The path at these inputs, recorded with its loops written out step by step; None where there is no f.
-
-        Raises:
-            Exception: f raised it.
-        """
-        if self.f is None:
-            return None
-        with self._lock:
-            return self._traced(self.f, flat, written_out=True)[0]
-
-    def _traced(self, f: Function, flat: array[float], written_out: bool = False) -> tuple[Trace, Form]:
+    def _traced(self, f: Function, flat: array[float]) -> tuple[Trace, Form]:
         """What f does at these inputs, as `trace` has it; the lock is held."""
         params, numbers = cast("list[Value]", self.params), flat[: self.param_place.first]  # Values, as there is f
-        f = self.forms.passed_to(f)
-        return trace(f, self.forms, numbers, params, self._escapes, self.captured, written_out)
+        return trace(self.forms.passed_to(f), self.forms, numbers, params, self._escapes, self.captured)
 
     def _count_unkept(self) -> None:
         self.unkept += 1

@@ -26,13 +26,12 @@ class Recording:
     Attributes:
         start: a Value that is older than all that it computes.
         params: Values that are inputs besides its arguments.
-        written_out: loops are written out step by step.
         calls: the loops that it has carried out as one, by the address of the core's.
     """
 
-    def __init__(self, params: Sequence[Value], written_out: bool) -> None:
+    def __init__(self, params: Sequence[Value]) -> None:
         self.start: Any = None
-        self.params, self.written_out = params, written_out
+        self.params = params
         self.calls: dict[int, Called] = {}
 
 
@@ -120,12 +119,11 @@ def _outputs(result: Nest) -> tuple[Form, list[Value]]:
 
 def trace(
     f: Function, forms: Sequence[Form], numbers: Iterable[float], params: Sequence[Value], escapes: Escapes,
-    captured: Callable[[list[Value]], Sequence[Value]] | None = None, written_out: bool = False,
+    captured: Callable[[list[Value]], Sequence[Value]] | None = None,
 ) -> tuple[Trace, Form]:  # fmt: skip
     """Run f once on Values made of these numbers, and freeze what it did.
 
     Args:
-        written_out: as Recording has it.
         captured: is given the Values of recordings around this one that f has used, but for params, and gives what
             params are instead.
 
@@ -137,7 +135,7 @@ def trace(
     """
     around = _under_way.all[:]
     handle.begin_recording(escapes, _lines)
-    recording = Recording(params, written_out)
+    recording = Recording(params)
     _under_way.all.append(recording)
     start: Any = None
     made = args = elements = result = values = start
