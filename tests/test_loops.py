@@ -419,6 +419,9 @@ def test_until_ends_each_row_by_itself():
         (_, counted), _, steps = loop.map(in_axes=(0, None))(starts, None)
         assert counted == steps == [loop(s, None)[2] for s in starts]
         assert loop.map(in_axes=(0, None)).grad(starts, None) == [loop.grad(s, None) for s in starts]
+        alone, (_, ys, total) = [loop(s, None) for s in starts], loop.map((0, None), reduce="sum")(starts, None)
+        assert total == sum(steps)
+        assert ys == [sum(one[k] for _, one, n in alone if k < n) for k in range(8)]
     with pytest.raises(ValueError, match="until takes a length"):
         step.scan(until=lambda s: s[0] > 1.0)
 
@@ -535,6 +538,8 @@ def test_what_is_no_step_is_refused():
         record(lambda s: s, 1.0).scan()
     with pytest.raises(ValueError, match=r"must give the next state, which is a list of 2, or \(state, y\)"):
         record(lambda s, x: s[0], [1.0, 2.0], 1.0).scan()
+    with pytest.raises(ValueError, match=r"it gives a tuple of 2, in which \[1\]\['b'\] is 'kk', not 'k'$"):
+        record(lambda s, x: (s[0], {"a": x, "b": "kk"}), (1.0, {"a": 2.0, "b": "k"}), 1.0).scan()
     step = record(decay, 1.0, 0.0, 0.5)
     with pytest.raises(TypeError, match="final must be a program, not 'function'"):
         step.scan(final=decay)

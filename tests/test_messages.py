@@ -42,6 +42,16 @@ def test_argnums_takes_params_beside_integers():
         tapegrad.grad(lambda x: x * w, argnums="params")(4.0)
 
 
+def test_argnums_of_programs_may_be_numpys():
+    numpy = pytest.importorskip("numpy")
+    program = record(lambda x, y: x * y, 2.0, 3.0)
+    assert program.grad(2.0, 3.0, argnums=numpy.int64(1)) == 2.0
+    loop = program.scan(checkpoints=numpy.int32(1))
+    assert loop.grad(2.0, [3.0, 5.0], argnums=(0, numpy.int8(1))) == (15.0, [10.0, 6.0])
+    with says(ValueError, "length must be an integer", "3.0"):
+        program.scan(length=numpy.float64(3.0))
+
+
 def test_true_is_no_place_of_an_argument():
     """Though it is an int, and 1."""
     def product(x, y):

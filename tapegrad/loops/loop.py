@@ -5,6 +5,7 @@ import collections
 import copy
 import itertools
 import math
+import operator
 import os
 from array import array
 from collections.abc import Callable, Mapping, Sequence
@@ -59,8 +60,7 @@ class Loop:
         self, step: Program, length: int | None = None, final: Program | None = None, checkpoints: int | None = None,
         until: Program | Until | None = None, owned: Sequence[Sequence[int]] | None = None,
     ) -> None:  # fmt: skip
-        _check_count("length", length, 0, MOST_STEPS)
-        _check_count("checkpoints", checkpoints, 1, None)
+        length, checkpoints = _count("length", length, 0, MOST_STEPS), _count("checkpoints", checkpoints, 1, None)
         if final is not None and not isinstance(final, Program):
             raise TypeError(f"final must be a program, not {type(final).__name__!r}: record(final, state, *params)")
         if until is not None and length is None:
@@ -461,13 +461,14 @@ class Loop:
         return of_loop(self, args, by)
 
 
-def _check_count(what: str, x: object, least: int, most: int | None) -> None:
+def _count(what: str, x: Any, least: int, most: int | None) -> int | None:
     if x is None:
-        return
-    if not isinstance(x, int) or isinstance(x, bool) or x < least:
+        return None
+    if isinstance(x, bool) or not hasattr(x, "__index__") or operator.index(x) < least:
         raise ValueError(f"{what} must be an integer of {least} or more, or None, not {x!r}")
     if most is not None and x > most:
         raise ValueError(f"{what} is {x}: a loop has at most {most} steps")
+    return operator.index(x)
 
 
 def loaded(data: bytes) -> Loop:
