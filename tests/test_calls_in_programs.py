@@ -682,6 +682,15 @@ def test_every_allocation_of_the_core_may_fail():
     assert bits(list(work())) == bits(list(expected))
 
 
+def test_a_loop_too_long_to_be_written_out_is_not_looked_at():
+    p = record(lambda a: tapegrad.scan(lambda s, _: s * 0.5 + a, a, None, length=100)[0], 0.5)
+    p._recorded.paths[0].calls[0].length = 10**9
+    loop = record(lambda s, x: p(s), 0.5, None).scan(length=2)
+    for ask in (lambda: p.heat(0.5), lambda: p.diagnose(0.5), lambda: tapegrad.draw(p), lambda: loop.heat(0.5)):
+        with pytest.raises(ValueError, match=r"written out it has up to \d,\d\d\d,\d\d\d,\d\d\d nodes: too many"):
+            ask()
+
+
 def test_every_allocation_of_a_graph_may_fail():
     p = record(orbit, 0.5, 0.75, on_branch="record")
     expected, n, made = p(0.5, 0.75), 0, None

@@ -19,6 +19,7 @@ NOWHERE = ("<unknown>", 0)
 CONSTANT, GIVEN, COMPUTED, COMPARED = lib.TG_CONSTANT, lib.TG_GIVEN, lib.TG_COMPUTED, lib.TG_COMPARED
 RULED = lib.TG_GRAPH_RULED
 NONE = lib.TG_NONE
+MOST_WRITTEN_OUT = 1 << 26  # nodes of a program with all steps of its loops: some 3 GB
 _LEAF = Operation("", "", "leaf", (), "", "", "", "", "", "", "", "", "")
 _NODE = _LEAF._replace(method="node", symbol="node", doc="made by hand")
 _GUARD = _LEAF._replace(method="guard", symbol="guard", doc="a comparison that has to come out as recorded")
@@ -53,6 +54,22 @@ class Notes:
     def of(self, i: int) -> tuple[str, int]:
         k = bisect.bisect_right(self.ids, i) - 1
         return self.places[k] if k >= 0 else NOWHERE
+
+
+def most_nodes(paths: Sequence[Trace]) -> int:
+    """Of one of these paths, the steps of its loops written out.
+
+    Raises:
+        ValueError: there are too many to look at.
+    """
+    each = (
+        p.core.n_instr + p.core.n_const + sum(call.length * most_nodes(call.step.paths) for call in p.calls)
+        for p in paths
+    )
+    most = int(max(each))
+    if most > MOST_WRITTEN_OUT and any(p.calls for p in paths):
+        raise ValueError(f"with the steps of its loops written out it has up to {most:,} nodes: too many to look at")
+    return most
 
 
 class Codes:
@@ -135,6 +152,8 @@ class Graph:
         """One path at its inputs, whether or not they take it; nan_errors: what would be refused is nan; within: with
         all steps of its loops, else what these give is given."""
         codes = Codes([path])
+        if within:
+            most_nodes([path])
         core = lib.tg_graph_of_program(
             path.core, ffi.from_buffer("double[]", flat), nan_errors, codes.core if within else ffi.NULL
         )

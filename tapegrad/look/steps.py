@@ -16,7 +16,7 @@ from ..program.form import Nest
 from ..program.program import Program
 from ..program.recorded import Recorded
 from ..program.replay import CData, Feed, Job, Trace, zeros
-from .graph import Codes, Graph, fresh, input_names
+from .graph import Codes, Graph, fresh, input_names, most_nodes
 
 MOST = 1 << 15  # nodes of a graph, if a step has no more: 1.5 MB, which a near cache has
 
@@ -49,15 +49,6 @@ class Window(NamedTuple):
         """The step that a node is in; of what comes at the end, how many there were; None: it was given before them."""
         k = bisect.bisect_right(self.begin, node) - 1
         return self.part.first + k if k >= 0 else None
-
-
-def most_nodes(paths: Sequence[Trace]) -> int:
-    """Of one of these paths, the steps of its loops written out."""
-    each = (
-        p.core.n_instr + p.core.n_const + sum(call.length * most_nodes(call.step.paths) for call in p.calls)
-        for p in paths
-    )
-    return int(max(each))
 
 
 def paths_of(paths: Sequence[Trace]) -> Iterator[Trace]:
