@@ -583,6 +583,19 @@ def test_on_values_a_loop_ends_where_it_ends_on_numbers(until):
         outer(2.0, xs)
 
 
+def test_until_may_take_params_on_values_too():
+    until = record(lambda s, k: tapegrad.greater(s, k * 2.0), 1.0, 0.5)
+    loop, xs = record(decay, 1.0, 0.0, 0.5).scan(length=5, until=until), [1.0] * 5
+    expected = loop(0.5, xs, 0.8)
+    assert expected[2] == 2.0
+    for k in (0.8, Value(0.8)):
+        state, ys, steps = loop(Value(0.5), xs, k)
+        assert bits((state.data, data(ys), steps)) == bits(expected)
+    loss, by = loop.value_and_grad(0.5, xs, Value(0.8), argnums=2)
+    assert (loss.data, by.data) == loop.value_and_grad(0.5, xs, 0.8, argnums=2)
+    assert record(lambda a, k: loop(a, xs, k)[0], 0.5, 0.8)(0.5, 0.8) == expected[0]
+
+
 def test_ys_of_no_steps_are_empty_on_values():
     assert record(decay, 1.0, 0.0, 0.5).scan()(Value(1.0), [], 0.5)[1] == []
 

@@ -297,8 +297,13 @@ class Loop:
         """The last state, the ys of steps, how many there may be and how many there were."""
         form = form_of(args[1], "xs")
         n = self._length_of(count(args[1], form, "xs"))
-        state, ys, _, steps = unrolled(self.step, args[0], args[1], form, args[2:], n, self.until)
+        state, ys, _, steps = unrolled(self.step, args[0], args[1], form, args[2:], n, self._until_at(args[2:]))
         return state, ys, n, steps
+
+    def _until_at(self, params: Sequence[Nest]) -> Until | None:
+        """What is asked of a state, at these params."""
+        until = self.until
+        return None if until is None else lambda state: until(state, *params[: len(until._recorded.forms) - 1])
 
     def value_and_grad(self, /, *args: Nest, argnums: Argnums = 0, **named: Nest) -> tuple[Any, Any]:
         """The loss, and its gradient: the sum of the ys and of what `final` gives for the last state; without both,
