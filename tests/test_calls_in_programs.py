@@ -396,6 +396,25 @@ def test_what_a_loop_within_a_program_refuses_is_told_where_it_gives_nan():
     assert record(f, 20.0, 0.5).diagnose(1.25, 0.5).operation == "log"
 
 
+def test_what_a_loop_within_a_step_refuses_is_nan_where_the_step_is_to_give_nan():
+    def f(s, x):
+        last, ys = tapegrad.scan(lambda t, y: (tapegrad.math.log(t - y), t), s, [x, 0.5])
+        return last + 4.0, added(ys)
+
+    step = record(f, 9.0, 1.0, on_error="nan")
+    ends = record(lambda s: f(s, 1.0)[0], 9.0, on_error="nan")
+    xs, around = [1.0, 9.0, 1.0], record(lambda s: step(s, 1.0)[0] * 2.0, 9.0, on_error="nan")
+    far = record(lambda s: tapegrad.greater(f(s, 1.0)[0], 50.0), 9.0, on_error="nan")
+    for loop in (step.scan(), step.scan(final=ends, checkpoints=1), step.scan(length=3, until=far)):
+        assert math.isnan(loop(9.0, xs)[1][2]) and not math.isnan(loop(9.0, xs)[1][0])
+        losses = loop.map((None, 0)).value_and_grad(9.0, [xs, [1.0] * 3])[0]
+        assert [math.isnan(x) for x in losses] == [True, False]
+        found = loop.diagnose(9.0, xs)
+        assert (found.operation, found.step) == ("log", 1)
+    assert math.isnan(around(1.0)) and around(9.0) == 2.0 * step(9.0, 1.0)[0]
+    assert record(f, 9.0, 1.0).scan().diagnose(9.0, xs).operation == "log"
+
+
 @settings(max_examples=25, deadline=None)
 @given(shapes, points, points)
 def test_graphs_of_programs_with_loops_have_their_values_and_derivatives(made, point, at):
