@@ -122,16 +122,6 @@ static double evaluated(const tg_graph *g, uint32_t i)
     return n ? tg_primal(g->op[i], g->value[ids[0]], g->value[ids[n - 1]]) : g->value[i];
 }
 
-/* Whether a value that is not finite is refused. */
-static int refused(const tg_graph *g, uint32_t i)
-{
-    const uint32_t *ids = g->operand + g->start[i], n = g->start[i + 1] - g->start[i];
-    double a = n ? g->value[ids[0]] : 0.0, b = n ? g->value[ids[n - 1]] : 0.0;
-    if (tg_is_many(g->op[i]))
-        tg_refused_terms(g->value, ids, 1, n, 1, &a, &b);
-    return tg_refusal(g->op[i], a, b, g->value[i]) != TG_OK;
-}
-
 uint64_t tg_graph_operands(const tg_program *p, uint32_t first, uint32_t end)
 {
     uint64_t operands = 0;
@@ -169,8 +159,8 @@ void tg_graph_append(tg_graph *g, const tg_program *p, uint32_t first, uint32_t 
         if (op >= TG_OPS)
             continue;
         g->value[i] = evaluated(g, i);
-        if (nan_errors && !(s->op & TG_QUIET) && tg_can_refuse(op) && !isfinite(g->value[i]) && refused(g, i))
-            g->value[i] = NAN;
+        if (nan_errors && !(s->op & TG_QUIET))
+            g->value[i] = tg_nan_if_refused(op, g->value, g->operand + g->start[i], next - g->start[i], g->value[i]);
         slot[s->y] = i;
     }
 }

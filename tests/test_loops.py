@@ -583,6 +583,32 @@ def test_on_values_a_loop_ends_where_it_ends_on_numbers(until):
         outer(2.0, xs)
 
 
+def test_what_would_be_refused_is_nan_on_values_too():
+    def bits_of(program, *args):
+        return known([data([program(*map(Value, args))]), [program(*args)]])
+
+    logs = record(lambda x: x.log(), 1.0, on_error="nan")
+    sums = record(lambda x, y: tapegrad.math.fsum([x, y, 1.0]), 1.0, 2.0, on_error="nan")
+    caught = record(lambda x: tapegrad.math.exp(x) if x < 0.0 else 1.0 / x, 1.0, on_error="nan")
+    for program, args in ((logs, (0.0,)), (logs, (-1.0,)), (sums, (math.inf, -math.inf)), (caught, (0.0,))):
+        assert bits_of(program, *args) == [[b"nan"]] * 2
+    assert bits_of(logs, math.inf) == known([[math.inf]] * 2)
+    assert bits_of(record(logs, 1.0, on_error="nan"), 0.0) == [[b"nan"]] * 2
+    loop = record(lambda s, x: (s / x, s * 0.1), 1.0, 1.0, on_error="nan").scan()
+    xs = [1.0, 0.0, 2.0]
+    state, ys = loop(Value(1.0), xs)
+    assert known((state.data, data(ys))) == known(loop(1.0, xs))
+    value, by = loop.value_and_grad(Value(1.0), xs, argnums=1)
+    assert known((value.data, data(by))) == known(loop.value_and_grad(1.0, xs, argnums=1))
+
+
+def test_ys_that_are_numbers_are_added_one_after_the_other_on_values_too():
+    """sum() of floats compensates from CPython 3.12 on."""
+    loop = record(lambda s, x: (s * x, 0.1), 1.0, 1.0).scan()
+    value, by = loop.value_and_grad(Value(1.0), [1.0] * 10)
+    assert (value.data, by.data) == loop.value_and_grad(1.0, [1.0] * 10) == (0.9999999999999999, 0.0)
+
+
 def test_until_may_take_params_on_values_too():
     until = record(lambda s, k: tapegrad.greater(s, k * 2.0), 1.0, 0.5)
     loop, xs = record(decay, 1.0, 0.0, 0.5).scan(length=5, until=until), [1.0] * 5

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import collections
 import copy
+import functools
 import itertools
 import math
 import operator
@@ -341,7 +342,7 @@ class Loop:
         ended = None if self.final is None else self.final(state, *given[2 : len(self.final._recorded.forms) + 1])
         loss: Any = state if ended is None else ended
         if self._step.y is not None:
-            loss = sum(ys, 0.0)
+            loss = functools.reduce(operator.add, ys, 0.0)  # sum() of floats compensates from CPython 3.12 on
             loss = loss if ended is None else loss + ended
         loss = loss if isinstance(loss, Value) else Value(loss)
         gradient = handle.record_sweep((loss,), None, at)
