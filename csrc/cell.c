@@ -33,6 +33,8 @@ static double *numbers(char *memory, uint64_t *used, uint64_t slots, const tg_st
 
 void tg_lay_stage(tg_stage *s, const tg_cell *cell, uint32_t n_own, const tg_job *like, char *memory, uint64_t *used)
 {
+    tg_job within = *like;              /* what the loops of a path are carried out like */
+    within.nan_errors |= cell->nan_errors;
     s->cell = cell;
     s->lanes = like->lanes;
     s->orders = like->tangents ? 2 : 1;
@@ -43,7 +45,7 @@ void tg_lay_stage(tg_stage *s, const tg_cell *cell, uint32_t n_own, const tg_job
     for (uint32_t k = 0; k < cell->n_paths; k++) {
         const tg_program *p = cell->program[k];
         tg_job j = {.program = p, .native = cell->native[k], .tangents = like->tangents, .lanes = like->lanes,
-                    .nan_errors = cell->nan_errors || like->nan_errors, .stop = like->lanes, .failed = s->failed};
+                    .nan_errors = within.nan_errors, .stop = like->lanes, .failed = s->failed};
         j.primal = numbers(memory, used, p->n_kept, s);
         if (j.tangents)
             j.tangent = numbers(memory, used, p->n_kept, s);
@@ -51,7 +53,7 @@ void tg_lay_stage(tg_stage *s, const tg_cell *cell, uint32_t n_own, const tg_job
             j.adj = numbers(memory, used, p->n_live, s);
         if (like->seed && j.tangents)
             j.adj_tangent = numbers(memory, used, p->n_live, s);
-        tg_lay_calls(&j, like, cell->n_paths, memory, used);
+        tg_lay_calls(&j, &within, cell->n_paths, memory, used);
         if (like->seed && !k && p->n_hoisted)
             tg_lay_watch(s, memory, used);
         if (!memory)

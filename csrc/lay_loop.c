@@ -33,10 +33,12 @@ uint64_t tg_lay_loop(const tg_job *j, tg_looping *w, char *memory)
     w->step.is_long = tg_takes_long(o->step, j->lanes);
     if (o->final) {
         tg_lay_stage(&w->final, o->final, o->n_state, j, memory, &used);
+        w->final.is_long = tg_takes_long(o->final, j->lanes);
         widest = larger(widest, o->final->program[0]->n_in);
     }
     if (o->until) {
         tg_lay_stage(&w->until, o->until, o->n_state, j, memory, &used);
+        w->until.is_long = tg_takes_long(o->until, j->lanes);
         widest = larger(widest, o->until->program[0]->n_in);
     }
     lay_pair(j, w->in, larger(n_in, n_out), memory, &used);

@@ -7,8 +7,8 @@
 
 #include <stdlib.h>
 
-int tg_lay_out(tg_tape *t, const tg_program *p, const uint32_t *in, uint32_t *of, uint32_t *a, uint32_t *b,
-               uint32_t *out)
+int tg_lay_out(tg_tape *t, const tg_program *p, const uint32_t *in, int nan_errors, uint32_t *of, uint32_t *a,
+               uint32_t *b, uint32_t *out)
 {
     uint32_t *id;                   /* of each live slot now */
     uint64_t words = 0;
@@ -29,6 +29,7 @@ int tg_lay_out(tg_tape *t, const tg_program *p, const uint32_t *in, uint32_t *of
     for (uint32_t k = 0; k < p->n_instr; k++) {
         const tg_instr *s = p->instr + k;
         const int op = tg_row(s);
+        uint32_t pair[2], *ids = pair, n = 2;
         of[k] = TG_NONE;
         if (op == TG_GUARD) {
             a[k] = id[s->live_a];
@@ -36,15 +37,19 @@ int tg_lay_out(tg_tape *t, const tg_program *p, const uint32_t *in, uint32_t *of
             continue;
         }
         if (tg_is_many(op)) {
-            uint32_t *to = tg_push_many(t, op, s->b);
+            n = s->b;
+            ids = tg_push_many(t, op, n);
             of[k] = t->len - 1;
-            for (uint32_t m = 0; m < s->b; m++)
-                to[tg_place(op, m, s->b)] = id[p->pool[2 * (size_t)(s->a + m) + 1]];
-            t->data[of[k]] = tg_many_primal(op, t->data, to, s->b);
+            for (uint32_t m = 0; m < n; m++)
+                ids[tg_place(op, m, n)] = id[p->pool[2 * (size_t)(s->a + m) + 1]];
+            t->data[of[k]] = tg_many_primal(op, t->data, ids, n);
         } else {
-            const uint32_t x = id[s->live_a], y = id[s->live_b];
-            of[k] = tg_push(t, op, x, y, tg_primal(op, t->data[x], t->data[y]));
+            pair[0] = id[s->live_a];
+            pair[1] = id[s->live_b];
+            of[k] = tg_push(t, op, pair[0], pair[1], tg_primal(op, t->data[pair[0]], t->data[pair[1]]));
         }
+        if (nan_errors && !(s->op & TG_QUIET))
+            t->data[of[k]] = tg_nan_if_refused(op, t->data, ids, n, t->data[of[k]]);
         id[s->live_y] = of[k];
     }
     for (uint32_t k = 0; k < p->n_out; k++)

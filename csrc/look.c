@@ -122,32 +122,25 @@ static double evaluated(const tg_graph *g, uint32_t i)
     return n ? tg_primal(g->op[i], g->value[ids[0]], g->value[ids[n - 1]]) : g->value[i];
 }
 
-/* Whether a value that is not finite is refused. */
-static int refused(const tg_graph *g, uint32_t i)
-{
-    const uint32_t *ids = g->operand + g->start[i], n = g->start[i + 1] - g->start[i];
-    double a = n ? g->value[ids[0]] : 0.0, b = n ? g->value[ids[n - 1]] : 0.0;
-    if (tg_is_many(g->op[i]))
-        tg_refused_terms(g->value, ids, 1, n, 1, &a, &b);
-    return tg_refusal(g->op[i], a, b, g->value[i]) != TG_OK;
-}
-
-uint64_t tg_graph_operands(const tg_program *p)
+uint64_t tg_graph_operands(const tg_program *p, uint32_t first, uint32_t end)
 {
     uint64_t operands = 0;
-    for (uint32_t k = 0; k < p->n_instr; k++) {
+    for (uint32_t k = first; k < end; k++) {
         int op = tg_row(p->instr + k);
+        if (op == TG_CALL)
+            continue;
         operands += op < TG_OPS && tg_is_many(op) ? p->instr[k].b : arity(op);
     }
     return operands;
 }
 
-void tg_graph_append(tg_graph *g, const tg_program *p, uint32_t *slot, uint32_t at, int nan_errors)
+void tg_graph_append(tg_graph *g, const tg_program *p, uint32_t first, uint32_t end, uint32_t *slot, uint32_t at,
+                     int nan_errors)
 {
     uint32_t next = g->start[at];
-    for (uint32_t k = 0; k < p->n_instr; k++) {
+    for (uint32_t k = first; k < end; k++) {
         const tg_instr *s = p->instr + k;
-        const uint32_t i = at + k, *pool = p->pool + 2 * (size_t)s->a;
+        const uint32_t i = at + k - first, *pool = p->pool + 2 * (size_t)s->a;
         int op = tg_row(s);
         g->op[i] = (uint8_t)(op < TG_OPS ? op : TG_OPS);
         g->kind[i] = op < TG_OPS ? TG_COMPUTED : TG_COMPARED;
@@ -166,38 +159,10 @@ void tg_graph_append(tg_graph *g, const tg_program *p, uint32_t *slot, uint32_t 
         if (op >= TG_OPS)
             continue;
         g->value[i] = evaluated(g, i);
-        if (nan_errors && !(s->op & TG_QUIET) && tg_can_refuse(op) && !isfinite(g->value[i]) && refused(g, i))
-            g->value[i] = NAN;
+        if (nan_errors && !(s->op & TG_QUIET))
+            g->value[i] = tg_nan_if_refused(op, g->value, g->operand + g->start[i], next - g->start[i], g->value[i]);
         slot[s->y] = i;
     }
-}
-
-tg_graph *tg_graph_of_program(const tg_program *p, const double *in, int nan_errors)
-{
-    const uint32_t fixed = p->n_const + p->n_in;
-    tg_program *plain = NULL;
-    uint32_t *slot;
-    tg_graph *g;
-    if (p->order) {                                     /* as the function has them */
-        p = plain = tg_plain_program(p);
-        if (!plain)
-            return NULL;
-    }
-    slot = tg_realloc(NULL, ((size_t)p->n_kept + 1) * sizeof *slot);
-    g = slot ? tg_new_graph((uint64_t)fixed + p->n_instr, tg_graph_operands(p), p->n_out) : NULL;
-    for (uint32_t i = 0; g && i < fixed; i++) {
-        slot[i] = i;
-        g->kind[i] = i < p->n_const ? TG_CONSTANT : TG_GIVEN;
-        g->value[i] = i < p->n_const ? p->constant[i] : in[i - p->n_const];
-        g->id[i] = i < p->n_const ? i : i - p->n_const;
-    }
-    if (g)
-        tg_graph_append(g, p, slot, fixed, nan_errors);
-    for (uint32_t k = 0; g && k < p->n_out; k++)
-        g->root[k] = slot[p->out[2 * (size_t)k]];
-    free(slot);
-    tg_free_program(plain);
-    return g;
 }
 
 /* ---- sweep ---- */

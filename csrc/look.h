@@ -33,8 +33,6 @@ typedef struct tg_graph {
 tg_graph *tg_graph_of_tape(const tg_tape *t, const uint32_t *roots, uint32_t n_roots, int64_t *code);
 /* Whether these nodes' values are finite, and the grads of all nodes up to the last of them: 1 or 0, TG_BAD_ID. */
 int tg_all_finite(const tg_tape *t, const uint32_t *ids, uint32_t n);
-/* A program at a point; nan_errors: as in tg_job. NULL without memory. */
-tg_graph *tg_graph_of_program(const tg_program *p, const double *in, int nan_errors);
 void tg_free_graph(tg_graph *g);
 /* The adjoints of the sum of the roots, weighed by seed; NULL: 1 each. TG_OK or TG_MEMORY. */
 int tg_graph_sweep(tg_graph *g, const double *seed);
@@ -98,10 +96,12 @@ void tg_graph_rounding(const tg_graph *g, double *error, double *bound);
 
 /* A graph with room for this much, all zero; NULL without memory. */
 tg_graph *tg_new_graph(uint64_t n, uint64_t operands, uint64_t roots);
-/* How many operands the instructions of a program have, which is in the function's order; and these instructions as
-   nodes from at on: slot has the nodes of constants and inputs, and gets those of results. */
-uint64_t tg_graph_operands(const tg_program *p);
-void tg_graph_append(tg_graph *g, const tg_program *p, uint32_t *slot, uint32_t at, int nan_errors);
+/* How many operands some instructions of a program have, which is in the function's order, those of calls left out; and
+   instructions as nodes from at on, none of which is a call: slot has the nodes of what they read, and gets those of
+   results. nan_errors: as in tg_job. */
+uint64_t tg_graph_operands(const tg_program *p, uint32_t first, uint32_t end);
+void tg_graph_append(tg_graph *g, const tg_program *p, uint32_t first, uint32_t end, uint32_t *slot, uint32_t at,
+                     int nan_errors);
 /* The most operands of a node; 2 at least. */
 uint32_t tg_graph_widest(const tg_graph *g);
 

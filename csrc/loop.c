@@ -10,7 +10,8 @@
 
 #define WORTH_BESIDE 4
 
-enum phase { LOAD, COUNT, FIRST, BACK };        /* COUNT: how many steps there are, where it takes a pass to know */
+/* COUNT: how many steps there are, where it takes a pass to know; LAST: what is given; TURN: back over that. */
+enum phase { LOAD, COUNT, FIRST, LAST, TURN, BACK };
 
 int tg_start_loop(tg_job *j)
 {
@@ -75,21 +76,26 @@ static void drop(tg_job *j, tg_stage *s, uint32_t lost, int cell)
     w->alive &= ~lost;
 }
 
-/* Find out which lanes end here. */
-static void ask_until(tg_job *j)
+/* Find out which lanes end here; 1: there is more to it. */
+static int ask_until(tg_job *j)
 {
     tg_looping *w = j->looping;
-    uint8_t path[TG_WIDEST] = {0};
-    uint32_t lanes;
+    uint32_t lanes, lost;
     if (!j->loop->until || w->counted)
-        return;
+        return 0;
     lanes = lanes_at(j, w->at);
     if (!lanes)
-        return;
-    drop(j, &w->until, tg_go(&w->until, lanes, path, w->in, NULL, w->out), 2);
+        return 0;
+    if (!w->until.more)
+        memset(w->way, 0, sizeof w->way);
+    lost = tg_go(&w->until, lanes, w->way, w->in, NULL, w->out);
+    if (w->until.more)
+        return 1;
+    drop(j, &w->until, lost, 2);
     for (int l = 0; l < j->lanes; l++)
         if ((lanes & w->alive) >> l & 1 && w->out[0][l] != 0.0)
             w->steps[l] = w->at;
+    return 0;
 }
 
 /* What the ys of a step are for. */
@@ -117,8 +123,8 @@ static int go(tg_job *j)
     tg_looping *w = j->looping;
     double *primals;
     uint32_t lanes;
-    if (!w->step.more)
-        ask_until(j);
+    if (!w->step.more && ask_until(j))
+        return 1;
     lanes = lanes_at(j, w->at);
     if (!lanes)
         return 0;
@@ -151,16 +157,22 @@ static int go(tg_job *j)
     return 1;
 }
 
-/* All steps are done: what is given, and where it is swept, the adjoints of the last state. */
-static void arrive(tg_job *j)
+/* All steps are done: what is given, and where it is swept, its adjoints; 1: there is more to do. */
+static int arrive(tg_job *j)
 {
     const tg_loop *o = j->loop;
     tg_looping *w = j->looping;
-    uint8_t path[TG_WIDEST] = {0};
+    w->left = 0;
     if (!w->alive)
-        return;
+        return 0;
     if (o->total && o->final) {
-        drop(j, &w->final, tg_go(&w->final, w->alive, path, w->in, NULL, w->out), 1);
+        uint32_t lost;
+        if (!w->final.more)
+            memset(w->way, 0, sizeof w->way);
+        lost = tg_go(&w->final, w->alive, w->way, w->in, NULL, w->out);
+        if (w->final.more)
+            return 1;
+        drop(j, &w->final, lost, 1);
         for (int order = 0; order < tg_orders(j); order++)
             for (size_t l = 0; l < tg_width(j); l++)
                 w->total[order][l] = o->n_y ? w->total[order][l] + w->out[order][l] : w->out[order][l];
@@ -188,15 +200,34 @@ static void arrive(tg_job *j)
                     !o->total ? tg_seed_of(j, order, i, l)
                               : o->final || o->n_y ? 0.0 : tg_seed_of(j, order, 0, l);
         }
-    for (uint32_t left = w->alive; j->seed && o->total && o->final && left;) {
-        uint32_t group = 0, first = 0;
-        while (!(left >> first & 1))
-            first++;
-        for (int l = 0; l < j->lanes; l++)
-            group |= (uint32_t)((left >> l & 1) && path[l] == path[first]) << l;
-        tg_come_back(&w->final, group, path[first], w->in, NULL, w->out_adj, w->in_adj);
-        left &= ~group;
+    w->left = w->alive;
+    return 0;
+}
+
+/* Those of lanes that are left which take the path of the lowest, of which each lane's is known. */
+static uint32_t alike(const tg_job *j, uint32_t left, const uint8_t *path, uint32_t *which)
+{
+    uint32_t group = 0, first = 0;
+    while (!(left >> first & 1))
+        first++;
+    for (int l = 0; l < j->lanes; l++)
+        group |= (uint32_t)((left >> l & 1) && path[l] == path[first]) << l;
+    *which = path[first];
+    return group;
+}
+
+/* Back over `final` on the lanes that are left; 1: there is more to do. */
+static int turn(tg_job *j)
+{
+    tg_looping *w = j->looping;
+    while (j->loop->total && j->loop->final && w->left) {
+        uint32_t path, group = alike(j, w->left, w->way, &path);
+        tg_come_back(&w->final, group, path, w->in, NULL, w->out_adj, w->in_adj);
+        if (w->final.more)
+            return 1;
+        w->left &= ~group;
     }
+    return 0;
 }
 
 static int64_t kept_step(const tg_looping *w, int64_t k) { return w->kept_at ? w->kept_at[k] : k; }
@@ -252,17 +283,12 @@ static void come_back(tg_job *j, double *primals)
     }
     if (!path)
         tg_come_back(&w->step, lanes, 0, w->in, primals, out_adj, w->in_adj);
-    for (uint32_t left = w->left; left;) {
-        uint32_t group = 0, first = 0;
-        while (!(left >> first & 1))
-            first++;
-        for (int l = 0; l < j->lanes; l++)
-            group |= (uint32_t)((left >> l & 1) && path[l] == path[first]) << l;
-        tg_come_back(&w->step, group, path[first], w->in, primals, out_adj, w->in_adj);
+    while (w->left) {
+        uint32_t which, group = alike(j, w->left, path, &which);
+        tg_come_back(&w->step, group, which, w->in, primals, out_adj, w->in_adj);
         if (w->step.more)
             return;
-        left &= ~group;
-        w->left = left;
+        w->left &= ~group;
     }
     if (w->step.more)
         return;
@@ -305,7 +331,7 @@ static void load(tg_job *j)
     w->n_kept = 0;
     w->sure = 0;
     w->end = o->length;
-    w->step.more = 0;
+    w->step.more = w->final.more = w->until.more = 0;
     w->advanced = 0;
     w->counted = 0;
     for (int l = 0; l < j->lanes; l++)
@@ -438,9 +464,8 @@ static void finish_block(tg_job *j)
 /* Forward over all steps for the first time, keeping states on the way where they will be wanted. */
 static void first(tg_job *j)
 {
-    const tg_loop *o = j->loop;
     tg_looping *w = j->looping;
-    if (j->seed && w->at < w->end && !w->whole && !w->step.more) {
+    if (j->seed && w->at < w->end && !w->whole && !w->step.more && !w->until.more) {
         if (w->at == 0 && w->n_kept == 0)
             keep(j);
         else if (w->at == w->goal && w->at < w->end - 1)
@@ -449,10 +474,17 @@ static void first(tg_job *j)
             copy_state(j, w->in, w->last);
     }
     if (w->at < w->end && go(j)) {
-        w->advanced += w->at < w->end && !w->step.more;
+        w->advanced += w->at < w->end && !w->step.more && !w->until.more;
         return;
     }
-    arrive(j);
+    j->phase = LAST;
+}
+
+/* All is given, and swept as far as the last state. */
+static void turn_back(tg_job *j)
+{
+    const tg_loop *o = j->loop;
+    tg_looping *w = j->looping;
     if (!j->seed || !w->alive) {
         finish_block(j);
         return;
@@ -540,9 +572,17 @@ int tg_run_loop(tg_job *j, uint64_t budget)
                 count(j);
             break;
         case FIRST: first(j); break;
+        case LAST:
+            if (!arrive(j))
+                j->phase = TURN;
+            break;
+        case TURN:
+            if (!j->seed || !turn(j))
+                turn_back(j);
+            break;
         case BACK: back(j); break;
         }
-        if (j->looping->step.more)
+        if (j->looping->step.more || j->looping->final.more || j->looping->until.more)
             return 1;
         budget -= each < budget ? each : budget;
     }

@@ -28,7 +28,8 @@ struct tg_looping {
     int64_t tiled;                      /* which: their number from the start, or -1 */
     tg_stage beside;                    /* the step in lanes, for steps of one lane: see go_beside */
     double *beside_in[2], *columns;     /* NULL where a step is too large, and there are lanes anyway */
-    uint32_t alive, left;               /* left: lanes that have to come back, while a step is under way */
+    uint32_t alive, left;               /* left: lanes that have to come back, while a step or final is under way */
+    uint8_t way[TG_WIDEST];             /* of until, and of final: the path of each lane */
     uint32_t sure;                      /* lanes whose sweep is done, in a second pass over a block */
     int counted, x_wanted;
     uint64_t advanced;

@@ -119,6 +119,18 @@ void tg_refused_terms(const double *v, const uint32_t *slot, size_t step, uint32
     }
 }
 
+double tg_nan_if_refused(int op, const double *data, const uint32_t *ids, uint32_t n, double y)
+{
+    double a, b;
+    if (isfinite(y) || !n || !tg_can_refuse(op))
+        return y;
+    a = data[ids[0]];
+    b = data[ids[n - 1]];
+    if (tg_is_many(op))
+        tg_refused_terms(data, ids, 1, n, 1, &a, &b);
+    return tg_refusal(op, a, b, y) == TG_OK ? y : NAN;
+}
+
 TG_MANY_SWEEP(tg_sum_sweep)
 {
     (void)y, (void)data;

@@ -21,6 +21,8 @@
 void tg_refused_terms(const double *v, const uint32_t *slot, size_t step, uint32_t n, size_t width, double *a,
                       double *b);
 double tg_many_primal(int op, const double *data, const uint32_t *ids, uint32_t n);     /* 0 for TG_NODE */
+/* y, what op gives of n operands as on the tape; nan where that is refused. */
+double tg_nan_if_refused(int op, const double *data, const uint32_t *ids, uint32_t n, double y);
 void tg_many_sweep(int op, double g, double y, const double *data, const uint32_t *ids, uint32_t n, double *adj,
                    uint8_t *touched);
 

@@ -192,7 +192,7 @@ def _positions(argnums: Argnums, n: int) -> list[int]:
     """The arguments to differentiate by, of n."""
     named = []
     for k in argnums if isinstance(argnums, (tuple, list)) else (argnums,):
-        if not hasattr(k, "__index__"):
+        if isinstance(k, bool) or not hasattr(k, "__index__"):
             way = ": params are a program's, which record(.., params=..) makes" if k == "params" else ""
             raise TypeError(f"argnums must be an integer or a tuple of them, not {k!r}{way}")
         named.append(operator.index(k))
@@ -388,7 +388,7 @@ def hvp(fun: Function, argnums: int = 0) -> Callable[..., Any]:
     >>> hvp(lambda x: x[0] ** 2 * x[1])([3.0, 2.0], [1.0, 0.0])
     [4.0, 6.0]
     """
-    if not isinstance(argnums, int):
+    if not isinstance(argnums, int) or isinstance(argnums, bool):
         raise TypeError(f"argnums must be one integer for a Hessian times a vector, not {argnums!r}")
     return _Hvp(fun, argnums)
 

@@ -419,6 +419,9 @@ def test_until_ends_each_row_by_itself():
         (_, counted), _, steps = loop.map(in_axes=(0, None))(starts, None)
         assert counted == steps == [loop(s, None)[2] for s in starts]
         assert loop.map(in_axes=(0, None)).grad(starts, None) == [loop.grad(s, None) for s in starts]
+        alone, (_, ys, total) = [loop(s, None) for s in starts], loop.map((0, None), reduce="sum")(starts, None)
+        assert total == sum(steps)
+        assert ys == [sum(one[k] for _, one, n in alone if k < n) for k in range(8)]
     with pytest.raises(ValueError, match="until takes a length"):
         step.scan(until=lambda s: s[0] > 1.0)
 
@@ -535,6 +538,8 @@ def test_what_is_no_step_is_refused():
         record(lambda s: s, 1.0).scan()
     with pytest.raises(ValueError, match=r"must give the next state, which is a list of 2, or \(state, y\)"):
         record(lambda s, x: s[0], [1.0, 2.0], 1.0).scan()
+    with pytest.raises(ValueError, match=r"it gives a tuple of 2, in which \[1\]\['b'\] is 'kk', not 'k'$"):
+        record(lambda s, x: (s[0], {"a": x, "b": "kk"}), (1.0, {"a": 2.0, "b": "k"}), 1.0).scan()
     step = record(decay, 1.0, 0.0, 0.5)
     with pytest.raises(TypeError, match="final must be a program, not 'function'"):
         step.scan(final=decay)
@@ -578,6 +583,45 @@ def test_on_values_a_loop_ends_where_it_ends_on_numbers(until):
         outer(2.0, xs)
 
 
+def test_what_would_be_refused_is_nan_on_values_too():
+    def bits_of(program, *args):
+        return known([data([program(*map(Value, args))]), [program(*args)]])
+
+    logs = record(lambda x: x.log(), 1.0, on_error="nan")
+    sums = record(lambda x, y: tapegrad.math.fsum([x, y, 1.0]), 1.0, 2.0, on_error="nan")
+    caught = record(lambda x: tapegrad.math.exp(x) if x < 0.0 else 1.0 / x, 1.0, on_error="nan")
+    for program, args in ((logs, (0.0,)), (logs, (-1.0,)), (sums, (math.inf, -math.inf)), (caught, (0.0,))):
+        assert bits_of(program, *args) == [[b"nan"]] * 2
+    assert bits_of(logs, math.inf) == known([[math.inf]] * 2)
+    assert bits_of(record(logs, 1.0, on_error="nan"), 0.0) == [[b"nan"]] * 2
+    loop = record(lambda s, x: (s / x, s * 0.1), 1.0, 1.0, on_error="nan").scan()
+    xs = [1.0, 0.0, 2.0]
+    state, ys = loop(Value(1.0), xs)
+    assert known((state.data, data(ys))) == known(loop(1.0, xs))
+    value, by = loop.value_and_grad(Value(1.0), xs, argnums=1)
+    assert known((value.data, data(by))) == known(loop.value_and_grad(1.0, xs, argnums=1))
+
+
+def test_ys_that_are_numbers_are_added_one_after_the_other_on_values_too():
+    """sum() of floats compensates from CPython 3.12 on."""
+    loop = record(lambda s, x: (s * x, 0.1), 1.0, 1.0).scan()
+    value, by = loop.value_and_grad(Value(1.0), [1.0] * 10)
+    assert (value.data, by.data) == loop.value_and_grad(1.0, [1.0] * 10) == (0.9999999999999999, 0.0)
+
+
+def test_until_may_take_params_on_values_too():
+    until = record(lambda s, k: tapegrad.greater(s, k * 2.0), 1.0, 0.5)
+    loop, xs = record(decay, 1.0, 0.0, 0.5).scan(length=5, until=until), [1.0] * 5
+    expected = loop(0.5, xs, 0.8)
+    assert expected[2] == 2.0
+    for k in (0.8, Value(0.8)):
+        state, ys, steps = loop(Value(0.5), xs, k)
+        assert bits((state.data, data(ys), steps)) == bits(expected)
+    loss, by = loop.value_and_grad(0.5, xs, Value(0.8), argnums=2)
+    assert (loss.data, by.data) == loop.value_and_grad(0.5, xs, 0.8, argnums=2)
+    assert record(lambda a, k: loop(a, xs, k)[0], 0.5, 0.8)(0.5, 0.8) == expected[0]
+
+
 def test_ys_of_no_steps_are_empty_on_values():
     assert record(decay, 1.0, 0.0, 0.5).scan()(Value(1.0), [], 0.5)[1] == []
 
@@ -591,8 +635,9 @@ def test_what_are_no_steps_is_refused_on_numbers_and_on_values():
     for xs in (range(2), iter([1.0, 2.0]), "ab", 3.0):
         with pytest.raises(TypeError, match="xs must be a list or an array of steps"):
             tapegrad.scan(lambda s, x: s, 0.0, xs, length=2)
-    with pytest.raises(ValueError, match="length must be an integer of 0 or more, not -1"):
-        tapegrad.scan(lambda s, x: s, 0.0, length=-1)
+    for bad in (-1, True):
+        with pytest.raises(ValueError, match=f"length must be an integer of 0 or more, not {bad}"):
+            tapegrad.scan(lambda s, x: s, 0.0, length=bad)
     with pytest.raises(ValueError, match="y is a list of 2 in step 2, and was a number before"):
         tapegrad.scan(lambda s, x: (s + 1.0, s if s < 2.0 else [s, s]), 0.0, length=4)
     with pytest.raises(ValueError, match="y is none in step 2, and was a number before"):

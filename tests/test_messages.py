@@ -42,6 +42,44 @@ def test_argnums_takes_params_beside_integers():
         tapegrad.grad(lambda x: x * w, argnums="params")(4.0)
 
 
+def test_argnums_of_programs_may_be_numpys():
+    numpy = pytest.importorskip("numpy")
+    program = record(lambda x, y: x * y, 2.0, 3.0)
+    assert program.grad(2.0, 3.0, argnums=numpy.int64(1)) == 2.0
+    loop = program.scan(checkpoints=numpy.int32(1))
+    assert loop.grad(2.0, [3.0, 5.0], argnums=(0, numpy.int8(1))) == (15.0, [10.0, 6.0])
+    with says(ValueError, "length must be an integer", "3.0"):
+        program.scan(length=numpy.float64(3.0))
+
+
+def test_true_is_no_place_of_an_argument():
+    """Though it is an int, and 1."""
+    def product(x, y):
+        return x * y
+
+    program, two = record(product, 2.0, 3.0), (2.0, 3.0)
+    batch, loop = program.map(), record(product, 2.0, 3.0).scan()
+    rows, pull = ([2.0], [3.0]), program.vjp(*two)[1]
+    asked = [
+        lambda k: program.grad(*two, argnums=k), lambda k: program.value_and_grad(*two, argnums=(0, k)),
+        lambda k: program.jacobian(*two, argnums=k), lambda k: program.hessian(*two, argnums=k),
+        lambda k: program.hvp(2.0, 1.0, 3.0, argnums=k), lambda k: pull(1.0, argnums=k),
+        program.sparse_jacobian, program.sparse_hessian,
+        lambda k: batch.grad(*rows, argnums=k), lambda k: batch.hvp([2.0], [1.0], [3.0], argnums=k),
+        lambda k: loop.grad(2.0, [3.0], argnums=k), lambda k: loop.hvp(2.0, [1.0], [3.0], argnums=k),
+        lambda k: loop.map((0, None)).grad([2.0], [3.0], argnums=k), lambda k: tapegrad.hvp(product, argnums=k),
+        *(lambda k, of=of: of(product, argnums=k)(*two) for of in (
+            tapegrad.grad, tapegrad.value_and_grad, tapegrad.jacobian, tapegrad.hessian)),
+        lambda k: tapegrad.vjp(product, *two)[1](1.0, argnums=k),
+    ]  # fmt: skip
+    for ask in asked:
+        with says(TypeError, "argnums must be", "integer", "not True"):
+            ask(True)
+    for make in (program.map, loop.map):
+        with says(TypeError, "in_axes[0] must be integers and None", "not True"):
+            make(True).grad(*rows)
+
+
 def test_params_that_are_not_there_are_no_empty_gradient():
     program = record(lambda x: x * x, 2.0)
     batch = program.map()

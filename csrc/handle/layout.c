@@ -19,7 +19,7 @@ static int fill(PyObject *list, const uint32_t *ids, uint32_t n)
     return 1;
 }
 
-/* lay_out(address, codes, inputs): the outputs of a program at Values. */
+/* lay_out(address, codes, inputs, nan_errors): the outputs of a program at Values. */
 static PyObject *lay_out(PyObject *module, PyObject *args)
 {
     unsigned long long address;
@@ -28,8 +28,9 @@ static PyObject *lay_out(PyObject *module, PyObject *args)
     PyObject *codes, *values, *out = NULL;
     value_list in = {0};
     uint32_t *of = NULL;
+    int nan_errors;
     (void)module;
-    if (!PyArg_ParseTuple(args, "KO!O", &address, &PyList_Type, &codes, &values))
+    if (!PyArg_ParseTuple(args, "KO!Op", &address, &PyList_Type, &codes, &values, &nan_errors))
         return NULL;
     p = (const tg_program *)(uintptr_t)address;
     if (p->order) {
@@ -47,7 +48,7 @@ static PyObject *lay_out(PyObject *module, PyObject *args)
         else if ((out = PyList_New(p->n_out)) != NULL) {
             int code;
             tg_read_ids(&in);                           /* making room may have moved them */
-            code = tg_lay_out(T, p, in.id, of, of + n, of + 2 * n, of + 3 * n);
+            code = tg_lay_out(T, p, in.id, nan_errors, of, of + n, of + 2 * n, of + 3 * n);
             if (code)
                 tg_raise(code, TG_LEAF, 0.0, 0.0);
             if (code || !fill(out, of + 3 * n, p->n_out) ||
@@ -116,7 +117,7 @@ static PyObject *lay_out_call(PyObject *module, PyObject *args)
 
 PyMethodDef tg_layout_functions[] = {
     {"lay_out", lay_out, METH_VARARGS,
-     "lay_out(address, codes, inputs): record what a program of the core does at Values; its outputs."},
+     "lay_out(address, codes, inputs, nan_errors): record what a program of the core does at Values; its outputs."},
     {"lay_out_call", lay_out_call, METH_VARARGS,
      "lay_out_call(address, inputs, data, rule): record a loop of the core at Values as one; its outputs."},
     {0},

@@ -15,12 +15,12 @@ _set = object.__setattr__
 
 
 @alone
-def _lay_out(p: Any, codes: list[Any], inputs: tuple[Handle, ...]) -> list[Handle]:
+def _lay_out(p: Any, codes: list[Any], inputs: tuple[Handle, ...], nan_errors: bool) -> list[Handle]:
     n, holds = p.n_instr, joined(inputs)
     room(p.n_const + n, p.n_pool)
     of, a, b = (ffi.new("uint32_t[]", n) for _ in range(3))
     out = ffi.new("uint32_t[]", p.n_out)
-    code = lib.tg_lay_out(tape, p, [node(v) for v in inputs], of, a, b, out)
+    code = lib.tg_lay_out(tape, p, [node(v) for v in inputs], nan_errors, of, a, b, out)
     if code:
         refuse(code)
 
@@ -33,8 +33,8 @@ def _lay_out(p: Any, codes: list[Any], inputs: tuple[Handle, ...]) -> list[Handl
     return found
 
 
-def lay_out(address: int, codes: list[Any], inputs: Iterable[Handle]) -> list[Handle]:
-    """Record what a program of the core does at Values: its outputs."""
+def lay_out(address: int, codes: list[Any], inputs: Iterable[Handle], nan_errors: bool) -> list[Handle]:
+    """Record what a program of the core does at Values: its outputs; nan_errors: what would be refused is nan."""
     p, values = ffi.cast("tg_program *", address), only_values(inputs)
     if p.order:
         p = ffi.gc(lib.tg_plain_program(p), lib.tg_free_program)
@@ -42,7 +42,7 @@ def lay_out(address: int, codes: list[Any], inputs: Iterable[Handle]) -> list[Ha
             raise MemoryError
     if len(values) != p.n_in:
         raise ValueError(f"{len(values)} Values for {p.n_in} inputs")
-    return _lay_out(p, codes, values)
+    return _lay_out(p, codes, values, nan_errors)
 
 
 @alone

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import bisect
 from array import array
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 from .._core import ffi, lib
@@ -19,6 +19,7 @@ NOWHERE = ("<unknown>", 0)
 CONSTANT, GIVEN, COMPUTED, COMPARED = lib.TG_CONSTANT, lib.TG_GIVEN, lib.TG_COMPUTED, lib.TG_COMPARED
 RULED = lib.TG_GRAPH_RULED
 NONE = lib.TG_NONE
+MOST_WRITTEN_OUT = 1 << 26  # nodes of a program with all steps of its loops: some 3 GB
 _LEAF = Operation("", "", "leaf", (), "", "", "", "", "", "", "", "", "")
 _NODE = _LEAF._replace(method="node", symbol="node", doc="made by hand")
 _GUARD = _LEAF._replace(method="guard", symbol="guard", doc="a comparison that has to come out as recorded")
@@ -55,16 +56,50 @@ class Notes:
         return self.places[k] if k >= 0 else NOWHERE
 
 
-def refuse_calls(paths: Iterable[Trace]) -> None:
-    """
+def most_nodes(paths: Sequence[Trace]) -> int:
+    """Of one of these paths, the steps of its loops written out.
+
     Raises:
-        TypeError: one of them holds loops, whose steps are no nodes.
+        ValueError: there are too many to look at.
     """
-    if any(path.calls for path in paths):
-        raise TypeError(
-            "a loop that is an instruction of a program cannot be looked into: record it with "
-            "tapegrad.scan(.., unroll=True)"
-        )
+    each = (
+        p.core.n_instr + p.core.n_const + sum(call.length * most_nodes(call.step.paths) for call in p.calls)
+        for p in paths
+    )
+    most = int(max(each))
+    if most > MOST_WRITTEN_OUT and any(p.calls for p in paths):
+        raise ValueError(f"with the steps of its loops written out it has up to {most:,} nodes: too many to look at")
+    return most
+
+
+class Codes:
+    """What the lines of several paths are of, those of the steps of their loops as well, in one list.
+
+    Attributes:
+        all: files and names, from 1 on.
+        core: a tg_codes of each path.
+    """
+
+    def __init__(self, paths: Sequence[Trace]) -> None:
+        self._numbers: dict[tuple[str, str], int] = {}
+        self._held: list[CData] = []
+        self.core = self._of(paths)
+        self.all = [("", ""), *self._numbers]
+
+    def _of(self, paths: Sequence[Trace]) -> CData:
+        most, made = 1 << (32 - lib.TG_WHERE_LINE), ffi.new("tg_codes[]", len(paths))
+        for to, path in zip(made, paths):
+            numbers = [self._numbers.setdefault(code, len(self._numbers) + 1) for code in path.codes[1:]]
+            table = ffi.new("uint32_t[]", [0, *(k if k < most else 0 for k in numbers)])
+            within = ffi.new("tg_codes *[]", [self._of(call.step.paths) for call in path.calls])
+            to.n, to.to, to.within = len(table), table, within
+            self._held += [made, table, within]
+        return made
+
+    def place(self, where: int) -> tuple[str, int]:
+        """File and line."""
+        code, line = where >> lib.TG_WHERE_LINE, where & ((1 << lib.TG_WHERE_LINE) - 1)
+        return (self.all[code][0], line) if code else NOWHERE
 
 
 def fresh(address: int) -> CData:
@@ -104,29 +139,31 @@ class Graph:
 
     @classmethod
     def of_program(cls, recorded: Recorded, flat: array[float]) -> Graph:
-        """A program at its inputs, on the path that they take; one that holds loops is recorded there with all steps.
+        """A program at its inputs, on the path that they take, with all steps of its loops.
 
         Raises:
             BranchChanged: f would take a branch there that is not known, and cannot be recorded.
-            TypeError: it holds loops, and f is missing.
         """
-        path = point.path(recorded, flat, nan_errors=True)
-        if path.calls:
-            path = recorded.written_out(flat) or path
-        return cls.of_path(path, flat, recorded.on_error == "nan")
+        path = point.path(recorded, flat, nan_errors=True)  # as are those that steps take
+        return cls.of_path(path, flat, recorded.on_error == "nan" or bool(path.calls))
 
     @classmethod
-    def of_path(cls, path: Trace, flat: array[float], nan_errors: bool) -> Graph:
-        """One path at its inputs, whether or not they take it; nan_errors: what would be refused is nan."""
-        refuse_calls([path])
-        core = lib.tg_graph_of_program(path.core, ffi.from_buffer("double[]", flat), nan_errors)
+    def of_path(cls, path: Trace, flat: array[float], nan_errors: bool, within: bool = True) -> Graph:
+        """One path at its inputs, whether or not they take it; nan_errors: what would be refused is nan; within: with
+        all steps of its loops, else what these give is given."""
+        codes = Codes([path])
+        if within:
+            most_nodes([path])
+        core = lib.tg_graph_of_program(
+            path.core, ffi.from_buffer("double[]", flat), nan_errors, codes.core if within else ffi.NULL
+        )
         if core == ffi.NULL:
             raise MemoryError
         core = fresh(int(ffi.cast("uintptr_t", core)))
-        graph = cls(core, lambda i: path.place(core.where[i]))
+        graph = cls(core, lambda i: (codes if within else path).place(core.where[i]))
         graph.given = list(range(path.core.n_const, path.core.n_const + path.core.n_in))
         graph.is_program = True
-        graph.codes = path.codes
+        graph.codes = codes.all if within else path.codes
         return graph
 
     def name_inputs(self, recorded: Recorded) -> Graph:

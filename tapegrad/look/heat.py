@@ -338,7 +338,8 @@ def of_loop(loop: Loop, args: Sequence[Nest], by: str) -> Heat:
     for _, window in at.backward():
         rows = _merged([*rows, *Groups(window.graph).rows()])
     once = {(row.filename, row.lineno, row.text): row.bytes for row in _merged([
-        row for path in at.paths for row in Groups(Graph.of_path(path, zeros(path.core.n_in), True)).rows()
+        row for path in steps.paths_of(at.paths)
+        for row in Groups(Graph.of_path(path, zeros(path.core.n_in), True, within=False)).rows()
     ])}  # fmt: skip
     if any(row.lineno for row in rows):  # a window may have none
         rows = [row for row in rows if row.lineno]

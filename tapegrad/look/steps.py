@@ -15,8 +15,8 @@ from ..program import point
 from ..program.form import Nest
 from ..program.program import Program
 from ..program.recorded import Recorded
-from ..program.replay import CData, Feed, Job, zeros
-from .graph import Graph, fresh, input_names, refuse_calls
+from ..program.replay import CData, Feed, Job, Trace, zeros
+from .graph import Codes, Graph, fresh, input_names, most_nodes
 
 MOST = 1 << 15  # nodes of a graph, if a step has no more: 1.5 MB, which a near cache has
 
@@ -49,6 +49,14 @@ class Window(NamedTuple):
         """The step that a node is in; of what comes at the end, how many there were; None: it was given before them."""
         k = bisect.bisect_right(self.begin, node) - 1
         return self.part.first + k if k >= 0 else None
+
+
+def paths_of(paths: Sequence[Trace]) -> Iterator[Trace]:
+    """These paths, and those of the steps of their loops."""
+    for path in paths:
+        yield path
+        for call in path.calls:
+            yield from paths_of(call.step.paths)
 
 
 def quiet(loop: Loop) -> Loop:
@@ -91,10 +99,9 @@ class Steps:
         self.n_state, self.n_params = self._core.n_state, self._core.n_params
         of_step = loop.step._recorded.paths
         self.paths = [*of_step, *(loop.final._recorded.paths if loop.final else ())]
-        refuse_calls(self.paths)
         self._one_path = len(of_step) == 1
-        self._numbered()
-        steps = max(1, MOST // max(1, max(p.core.n_instr + p.core.n_const for p in of_step) + self._core.n_x))
+        self._codes = Codes(self.paths)
+        steps = max(1, MOST // max(1, most_nodes(of_step) + self._core.n_x))
         self.n = path.length if loop.until is None else self._counted(steps)
         begins = cuts(self.n)
         apart = self.has_final and self.n in begins
@@ -106,19 +113,6 @@ class Steps:
         self._seeds = [array("d") for _ in self.parts]
         self._carried = [zeros(self.n_params) for _ in self.parts]
         self.state_grad, self.param_grads = zeros(self.n_state), zeros(self.n_params)
-
-    def _numbered(self) -> None:
-        """Number the codes of all paths, which several have."""
-        known: dict[tuple[str, str], int] = {}
-        self._codes = ffi.new("tg_codes[]", len(self.paths))
-        self._tables = []
-        most = 1 << (32 - lib.TG_WHERE_LINE)
-        for to, path in zip(self._codes, self.paths):
-            numbers = [known.setdefault(code, len(known) + 1) for code in path.codes[1:]]
-            table = ffi.new("uint32_t[]", [0, *(k if k < most else 0 for k in numbers)])
-            to.n, to.to = len(table), table
-            self._tables.append(table)
-        self.codes = [("", ""), *known]
 
     def _walk(self, first: int, steps: int, state: array[float], taken: CData) -> int:
         """Go on for so many steps, or until the loop ends; how many there were."""
@@ -168,10 +162,6 @@ class Steps:
     def _doubles(numbers: array[float]) -> CData:
         return ffi.from_buffer("double[]", numbers)
 
-    def _place(self, where: int) -> tuple[str, int]:
-        code, line = where >> lib.TG_WHERE_LINE, where & ((1 << lib.TG_WHERE_LINE) - 1)
-        return (self.codes[code][0], line) if code else ("<unknown>", 0)
-
     def window(self, k: int, swept: bool = True) -> Window:
         """Window k; swept: with the adjoints, for which those after it have to have been gone over."""
         part, state = self.parts[k], self._states[k]
@@ -180,13 +170,13 @@ class Steps:
         ends = part.ends and self.has_final
         core = lib.tg_graph_of_steps(
             self._core, self._doubles(self.numbers), part.first, steps, self._doubles(state), self._taken[k], ends,
-            self._codes, begin,
+            self._codes.core, begin,
         )  # fmt: skip
         if core == ffi.NULL:
             raise MemoryError
         core = fresh(int(ffi.cast("uintptr_t", core)))
-        graph = Graph(core, lambda i: self._place(core.where[i]))
-        graph.is_program, graph.codes = True, self.codes
+        graph = Graph(core, lambda i: self._codes.place(core.where[i]))
+        graph.is_program, graph.codes = True, self._codes.all
         first, n = list(begin), self.n_state + self.n_params
         n_x = self._core.n_x
         xs = first[:-1] if n_x == 1 else [at + i for at in first[:-1] for i in range(n_x)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ..program.batch import Batch, Rows
 from ..program.form import Nest, Shaped
 from ..program.recorded import Argnums
-from ..program.rows import Axes
+from ..program.rows import Axes, axes_of
 from .layout import count_mapped
 
 if TYPE_CHECKING:
@@ -24,9 +24,13 @@ class LoopBatch:
 
     def __init__(self, loop: Loop, in_axes: Axes, reduce: str | None, threads: int) -> None:
         self._loop, self._axes, self._reduce, self._threads = loop, in_axes, reduce, threads
-        n = 2 + len(loop._step.params)
-        if isinstance(in_axes, (tuple, list)) and len(in_axes) != n:
-            raise ValueError(f"in_axes has {len(in_axes)} entries, the loop takes {n} arguments")
+        forms = loop._step.state, loop._step.x, *loop._step.params
+        axes = in_axes if isinstance(in_axes, (tuple, list)) else (in_axes,) * len(forms)
+        if len(axes) != len(forms):
+            raise ValueError(f"in_axes has {len(in_axes)} entries, the loop takes {len(forms)} arguments")
+        for k, (axis, form) in enumerate(zip(axes, forms)):
+            if k != 1 or isinstance(axis, bool):  # those of xs go with the way in which the steps are given
+                list(axes_of(axis, form, f"in_axes[{k}]"))
 
     def __repr__(self) -> str:
         return f"<batch of {self._loop!r}: in_axes={self._axes}, reduce={self._reduce!r}, threads={self._threads}>"

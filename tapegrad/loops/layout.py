@@ -44,7 +44,18 @@ def split(state: Form, out: Form, what: str) -> Form | None:
         return None
     if isinstance(out, Series) and len(out.parts) == 2 and alike(out.parts[0], state):
         return out.parts[1]
-    raise ValueError(f"{what} must give the next state, which is {state}, or (state, y); it gives {out}")
+    given = str(out) if str(out) != str(state) else f"{out}, in which {_difference(state, out, '')}"
+    raise ValueError(f"{what} must give the next state, which is {state}, or (state, y); it gives {given}")
+
+
+def _difference(a: Form, b: Form, place: str) -> str:
+    """The first of two trees that are not alike."""
+    if isinstance(a, (Series, Container)) and isinstance(b, (Series, Container)) and len(a.parts) == len(b.parts):
+        labels = a.labels() if isinstance(a, Container) else [f"[{k}]" for k in range(len(a.parts))]
+        for x, y, label in zip(a.parts, b.parts, labels):
+            if not alike(x, y):
+                return _difference(x, y, place + label)
+    return f"{place} is {b}, not {a}"
 
 
 def spread(form: Form, n: int, by_leaf: bool, arrays: bool) -> Spread:

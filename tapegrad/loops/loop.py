@@ -3,8 +3,10 @@ from __future__ import annotations
 
 import collections
 import copy
+import functools
 import itertools
 import math
+import operator
 import os
 from array import array
 from collections.abc import Callable, Mapping, Sequence
@@ -59,8 +61,7 @@ class Loop:
         self, step: Program, length: int | None = None, final: Program | None = None, checkpoints: int | None = None,
         until: Program | Until | None = None, owned: Sequence[Sequence[int]] | None = None,
     ) -> None:  # fmt: skip
-        _check_count("length", length, 0, MOST_STEPS)
-        _check_count("checkpoints", checkpoints, 1, None)
+        length, checkpoints = _count("length", length, 0, MOST_STEPS), _count("checkpoints", checkpoints, 1, None)
         if final is not None and not isinstance(final, Program):
             raise TypeError(f"final must be a program, not {type(final).__name__!r}: record(final, state, *params)")
         if until is not None and length is None:
@@ -297,8 +298,13 @@ class Loop:
         """The last state, the ys of steps, how many there may be and how many there were."""
         form = form_of(args[1], "xs")
         n = self._length_of(count(args[1], form, "xs"))
-        state, ys, _, steps = unrolled(self.step, args[0], args[1], form, args[2:], n, self.until)
+        state, ys, _, steps = unrolled(self.step, args[0], args[1], form, args[2:], n, self._until_at(args[2:]))
         return state, ys, n, steps
+
+    def _until_at(self, params: Sequence[Nest]) -> Until | None:
+        """What is asked of a state, at these params."""
+        until = self.until
+        return None if until is None else lambda state: until(state, *params[: len(until._recorded.forms) - 1])
 
     def value_and_grad(self, /, *args: Nest, argnums: Argnums = 0, **named: Nest) -> tuple[Any, Any]:
         """The loss, and its gradient: the sum of the ys and of what `final` gives for the last state; without both,
@@ -336,7 +342,7 @@ class Loop:
         ended = None if self.final is None else self.final(state, *given[2 : len(self.final._recorded.forms) + 1])
         loss: Any = state if ended is None else ended
         if self._step.y is not None:
-            loss = sum(ys, 0.0)
+            loss = functools.reduce(operator.add, ys, 0.0)  # sum() of floats compensates from CPython 3.12 on
             loss = loss if ended is None else loss + ended
         loss = loss if isinstance(loss, Value) else Value(loss)
         gradient = handle.record_sweep((loss,), None, at)
@@ -461,13 +467,14 @@ class Loop:
         return of_loop(self, args, by)
 
 
-def _check_count(what: str, x: object, least: int, most: int | None) -> None:
+def _count(what: str, x: Any, least: int, most: int | None) -> int | None:
     if x is None:
-        return
-    if not isinstance(x, int) or isinstance(x, bool) or x < least:
+        return None
+    if isinstance(x, bool) or not hasattr(x, "__index__") or operator.index(x) < least:
         raise ValueError(f"{what} must be an integer of {least} or more, or None, not {x!r}")
     if most is not None and x > most:
         raise ValueError(f"{what} is {x}: a loop has at most {most} steps")
+    return operator.index(x)
 
 
 def loaded(data: bytes) -> Loop:

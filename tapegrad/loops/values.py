@@ -96,7 +96,7 @@ def scan(
     n = count(xs, form, "xs")
     if xs is not None and type(form) is Static:
         raise no_steps(xs, "xs")
-    if length is not None and operator.index(length) < 0:
+    if length is not None and (isinstance(length, bool) or operator.index(length) < 0):
         raise ValueError(f"length must be an integer of 0 or more, not {length!r}")
     if n is None and length is None:
         raise ValueError("a loop without xs takes a length")

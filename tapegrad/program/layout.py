@@ -55,7 +55,7 @@ def outputs(recorded: Recorded, at: Sequence[Value]) -> list[Value]:
         from ..loops.called import program_called  # seldom needed
 
         return program_called(recorded, at, data)
-    return handle.lay_out(int(ffi.cast("uintptr_t", path.core)), path.codes, at)
+    return handle.lay_out(int(ffi.cast("uintptr_t", path.core)), path.codes, at, recorded.on_error == "nan")
 
 
 def value(recorded: Recorded, args: Sequence[Nest]) -> Any:

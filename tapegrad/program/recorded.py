@@ -3,12 +3,13 @@ from __future__ import annotations
 
 import copy
 import itertools
+import operator
 import pickle
 import threading
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal, NamedTuple, TypeVar, Union, cast
+from typing import Any, Literal, NamedTuple, TypeVar, Union, cast
 
 from ..value import Value, handle
 from .arguments import Arguments, arguments_of
@@ -224,13 +225,14 @@ class Recorded:
             raise TypeError(f"argnums must be one integer or 'params' here, not {argnums!r}")
         return self._place(argnums)
 
-    def _place(self, k: object) -> Place:
-        if not isinstance(k, int):
-            if k == "params":
-                if not self._n_params:
-                    raise ValueError("the program has no params to differentiate by: record(.., params=..) names them")
-                return self.param_place
-            raise TypeError(f"argnums must be an integer, 'params' or a tuple of these, not {k!r}")
+    def _place(self, argnum: Any) -> Place:
+        if isinstance(argnum, str) and argnum == "params":
+            if not self._n_params:
+                raise ValueError("the program has no params to differentiate by: record(.., params=..) names them")
+            return self.param_place
+        if isinstance(argnum, bool) or not hasattr(argnum, "__index__"):
+            raise TypeError(f"argnums must be an integer, 'params' or a tuple of these, not {argnum!r}")
+        k = operator.index(argnum)
         if not -len(self.places) <= k < len(self.places):
             raise ValueError(f"argnums {k}: the program takes {len(self.places)} arguments")
         place = self.places[k]

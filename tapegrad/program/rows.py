@@ -35,7 +35,7 @@ def axes_of(axes: Axes, form: Form, what: str) -> Iterator[int | None]:
     Raises:
         TypeError, ValueError: it does not.
     """
-    if axes is None or isinstance(axes, int):
+    if axes is None or (isinstance(axes, int) and not isinstance(axes, bool)):
         yield axes
     elif not isinstance(form, Static):
         parts = taken_apart(form, axes, what)

@@ -321,7 +321,7 @@ static void a_row_that_leaves_the_known_paths_is_told(void)
 static int in_graphs(const setting *s, int row, int64_t each, double *value, double g[2], double *by_w)
 {
     static const uint32_t nowhere[1] = {0};
-    const tg_codes codes[3] = {{1, nowhere}, {1, nowhere}, {1, nowhere}};
+    const tg_codes codes[3] = {{1, nowhere, NULL}, {1, nowhere, NULL}, {1, nowhere, NULL}};
     tg_cell cells[3];
     const tg_loop loop = loop_of(s, cells);
     double in[3 + STEPS], state[STEPS + 1][2], seed[STEPS + 3];
