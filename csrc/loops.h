@@ -83,8 +83,7 @@ static inline int NAME(squares)(const double *b)
         to[l] += PASSED(TG_##NAME_, g[l], partial);                                                                    \
     }
 
-/* A second partial that is 0 meets no tangent. */
-#define BENT(partial, t) ((partial) == 0.0 ? 0.0 : (partial) * (t))
+#define BENT(partial, t) (TG_FLAT(partial) ? 0.0 : tg_bent_along(partial, t))
 #define BENDS_OF(NAME_, da, db, daa, dab, dbb)                                                                         \
     EACH_OF(TG_##NAME_,                                                                                                \
         double a = xa[l], b = LANE_B, y = xy[l];                                                                       \

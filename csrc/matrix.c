@@ -5,9 +5,9 @@
     is a walk over terms, without an operation's partial in it.
 
     What no direction of a block moves is passed over, so a sparse matrix costs what its blocks do that are not 0. That
-    is what lanes.h computes as 0: where a bend or an adjoint is not finite, 0 times it is not, and the instruction
-    stays. The numbers are those of lanes.h, term by term, for the same bits. A group of a wide program is passed over
-    at once: where its operands lie side by side, so do the marks of what moves.  */
+    is what lanes.h computes as 0: where an adjoint is not finite, 0 times it is not, and the instruction stays. The
+    numbers are those of lanes.h, term by term, for the same bits. A group of a wide program is passed over at once:
+    where its operands lie side by side, so do the marks of what moves.  */
 #include "matrix.h"
 #include "compiled.h"
 #include "flush.h"
@@ -23,7 +23,7 @@
 
 enum phase { SLOPES, BENDS, SEEDS, FORWARD, REVERSE, WRITE };
 
-enum { STRAIGHT, BENT, WILD };              /* WILD: not finite, so that 0 times it counts */
+enum { STRAIGHT, BENT, WILD };              /* WILD: by an adjoint that is not finite, so that 0 times it counts */
 
 struct tg_line {
     uint32_t y, live_y, first;              /* y: TG_NONE of a guard; first: its terms start there */
@@ -168,7 +168,7 @@ static void write_bends(tg_matrix *m, uint32_t k)
             *bend = bend_of(tg_row(s), v[s->a], v[s->b], v[s->y]);
         if (bend->what == NO_BEND)
             continue;
-        if (!isfinite(g) || !isfinite(bend->aa) || !isfinite(bend->ab) || !isfinite(bend->bb))
+        if (!isfinite(g))
             line->how = WILD;
         else if (line->how == STRAIGHT && (bend->aa != 0.0 || bend->ab != 0.0 || bend->bb != 0.0))
             line->how = BENT;
@@ -323,8 +323,8 @@ TG_CLONES static void reverse(tg_matrix *m, uint32_t from, uint32_t to)
             else
                 EACH {
                     const double a = ta[l], b = tb[l];
-                    x[l] = tg_weigh(h[l], c) + g * (tg_weigh(bend.aa, a) + tg_weigh(bend.ab, b));
-                    z[l] = tg_weigh(h[l], d) + g * (tg_weigh(bend.ab, a) + tg_weigh(bend.bb, b));
+                    x[l] = tg_weigh(h[l], c) + g * (tg_bent_along(bend.aa, a) + tg_bent_along(bend.ab, b));
+                    z[l] = tg_weigh(h[l], d) + g * (tg_bent_along(bend.ab, a) + tg_bent_along(bend.bb, b));
                 }
             if (e->live[0] != TG_NONE)
                 add_to(m, e->live[0], x);

@@ -70,6 +70,9 @@ static inline uint32_t tg_flagged_below(const uint8_t *touched, uint32_t end)
 TG_INLINE double tg_unless_0(double x, double y) { return tg_of_bits(tg_bits(y) & (0 - (uint64_t)(x != 0.0))); }
 TG_INLINE double tg_passed_on(double g, double partial) { return tg_unless_0(g, g * partial); }
 
+/* A second partial along a tangent: where one of them is 0, an infinite other one does not count. */
+TG_INLINE double tg_bent_along(double partial, double t) { return tg_unless_0(partial, tg_passed_on(t, partial)); }
+
 /* By bits, for vectors. */
 TG_INLINE uint64_t tg_is_infinite_or_nan(double y)
 {

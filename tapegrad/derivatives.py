@@ -14,7 +14,7 @@ from array import array
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Union
 
-from .program.form import NUMBER, Form, Static, matrix, numbers, objects
+from .program.form import NUMBER, Form, Static, as_array, matrix, numbers, objects
 from .program.nest import form_of
 from .value import Value, handle
 
@@ -177,7 +177,7 @@ def _called(fun: Function, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple
 
 def _doubles(x: Any) -> Any:
     """The elements of a float64 array with dimensions; None for anything else."""
-    return x.ravel().tolist() if getattr(getattr(x, "dtype", None), "char", "") == "d" and x.shape else None
+    return as_array(x).ravel().tolist() if getattr(getattr(x, "dtype", None), "char", "") == "d" and x.shape else None
 
 
 def _dependent(ys: Sequence[Any], seeds: Sequence[Any] | None) -> tuple[Sequence[Value], Sequence[Any] | None]:

@@ -457,7 +457,7 @@ def _vector_norm(xs: _Row, ord: Any) -> Any:
         return float(len([x for x in xs if not 0 <= x <= 0]))
     sizes = [*map(abs, xs)]
     if math.isinf(ord):
-        return reduce(_max if ord > 0 else _min, sizes)
+        return _extreme(sizes, ord)
     if ord == 1:
         return _total(sizes)
     return _root(_total([x**ord for x in sizes]), ord)
@@ -471,8 +471,14 @@ def _matrix_norm(rows: list[_Row], ord: Any) -> Any:
     if ord not in (1, -1, math.inf, -math.inf):
         raise ValueError(f"norm: matrices have no ord {ord!r}")
     lines = rows if math.isinf(ord) else zip(*rows)
-    totals = [_total([*map(abs, line)]) for line in lines]
-    return reduce(_max if ord > 0 else _min, totals)
+    return _extreme([_total([*map(abs, line)]) for line in lines], ord)
+
+
+def _extreme(sizes: _Row, ord: float) -> Any:
+    """The largest of these sizes, or where ord is negative the smallest."""
+    if not sizes and ord < 0:
+        raise ValueError(f"norm: ord {ord!r} of nothing")
+    return reduce(_max if ord > 0 else _min, sizes) if sizes else 0.0
 
 
 def _length(xs: _Row) -> Any:
@@ -480,5 +486,5 @@ def _length(xs: _Row) -> Any:
 
 
 def _root(x: Any, p: float) -> Any:
-    """x ** (1 / p); at 0, x itself, for the slope would be infinite there."""
-    return x if x <= 0 else _sqrt(x) if p == 2 else x ** (1.0 / p)
+    """x ** (1 / p); at 0, where p is positive, x itself, for the slope would be infinite there."""
+    return x if x <= 0 < p else _sqrt(x) if p == 2 else x ** (1.0 / p)

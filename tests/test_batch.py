@@ -358,6 +358,13 @@ def test_wrong_arguments_are_named(program, args, error, says):
         program.map(in_axes=(None, 0))(*args)
 
 
+def test_a_gradient_is_by_something(program):
+    batch = program.map(in_axes=(None, 0))
+    assert batch.value_and_grad(WEIGHTS, [[1.0, 2.0]], argnums=()) == (batch(WEIGHTS, [[1.0, 2.0]]), ())
+    with pytest.raises(TypeError, match=r"argnums must be .*, not None"):
+        batch.grad(WEIGHTS, [[1.0, 2.0]], argnums=None)
+
+
 def test_wrong_arrays_are_named(program, np):
     batch = program.map(in_axes=(None, 0))
     for bad in (np.zeros(3), np.zeros((4, 3)), np.zeros((2, 2, 2)), np.array(1.0)):

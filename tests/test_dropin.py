@@ -358,6 +358,21 @@ def test_order_compares_with_numbers_on_either_side(order, a, b):
     assert (order(Value(a), b), order(b, Value(a))) == (order(a, b), order(b, a))
 
 
+BETWEEN_FLOATS = [2**53 + 1, -(2**53) - 1, 2**60 - 1, 10**400, -(10**400), *(Fraction(k, 30) for k in (-20, 3, 10))]
+
+
+@pytest.mark.parametrize("order", ORDERINGS)
+@pytest.mark.parametrize("b", BETWEEN_FLOATS, ids=lambda b: repr(b)[:20])
+def test_order_with_numbers_between_floats_is_that_of_floats(order, b):
+    nearest = [float(b), math.nextafter(float(b), 0.0)] if abs(b) < 1e99 else []
+    for a in [*nearest, 0.0, 1e300, -1e300, math.inf, -math.inf, math.nan]:
+        assert (order(Value(a), b), order(b, Value(a))) == (order(a, b), order(b, a))
+
+
+def test_order_with_what_has_a_float_alone_is_that_of_the_float():
+    assert Value(0.25) < Half() and Value(0.5) <= Half() and not Value(0.5) > Half()
+
+
 def test_sorted_max_and_min_work():
     a, b, c = Value(3.0), Value(1.0), Value(2.0)
     assert (sorted([a, b, c]), max(a, b, c), min(a, b, c)) == ([b, c, a], a, b)

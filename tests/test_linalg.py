@@ -143,7 +143,7 @@ def test_a_norm_without_order_and_axis_is_of_all(np):
     assert linalg.norm(x, keepdims=True).shape == (1, 1, 1)
     assert linalg.norm([3, 4]) == 5.0
     assert linalg.norm(-3.0) == 3.0
-    assert linalg.norm([]) == 0.0
+    assert linalg.norm([]) == linalg.norm([], math.inf) == linalg.norm([], 1) == 0.0
 
 
 def test_empty_matrices_are_numpys(np):
@@ -380,6 +380,8 @@ def test_only_square_matrices_are_taken(np, name, a):
         (lambda: linalg.norm([[1.0]], 2), ValueError, "singular values"),
         (lambda: linalg.norm([[1.0]], 3), ValueError, "no ord 3"),
         (lambda: linalg.norm([1.0], "fro"), ValueError, "'fro'"),
+        (lambda: linalg.norm([], -math.inf), ValueError, "ord -inf of nothing"),
+        (lambda: linalg.norm([], -1), ZeroDivisionError, "negative power"),
         (lambda: linalg.norm([[[1.0]]], 1), ValueError, "3 dimensions"),
     ],
 )

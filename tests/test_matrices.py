@@ -134,10 +134,32 @@ def test_the_hessian_of_a_chain_is_banded_and_right():
         assert got == pytest.approx(row, rel=1e-12, abs=1e-9)
 
 
-def test_a_bend_that_is_infinite_meets_the_directions_that_do_not_move_it():
-    program = record(lambda x: x[0].sqrt() + x[1] * x[1], [1.0, 2.0])
-    check_hessian(program, [0.0, 2.0])
-    assert program.hessian([4.0, 2.0]) == [[-0.03125, 0.0], [0.0, 2.0]]
+INFINITE_BENDS = [
+    (lambda x: x[0].sqrt() + x[1] * x[1], [0.0, 2.0], [[-math.inf, 0.0], [0.0, 2.0]]),
+    (lambda x: x[0] ** 1.5 * x[1], [0.0, 2.0], [[math.inf, 0.0], [0.0, 0.0]]),
+    (lambda x: x[0] ** x[1] + x[0], [0.0, 1.5], [[math.inf, 0.0], [0.0, 0.0]]),
+    (lambda x: abs(x[0]) ** 1.5 * x[1], [0.0, 2.0], [[0.0, 0.0], [0.0, 0.0]]),
+]
+
+
+@pytest.mark.parametrize("f, at, expected", INFINITE_BENDS)
+@pytest.mark.parametrize("copies", [1, 300])
+def test_a_bend_that_is_infinite_leaves_alone_the_directions_that_do_not_move_it(f, at, expected, copies):
+    """In lanes, in blocks of directions, in groups of a wide program, on Values."""
+
+    def many(x):
+        return tapegrad.sum([f(x[2 * k : 2 * k + 2]) for k in range(copies)])
+
+    program, x = record(many, [0.5, 1.5] * copies), at * copies
+    assert bool(program.stats["groups"]) is (copies > 1)
+    expected = [row + [0.0] * (len(x) - 2) for row in expected]
+    for k in range(2):
+        assert program.hvp(x, unit(k, len(x))) == expected[k]
+        assert program.map().hvp([x] * 17, [unit(k, len(x))] * 17) == [expected[k]] * 17
+    assert program.hessian(x)[:2] == expected
+    if copies == 1:
+        check_hessian(program, x)
+        assert tapegrad.hessian(many)(x) == expected
 
 
 def test_outputs_that_are_inputs_constants_or_equal_have_their_rows():

@@ -392,6 +392,24 @@ def test_an_attribute_whose_finalizer_uses_the_tape_does_no_harm(works, settle):
     works()
 
 
+def test_attributes_that_go_together_may_use_the_tape_when_they_go(works, settle):
+    class Busy:
+        gone = 0
+
+        def __del__(self):
+            Busy.gone += 1
+            Value(1.0) * 2
+
+    a, b, c = Value(1.0), Value(2.0), Value(3.0)
+    a.note, b.note = Busy(), Busy()
+    del a, b
+    del c
+    settle()
+    tape.collect()
+    assert Busy.gone == 2
+    works()
+
+
 FINALIZER = """
 import gc, sys
 from tapegrad import Value, no_grad, tape

@@ -10,6 +10,7 @@ import threading
 
 import pytest
 
+import tapegrad
 from tapegrad import Value, no_grad, record
 from tapegrad.value import handle
 
@@ -173,6 +174,49 @@ def test_leaving_what_was_not_entered_does_nothing():
     with no_grad():
         assert not recorded()
     assert recorded()
+
+
+def cube(x):
+    return x * x * x
+
+
+def times(state, x):
+    return state * x
+
+
+CALLS = [
+    cube,
+    record(cube, 1.0),
+    lambda x: record(cube, 1.0).value_and_grad(x)[0],
+    lambda x: record(cube, 1.0).grad(x) * x / 3.0,
+    lambda x: record(times, 1.0, 1.0).scan()(x, [x, x])[0],
+]
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_program_at_values_leaves_no_history_either(call):
+    def f(x):
+        with no_grad():
+            y = call(x)
+        return x * y
+
+    x = Value(2.0)
+    with no_grad():
+        assert call(x).operands == () and call(x).data == 8.0
+    assert call(x).operands != ()
+    assert tapegrad.grad(f)(2.0) == 8.0
+    with pytest.warns(RuntimeWarning, match="no_grad was on"):
+        program = record(f, 2.0)
+    assert program(3.0) == 24.0
+
+
+def test_a_gradient_of_values_has_its_shape_there():
+    w, x = Value(3.0), [Value(2.0), 5.0]
+    program = record(lambda x, y: w * x[0] * x[1] * y, [1.0, 1.0], 1.0, params=[w])
+    with no_grad():
+        value, (by_x, by_params) = program.value_and_grad(x, 7.0, argnums=(0, "params"))
+    assert (value.data, [v.data for v in by_x], by_params[0].data) == (210.0, [105.0, 42.0], 70.0)
+    assert all(v.operands == () for v in (value, *by_x, *by_params))
 
 
 def test_a_recording_sets_it_aside_and_puts_it_back():

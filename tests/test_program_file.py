@@ -765,7 +765,7 @@ def replay(program, draw):
         out, n_out = program._recorded.out, program._recorded.n_out
 
         def by_row():
-            flat = program.map()._rows.sweep(rows, None).out
+            flat = program.map()._rows.sweep(rows).out
             return [repr(out.shaped(flat, k * n_out)) for k in range(19)]
 
         together = result(by_row)

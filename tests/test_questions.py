@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import math
+from fractions import Fraction
 
 import pytest
 
@@ -113,6 +114,15 @@ def test_equality_is_as_of_floats(as_numbers):
 def test_hashes_are_of_the_object_always(as_numbers):
     one, other = Value(1.0), Value(1.0)
     assert one == other and len({one, other}) == 2 and {one: 1}[one] == 1 and hash(one) != hash(1.0)
+
+
+@pytest.mark.parametrize(
+    "f", [lambda x: x if x <= Fraction(1, 10) else -x, lambda x: x if 2**53 + 1 > x else -x, lambda x: min(10**400, x)]
+)
+def test_an_order_with_a_number_between_floats_is_a_guard_as_of_floats(f):
+    program = record(f, -1.0, on_branch="record")
+    points = [0.1, math.nextafter(0.1, 0.0), 2.0**53, 2.0**53 + 2, 1e300, -math.inf]
+    assert [program(x) for x in points] == [f(x) for x in points]
 
 
 def test_outside_equality_is_identity_and_truth_is_true():

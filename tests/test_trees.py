@@ -196,6 +196,26 @@ def test_pandas_are_arrays(np):
     assert record(lambda v: pandas.Series([v * v, 1.0]), 2.0)(3.0).tolist() == [9.0, 1.0]
     batch = record(lambda v: v[0] * v[1], [1.0, 1.0]).map()
     assert batch(frame).tolist() == [3.0, 8.0]
+    assert tapegrad.grad(lambda v: v[0] ** 2 * v[1])(series).tolist() == [4.0, 1.0]
+    assert tapegrad.hessian(lambda v: v[0] ** 2 * v[1])(series).tolist() == [[4.0, 2.0], [2.0, 0.0]]
+
+
+def test_masked_elements_are_no_numbers(np):
+    masked = np.ma.array([1.0, 2.0], mask=[False, True])
+    program = record(lambda v: v[0] * v[1], [1.0, 1.0])
+    assert program(np.ma.array([3.0, 2.0])) == 6.0 and program(masked.filled(5.0)) == 5.0
+    for call in (
+        lambda: program(masked),
+        lambda: program.hessian(masked),
+        lambda: program.map()(np.ma.array([masked, masked])),
+        lambda: record(lambda v: v[0], masked),
+        lambda: tapegrad.grad(lambda v: v[0])(masked),
+    ):
+        with pytest.raises(ValueError, match=r"array with masked elements.*filled"):
+            call()
+    with pytest.raises(TypeError, match="'MaskedConstant'"):
+        tapegrad.leaves(masked)
+    assert tapegrad.data(tapegrad.leaves(np.ma.array([1.0, 2.0]))) == [1.0, 2.0]
 
 
 def test_what_optree_knows_is_taken_apart():

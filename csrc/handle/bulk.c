@@ -215,9 +215,11 @@ static PyObject *leaves_of_doubles(PyObject *array)
     return leaves;
 }
 
+/* Of an array with a mask, which its buffer does not know, elements are asked for. */
 static PyObject *module_leaves(PyObject *module, PyObject *iterable)
 {
-    PyObject *leaves = PyObject_CheckBuffer(iterable) ? leaves_of_doubles(iterable) : Py_None;
+    const int plain = PyObject_CheckBuffer(iterable) && !PyObject_HasAttrString(iterable, "mask");
+    PyObject *leaves = plain ? leaves_of_doubles(iterable) : Py_None;
     (void)module;
     return leaves == Py_None ? new_nodes(iterable, 0) : leaves;
 }

@@ -196,13 +196,35 @@ static PyObject *ask(PyObject *self, PyObject *other, double b, uint32_t how)
     return PyBool_FromLong(outcome);
 }
 
-/* Whether an object is the number b exactly: 1, 0, or -1 with an exception. Where it is not, no float equals it. */
+/* As tg_number; of an integer beyond all floats an infinity. */
+static int nearest(PyObject *o, double *b)
+{
+    int status = tg_number(o, b), positive;
+    PyObject *zero;
+    if (status >= 0 || !PyErr_ExceptionMatches(PyExc_OverflowError))
+        return status;
+    PyErr_Clear();
+    zero = PyLong_FromLong(0);
+    positive = zero ? PyObject_RichCompareBool(o, zero, Py_GT) : -1;
+    Py_XDECREF(zero);
+    *b = positive ? INFINITY : -INFINITY;
+    return positive < 0 ? -1 : 1;
+}
+
+/* Whether b, which is the float nearest to an object, compares so with it: 1, 0, or -1 with an exception. */
+static int is_so(double b, PyObject *o, int how)
+{
+    PyObject *rounded = PyFloat_FromDouble(b);
+    int so = rounded ? PyObject_RichCompareBool(rounded, o, how) : -1;
+    Py_XDECREF(rounded);
+    return so;
+}
+
+/* Whether an object is the number b exactly: 1, 0, or -1 with an exception. Where it is not, no float equals it, and
+   none is between the two. */
 static int exactly(PyObject *o, double b)
 {
-    PyObject *rounded = PyFloat_CheckExact(o) ? NULL : PyFloat_FromDouble(b);
-    int same = rounded ? PyObject_RichCompareBool(rounded, o, Py_EQ) : PyErr_Occurred() ? -1 : 1;
-    Py_XDECREF(rounded);
-    return same;
+    return PyFloat_CheckExact(o) || (PyLong_CheckExact(o) && fabs(b) < 0x1p53) ? 1 : is_so(b, o, Py_EQ);
 }
 
 PyObject *tg_compare(PyObject *self, PyObject *other, int how)
@@ -210,17 +232,21 @@ PyObject *tg_compare(PyObject *self, PyObject *other, int how)
     static const uint8_t code[] = {[Py_LT] = 0, [Py_LE] = 1, [Py_GT] = 2, [Py_GE] = 3, [Py_EQ] = 4, [Py_NE] = 5};
     const int equality = how == Py_EQ || how == Py_NE;
     double b = 0.0;
-    int status = equality && !tg_as_numbers() ? 0 : is_value(other) ? 1 : tg_number(other, &b);
-    if (status == 1 && equality && !is_value(other)) {
-        int exact = exactly(other, b);
-        if (exact <= 0)
-            return exact < 0 ? NULL : PyBool_FromLong(how == Py_NE);
-    } else if (status < 0 && equality && PyErr_ExceptionMatches(PyExc_OverflowError)) {
-        PyErr_Clear();                  /* an integer beyond all floats */
-        return PyBool_FromLong(how == Py_NE);
-    }
-    if (status < 0)
+    int status = equality && !tg_as_numbers() ? 0 : is_value(other) ? 1 : nearest(other, &b);
+    int exact = status == 1 && !is_value(other) ? exactly(other, b) : 1;
+    if (status < 0 || exact < 0)
         return NULL;
+    if (!exact && equality)
+        return PyBool_FromLong(how == Py_NE);
+    if (!exact) {
+        int above = is_so(b, other, Py_GT);
+        if (above >= 0)
+            how = how == Py_LT || how == Py_LE ? (above ? Py_LT : Py_LE) : above ? Py_GE : Py_GT;
+        else if (PyErr_ExceptionMatches(PyExc_TypeError))
+            PyErr_Clear();              /* it has a float, but no order: the float is compared */
+        else
+            return NULL;
+    }
     if (status == 0) {
         PyObject *answer = how == Py_EQ && self == other ? Py_True : Py_NotImplemented;
         Py_INCREF(answer);

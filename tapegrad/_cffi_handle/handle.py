@@ -95,15 +95,15 @@ def trim() -> None:
     if tape.recorders:
         return
     _dead = False
-    n = len(handles)
+    n = before = len(handles)
     while n > 0 and live(n - 1) is None:
         n -= 1
         tape.owner[n] = ffi.NULL
     del handles[n:]
     lib.tg_pop(tape)
     if pins:
-        for i in [i for i in pins if i >= n]:
-            del pins[i]
+        gone = [pins.pop(i, None) for i in range(n, before)]
+        del gone  # what they hold may run finalizers, which may record and pin: at the end
 
 
 @alone

@@ -1,6 +1,7 @@
 """An operation recorded: a method a row, operators with their reflected twins, and comparisons."""
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -114,8 +115,18 @@ class Operations(Handle):
         return self
 
     def _compare(self, how: int, other: Any) -> bool:
-        k: Any = None if isinstance(other, Handle) else number(other)
-        return k if k is NotImplemented else _compared(how, self, other if k is None else k)
+        if isinstance(other, Handle):
+            return _compared(how, self, other)
+        k: Any = _nearest(other)
+        if k is NotImplemented:
+            return k  # type: ignore[no-any-return]
+        if type(other) is not float and k != other:  # no float is between the two
+            try:
+                above = k > other
+                how = (_LT if above else _LE) if how <= _LE else (_GE if above else _GT)
+            except TypeError:  # it has a float, but no order: the float is compared
+                pass
+        return _compared(how, self, k)
 
     def __lt__(self, other: Any) -> bool:
         return self._compare(_LT, other)
@@ -143,14 +154,19 @@ class Operations(Handle):
         return not as_numbers() or _compared(_NE, self, 0.0)
 
 
+def _nearest(x: Any) -> Any:
+    """As `number`; of an integer beyond all floats an infinity."""
+    try:
+        return number(x)
+    except OverflowError:
+        return math.inf if x > 0 else -math.inf
+
+
 def _equal(v: Handle, other: Any, how: int) -> bool:
     """Whether a Value is equal to another or a number, or is not."""
     if isinstance(other, Handle):
         return _compared(how, v, other)
-    try:
-        k: Any = number(other)
-    except OverflowError:  # an integer beyond all floats
-        return how == _NE
+    k: Any = _nearest(other)
     if k is NotImplemented:
         return k  # type: ignore[no-any-return]
     return _compared(how, v, k) if k == other else how == _NE  # no float equals what is no float exactly

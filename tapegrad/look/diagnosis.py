@@ -228,7 +228,7 @@ def _first_of_all(rows: Rows, args: Sequence[Nest], inf: bool) -> int:
     alone = Rows(recorded, rows.axes, None, rows.threads)
     scalar = recorded.out is NUMBER
     by = tuple(k for k, form in enumerate(recorded.forms) if type(form) is not Static)
-    first = _first_bad(alone, args, by if scalar else None, inf)
+    first = _first_bad(alone, args, by if scalar else (), inf)
     if scalar and recorded.params:
         first = min(first, _first_bad(alone, args, "params", inf))
     return first

@@ -86,12 +86,12 @@ class Rows:
         self.recorded, self.axes, self.reduce, self.threads = recorded, axes, reduce, threads
         self._names = [f"argument {recorded.forms.label(k)}" for k in range(n)]
 
-    def sweep(self, args: Sequence[Nest], argnums: Argnums | None) -> Swept:
+    def sweep(self, args: Sequence[Nest], argnums: Argnums = ()) -> Swept:
         """Values, and gradients by argnums: sums or means, or one row after the other."""
         recorded = self.recorded
-        if argnums is not None:
+        places = recorded.chosen(argnums)
+        if places:
             recorded.check_scalar("a gradient")
-        places = [] if argnums is None else recorded.chosen(argnums)
         arguments, rows = self.read(args)
         wanted = [arguments[place.number] for place in places]
         pieces = list(dict.fromkeys(piece for a in wanted for piece in a.pieces))
@@ -308,7 +308,7 @@ class Batch:
         >>> record(lambda w, x: w * x, 1.0, 1.0).map((None, 0))(2.0, [1.0, 2.0])
         [2.0, 4.0]
         """
-        swept = self._rows.sweep(self._rows.recorded.forms.bound(args, named), None)
+        swept = self._rows.sweep(self._rows.recorded.forms.bound(args, named))
         return self._values(swept.out, swept.rows, swept.arguments)
 
     @overload

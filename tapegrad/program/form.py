@@ -349,11 +349,17 @@ def is_array(x: object) -> TypeGuard[NDArray[Any]]:
     return hasattr(x, "__array__") and hasattr(x, "shape") and x.shape != ()
 
 
-def as_array(x: Any) -> NDArray[Any]:
-    """A NumPy array of what is an array: pandas's are, too."""
-    import numpy  # only who has an array has it loaded
+def as_array(x: Any, what: str = "an argument") -> NDArray[Any]:
+    """A NumPy array of what is an array: pandas's are, too.
 
-    return numpy.asarray(x)
+    Raises:
+        ValueError: there are masked elements, for which numbers stand that are not to be used.
+    """
+    numpy = _numpy()
+    if type(x) is not numpy.ndarray and numpy.ma.is_masked(x):
+        raise ValueError(f"{what} is an array with masked elements, which have no number: x.filled(..) gives them one")
+    out: NDArray[Any] = numpy.asarray(x)
+    return out
 
 
 def element(x: Any) -> Any:
@@ -390,7 +396,7 @@ def floats(x: NDArray[Any], what: str) -> NDArray[float64]:
     """An array as contiguous float64: converted where it is of another type."""
     import numpy
 
-    x = numpy.asarray(x)
+    x = as_array(x, what)
     if x.dtype == object:
         return numpy.array([number(item, what) for item in x.ravel().tolist()], dtype=numpy.float64).reshape(x.shape)
     if x.dtype.kind not in "fiub":

@@ -45,8 +45,10 @@ def inputs(recorded: Recorded, args: Sequence[Nest]) -> list[Value]:
 
 
 def outputs(recorded: Recorded, at: Sequence[Value]) -> list[Value]:
-    """What f gives at these inputs, on the tape."""
+    """What f gives at these inputs, on the tape; in no_grad leaves."""
     data = array("d", handle.primals(at))
+    if handle.no_grad_by(0):
+        return handle.leaves(point.value(recorded, data))
     path = point.path(recorded, data)
     recording = under_way()
     if path.calls and recording is not None and recording.written_out:

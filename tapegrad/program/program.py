@@ -337,10 +337,16 @@ class Program(handle.Quick, Generic[P]):
         places, flat = recorded.chosen(argnums), self._flat(args)
         if flat is None:
             return self._value_and_grad_of_values(args, places, argnums)
-        sweep = point.taken(self._idle, lambda: point.Reverse(recorded, ONE))
+        return self._swept(
+            flat, lambda sweep: (sweep.out[0], gathered(argnums, [place.shaped(sweep.grad, args) for place in places]))
+        )
+
+    def _swept(self, flat: array[float], found: Callable[[point.Reverse], T]) -> T:
+        """What is found in a sweep at a point."""
+        sweep = point.taken(self._idle, lambda: point.Reverse(self._recorded, ONE))
         try:
             sweep.at(flat)
-            return sweep.out[0], gathered(argnums, [place.shaped(sweep.grad, args) for place in places])
+            return found(sweep)
         finally:
             self._idle.append(sweep)
 
@@ -348,8 +354,11 @@ class Program(handle.Quick, Generic[P]):
         self, args: Sequence[Nest], places: list[Place], argnums: Argnums
     ) -> tuple[Value, Any]:
         at = layout.inputs(self._recorded, args)
-        (y,) = layout.outputs(self._recorded, at)
-        gradient = handle.record_sweep((y,), None, at)
+        if handle.no_grad_by(0):
+            y, *gradient = handle.leaves(self._swept(array("d", handle.primals(at)), lambda s: [s.out[0], *s.grad]))
+        else:
+            (y,) = layout.outputs(self._recorded, at)
+            gradient = handle.record_sweep((y,), None, at)
         parts = [p.like(args).build(iter(gradient[p.first : p.first + p.form.size]), objects) for p in places]
         return y, gathered(argnums, parts)
 

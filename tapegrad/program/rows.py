@@ -60,7 +60,7 @@ class Piece:
         if self.axis is None:
             self.came = self._read_one(x, what)
         elif is_array(x) or getattr(x, "shape", None) == ():
-            self._read_array(as_array(x), what)
+            self._read_array(as_array(x, what), what)
         elif self.axis != 0:
             raise TypeError(f"{what} is mapped over axis {self.axis}: it must be an array, not {type(x).__name__!r}")
         elif isinstance(x, (list, tuple)):
