@@ -19,6 +19,12 @@
 
 enum { EIGHT = 8, BLOCK = 64 };
 
+int tg_is_short(uint32_t op)
+{
+    const int row = (int)(op & ~TG_QUIET);
+    return IS_SHORT(row);
+}
+
 /* Where the operands of each eight of a block are. */
 typedef struct {
     const double *at[BLOCK / EIGHT];
@@ -220,5 +226,34 @@ TG_CLONES void tg_eights_reverse(tg_job *j, const tg_group *s, uint32_t from, ui
         for (uint32_t q = both && !in_turn ? (m + EIGHT - 1) / EIGHT : 0; q-- > 0;)
             add(w, second, adj, at + q * EIGHT, m - q * EIGHT < EIGHT ? m - q * EIGHT : EIGHT,
                 (second == sa ? to_a : to_b) + q * EIGHT);
+    }
+}
+
+/* ---- chains ---- */
+
+void tg_chain_forward(tg_job *j, const tg_group *s, uint32_t from, uint32_t to, int numbering)
+{
+    const tg_wide *w = j->program->wide;
+    const tg_slots *results = &s->operand[2][numbering];
+    double *v = j->primal, sum = v[from ? tg_slot(w, results, from - 1) : s->operand[0][numbering].at];
+    for (uint32_t k = from; k < to; k++) {
+        sum += v[tg_slot(w, &s->operand[1][numbering], k)];
+        v[tg_slot(w, results, k)] = sum;
+    }
+}
+
+void tg_chain_reverse(tg_job *j, const tg_group *s, uint32_t from, uint32_t to)
+{
+    const tg_wide *w = j->program->wide;
+    const tg_slots *results = &s->operand[2][TG_LIVE];
+    double *adj = j->adj, g = adj[tg_slot(w, results, to - 1)];
+    for (uint32_t k = to; k-- > from;) {
+        const uint32_t below = k ? tg_slot(w, results, k - 1) : s->operand[0][TG_LIVE].at;
+        const double passed = g;
+        adj[tg_slot(w, results, k)] = 0.0;
+        g = adj[below] + passed;
+        adj[tg_slot(w, &s->operand[1][TG_LIVE], k)] += passed;
+        if (k == from)
+            adj[below] = g;
     }
 }

@@ -332,7 +332,7 @@ int tg_group_program(tg_program *p)
     for (uint32_t k = 0; !code && k <= p->n_instr && p->n_kept < TG_RUNS && p->n_live < TG_RUNS; k++) {
         if (k == p->n_instr || !grouped(p->instr + k) || (k > first && !goes_on(&f, first, k))) {
             uint32_t end = k;
-            if (k - first >= TG_GROUP && grouped(p->instr + first)) {
+            if (grouped(p->instr + first) && k - first >= tg_least_group(p->instr[first].op)) {
                 code = add_group(&f, first, k - first, NO_CHAIN);
                 p->grouped += k - first;
             } else {
