@@ -62,8 +62,6 @@ TG_INLINE void look(const tg_wide *w, const tg_slots *s, const double *v, uint32
     }
 }
 
-static int is_same(const tg_slots *a, const tg_slots *b) { return a->how == b->how && a->at == b->at; }
-
 /* Results that are refused: they are out, or become nan. */
 static void check(tg_job *j, const tg_group *g, uint32_t at, uint32_t m, const places *a, const places *b, double *y)
 {
@@ -92,7 +90,7 @@ TG_CLONES void tg_eights_forward(tg_job *j, const tg_group *g, uint32_t from, ui
     double *v = j->primal, tail[EIGHT];
     const tg_slots *sa = &g->operand[0][numbering], *sb = &g->operand[1][numbering];
     places a, own;
-    const places *b = is_same(sa, sb) ? &a : &own;
+    const places *b = tg_is_same(sa, sb) ? &a : &own;
     for (uint32_t at = from, m; at < to; at += m) {
         double *y = v + g->y[numbering] + at;
         m = to - at < BLOCK ? to - at : BLOCK;

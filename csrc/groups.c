@@ -141,19 +141,18 @@ TG_INLINE void dots(const double *v, const uint32_t *pair, uint32_t stride, uint
 #undef W
 }
 
-/* The sums of m instructions of few terms from at on. */
-TG_INLINE void few(const tg_job *j, const tg_group *s, uint32_t at, uint32_t m, const uint32_t n, int numbering,
-                   block *rooms, double *t)
+/* The sums of a block of instructions of few terms from at on. */
+TG_INLINE void few(const tg_job *j, const tg_group *s, uint32_t at, int numbering, block *rooms, double *t)
 {
     const tg_wide *w = j->program->wide;
     const double *v = j->primal;
-    const uint32_t terms = s->op == TG_DOT ? s->terms & ~1u : s->terms;
-    const double *x = terms < s->terms ? read(w, &s->operand[terms][numbering], v, at, m, n, rooms + terms) : nothing;
+    const uint32_t n = BLOCK, terms = s->op == TG_DOT ? s->terms & ~1u : s->terms;
+    const double *x = terms < s->terms ? read(w, &s->operand[terms][numbering], v, at, n, n, rooms + terms) : nothing;
     ALL t[l] = x[l];
     for (uint32_t i = 0; i < terms; i++) {
-        x = read(w, &s->operand[i][numbering], v, at, m, n, rooms + i);
+        x = read(w, &s->operand[i][numbering], v, at, n, n, rooms + i);
         if (s->op == TG_DOT) {
-            const double *y = read(w, &s->operand[i + 1][numbering], v, at, m, n, rooms + i + 1);
+            const double *y = read(w, &s->operand[i + 1][numbering], v, at, n, n, rooms + i + 1);
             i++;
             ALL t[l] += x[l] * y[l];
         } else
@@ -198,11 +197,10 @@ TG_INLINE void ask(tg_job *j, const tg_group *g, uint32_t first, uint32_t m, con
             out(j, first + l, xa[l], xb[l], xa[l]);
 }
 
-/* How many elements are next of those that are left; whose operands are few go in parts of FEW below a block. */
+/* How many elements are next of those that are left: calls of functions go by FEW where they are no block. */
 static inline uint32_t next(const tg_group *s, uint32_t left)
 {
-    const int in_parts = s->terms ? s->op != TG_WHERE && tg_has_few(s) : s->op != TG_GUARD;
-    return left >= BLOCK ? BLOCK : left > FEW && in_parts ? FEW : left;
+    return left >= BLOCK ? BLOCK : left > FEW && !s->terms && s->op != TG_GUARD ? FEW : left;
 }
 
 /* m instructions from k on, of n. */
@@ -215,8 +213,8 @@ TG_INLINE void forward(tg_job *j, const tg_group *s, uint32_t k, uint32_t m, con
     double *v = j->primal, *Y = v + s->y[numbering] + at, t[LANES];
     const double *xa, *xb;
     if (s->terms && s->op != TG_WHERE) {
-        if (tg_has_few(s))
-            few(j, s, at, m, n, numbering, rooms, t);
+        if (tg_has_few(s) && m == BLOCK)
+            few(j, s, at, numbering, rooms, t);
         else
             sums(j, s, at, m, numbering, t);
         put(Y, t, m, n);
@@ -227,7 +225,9 @@ TG_INLINE void forward(tg_job *j, const tg_group *s, uint32_t k, uint32_t m, con
         return;
     }
     xa = read(w, &s->operand[0][numbering], v, at, m, n, rooms);
-    xb = read(w, &s->operand[1][numbering], v, at, m, n, rooms + 1);
+    xb = xa;
+    if (!tg_is_same(&s->operand[0][numbering], &s->operand[1][numbering]))
+        xb = read(w, &s->operand[1][numbering], v, at, m, n, rooms + 1);
     if (s->op == TG_GUARD) {
         ask(j, s, k, m, n, xa, xb);
         return;
@@ -431,25 +431,24 @@ TG_INLINE void sums_reverse(tg_job *j, const tg_group *s, uint32_t at, uint32_t 
     }
 }
 
-TG_INLINE void few_reverse(tg_job *j, const tg_group *s, uint32_t at, uint32_t m, const uint32_t n, block *rooms,
-                           const double *g)
+TG_INLINE void few_reverse(tg_job *j, const tg_group *s, uint32_t at, block *rooms, const double *g)
 {
     const tg_wide *w = j->program->wide;
     const double *v = j->primal;
-    const uint32_t terms = s->op == TG_DOT ? s->terms & ~1u : s->terms;
+    const uint32_t n = BLOCK, terms = s->op == TG_DOT ? s->terms & ~1u : s->terms;
     double *adj = j->adj, ga[LANES];
     if (terms < s->terms && s->moves >> terms & 1)
-        add(w, &s->operand[terms][TG_LIVE], adj, at, m, g);
+        add(w, &s->operand[terms][TG_LIVE], adj, at, n, g);
     for (uint32_t i = 0; i < terms; i++) {
         if (!(s->moves >> i & 1))
             continue;
         if (s->op == TG_DOT) {
             const uint32_t other = i ^ 1;
-            const double *x = read(w, &s->operand[other][TG_KEPT], v, at, m, n, rooms + other);
+            const double *x = read(w, &s->operand[other][TG_KEPT], v, at, n, n, rooms + other);
             ALL ga[l] = tg_passed_on(g[l], x[l]);
-            add(w, &s->operand[i][TG_LIVE], adj, at, m, ga);
+            add(w, &s->operand[i][TG_LIVE], adj, at, n, ga);
         } else
-            add(w, &s->operand[i][TG_LIVE], adj, at, m, g);
+            add(w, &s->operand[i][TG_LIVE], adj, at, n, g);
     }
 }
 
@@ -507,8 +506,8 @@ TG_INLINE void reverse(tg_job *j, const tg_group *s, uint32_t k, uint32_t m, con
         return;
     if (s->op == TG_WHERE)
         choose(j, s, at, m, read(w, &s->operand[0][TG_KEPT], v, at, m, n, rooms), g, adj);
-    else if (s->terms && tg_has_few(s) && s->apart)
-        few_reverse(j, s, at, m, n, rooms, g);
+    else if (s->terms && tg_has_few(s) && s->apart && m == BLOCK)
+        few_reverse(j, s, at, rooms, g);
     else if (s->terms)
         sums_reverse(j, s, at, m, g);
     else {

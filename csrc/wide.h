@@ -68,6 +68,7 @@ static inline uint32_t tg_slot(const tg_wide *w, const tg_slots *s, uint32_t k)
     return s->how == TG_SAME ? s->at : s->how == TG_SIDE_BY_SIDE ? s->at + k : w->list[s->at + k] & ~TG_RUNS;
 }
 
+static inline int tg_is_same(const tg_slots *a, const tg_slots *b) { return a->how == b->how && a->at == b->at; }
 static inline int tg_has_few(const tg_group *g) { return g->terms <= TG_FEW_TERMS; }
 
 /* The slot of operand i of the first of a stretch's n instructions, and the step to that of the next. */
