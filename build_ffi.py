@@ -28,7 +28,7 @@ CORE = [
     f"csrc/{name}.c"
     for name in (
         "tape ops sweep partials gradient optim copy draft order emit freeze program wide lay_out eights terms layers "
-        "terms_along groups crew spread pieces share replay hoist call cell once lay_loop loop exchange schedule "
+        "terms_along groups crew spread pieces share weights replay hoist call cell once lay_loop loop exchange schedule "
         "batch matrix look steps origin rounding nonzeros cones edges colours colouring"
     ).split()
 ]

@@ -19,6 +19,12 @@
 
 enum { EIGHT = 8, BLOCK = 64 };
 
+int tg_is_short(uint32_t op)
+{
+    const int row = (int)(op & ~TG_QUIET);
+    return IS_SHORT(row);
+}
+
 /* Where the operands of each eight of a block are. */
 typedef struct {
     const double *at[BLOCK / EIGHT];
@@ -56,8 +62,6 @@ TG_INLINE void look(const tg_wide *w, const tg_slots *s, const double *v, uint32
     }
 }
 
-static int is_same(const tg_slots *a, const tg_slots *b) { return a->how == b->how && a->at == b->at; }
-
 /* Results that are refused: they are out, or become nan. */
 static void check(tg_job *j, const tg_group *g, uint32_t at, uint32_t m, const places *a, const places *b, double *y)
 {
@@ -86,7 +90,7 @@ TG_CLONES void tg_eights_forward(tg_job *j, const tg_group *g, uint32_t from, ui
     double *v = j->primal, tail[EIGHT];
     const tg_slots *sa = &g->operand[0][numbering], *sb = &g->operand[1][numbering];
     places a, own;
-    const places *b = is_same(sa, sb) ? &a : &own;
+    const places *b = tg_is_same(sa, sb) ? &a : &own;
     for (uint32_t at = from, m; at < to; at += m) {
         double *y = v + g->y[numbering] + at;
         m = to - at < BLOCK ? to - at : BLOCK;
@@ -220,5 +224,34 @@ TG_CLONES void tg_eights_reverse(tg_job *j, const tg_group *s, uint32_t from, ui
         for (uint32_t q = both && !in_turn ? (m + EIGHT - 1) / EIGHT : 0; q-- > 0;)
             add(w, second, adj, at + q * EIGHT, m - q * EIGHT < EIGHT ? m - q * EIGHT : EIGHT,
                 (second == sa ? to_a : to_b) + q * EIGHT);
+    }
+}
+
+/* ---- chains ---- */
+
+void tg_chain_forward(tg_job *j, const tg_group *s, uint32_t from, uint32_t to, int numbering)
+{
+    const tg_wide *w = j->program->wide;
+    const tg_slots *results = &s->operand[2][numbering];
+    double *v = j->primal, sum = v[from ? tg_slot(w, results, from - 1) : s->operand[0][numbering].at];
+    for (uint32_t k = from; k < to; k++) {
+        sum += v[tg_slot(w, &s->operand[1][numbering], k)];
+        v[tg_slot(w, results, k)] = sum;
+    }
+}
+
+void tg_chain_reverse(tg_job *j, const tg_group *s, uint32_t from, uint32_t to)
+{
+    const tg_wide *w = j->program->wide;
+    const tg_slots *results = &s->operand[2][TG_LIVE];
+    double *adj = j->adj, g = adj[tg_slot(w, results, to - 1)];
+    for (uint32_t k = to; k-- > from;) {
+        const uint32_t below = k ? tg_slot(w, results, k - 1) : s->operand[0][TG_LIVE].at;
+        const double passed = g;
+        adj[tg_slot(w, results, k)] = 0.0;
+        g = adj[below] + passed;
+        adj[tg_slot(w, &s->operand[1][TG_LIVE], k)] += passed;
+        if (k == from)
+            adj[below] = g;
     }
 }

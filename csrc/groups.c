@@ -1,4 +1,4 @@
-/*  The replay of groups for one row: BLOCK instructions side by side, as lanes.h has rows.
+/*  The replay of groups for one row: BLOCK instructions side by side, as lanes.h has rows; of what is left, FEW.
 
     Operands that lie side by side are read where they are, others are gathered first; then the loop over a block is
     what the compiler vectorises. No element sees another, and adjoints are added up in the order in which one
@@ -14,17 +14,24 @@
 #include <math.h>
 #include <string.h>
 
-#define LANES 64
-#define BLOCK ((uint32_t)LANES)
-#define NAME(x) group_##x
 #define EACH for (int l = 0; l < LANES; l++)
+#define LANES 16
+#define NAME(x) few_##x
 #include "loops.h"
+#undef LANES
+#undef NAME
+#define LANES 64
+#define NAME(x) group_##x
+#include "loops.h"
+
+enum { BLOCK = LANES, FEW = 16 };
+#define ALL for (uint32_t l = 0; l < n; l++)            /* of n elements, BLOCK or FEW, which the compiler knows */
 
 /* ---- operands ---- */
 
 typedef struct {
     double x[LANES];
-    int filled;                 /* with what is the same throughout the group */
+    uint32_t filled;            /* how many, with what is the same throughout the group */
 } block;
 static const double nothing[LANES];
 
@@ -34,42 +41,43 @@ TG_INLINE void empty(block *rooms)
         rooms[k].filled = 0;
 }
 
-/* Elements at .. at + m - 1 of an operand, and numbers of it up to BLOCK. */
-TG_INLINE const double *read(const tg_wide *w, const tg_slots *s, const double *v, uint32_t at, uint32_t m, block *room)
+/* Elements at .. at + m - 1 of an operand, and numbers of it up to n. */
+TG_INLINE const double *read(const tg_wide *w, const tg_slots *s, const double *v, uint32_t at, uint32_t m,
+                             const uint32_t n, block *room)
 {
     if (s->how == TG_SIDE_BY_SIDE) {
         const double *x = v + s->at + at;
-        if (m == BLOCK)
+        if (m == n)
             return x;
-        EACH room->x[l] = x[(uint32_t)l < m ? l : 0];
+        ALL room->x[l] = x[l < m ? l : 0];
         return room->x;
     }
     if (s->how == TG_SAME) {
         const double x = v[s->at];
-        if (!room->filled)
-            EACH room->x[l] = x;
-        room->filled = 1;
+        if (room->filled < n)
+            ALL room->x[l] = x;
+        room->filled = n;
         return room->x;
     }
     {
         const uint32_t *list = w->list + s->at + at;
-        if (m == BLOCK)
-            for (uint32_t l = 0; l < BLOCK; l += TG_RUN)
+        if (m == n)
+            for (uint32_t l = 0; l < n; l += TG_RUN)
                 if (list[l] & TG_RUNS)
                     memcpy(room->x + l, v + (list[l] & ~TG_RUNS), TG_RUN * sizeof *v);
                 else
                     for (uint32_t e = l; e < l + TG_RUN; e++)
                         room->x[e] = v[list[e] & ~TG_RUNS];
         else
-            EACH room->x[l] = v[list[(uint32_t)l < m ? l : 0] & ~TG_RUNS];
+            ALL room->x[l] = v[list[l < m ? l : 0] & ~TG_RUNS];
         return room->x;
     }
 }
 
-static inline int are_finite(const double *y)
+TG_INLINE int are_finite(const double *y, const uint32_t n)
 {
     uint64_t odd = 0;
-    EACH odd |= tg_is_infinite_or_nan(y[l]);
+    ALL odd |= tg_is_infinite_or_nan(y[l]);
     return !odd;
 }
 
@@ -93,11 +101,11 @@ static void check(tg_job *j, uint32_t op, uint32_t first, uint32_t m, const doub
 
 /* ---- forward ---- */
 
-/* The first m elements of a block; of all of them the compiler knows the length. */
-TG_INLINE void put(double *restrict to, const double *restrict x, uint32_t m)
+/* The first m elements of n; of all of them the compiler knows the length. */
+TG_INLINE void put(double *restrict to, const double *restrict x, uint32_t m, const uint32_t n)
 {
-    if (m == BLOCK)
-        EACH to[l] = x[l];
+    if (m == n)
+        ALL to[l] = x[l];
     else
         for (uint32_t l = 0; l < m; l++)
             to[l] = x[l];
@@ -133,22 +141,22 @@ TG_INLINE void dots(const double *v, const uint32_t *pair, uint32_t stride, uint
 #undef W
 }
 
-/* The sums of m instructions of few terms from at on. */
-TG_INLINE void few(const tg_job *j, const tg_group *s, uint32_t at, uint32_t m, int numbering, block *rooms, double *t)
+/* The sums of a block of instructions of few terms from at on. */
+TG_INLINE void few(const tg_job *j, const tg_group *s, uint32_t at, int numbering, block *rooms, double *t)
 {
     const tg_wide *w = j->program->wide;
     const double *v = j->primal;
-    const uint32_t n = s->op == TG_DOT ? s->terms & ~1u : s->terms;
-    const double *x = n < s->terms ? read(w, &s->operand[n][numbering], v, at, m, rooms + n) : nothing;
-    EACH t[l] = x[l];
-    for (uint32_t i = 0; i < n; i++) {
-        x = read(w, &s->operand[i][numbering], v, at, m, rooms + i);
+    const uint32_t n = BLOCK, terms = s->op == TG_DOT ? s->terms & ~1u : s->terms;
+    const double *x = terms < s->terms ? read(w, &s->operand[terms][numbering], v, at, n, n, rooms + terms) : nothing;
+    ALL t[l] = x[l];
+    for (uint32_t i = 0; i < terms; i++) {
+        x = read(w, &s->operand[i][numbering], v, at, n, n, rooms + i);
         if (s->op == TG_DOT) {
-            const double *y = read(w, &s->operand[i + 1][numbering], v, at, m, rooms + i + 1);
+            const double *y = read(w, &s->operand[i + 1][numbering], v, at, n, n, rooms + i + 1);
             i++;
-            EACH t[l] += x[l] * y[l];
+            ALL t[l] += x[l] * y[l];
         } else
-            EACH t[l] += x[l];
+            ALL t[l] += x[l];
     }
 }
 
@@ -170,13 +178,14 @@ TG_INLINE void sums(const tg_job *j, const tg_group *s, uint32_t at, uint32_t m,
         dots(v, pool, stride, m, n / 2, t, 0);
 }
 
-static void ask(tg_job *j, const tg_group *g, uint32_t first, uint32_t m, const double *xa, const double *xb)
+TG_INLINE void ask(tg_job *j, const tg_group *g, uint32_t first, uint32_t m, const uint32_t n, const double *xa,
+                   const double *xb)
 {
     const uint32_t asked = j->program->instr[g->first].y;
     uint8_t holds[LANES];
     uint32_t other = 0;
     switch (asked >> 1) {
-#define HOW(how, sign) case how: EACH holds[l] = (uint8_t)(xa[l] sign xb[l]); break;
+#define HOW(how, sign) case how: ALL holds[l] = (uint8_t)(xa[l] sign xb[l]); break;
     TG_COMPARISONS(HOW)
 #undef HOW
     default: return;
@@ -188,50 +197,59 @@ static void ask(tg_job *j, const tg_group *g, uint32_t first, uint32_t m, const 
             out(j, first + l, xa[l], xb[l], xa[l]);
 }
 
-/* Links from .. to - 1 of a chain. */
-static void chain(tg_job *j, const tg_group *s, uint32_t from, uint32_t to, int numbering)
+/* How many elements are next of those that are left: calls of functions go by FEW where they are no block. */
+static inline uint32_t next(const tg_group *s, uint32_t left)
 {
-    const tg_wide *w = j->program->wide;
-    const tg_slots *results = &s->operand[2][numbering];
-    double *v = j->primal, sum = v[from ? tg_slot(w, results, from - 1) : s->operand[0][numbering].at];
-    for (uint32_t k = from; k < to; k++) {
-        sum += v[tg_slot(w, &s->operand[1][numbering], k)];
-        v[tg_slot(w, results, k)] = sum;
-    }
+    return left >= BLOCK ? BLOCK : left > FEW && !s->terms && s->op != TG_GUARD ? FEW : left;
 }
 
-static void chain_reverse(tg_job *j, const tg_group *s, uint32_t from, uint32_t to)
+/* m instructions from k on, of n. */
+TG_INLINE void forward(tg_job *j, const tg_group *s, uint32_t k, uint32_t m, const uint32_t n,
+                       tg_narrow_replay *narrow, int numbering, block *rooms)
 {
     const tg_wide *w = j->program->wide;
-    const tg_slots *results = &s->operand[2][TG_LIVE];
-    double *adj = j->adj, g = adj[tg_slot(w, results, to - 1)];
-    for (uint32_t k = to; k-- > from;) {
-        const uint32_t below = k ? tg_slot(w, results, k - 1) : s->operand[0][TG_LIVE].at;
-        const double passed = g;
-        adj[tg_slot(w, results, k)] = 0.0;
-        g = adj[below] + passed;
-        adj[tg_slot(w, &s->operand[1][TG_LIVE], k)] += passed;
-        if (k == from)
-            adj[below] = g;
+    const int row = (int)(s->op & ~TG_QUIET);
+    const uint32_t at = k - s->first;
+    double *v = j->primal, *Y = v + s->y[numbering] + at, t[LANES];
+    const double *xa, *xb;
+    if (s->terms && s->op != TG_WHERE) {
+        if (tg_has_few(s) && m == BLOCK)
+            few(j, s, at, numbering, rooms, t);
+        else
+            sums(j, s, at, m, numbering, t);
+        put(Y, t, m, n);
+        return;
     }
-}
-
-int tg_is_short(uint32_t op)
-{
-    const int row = (int)(op & ~TG_QUIET);
-    return IS_SHORT(row);
+    if (!s->terms && s->op != TG_GUARD && m < TG_FEW_CALLS) {
+        narrow(j, k, k + m);
+        return;
+    }
+    xa = read(w, &s->operand[0][numbering], v, at, m, n, rooms);
+    xb = xa;
+    if (!tg_is_same(&s->operand[0][numbering], &s->operand[1][numbering]))
+        xb = read(w, &s->operand[1][numbering], v, at, m, n, rooms + 1);
+    if (s->op == TG_GUARD) {
+        ask(j, s, k, m, n, xa, xb);
+        return;
+    }
+    if (s->op == TG_WHERE) {
+        const double *xc = read(w, &s->operand[2][numbering], v, at, m, n, rooms + 2);
+        ALL t[l] = xa[l] != 0.0 ? xb[l] : xc[l];
+    } else {
+        (n == FEW ? few_long_primals : group_long_primals)(row, t, xa, xb);
+        if (tg_can_refuse(row) && !are_finite(t, n))
+            check(j, s->op, k, m, xa, xb, t);
+    }
+    put(Y, t, m, n);
 }
 
 TG_CLONES void tg_group_forward(tg_job *j, const tg_group *s, uint32_t from, uint32_t to, tg_narrow_replay *narrow,
                                 int numbering)
 {
-    const tg_wide *w = j->program->wide;
-    const int row = (int)(s->op & ~TG_QUIET);
-    double *v = j->primal, t[LANES];
     block rooms[TG_FEW_TERMS];
     empty(rooms);
     if (s->chain) {
-        chain(j, s, from - s->first, to - s->first, numbering);
+        tg_chain_forward(j, s, from - s->first, to - s->first, numbering);
         return;
     }
     if (tg_has_own_terms(s)) {
@@ -243,53 +261,29 @@ TG_CLONES void tg_group_forward(tg_job *j, const tg_group *s, uint32_t from, uin
         return;
     }
     for (uint32_t k = from, m; k < to; k += m) {
-        const uint32_t at = k - s->first;
-        double *Y = v + s->y[numbering] + at;
-        const double *xa, *xb;
-        m = to - k < BLOCK ? to - k : BLOCK;
-        if (s->terms && s->op != TG_WHERE) {
-            if (tg_has_few(s))
-                few(j, s, at, m, numbering, rooms, t);
-            else
-                sums(j, s, at, m, numbering, t);
-            put(Y, t, m);
-            continue;
-        }
-        xa = read(w, &s->operand[0][numbering], v, at, m, rooms);
-        xb = read(w, &s->operand[1][numbering], v, at, m, rooms + 1);
-        if (s->op == TG_GUARD) {
-            ask(j, s, k, m, xa, xb);
-            continue;
-        }
-        if (s->op == TG_WHERE) {
-            const double *xc = read(w, &s->operand[2][numbering], v, at, m, rooms + 2);
-            EACH t[l] = xa[l] != 0.0 ? xb[l] : xc[l];
-        } else if (m < BLOCK / 2) {                     /* not worth a block */
-            narrow(j, k, k + m);
-            continue;
-        } else {
-            NAME(long_primals)(row, t, xa, xb);
-            if (tg_can_refuse(row) && !are_finite(t))
-                check(j, s->op, k, m, xa, xb, t);
-        }
-        put(Y, t, m);
+        m = next(s, to - k);
+        if (m > FEW)
+            forward(j, s, k, m, BLOCK, narrow, numbering, rooms);
+        else
+            forward(j, s, k, m, FEW, narrow, numbering, rooms);
     }
 }
 
 /* Those of its operands and results that its partials name; the others may be anything. */
 #define READ_NAMED                                                                                                     \
-    const double *xa = s->names & TG_NAMES_A ? read(w, &s->operand[0][TG_KEPT], v, at, m, rooms) : nothing;            \
-    const double *xb = s->names & TG_NAMES_B ? read(w, &s->operand[1][TG_KEPT], v, at, m, rooms + 1) : nothing;        \
-    const double *xy = s->names & TG_NAMES_Y ? read(w, &results, v, at, m, rooms + 2) : nothing;
+    const double *xa = s->names & TG_NAMES_A ? read(w, &s->operand[0][TG_KEPT], v, at, m, n, rooms) : nothing;         \
+    const double *xb = s->names & TG_NAMES_B ? read(w, &s->operand[1][TG_KEPT], v, at, m, n, rooms + 1) : nothing;     \
+    const double *xy = s->names & TG_NAMES_Y ? read(w, &results, v, at, m, n, rooms + 2) : nothing;
 #define READ_TANGENTS                                                                                                  \
-    const double *ta = read(w, &s->operand[0][TG_KEPT], d, at, m, rooms + 3);                                          \
-    const double *tb = read(w, &s->operand[1][TG_KEPT], d, at, m, rooms + 4);
+    const double *ta = read(w, &s->operand[0][TG_KEPT], d, at, m, n, rooms + 3);                                       \
+    const double *tb = read(w, &s->operand[1][TG_KEPT], d, at, m, n, rooms + 4);
 
 TG_CLONES void tg_group_tangents(tg_job *j, const tg_group *s, uint32_t from, uint32_t to, tg_narrow_replay *narrow)
 {
     const tg_wide *w = j->program->wide;
     const double *v = j->primal;
     const tg_slots results = {TG_SIDE_BY_SIDE, s->y[TG_KEPT]};
+    const uint32_t n = BLOCK;
     double *d = j->tangent, t[LANES];
     block rooms[TG_FEW_TERMS];
     empty(rooms);
@@ -323,7 +317,7 @@ TG_CLONES void tg_group_tangents(tg_job *j, const tg_group *s, uint32_t from, ui
 #include "ops.def"
         default: continue;
         }
-        put(d + s->y[TG_KEPT] + at, t, m);
+        put(d + s->y[TG_KEPT] + at, t, m, n);
     }
 }
 
@@ -437,35 +431,35 @@ TG_INLINE void sums_reverse(tg_job *j, const tg_group *s, uint32_t at, uint32_t 
     }
 }
 
-TG_INLINE void few_reverse(tg_job *j, const tg_group *s, uint32_t at, uint32_t m, block *rooms, const double *g)
+TG_INLINE void few_reverse(tg_job *j, const tg_group *s, uint32_t at, block *rooms, const double *g)
 {
     const tg_wide *w = j->program->wide;
     const double *v = j->primal;
-    const uint32_t n = s->op == TG_DOT ? s->terms & ~1u : s->terms;
+    const uint32_t n = BLOCK, terms = s->op == TG_DOT ? s->terms & ~1u : s->terms;
     double *adj = j->adj, ga[LANES];
-    if (n < s->terms && s->moves >> n & 1)
-        add(w, &s->operand[n][TG_LIVE], adj, at, m, g);
-    for (uint32_t i = 0; i < n; i++) {
+    if (terms < s->terms && s->moves >> terms & 1)
+        add(w, &s->operand[terms][TG_LIVE], adj, at, n, g);
+    for (uint32_t i = 0; i < terms; i++) {
         if (!(s->moves >> i & 1))
             continue;
         if (s->op == TG_DOT) {
             const uint32_t other = i ^ 1;
-            const double *x = read(w, &s->operand[other][TG_KEPT], v, at, m, rooms + other);
-            EACH ga[l] = tg_passed_on(g[l], x[l]);
-            add(w, &s->operand[i][TG_LIVE], adj, at, m, ga);
+            const double *x = read(w, &s->operand[other][TG_KEPT], v, at, n, n, rooms + other);
+            ALL ga[l] = tg_passed_on(g[l], x[l]);
+            add(w, &s->operand[i][TG_LIVE], adj, at, n, ga);
         } else
-            add(w, &s->operand[i][TG_LIVE], adj, at, m, g);
+            add(w, &s->operand[i][TG_LIVE], adj, at, n, g);
     }
 }
 
 /* Read and clear the adjoints of the results. */
-TG_INLINE void take(double *restrict from, uint32_t m, double *restrict to)
+TG_INLINE void take(double *restrict from, uint32_t m, const uint32_t n, double *restrict to)
 {
-    put(to, from, m);
-    if (m == BLOCK)
-        EACH from[l] = 0.0;
+    put(to, from, m, n);
+    if (m == n)
+        ALL from[l] = 0.0;
     else
-        for (uint32_t l = 0; l < BLOCK; l++) {
+        ALL {
             if (l < m)
                 from[l] = 0.0;
             else
@@ -473,10 +467,10 @@ TG_INLINE void take(double *restrict from, uint32_t m, double *restrict to)
         }
 }
 
-static inline int are_zero(const double *x)
+TG_INLINE int are_zero(const double *x, const uint32_t n)
 {
     uint64_t any = 0;
-    EACH any |= tg_bits(x[l]) << 1;
+    ALL any |= tg_bits(x[l]) << 1;
     return !any;
 }
 
@@ -494,18 +488,43 @@ static inline void choose(const tg_job *j, const tg_group *s, uint32_t at, uint3
     }
 }
 
-TG_CLONES void tg_group_reverse(tg_job *j, const tg_group *s, uint32_t from, uint32_t to, tg_narrow_replay *narrow)
+/* m instructions before k, of n. */
+TG_INLINE void reverse(tg_job *j, const tg_group *s, uint32_t k, uint32_t m, const uint32_t n, tg_narrow_replay *narrow,
+                       block *rooms)
 {
     const tg_wide *w = j->program->wide;
+    const uint32_t at = k - m - s->first;
     const double *v = j->primal;
     const tg_slots results = {TG_SIDE_BY_SIDE, s->y[TG_KEPT]};
     double *adj = j->adj, g[LANES], ga[LANES], gb[LANES];
+    if (!s->terms && m < TG_FEW_CALLS) {
+        narrow(j, k - m, k);
+        return;
+    }
+    take(adj + s->y[TG_LIVE] + at, m, n, g);
+    if (are_zero(g, n))
+        return;
+    if (s->op == TG_WHERE)
+        choose(j, s, at, m, read(w, &s->operand[0][TG_KEPT], v, at, m, n, rooms), g, adj);
+    else if (s->terms && tg_has_few(s) && s->apart && m == BLOCK)
+        few_reverse(j, s, at, rooms, g);
+    else if (s->terms)
+        sums_reverse(j, s, at, m, g);
+    else {
+        READ_NAMED
+        (n == FEW ? few_long_partials : group_long_partials)((int)(s->op & ~TG_QUIET), ga, gb, g, xa, xb, xy);
+        add_both(w, s, adj, at, m, ga, gb);
+    }
+}
+
+TG_CLONES void tg_group_reverse(tg_job *j, const tg_group *s, uint32_t from, uint32_t to, tg_narrow_replay *narrow)
+{
     block rooms[TG_FEW_TERMS];
     empty(rooms);
     if (s->op == TG_GUARD)
         return;
     if (s->chain) {
-        chain_reverse(j, s, from - s->first, to - s->first);
+        tg_chain_reverse(j, s, from - s->first, to - s->first);
         return;
     }
     if (tg_has_own_terms(s)) {
@@ -516,32 +535,12 @@ TG_CLONES void tg_group_reverse(tg_job *j, const tg_group *s, uint32_t from, uin
         tg_eights_reverse(j, s, from - s->first, to - s->first);
         return;
     }
-    for (uint32_t k = to, m, at; k > from; k -= m) {
-        m = k - from < BLOCK ? k - from : BLOCK;
-        at = k - m - s->first;
-        if (!s->terms && m < BLOCK / 2) {               /* not worth a block */
-            narrow(j, k - m, k);
-            continue;
-        }
-        take(adj + s->y[TG_LIVE] + at, m, g);
-        if (are_zero(g))
-            continue;
-        if (s->op == TG_WHERE) {
-            choose(j, s, at, m, read(w, &s->operand[0][TG_KEPT], v, at, m, rooms), g, adj);
-            continue;
-        }
-        if (s->terms) {
-            if (tg_has_few(s) && s->apart)
-                few_reverse(j, s, at, m, rooms, g);
-            else
-                sums_reverse(j, s, at, m, g);
-            continue;
-        }
-        {
-            READ_NAMED
-            NAME(long_partials)((int)(s->op & ~TG_QUIET), ga, gb, g, xa, xb, xy);
-        }
-        add_both(w, s, adj, at, m, ga, gb);
+    for (uint32_t k = to, m; k > from; k -= m) {
+        m = next(s, k - from);
+        if (m > FEW)
+            reverse(j, s, k, m, BLOCK, narrow, rooms);
+        else
+            reverse(j, s, k, m, FEW, narrow, rooms);
     }
 }
 
@@ -551,6 +550,7 @@ TG_CLONES void tg_group_reverse_tangents(tg_job *j, const tg_group *s, uint32_t 
     const tg_wide *w = j->program->wide;
     const double *v = j->primal, *d = j->tangent;
     const tg_slots results = {TG_SIDE_BY_SIDE, s->y[TG_KEPT]};
+    const uint32_t n = BLOCK;
     double *adj = j->adj, *adt = j->adj_tangent, g[LANES], h[LANES];
     double ga[LANES], gb[LANES], ha[LANES], hb[LANES];
     block rooms[TG_FEW_TERMS];
@@ -572,9 +572,9 @@ TG_CLONES void tg_group_reverse_tangents(tg_job *j, const tg_group *s, uint32_t 
             narrow(j, k - m, k);
             continue;
         }
-        take(adj + s->y[TG_LIVE] + at, m, g);
-        take(adt + s->y[TG_LIVE] + at, m, h);
-        if (are_zero(g) && are_zero(h))
+        take(adj + s->y[TG_LIVE] + at, m, n, g);
+        take(adt + s->y[TG_LIVE] + at, m, n, h);
+        if (are_zero(g, n) && are_zero(h, n))
             continue;
         READ_NAMED
         READ_TANGENTS

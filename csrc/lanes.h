@@ -17,7 +17,9 @@
 #define IN_PART(array, slot) (AT(array, slot) + q)
 
 /* A dot reads an operand that all rows share as one number beside others: the weights of a layer crowd caches less. */
-#define SHARED(slot) (LANES > 1 && j->shared && (slot) < n_fixed && j->shared[slot] == TG_SHARED)
+#define IS(slot, mark) (LANES > 1 && j->shared && (slot) < n_fixed && j->shared[slot] & (mark))
+#define SHARED(slot) IS(slot, TG_SHARED)
+#define WEIGHT(slot) IS(slot, TG_WEIGHT)
 
 /* Lanes that did not do as recorded are out from here on. */
 static void NAME(out)(tg_job *j, uint32_t at, uint32_t lanes, const double *a, const double *b, const double *y)
@@ -66,6 +68,25 @@ TG_INLINE void NAME(add_scaled)(double *to, const double *g, double partial)
 {
     TG_TURNS_APART OF_PART to[l] += tg_passed_on(g[l], partial);
 }
+/* The dot of weights and what is beside them, added to t; and what it passes on to that. */
+TG_INLINE void NAME(add_weights)(double *restrict t, const tg_weight *w, uint32_t n, const double *v, int live)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        const double c = w[i].x, *x = AT(v, live ? w[i].live : w[i].kept);
+        EACH t[l] += c * x[l];
+    }
+}
+TG_INLINE void NAME(pass_weights)(const double *restrict g, const tg_weight *w, uint32_t n, double *adj,
+                                  uint32_t n_const)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        const double c = w[i].x;
+        double *restrict to = AT(adj, w[i].live);
+        if (w[i].live < n_const)
+            continue;
+        EACH to[l] += tg_passed_on(g[l], c);
+    }
+}
 TG_INLINE void NAME(top_of)(double *to, const double *x) { EACH to[l] = tg_max(to[l], x[l]); }
 
 /* What `where` chooses, and what it passes on to what it has chosen from. to may be a or b. */
@@ -112,10 +133,19 @@ TG_INLINE void NAME(forward)(tg_job *j, uint32_t from, uint32_t to, int live)
         case TG_DOT: {
             uint32_t n = s->b & ~1u;
             const double *bias = s->b % 2 ? AT(v, pool[2 * n]) : NULL;
-            EACH t[l] = bias ? bias[l] : 0.0;
-            for (uint32_t i = 0; i < n; i += 2) {
+            const tg_weight *weights = LANES > 1 ? tg_weights_of(j, k) : NULL;
+            if (bias)                                   /* a choice by lane would read from nowhere, masked and slow */
+                EACH t[l] = bias[l];
+            else
+                EACH t[l] = 0.0;
+            if (weights)
+                NAME(add_weights)(t, weights, n / 2, v, live);
+            for (uint32_t i = 0; i < n && !weights; i += 2) {
                 const double *x = AT(v, pool[2 * i]), *w = AT(v, pool[2 * i + 2]);
-                if (SHARED(pool[2 * i])) {
+                if (WEIGHT(pool[2 * i + 2])) {
+                    const double c = j->same[pool[2 * i + 2]];
+                    EACH t[l] += x[l] * c;
+                } else if (SHARED(pool[2 * i])) {
                     const double c = j->same[pool[2 * i]];
                     EACH t[l] += c * w[l];
                 } else
@@ -204,6 +234,12 @@ TG_INLINE void NAME(pass_on_products)(tg_job *j, const uint32_t *pool, uint32_t 
         OF_PART g[l] = all[q + l];
         for (uint32_t i = 0; i < n; i += 2, pool += 4) {
             const double *x = IN_PART(v, pool[0]), *w = IN_PART(v, pool[2]);
+            if (WEIGHT(pool[0]) || WEIGHT(pool[2])) {
+                const uint32_t own = WEIGHT(pool[0]) ? 0 : 2;
+                if (pool[3 - own] >= n_const)
+                    NAME(add_scaled)(IN_PART(adj, pool[3 - own]), g, j->same[pool[own]]);
+                continue;
+            }
             if (pool[1] >= n_const)
                 NAME(add_weighed)(IN_PART(adj, pool[1]), g, w);
             if (pool[3] < n_const)
@@ -260,9 +296,16 @@ TG_CLONES static void NAME(reverse)(tg_job *j, uint32_t from, uint32_t to)
 #undef PASS
         case TG_DOT: {
             const uint32_t n = s->b & ~1u;
+            const tg_weight *weights = LANES > 1 ? tg_weights_of(j, k) : NULL;
+            double *kept = LANES > 1 ? tg_kept_adjoint(j, k) : NULL;
             if (s->b % 2 && pool[2 * n + 1] >= n_const)
                 NAME(add_to)(AT(adj, pool[2 * n + 1]), g);
-            NAME(pass_on_products)(j, pool, n, g);
+            if (kept)
+                EACH kept[l] = g[l];
+            if (weights)
+                NAME(pass_weights)(g, weights, n / 2, adj, n_const);
+            else
+                NAME(pass_on_products)(j, pool, n, g);
             break;
         }
         case TG_SUM:
@@ -300,10 +343,11 @@ TG_CLONES static void NAME(read)(tg_job *j, const double *from, int64_t stride, 
                                  double *to)
 {
     const double *x[LANES];
-    const uint32_t paired = LANES > 1 ? count & ~1u : 0;
+    const uint32_t paired = LANES > 1 ? count & ~1u : 0, n_fixed = j->program->n_const + j->program->n_in;
     for (uint32_t i = 0; !stride && i < count; i++) {
         double same = from[i];
-        EACH AT(to, first + i)[l] = same;
+        if (!WEIGHT(first + i))
+            EACH AT(to, first + i)[l] = same;
     }
     if (!stride)
         return;
@@ -378,42 +422,36 @@ TG_CLONES static void NAME(collect_rows)(tg_job *j, const double *x, uint32_t co
             own[l][i] = AT(x, i)[l];
 }
 
-/* The sum of all lanes, in halves, each in a loop of a length that the compiler knows. */
-static inline double NAME(add_up)(const double *x)
+/* The sums of count inputs, from slot `first` on, to where they are added up; none of weights. */
+TG_CLONES static void NAME(collect_sums)(const tg_job *j, double *x, uint32_t first, uint32_t count, double *to)
 {
-    double t[LANES];
-#define HALVE(n, from)                                                                                                 \
-    for (int l = 0; l < (n) && 2 * (n) <= LANES; l++)                                                                  \
-        t[l] = (from)[l] + (from)[l + (n)];
-    HALVE(LANES / 2, x)
-    HALVE(LANES / 4, t)
-    HALVE(LANES / 8, t)
-    HALVE(LANES / 16, t)
-#undef HALVE
-    return LANES > 1 ? t[0] : x[0];
+    const uint32_t n_fixed = j->program->n_const + j->program->n_in;
+    for (uint32_t i = 0; i < count; i++, x += LANES) {
+        if (WEIGHT(first + i))
+            continue;
+        if (to)
+            to[i] += LANES > 1 ? tg_sum_of_lanes(x) : x[0];
+        EACH x[l] = 0.0;
+    }
 }
 
-/* The sums of count inputs, from x on, to where they are added up. */
-TG_CLONES static void NAME(collect_sums)(const double *x, uint32_t count, double *to)
-{
-    for (uint32_t i = 0; i < count; i++)
-        to[i] += NAME(add_up)(AT(x, i));
-}
-
-/* The adjoints of the inputs, which are 0 again afterwards; what is added up over rows stays until the last block. */
+/* The adjoints of the inputs, which are 0 again afterwards; what is added up over rows stays until the last block, and
+   what weights have is not here. */
 static void NAME(collect)(tg_job *j, int last_block, double *adj, grad_of_feed *grad)
 {
     for (uint32_t k = 0; k < j->n_feeds; k++) {
         const tg_feed *f = j->feed + k;
+        const uint32_t first = j->program->n_const + f->first;
         int64_t stride;
-        double *to = grad(f, &stride), *x = AT(adj, j->program->n_const + f->first);
+        double *to = grad(f, &stride), *x = AT(adj, first);
         if (!stride && !last_block)
             continue;
         if (to && stride)
             NAME(collect_rows)(j, x, f->count, to, stride);
-        if (to && !stride)
-            NAME(collect_sums)(x, f->count, to);
-        memset(x, 0, (size_t)f->count * LANES * sizeof *x);
+        if (stride)
+            memset(x, 0, (size_t)f->count * LANES * sizeof *x);
+        else
+            NAME(collect_sums)(j, x, first, f->count, to);
     }
 }
 
@@ -423,7 +461,9 @@ static const width NAME(width) = {
     .collect = NAME(collect),
 };
 
+#undef WEIGHT
 #undef SHARED
+#undef IS
 #undef IN_PART
 #undef OF_PART
 #undef PARTS

@@ -15,6 +15,7 @@
     tiles are tried.  */
 #include "order.h"
 #include "ops.h"
+#include "wide.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -266,7 +267,7 @@ static int order_tile(const widening *w, uint32_t start, uint32_t n)
         return 0;
     for (uint32_t from = 0, end; from < n; from = end) {
         end = end_of(w, to, from, n);
-        if (end - from >= TG_GROUP)
+        if (end - from >= tg_least_group(w->d->node[node[to[from]]].op))
             arrange(w, node, to + from, end - from);
         for (uint32_t m = from; m < end; m++)
             to[m] = (start + to[m]) | (m == from ? TG_STARTS : 0);

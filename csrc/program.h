@@ -153,6 +153,7 @@ typedef struct tg_native {
 typedef struct tg_looping tg_looping;
 typedef struct tg_sharing tg_sharing;
 typedef struct tg_calling tg_calling;
+typedef struct tg_weights tg_weights;
 
 /* A replay over rows start .. stop - 1, or row[start] .. row[stop - 1]. What is added up is added row after row within
    a job, so its bits depend on the rows alone. */
@@ -185,14 +186,16 @@ typedef struct tg_job {
     uint64_t bytes;                     /* of memory, that of other threads' hands included */
     double *memory, *primal, *tangent, *adj, *adj_tangent;
     uint8_t *shared;                    /* of the fixed slots, NULL where nobody asks: TG_SHARED, the same in all
-                                           rows, or, along tangents, TG_IDLE, whose gradient nobody wants */
+                                           rows, TG_WEIGHT, too, or, along tangents, TG_IDLE, whose gradient
+                                           nobody wants */
     double *same;                       /* of the shared ones: that number */
     tg_looping *looping;                /* of a loop */
     tg_sharing *sharing;                /* of several threads: see share.h; else NULL */
     tg_calling *calling;                /* by call */
+    tg_weights *weights;                /* see weights.h; NULL: none */
 } tg_job;
 
-enum { TG_SHARED = 1, TG_IDLE };
+enum { TG_SHARED = 1, TG_IDLE = 2, TG_WEIGHT = 4 };
 
 /* to[k] += from[k] */
 void tg_accumulate(double *to, const double *from, uint64_t n);

@@ -10,6 +10,7 @@
 #include "flush.h"
 #include "ops.h"
 #include "share.h"
+#include "weights.h"
 #include "wide.h"
 
 #include <stdlib.h>
@@ -60,8 +61,7 @@ static double *grad_tangent_of(const tg_feed *f, int64_t *stride)
     return f->grad_tangent;
 }
 
-/* Whether primals are in kept slots; for values alone they are in live ones, unless native code cannot do with
-   these. */
+/* Whether primals are in kept slots: for values alone they are in live ones, unless native code cannot do with them. */
 static int kept_slots(const tg_job *j)
 {
     return j->seed || j->tangents || j->keep || (j->native && !j->native->values[j->lanes > 1].n);
@@ -83,21 +83,28 @@ int tg_start(tg_job *j)
     size_t lanes = j->stop - j->start > 1 ? WIDE : 1, kept = p->n_kept * lanes, live = p->n_live * lanes, n;
     const uint32_t n_fixed = p->n_const + p->n_in;
     const int wide = lanes > 1, sharing = wide && !j->tangents;
+    int zeroed;
     size_t primals;
     uint64_t called = 0;
     if (j->loop)
         return tg_start_loop(j);
     j->lanes = (int)lanes;
+    if (tg_find_weights(j))
+        return TG_MEMORY;
     tg_lay_calls(j, j, 1, NULL, &called);
     primals = j->keep ? 0 : kept_slots(j) ? kept : live;
     n = primals + (j->tangents ? kept : 0) + (j->seed ? live : 0) + (j->seed && j->tangents ? live : 0) +
         (sharing ? n_fixed : 0) + (wide ? (size_t)n_fixed / sizeof(double) + 1 : 0);
     j->bytes = (n + 16) * sizeof(double) + called;
-    j->memory = called ? called < SIZE_MAX / 4 ? tg_zeroed(j->bytes) : NULL : tg_realloc(NULL, j->bytes);
-    if (!j->memory)
+    zeroed = called || j->weights;                      /* what weights have no use for is never touched */
+    j->memory = !zeroed ? tg_realloc(NULL, j->bytes) : called < SIZE_MAX / 4 ? tg_zeroed(j->bytes) : NULL;
+    if (!j->memory) {
+        tg_free_weights(j);
         return TG_MEMORY;
+    }
     j->primal = (double *)(((uintptr_t)j->memory + 63) & ~(uintptr_t)63);
-    memset(j->primal + primals, 0, (n - primals) * sizeof(double));     /* primals are written before they are read */
+    if (!zeroed)
+        memset(j->primal + primals, 0, (n - primals) * sizeof(double)); /* primals are written before they are read */
     j->tangent = j->primal + primals;
     j->adj = j->tangent + (j->tangents ? kept : 0);
     j->adj_tangent = j->adj + (j->seed ? live : 0);
@@ -113,6 +120,7 @@ int tg_start(tg_job *j)
         memset(j->shared, TG_SHARED, p->n_const);
         memcpy(j->same, p->constant, p->n_const * sizeof *j->same);
     }
+    tg_mark_weights(j);
     if (called) {
         char *behind = (char *)(j->primal + n);
         called = 0;
@@ -141,6 +149,7 @@ void tg_next_rows(tg_job *j, int64_t start, int64_t stop)
 void tg_finish(tg_job *j)
 {
     tg_end_share(j);
+    tg_free_weights(j);
     free(j->memory);
     j->memory = NULL;
 }
@@ -180,6 +189,7 @@ static void write_out(tg_job *j, const width *w)
 static void collect(tg_job *j, const width *w)
 {
     int last = j->base + j->lanes >= j->stop;
+    tg_collect_weights(j, last);
     w->collect(j, last, j->adj, grad_of);
     if (j->tangents)
         w->collect(j, last, j->adj_tangent, grad_tangent_of);

@@ -143,6 +143,15 @@ static int find_both(finding *f, uint32_t first, uint32_t n, uint32_t m, tg_slot
     return code;
 }
 
+/* Whether each instruction of a group has one operand, or the same one twice. */
+static int read_one(const tg_program *p, const tg_group *g)
+{
+    for (const tg_instr *s = p->instr + g->first; s < p->instr + g->first + g->n; s++)
+        if (s->a != s->b || s->live_a != s->live_b)
+            return 0;
+    return 1;
+}
+
 /* Whether the terms of each sum of the group are side by side. */
 static int terms_are_straight(const finding *f, const tg_group *g)
 {
@@ -371,7 +380,10 @@ static int add_group(finding *f, uint32_t first, uint32_t n, int chain)
     } else if (tg_has_few(g)) {
         const uint32_t n = g->terms ? g->terms : 2;
         for (uint32_t m = 0; m < n && !code; m++) {
-            code = find_both(f, first, g->n, m, g->operand[m]);
+            if (m == 1 && !g->terms && read_one(f->p, g))
+                memcpy(g->operand[1], g->operand[0], sizeof g->operand[0]);
+            else
+                code = find_both(f, first, g->n, m, g->operand[m]);
             g->moves |= (uint8_t)(!code && moves(f, g, m) && !(m == 1 && !g->terms && !tg_passes_to_b(row))) << m;
         }
         if (!code && row != TG_GUARD) {
@@ -400,7 +412,7 @@ int tg_group_program(tg_program *p)
     for (uint32_t k = 0; !code && k <= p->n_instr && p->n_kept < TG_RUNS && p->n_live < TG_RUNS; k++) {
         if (k == p->n_instr || !grouped(p->instr + k) || (k > first && !goes_on(&f, first, k))) {
             uint32_t end = k;
-            if (k - first >= TG_GROUP && grouped(p->instr + first)) {
+            if (grouped(p->instr + first) && k - first >= tg_least_group(p->instr[first].op)) {
                 code = add_group(&f, first, k - first, NO_CHAIN);
                 p->grouped += k - first;
             } else {

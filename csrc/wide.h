@@ -53,6 +53,14 @@ struct tg_wide {
 int tg_is_short(uint32_t op);
 /* cdef: end */
 
+/* Instructions of a group, at least: calls of functions gain by less company. */
+enum { TG_FEW_CALLS = 6 };
+static inline uint32_t tg_least_group(uint32_t op)
+{
+    const int row = (int)(op & ~TG_QUIET);
+    return row == TG_GUARD || tg_is_many(row) || tg_is_short(op) ? TG_GROUP : TG_FEW_CALLS;
+}
+
 void tg_free_groups(tg_wide *w);
 
 /* The slot of element k. */
@@ -61,6 +69,7 @@ static inline uint32_t tg_slot(const tg_wide *w, const tg_slots *s, uint32_t k)
     return s->how == TG_SAME ? s->at : s->how == TG_SIDE_BY_SIDE ? s->at + k : w->list[s->at + k] & ~TG_RUNS;
 }
 
+static inline int tg_is_same(const tg_slots *a, const tg_slots *b) { return a->how == b->how && a->at == b->at; }
 static inline int tg_has_few(const tg_group *g) { return g->terms <= TG_FEW_TERMS; }
 
 /* The slot of operand i of the first of a stretch's n instructions, and the step to that of the next. */
@@ -138,9 +147,11 @@ void tg_layer_reverse(tg_job *j, const tg_group *g, uint32_t first, uint32_t las
 void tg_terms_tangents(tg_job *j, const tg_group *g, uint32_t from, uint32_t to, tg_narrow_replay *narrow);
 void tg_terms_reverse_tangents(tg_job *j, const tg_group *g, uint32_t from, uint32_t to, tg_narrow_replay *narrow);
 
-/* Elements from .. to - 1 of a group of a row that takes an instruction or two. See eights.c. */
+/* Elements from .. to - 1 of a group of a row that takes an instruction or two; and of a chain. See eights.c. */
 void tg_eights_forward(tg_job *j, const tg_group *g, uint32_t from, uint32_t to, int numbering);
 void tg_eights_reverse(tg_job *j, const tg_group *g, uint32_t from, uint32_t to);
+void tg_chain_forward(tg_job *j, const tg_group *s, uint32_t from, uint32_t to, int numbering);
+void tg_chain_reverse(tg_job *j, const tg_group *s, uint32_t from, uint32_t to);
 
 /* All instructions from .. to - 1 of a job for one row: primals and tangents, and adjoints. */
 void tg_forward_between(tg_job *j, uint32_t from, uint32_t to);

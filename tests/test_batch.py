@@ -736,3 +736,76 @@ def test_the_vjp_of_a_dot_that_reads_what_rows_share_is_the_gradient_each_time(n
     for _ in range(2):
         found = pull(np.ones(700) if reduce is None else 1.0)
         assert all(np.array_equal(a, b) for a, b in zip(found, expected))
+
+
+# ---- many weights ----
+
+WIDE = 30
+
+
+def crowd(w, u, x):
+    """Over 2,048 weights that are read once, on either side of a dot; and others, that are read more often, or not by a
+    dot's pairs alone."""
+    hidden = [tapegrad.dot(row, x) if k % 3 else tapegrad.dot(x, row, u[0]) for k, row in enumerate(w[:-1])]
+    hidden.append(tapegrad.dot([*w[-1], x[1], u[1], u[2]], [*x, u[2], u[3], x[2]]))
+    total = tapegrad.sum([h.tanh() for h in hidden]) + u[4] * x[0]
+    return total * 2.0 if x[0] > 2.0 else total
+
+
+def added_as_rows_are(rows, step):
+    """Sums in chunks of so many rows, of each in sixteen lanes, and of these in halves."""
+    total = 0.0 * rows[0]
+    for start in range(0, len(rows), step):
+        lanes = [0.0 * rows[0] for _ in range(LANES)]
+        for k, row in enumerate(rows[start : start + step]):
+            lanes[k % LANES] = lanes[k % LANES] + row
+        while len(lanes) > 1:
+            half = len(lanes) // 2
+            lanes = [a + b for a, b in zip(lanes[:half], lanes[half:])]
+        total = total + lanes[0]
+    return total
+
+
+@pytest.fixture(scope="module")
+def crowded():
+    w = [[math.sin(k * WIDE + m) / 5 for m in range(WIDE)] for k in range(71)]
+    return record(crowd, w, [0.3, -0.2, 0.7, 0.1, 0.4], [0.1] * WIDE, on_branch="record"), w
+
+
+@pytest.mark.parametrize("n, sums", [(2, 256), (LANES + 1, 256), (333, 256), (333, 512)])
+def test_many_weights_have_the_sums_of_their_rows_to_the_bit(crowded, np, tiny, monkeypatch, n, sums):
+    """With chunks of up to seven blocks, and of more than are kept."""
+    monkeypatch.setattr("tapegrad.program.batch.CHUNK_SUMS", sums)
+    program, w = crowded
+    w, u = np.array(w), np.array([0.3, -0.2, 0.7, 0.1, 0.4])
+    x = np.sin(np.arange(n * WIDE).reshape(n, WIDE) * 0.7)
+    x[1, 3] = math.inf  # what comes out of tanh passes nothing on: no nan
+    rows = program.map((None, None, 0))
+    value, (by_w, by_u, by_x) = rows.value_and_grad(w, u, x, argnums=(0, 1, 2))
+    some = list(range(min(n, 20)))
+    assert [program(w, u, x[k]) for k in some] == list(value[some])
+    assert all(np.array_equal(program.grad(w, u, x[k], argnums=2), by_x[k]) for k in some)
+    assert np.array_equal(rows(w, u, x), value)
+    for threads in (1, 2):
+        batch = program.map((None, None, 0), reduce="sum", threads=threads)
+        step = batch._rows._shared(batch._rows.recorded.paths[0], n)[0]
+        assert n < 300 or (step < n and (step > 8 * LANES) == (sums > 256))
+        total, (sum_w, sum_u, each_x) = batch.value_and_grad(w, u, x, argnums=(0, 1, 2))
+        assert math.isclose(total, value.sum(), rel_tol=1e-12, abs_tol=1e-12)
+        assert np.array_equal(sum_w, added_as_rows_are(by_w, step))
+        assert np.array_equal(each_x, by_x)
+        assert np.allclose(sum_u, by_u.sum(0), rtol=1e-12, atol=1e-12)
+        assert np.array_equal(batch.grad(w, u, x, argnums=2), by_x)  # what nobody asks for is not made
+        assert np.array_equal(batch.grad(w, u, x, argnums=0), sum_w)
+
+
+def test_rows_on_other_paths_and_tangents_have_many_weights_too(crowded, np):
+    program, w = crowded
+    w, u = np.array(w), np.array([0.3, -0.2, 0.7, 0.1, 0.4])
+    x = np.sin(np.arange(50 * WIDE).reshape(50, WIDE) * 0.7)
+    x[::7, 0] = 2.5
+    batch, rows = program.map((None, None, 0), reduce="mean"), program.map((None, None, 0))
+    assert np.allclose(batch.grad(w, u, x), rows.grad(w, u, x).mean(0), rtol=1e-12, atol=1e-14)
+    along = np.cos(np.arange(w.size).reshape(w.shape))
+    slope = batch.jvp((w, u, x), (along, 0 * u, 0 * x))[1]
+    assert math.isclose(slope, float((batch.grad(w, u, x) * along).sum()), rel_tol=1e-11)

@@ -223,47 +223,51 @@ def kmeans_dir(given: dict[str, Any], ready: Ready) -> Prepared:
     return Prepared(run, listed)
 
 
-# ---- lstm: unrolled ----
+# ---- lstm: a step for each character ----
 
 
-def lstm_loss(main: Any, extra: Any, state: Any, sequence: Sequence[Sequence[float]]) -> Number:
-    """The mean cross entropy of the next character's bits; every matrix of weights is diagonal."""
-    hidden, cells = [list(row) for row in state[0::2]], [list(row) for row in state[1::2]]
-    bits = len(extra[0])
-    total = 0.0
-    for given, wanted in zip(sequence, sequence[1:]):
-        x = [a * w for a, w in zip(given, extra[0])]
-        for layer in range(len(hidden)):
-            weights, biases = main[2 * layer], main[2 * layer + 1]
-            for i in range(bits):
-                forget, take, give, change = (
-                    at * weights[gate * bits + i] + biases[gate * bits + i]
-                    for gate, at in enumerate((x[i], hidden[layer][i], x[i], hidden[layer][i]))
-                )
-                cell = cells[layer][i] * forget.sigmoid() + take.sigmoid() * change.tanh()
-                cells[layer][i], hidden[layer][i] = cell, give.sigmoid() * cell.tanh()
-            x = hidden[layer]
-        y = [a * w + b for a, w, b in zip(x, extra[1], extra[2])]
-        norm = (tapegrad.sum([v.exp() for v in y]) + 2.0).log()
-        total = total + tapegrad.sum([w * (v - norm) for w, v in zip(wanted, y) if w])
-    return -total / (bits * (len(sequence) - 1))
+def lstm_step(state: Any, bits: Any, main: Any, extra: Any) -> tuple[tuple[Any, Any], Number]:
+    """Hidden states and cells of all layers after a character, and the next one's log likelihood.
+
+    Args:
+        bits: those of the character and of the next.
+        main, extra: the weights; every matrix of them is diagonal.
+    """
+    hidden, cells = ([list(row) for row in part] for part in state)
+    n = len(bits[0])
+    x = [a * w for a, w in zip(bits[0], extra[0])]
+    for layer in range(len(hidden)):
+        weights, biases = main[2 * layer], main[2 * layer + 1]
+        for i in range(n):
+            forget, take, give, change = (
+                at * weights[gate * n + i] + biases[gate * n + i]
+                for gate, at in enumerate((x[i], hidden[layer][i], x[i], hidden[layer][i]))
+            )
+            cell = cells[layer][i] * forget.sigmoid() + take.sigmoid() * change.tanh()
+            cells[layer][i], hidden[layer][i] = cell, give.sigmoid() * cell.tanh()
+        x = hidden[layer]
+    y = [a * w + b for a, w, b in zip(x, extra[1], extra[2])]
+    norm = (tapegrad.sum([v.exp() for v in y]) + 2.0).log()
+    return (np.array(hidden), np.array(cells)), tapegrad.dot(bits[1], [v - norm for v in y])
 
 
-def lstm(given: dict[str, Any], ready: Ready) -> tuple[Any, Any, Any]:
-    main, extra = np.array(given["main_params"]), np.array(given["extra_params"])
-    program = tapegrad.record(lambda m, e: lstm_loss(m, e, given["state"], given["sequence"]), main, extra)
-    return ready(program), main, extra
+def lstm(given: dict[str, Any], ready: Ready) -> tuple[Any, tuple[Any, ...], float]:
+    """The loop, its arguments, and what makes a loss of the sum of its log likelihoods."""
+    main, extra, state, sequence = (np.array(given[k]) for k in ("main_params", "extra_params", "state", "sequence"))
+    start, pairs = (state[0::2], state[1::2]), np.stack([sequence[:-1], sequence[1:]], axis=1)
+    step = ready(tapegrad.record(lstm_step, start, pairs[0], main, extra))
+    return step.scan(), (start, pairs, main, extra), -1.0 / pairs[:, 1].size
 
 
 def lstm_objective(given: dict[str, Any], ready: Ready) -> Prepared:
-    program, main, extra = lstm(given, ready)
-    return Prepared(lambda: program(main, extra))
+    loop, at, unit = lstm(given, ready)
+    return Prepared(lambda: unit * math.fsum(loop(*at)[1]))
 
 
 def lstm_jacobian(given: dict[str, Any], ready: Ready) -> Prepared:
-    program, main, extra = lstm(given, ready)
+    loop, at, unit = lstm(given, ready)
     return Prepared(
-        lambda: program.grad(main, extra, argnums=(0, 1)), lambda g: listed(np.concatenate([x.ravel() for x in g]))
+        lambda: unit * np.concatenate([slope.ravel() for slope in loop.grad(*at, argnums=(2, 3))]), listed
     )
 
 

@@ -13,6 +13,8 @@
 
 #define ROWS 1003
 #define WEIGHTS 5
+#define MANY 2100               /* weights that are worth what weights.h does with them */
+#define WIDTH 30
 
 /* sum(w[k] * x) * x, then its logarithm: of x and five weights. */
 static tg_program *polynomial(void)
@@ -33,8 +35,33 @@ static tg_program *polynomial(void)
     return p;
 }
 
+/* The sum of tanh(w * (x, x + x, ..)) over rows of w. */
+static tg_program *layer(void)
+{
+    tg_tape t = new_tape();
+    static uint32_t in[MANY + 1], pair[2 * WIDTH], each[MANY / WIDTH];
+    uint32_t y;
+    int64_t code;
+    tg_program *p;
+    for (int k = 0; k <= MANY; k++)
+        in[k] = leaf(&t, sin(k));
+    for (int k = 0; k < WIDTH; k++)
+        pair[WIDTH + k] = k ? op(&t, TG_ADD, pair[WIDTH + k - 1], in[0]) : in[0];
+    for (int k = 0; k < MANY / WIDTH; k++) {
+        memcpy(pair, in + 1 + k * WIDTH, WIDTH * sizeof *pair);
+        each[k] = (uint32_t)tg_record_many(&t, TG_DOT, pair, 2 * WIDTH);
+        each[k] = op(&t, TG_TANH, each[k], each[k]);
+    }
+    y = (uint32_t)tg_record_many(&t, TG_SUM, each, MANY / WIDTH);
+    p = tg_freeze(&t, &(tg_recording){.start = in[0], .outer = TG_NONE, .in = in, .n_in = MANY + 1, .out = &y,
+                                      .n_out = 1}, &code);
+    CHECK(p && !tg_check_program(p));
+    free_tape(&t);
+    return p;
+}
+
 typedef struct {
-    double value, by_weights[WEIGHTS], by_row[ROWS];
+    double value, by_weights[MANY], by_row[ROWS];
     uint32_t failed[ROWS];
     uint64_t failures;
 } result;
@@ -42,17 +69,21 @@ typedef struct {
 /* The sum over rows, and its gradient; rows whose number is a multiple of bad are refused. */
 static int sweep(const tg_program *p, result *r, int threads, int64_t step, uint64_t budget, int bad)
 {
-    static const double weights[WEIGHTS] = {0.1, 0.7, 0.3, 0.9, 0.2}, one = 1.0;
-    double *x = malloc(ROWS * sizeof *x);
+    static const double one = 1.0;
+    const uint32_t n = p->n_in - 1;
+    const int rows = n > WEIGHTS ? 200 : ROWS;
+    double *x = malloc((ROWS + MANY) * sizeof *x), *weights = x + ROWS;
     tg_feed feeds[2] = {{.count = 1, .in = x, .in_stride = 1, .grad = r->by_row, .grad_stride = 1},
-                        {.first = 1, .count = WEIGHTS, .in = weights, .grad = r->by_weights}};
-    tg_job job = {.program = p, .feed = feeds, .n_feeds = 2, .seed = &one, .out = &r->value, .stop = ROWS,
+                        {.first = 1, .count = n, .in = weights, .grad = r->by_weights}};
+    tg_job job = {.program = p, .feed = feeds, .n_feeds = 2, .seed = &one, .out = &r->value, .stop = rows,
                   .failed = r->failed};
     tg_batch b = {.job = &job, .step = step, .threads = threads, .budget = budget, .seconds = budget < 100 ? 1e-5 : 1.0};
     int code;
     memset(r, 0, sizeof *r);
     for (int k = 0; k < ROWS; k++)
         x[k] = bad && k % bad == 0 ? 0.0 : 1.0 + sin(k);
+    for (uint32_t k = 0; k < n; k++)
+        weights[k] = n > WEIGHTS ? 0.01 * sin(k) : 0.1 + 0.2 * k;
     code = tg_start_batch(&b);
     for (code = code ? code : 1; code > 0;)
         code = tg_run_batch(&b);
@@ -178,14 +209,42 @@ static void without_threads_the_caller_works_alone(void)
     CHECK(n >= 2 && n <= 5);
 }
 
-/* Fail each allocation in turn: there are fewer threads, or a code comes back, and the next try is good. */
-static void every_allocation_may_fail(int threads)
+/* Blocks are kept until there are eight, or the chunk ends; the sums are of rows, as a program knows no others. */
+static void weights_have_the_sums_of_their_rows(void)
 {
-    tg_program *p = polynomial();
+    tg_program *p = layer();
+    static result all, other;
+    static double sums[MANY];
+    CHECK(sweep(p, &all, 1, 16, 1u << 20, 0) == TG_OK);
+    for (int64_t step = 16; step < 500; step *= 2)
+        for (int threads = 1; threads < 4; threads += 2) {
+            CHECK(sweep(p, &other, threads, step, threads > 1 ? 1000 : 1u << 20, 0) == TG_OK);
+            CHECK(!memcmp(all.by_row, other.by_row, sizeof all.by_row) && fabs(all.value - other.value) < 1e-12);
+            for (int k = 0; k < MANY; k++)
+                CHECK(fabs(all.by_weights[k] - other.by_weights[k]) <= 1e-12 * (1.0 + fabs(all.by_weights[k])));
+        }
+    for (int row = 0; row < 200; row++) {               /* of a layer, in closed form */
+        const double x = 1.0 + sin(row);
+        for (int k = 0; k < MANY; k += WIDTH) {
+            double h = 0.0;
+            for (int m = 0; m < WIDTH; m++)
+                h += 0.01 * sin(k + m) * (m + 1) * x;
+            for (int m = 0; m < WIDTH; m++)
+                sums[k + m] += (1.0 - tanh(h) * tanh(h)) * (m + 1) * x;
+        }
+    }
+    for (int k = 0; k < MANY; k++)
+        CHECK(fabs(all.by_weights[k] - sums[k]) <= 1e-10 * (1.0 + fabs(sums[k])));
+    tg_free_program(p);
+}
+
+/* Fail each allocation in turn: there are fewer threads, or a code comes back, and the next try is good. */
+static void every_allocation_may_fail(tg_program *p, int threads)
+{
     static result expected, r;
     int refused = 0;
     CHECK(sweep(p, &expected, 1, 16, 1u << 20, 0) == TG_OK);
-    for (int n = 1; n < 40; n++) {
+    for (int n = 1; n < (p->n_in > WEIGHTS + 1 ? 14 : 40); n++) {
         int code;
         tg_dismiss_crew();
         tg_fail_allocation((uint64_t)n);
@@ -207,8 +266,11 @@ int main(void)
     several_callers_share_the_crew();
     a_call_has_two_threads_at_once_and_again_after_a_fork();
     without_threads_the_caller_works_alone();
-    every_allocation_may_fail(1);
-    every_allocation_may_fail(3);
+    weights_have_the_sums_of_their_rows();
+    for (int threads = 1; threads < 4; threads += 2) {
+        every_allocation_may_fail(polynomial(), threads);
+        every_allocation_may_fail(layer(), threads);
+    }
     tg_dismiss_crew();
     return summary();
 }
