@@ -15,6 +15,12 @@ void tg_read_inputs(const tg_job *j, uint32_t first, uint32_t n, double *const t
     for (uint32_t i = 0; i < n; i++) {
         const tg_feed *f = feed_of(j, first + i);
         const uint32_t k = first + i - f->first;
+        if (!f->in_stride && !j->tangents) {
+            const double x = f->in[k];
+            for (size_t l = 0; l < tg_width(j); l++)
+                to[0][i * tg_width(j) + l] = x;
+            continue;
+        }
         for (size_t l = 0; l < tg_width(j); l++) {
             const int64_t row = tg_row_of(j, (int)l);
             to[0][i * tg_width(j) + l] = f->in[f->in_stride * row + k];
@@ -42,12 +48,13 @@ void tg_find_x(const tg_job *j)
 }
 
 #define LINE 8u                 /* numbers that come near at once */
+#define NEARBY ((uint64_t)1 << 18)      /* bytes of rows beside which there is room for as many that come near */
 
-/* Have a number come near, to be read later on. */
+/* Have a number come near, to be read later on: not into the nearest cache, which has few lines under way. */
 static inline void fetch(const double *x)
 {
 #if defined(__GNUC__)
-    __builtin_prefetch(x);
+    __builtin_prefetch(x, 0, 2);
 #else
     (void)x;
 #endif
@@ -64,11 +71,24 @@ static int in_line(const tg_job *j, int order)
     return i == o->n_x;
 }
 
+/* How far it is from numbers of rows in line to those that come near meanwhile: the same ones of the next block, where
+   all of it does; else those of the next steps. */
+static size_t ahead(const tg_job *j, size_t steps, size_t next)
+{
+    const uint64_t row = (uint64_t)j->loop->length * j->loop->n_x;
+    if (row > NEARBY / sizeof(double) / tg_width(j))
+        return next ? steps * j->loop->n_x : 0;
+    if (j->row || j->stop - j->base < 2 * (int64_t)j->lanes)
+        return 0;
+    return (size_t)feed_of(j, j->loop->x_at[0])->in_stride * tg_width(j);
+}
+
 /* Of rows in line, as read_steps: all numbers of these steps. */
 static void read_lines(const tg_job *j, int order, int64_t step, size_t steps, size_t next, double *to, size_t size)
 {
     const uint32_t n_x = j->loop->n_x;
     const size_t w = tg_width(j), from = (size_t)step * n_x, n = steps * n_x, over = size - n_x * w;
+    const size_t far = order ? 0 : ahead(j, steps, next);
     for (size_t l = 0; l + 1 < w; l += 2) {
         const double *p = j->looping->x[order][l] + from, *q = j->looping->x[order][l + 1] + from;
         double *x = to + l, *y;
@@ -84,9 +104,9 @@ static void read_lines(const tg_job *j, int order, int64_t step, size_t steps, s
             x[0] = p[n - 1];
             x[1] = q[n - 1];
         }
-        for (size_t k = n; k < n + next * n_x; k += LINE) {
-            fetch(p + k);
-            fetch(q + k);
+        for (size_t k = 0; far && k < n; k += LINE) {
+            fetch(p + far + k);
+            fetch(q + far + k);
         }
     }
 }
@@ -145,6 +165,15 @@ void tg_read_x(const tg_job *j, int64_t step)
         tg_move_numbers(to, w->tile[order] + (size_t)(step - first) * size, size);
     }
     w->tiled = tile;
+}
+
+const double *tg_read_tile(const tg_job *j, int64_t first)
+{
+    tg_looping *w = j->looping;
+    if (j->loop->n_x)
+        read_tile(j, 0, first, w->tile[0], j->loop->n_x * tg_width(j));
+    w->tiled = first / TG_TILED;
+    return w->tile[0];
 }
 
 void tg_read_all_x(const tg_job *j, double *to, size_t size)

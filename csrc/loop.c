@@ -92,8 +92,7 @@ static void ask_until(tg_job *j)
             w->steps[l] = w->at;
 }
 
-/* What the ys of a step are for. */
-static void tell(tg_job *j, uint32_t lanes)
+void tg_tell(tg_job *j, uint32_t lanes)
 {
     const tg_loop *o = j->loop;
     tg_looping *w = j->looping;
@@ -142,7 +141,7 @@ static int go(tg_job *j)
         w->interpreted[w->at] = (uint8_t)w->step.job->interpreted;
     lanes &= w->alive;
     if (w->at == w->seen && j->phase != COUNT) {
-        tell(j, lanes);
+        tg_tell(j, lanes);
         w->seen++;
         if (w->taken)
             memcpy(w->taken + w->at * j->lanes, w->path, tg_width(j));
@@ -295,6 +294,25 @@ static void begin(tg_job *j)
     w->at = w->seen = 0;
 }
 
+/* What all steps are to make: all that is there before them. */
+static void set_whole(const tg_job *j)
+{
+    const tg_loop *o = j->loop;
+    const tg_looping *w = j->looping;
+    if (!w->whole)
+        return;
+    tg_set_all(&w->step, w->whole, o->length);
+    tg_read_all_x(j, w->whole + (o->step->program[0]->n_const + o->n_state) * tg_width(j), w->each);
+}
+
+/* From here on step by step. */
+static void unchain(tg_job *j)
+{
+    if (j->looping->chained)
+        set_whole(j);
+    j->looping->chained = 0;
+}
+
 static void load(tg_job *j)
 {
     const tg_loop *o = j->loop;
@@ -325,10 +343,9 @@ static void load(tg_job *j)
     if (o->until)
         tg_set_shared(&w->until, w->params, 0);
     tg_find_x(j);
-    if (w->whole) {
-        tg_set_all(&w->step, w->whole, o->length);
-        tg_read_all_x(j, w->whole + (o->step->program[0]->n_const + o->n_state) * tg_width(j), w->each);
-    }
+    w->chained = tg_can_chain(j);
+    if (!w->chained)
+        set_whole(j);
     w->x_wanted = 0;
     for (const tg_feed *f = j->feed; f < j->feed + j->n_feeds; f++)
         w->x_wanted |= f->first < o->first_param && f->first + (uint64_t)f->count > o->n_state &&
@@ -407,6 +424,7 @@ static void go_again(tg_job *j, uint32_t unsure)
         for (size_t i = 0; i < j->loop->n_params * tg_width(j); i++)
             if (unsure >> i % tg_width(j) & 1)
                 w->sums[order][i] = 0.0;
+    unchain(j);
     count(j);
     w->seen = w->end;
 }
@@ -435,11 +453,30 @@ static void finish_block(tg_job *j)
     j->phase = LOAD;
 }
 
+/* Some steps on, or back to the first one, where they do not all go well. */
+static void go_chained(tg_job *j)
+{
+    tg_looping *w = j->looping;
+    const int64_t at = w->at;
+    if (tg_chain_on(j))
+        w->advanced += (uint64_t)(w->at - at - (w->at == w->end));
+    else {
+        unchain(j);
+        begin(j);
+        w->advanced = 0;
+        w->seen = at;
+    }
+}
+
 /* Forward over all steps for the first time, keeping states on the way where they will be wanted. */
 static void first(tg_job *j)
 {
     const tg_loop *o = j->loop;
     tg_looping *w = j->looping;
+    if (w->chained && w->at < w->end) {
+        go_chained(j);
+        return;
+    }
     if (j->seed && w->at < w->end && !w->whole && !w->step.more) {
         if (w->at == 0 && w->n_kept == 0)
             keep(j);
@@ -463,7 +500,7 @@ static void first(tg_job *j)
     j->phase = BACK;
     if (o->total)
         tg_weigh_ys(j, 0);                 /* the same at all steps */
-    if (w->whole)
+    if (w->whole || w->chained)
         return;
     if (w->end) {
         copy_state(j, w->last, w->in);
@@ -501,7 +538,10 @@ static void back(tg_job *j)
 {
     tg_looping *w = j->looping;
     int n;
-    if (w->whole && w->end)
+    if (w->chained && w->end) {
+        tg_chain_back(j);
+        w->end = 0;
+    } else if (w->whole && w->end)
         back_along(j);
     if (!w->end) {
         finish_block(j);
@@ -533,6 +573,8 @@ int tg_run_loop(tg_job *j, uint64_t budget)
 {
     const uint64_t each = (uint64_t)j->loop->step->program[0]->n_instr + 1;
     while (j->base < j->stop && budget > 0) {
+        const int64_t at = j->looping->at;
+        uint64_t took = each;
         switch ((enum phase)j->phase) {
         case LOAD: load(j); break;
         case COUNT:
@@ -544,7 +586,9 @@ int tg_run_loop(tg_job *j, uint64_t budget)
         }
         if (j->looping->step.more)
             return 1;
-        budget -= each < budget ? each : budget;
+        if (j->looping->chained && j->looping->at > at)
+            took *= (uint64_t)(j->looping->at - at);
+        budget -= took < budget ? took : budget;
     }
     return j->base < j->stop;
 }
