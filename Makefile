@@ -45,8 +45,8 @@ $(VENV)/installed: pyproject.toml setup.py build_ffi.py $(wildcard csrc/* csrc/h
 	@touch $@
 
 CORE = tape ops sweep partials gradient optim copy draft order emit freeze program wide lay_out eights terms \
-    layers terms_along groups crew spread pieces share weights replay hoist call cell once lay_loop loop exchange schedule \
-    batch matrix look steps origin rounding nonzeros cones edges colours colouring
+    layers terms_along groups crew spread pieces share weights replay hoist call cell once chain lay_loop loop exchange \
+    schedule batch matrix look steps origin rounding nonzeros cones edges colours colouring
 CTEST = $(CC) -std=c11 -gdwarf-4 -Wall -Wextra -Wpedantic -Werror -ffp-contract=off -Icsrc -pthread
 MADE = build/$(notdir $(CC))
 plain = -O2

@@ -28,8 +28,8 @@ CORE = [
     f"csrc/{name}.c"
     for name in (
         "tape ops sweep partials gradient optim copy draft order emit freeze program wide lay_out eights terms layers "
-        "terms_along groups crew spread pieces share weights replay hoist call cell once lay_loop loop exchange schedule "
-        "batch matrix look steps origin rounding nonzeros cones edges colours colouring"
+        "terms_along groups crew spread pieces share weights replay hoist call cell once chain lay_loop loop exchange "
+        "schedule batch matrix look steps origin rounding nonzeros cones edges colours colouring"
     ).split()
 ]
 HANDLE = sorted(f"csrc/handle/{path.name}" for path in (CSRC / "handle").glob("*.c"))

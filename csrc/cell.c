@@ -89,40 +89,52 @@ static double *adjoints_of(const tg_job *j, int order) { return order ? j->adj_t
 /* Where the shared inputs of a path begin. */
 static size_t shared_from(const tg_stage *s, const tg_job *j) { return (j->program->n_const + s->n_own) * width(s); }
 
-/* Carry out what is hoisted. */
-static void go_once(tg_stage *s)
+/* Carry out what is hoisted, unless it is there already. */
+static void go_once(tg_stage *s, int is_there)
 {
     tg_job *j = s->job;
-    s->refused = 0;
-    s->interpreted = 0;
     s->written_out = 0;
-    if (!j->program->n_hoisted)
-        return;
     for (int order = 0; s->watched && order < s->orders; order++)
         memset(s->amount[order], 0, width(s) * sizeof(double));
-    memset(s->refused_at, 0, sizeof s->refused_at);
-    j->failed = s->refused_at;
-    j->alive = all_lanes(s);
-    j->failures = 0;
-    tg_forward_hoisted(j);
-    j->failed = s->failed;
-    s->refused = all_lanes(s) & ~j->alive;
-    s->refused_a = j->fail_a;
-    s->refused_b = j->fail_b;
-    s->interpreted = j->interpreted;
+    if (!is_there) {
+        s->refused = 0;
+        s->interpreted_once = 0;
+        s->weighed = 0;
+    }
+    if (!is_there && j->program->n_hoisted) {
+        memset(s->refused_at, 0, sizeof s->refused_at);
+        j->failed = s->refused_at;
+        j->alive = all_lanes(s);
+        j->failures = 0;
+        tg_forward_hoisted(j);
+        j->failed = s->failed;
+        s->refused = all_lanes(s) & ~j->alive;
+        s->refused_a = j->fail_a;
+        s->refused_b = j->fail_b;
+        s->interpreted_once = j->interpreted;
+    }
+    s->interpreted = s->interpreted_once;
 }
 
 void tg_set_shared(tg_stage *s, double *const params[2], int one_for_all)
 {
-    const size_t from = one_for_all ? 1 : width(s);
+    const size_t w = width(s), from = one_for_all ? 1 : w;
+    int same = s->is_set;
     for (uint32_t k = 0; k < s->cell->n_paths; k++)
         for (int order = 0; order < s->orders; order++) {
             double *to = primals_of(s->job + k, order) + shared_from(s, s->job + k);
-            for (uint32_t i = 0; i < s->n_shared; i++)
-                for (size_t l = 0; l < width(s); l++)
-                    *to++ = params[order][s->cell->shared[i] * from + (one_for_all ? 0 : l)];
+            for (uint32_t i = 0; i < s->n_shared; i++, to += w) {
+                const double *x = params[order] + s->cell->shared[i] * from;
+                double filled[TG_WIDEST];
+                for (size_t l = 0; one_for_all && l < w; l++)
+                    filled[l] = *x;
+                x = one_for_all ? filled : x;
+                same = same && !memcmp(to, x, w * sizeof *to);
+                tg_move_numbers(to, x, w);
+            }
         }
-    go_once(s);
+    s->is_set = 1;
+    go_once(s, same);
 }
 
 void tg_set_all(const tg_stage *s, double *primals, int64_t n)

@@ -12,12 +12,26 @@
 #include <string.h>
 
 /* cdef: begin */
+/* Many steps of a loop at once as machine code, for one lane and for tg_lanes: of a cell of one path. Of each step
+   n_noted numbers are noted in each lane: first what becomes the adjoints of x, then y, then what reverse needs. v:
+   primals of what all steps share. Forward takes xs, side by side, and the state before the first step, which becomes
+   that after the last; what it gives other than 0 says that a guard came out otherwise or that a result is not finite,
+   and that nothing it wrote is any good. Reverse takes the adjoints of what steps share and those of the state, and the
+   weights of each step's y, so many numbers apart, and takes down amounts for once.h. */
+typedef struct tg_chain {
+    uint32_t n_noted;
+    int (*forward[2])(const double *v, const double *x, double *noted, double *state, int64_t steps);
+    void (*reverse[2])(const double *v, double *noted, double *adj, double *state, const double *weight, int64_t by,
+                       double *amount, int64_t steps);
+} tg_chain;
+
 typedef struct tg_cell {
     uint32_t n_paths, n_ways;
     const tg_program *const *program;   /* by path, all of the same inputs and outputs; hoisted only where it is one */
     const tg_native *const *native;     /* by path, NULL where there is none */
     const uint32_t *way;                /* threes: a path, an instruction at which it stops, the path that goes on */
     const uint32_t *shared;             /* which param of the loop each input is, after its own ones */
+    const tg_chain *chain;              /* NULL: none */
     int nan_errors;
 } tg_cell;
 /* cdef: end */
@@ -31,10 +45,12 @@ typedef struct tg_stage {
     tg_job *job;                        /* by path */
     uint32_t *watched, n_watched;       /* of the first path: slots of what is hoisted that steps read */
     double *amount[2];                  /* by lane: what each step has left in their adjoints, by amounts, added up */
-    double *factor, *trial[2];          /* of what is hoisted, by slot: see once.h */
+    double *factor, *trial[2];          /* of what is hoisted, by slot, and */
+    double *worst;                      /* by lane: see once.h */
     uint32_t n_own, n_shared, n_out, holder;    /* holder: the path in whose slots the shared adjoints are */
     int lanes, orders, failed_first;    /* orders: 2 with tangents; failed_first: the lane that is told of */
-    int interpreted;                    /* in this block, what is hoisted or a step after it */
+    int is_set, weighed;                /* whether what is hoisted is there, and what it makes of adjoints is known */
+    int interpreted_once, interpreted;  /* what is hoisted; that, or a step after it in this block */
     int is_long;                        /* it is carried out as tg_call_some has it: a part at a time */
     int more;                           /* then, whether it is under way: no other is begun before it is done */
     uint32_t left, walking, lost;       /* of tg_go, meanwhile */

@@ -2,6 +2,20 @@
 #include "looping.h"
 #include "flush.h"
 
+#include <math.h>
+
+static int64_t output_of_y(const tg_loop *o, uint32_t i, int64_t step)
+{
+    return o->y_at[i] + step * o->y_by[i];
+}
+
+/* The weight of an output of a lane, or its tangent. */
+static double seed_of(const tg_job *j, int order, int64_t output, int l)
+{
+    const double *of = order ? j->seed_tangent : j->seed;
+    return of ? of[(j->seed_stride ? j->seed_stride * tg_row_of(j, l) : 0) + output] : 0.0;
+}
+
 static const tg_feed *feed_of(const tg_job *j, uint32_t input)
 {
     const tg_feed *f = j->feed;
@@ -15,6 +29,12 @@ void tg_read_inputs(const tg_job *j, uint32_t first, uint32_t n, double *const t
     for (uint32_t i = 0; i < n; i++) {
         const tg_feed *f = feed_of(j, first + i);
         const uint32_t k = first + i - f->first;
+        if (!f->in_stride && !j->tangents) {
+            const double x = f->in[k];
+            for (size_t l = 0; l < tg_width(j); l++)
+                to[0][i * tg_width(j) + l] = x;
+            continue;
+        }
         for (size_t l = 0; l < tg_width(j); l++) {
             const int64_t row = tg_row_of(j, (int)l);
             to[0][i * tg_width(j) + l] = f->in[f->in_stride * row + k];
@@ -42,12 +62,13 @@ void tg_find_x(const tg_job *j)
 }
 
 #define LINE 8u                 /* numbers that come near at once */
+#define NEARBY ((uint64_t)1 << 18)      /* bytes of rows beside which there is room for as many that come near */
 
-/* Have a number come near, to be read later on. */
+/* Have a number come near, to be read later on: not into the nearest cache, which has few lines under way. */
 static inline void fetch(const double *x)
 {
 #if defined(__GNUC__)
-    __builtin_prefetch(x);
+    __builtin_prefetch(x, 0, 2);
 #else
     (void)x;
 #endif
@@ -64,11 +85,24 @@ static int in_line(const tg_job *j, int order)
     return i == o->n_x;
 }
 
+/* How far it is from numbers of rows in line to those that come near meanwhile: the same ones of the next block, where
+   all of it does; else those of the next steps. */
+static size_t ahead(const tg_job *j, size_t steps, size_t next)
+{
+    const uint64_t row = (uint64_t)j->loop->length * j->loop->n_x;
+    if (row > NEARBY / sizeof(double) / tg_width(j))
+        return next ? steps * j->loop->n_x : 0;
+    if (j->row || j->stop - j->base < 2 * (int64_t)j->lanes)
+        return 0;
+    return (size_t)feed_of(j, j->loop->x_at[0])->in_stride * tg_width(j);
+}
+
 /* Of rows in line, as read_steps: all numbers of these steps. */
 static void read_lines(const tg_job *j, int order, int64_t step, size_t steps, size_t next, double *to, size_t size)
 {
     const uint32_t n_x = j->loop->n_x;
     const size_t w = tg_width(j), from = (size_t)step * n_x, n = steps * n_x, over = size - n_x * w;
+    const size_t far = order ? 0 : ahead(j, steps, next);
     for (size_t l = 0; l + 1 < w; l += 2) {
         const double *p = j->looping->x[order][l] + from, *q = j->looping->x[order][l + 1] + from;
         double *x = to + l, *y;
@@ -84,9 +118,9 @@ static void read_lines(const tg_job *j, int order, int64_t step, size_t steps, s
             x[0] = p[n - 1];
             x[1] = q[n - 1];
         }
-        for (size_t k = n; k < n + next * n_x; k += LINE) {
-            fetch(p + k);
-            fetch(q + k);
+        for (size_t k = 0; far && k < n; k += LINE) {
+            fetch(p + far + k);
+            fetch(q + far + k);
         }
     }
 }
@@ -147,6 +181,15 @@ void tg_read_x(const tg_job *j, int64_t step)
     w->tiled = tile;
 }
 
+const double *tg_read_tile(const tg_job *j, int64_t first)
+{
+    tg_looping *w = j->looping;
+    if (j->loop->n_x)
+        read_tile(j, 0, first, w->tile[0], j->loop->n_x * tg_width(j));
+    w->tiled = first / TG_TILED;
+    return w->tile[0];
+}
+
 void tg_read_all_x(const tg_job *j, double *to, size_t size)
 {
     const int64_t n = j->loop->n_x ? j->loop->length : 0;
@@ -203,7 +246,7 @@ void tg_weigh_ys(const tg_job *j, int64_t step)
         double *to = j->looping->out_adj[order] + tg_state_size(j);
         for (uint32_t i = 0; i < o->n_y; i++)
             for (int l = 0; l < j->lanes; l++)
-                *to++ = tg_seed_of(j, order, o->total ? 0 : tg_output_of_y(o, i, step), l);
+                *to++ = seed_of(j, order, o->total ? 0 : output_of_y(o, i, step), l);
     }
 }
 
@@ -220,8 +263,61 @@ void tg_write_output(const tg_job *j, int64_t output, double *const from[2], uin
     }
 }
 
-double tg_seed_of(const tg_job *j, int order, int64_t output, int l)
+void tg_tell(tg_job *j, uint32_t lanes)
 {
-    const double *of = order ? j->seed_tangent : j->seed;
-    return of ? of[(j->seed_stride ? j->seed_stride * tg_row_of(j, l) : 0) + output] : 0.0;
+    const tg_loop *o = j->loop;
+    tg_looping *w = j->looping;
+    for (uint32_t i = 0; i < o->n_y; i++) {
+        double *y[2];
+        for (int order = 0; order < tg_orders(j); order++) {
+            y[order] = w->in[order] + (o->n_state + i) * tg_width(j);
+            for (int l = 0; o->total && l < j->lanes; l++)
+                if (lanes >> l & 1)
+                    w->total[order][l] += y[order][l];
+        }
+        if (!o->total)
+            tg_write_output(j, output_of_y(o, i, w->at), y, lanes);
+    }
+}
+
+void tg_give(tg_job *j)
+{
+    const tg_loop *o = j->loop;
+    tg_looping *w = j->looping;
+    if (o->total)
+        tg_write_output(j, 0, w->total, w->alive);
+    for (uint32_t i = 0; !o->total && i < o->n_state; i++) {
+        double *from[2] = {w->in[0] + i * tg_width(j), j->tangents ? w->in[1] + i * tg_width(j) : NULL};
+        tg_write_output(j, i, from, w->alive);
+    }
+    if (!o->total && o->until) {
+        double steps[TG_WIDEST], zeros[TG_WIDEST] = {0}, *from[2] = {steps, zeros};
+        for (int l = 0; l < j->lanes; l++)
+            steps[l] = (double)w->steps[l];
+        tg_write_output(j, o->n_state + o->n_y * o->length, from, w->alive);
+    }
+    for (int order = 0; j->seed && order < tg_orders(j); order++)
+        for (int l = 0; l < j->lanes; l++) {
+            if (o->total)
+                w->out_adj[order][l] = seed_of(j, order, 0, l);
+            for (uint32_t i = 0; i < o->n_state; i++)
+                w->in_adj[order][i * tg_width(j) + (size_t)l] =
+                    !o->total ? seed_of(j, order, i, l)
+                              : o->final || o->n_y ? 0.0 : seed_of(j, order, 0, l);
+        }
+}
+
+void tg_fill_unreached(const tg_job *j)
+{
+    const tg_loop *o = j->loop;
+    const uint32_t lanes = j->looping->alive;
+    double none[TG_WIDEST], zeros[TG_WIDEST] = {0}, *nothing[2] = {none, zeros}, *no_slope[2] = {zeros, zeros};
+    for (int l = 0; l < TG_WIDEST; l++)
+        none[l] = NAN;
+    for (uint32_t i = 0; i < o->n_y && !o->total && j->out_stride; i++)
+        for (int64_t step = 0; step < o->length; step++)
+            tg_write_output(j, output_of_y(o, i, step), nothing, lanes);
+    for (uint32_t i = 0; i < o->n_x && j->looping->x_wanted; i++)
+        for (int64_t step = 0; step < o->length; step++)
+            tg_write_adjoints(j, o->x_at[i] + (uint32_t)(step * o->x_by[i]), no_slope, lanes);
 }

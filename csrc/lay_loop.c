@@ -51,9 +51,10 @@ uint64_t tg_lay_loop(const tg_job *j, tg_looping *w, char *memory)
     lay_pair(j, w->total, 1, memory, &used);
     for (int order = 0; order < tg_orders(j); order++)
         w->x[order] = tg_carve(memory, &used, o->n_x * tg_width(j), sizeof **w->x);
-    if (j->lanes > 1)
+    if (j->lanes > 1 || o->step->chain)
         lay_pair(j, w->tile, (uint64_t)o->n_x * TG_TILED, memory, &used);
     w->stopped_in = tg_carve(memory, &used, widest, sizeof(double));
+    tg_lay_chain(j, w, memory, &used);
     if (j->seed) {
         const uint64_t each = tg_state_size(j) * (uint64_t)tg_orders(j);
         const int at_once = !j->tangents && !w->step.is_long;

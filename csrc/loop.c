@@ -98,24 +98,6 @@ static int ask_until(tg_job *j)
     return 0;
 }
 
-/* What the ys of a step are for. */
-static void tell(tg_job *j, uint32_t lanes)
-{
-    const tg_loop *o = j->loop;
-    tg_looping *w = j->looping;
-    for (uint32_t i = 0; i < o->n_y; i++) {
-        double *y[2];
-        for (int order = 0; order < tg_orders(j); order++) {
-            y[order] = w->in[order] + (o->n_state + i) * tg_width(j);
-            for (int l = 0; o->total && l < j->lanes; l++)
-                if (lanes >> l & 1)
-                    w->total[order][l] += y[order][l];
-        }
-        if (!o->total)
-            tg_write_output(j, tg_output_of_y(o, i, w->at), y, lanes);
-    }
-}
-
 /* One step on, or a part of a long one, or not where no lane has one: whether there was. */
 static int go(tg_job *j)
 {
@@ -148,7 +130,7 @@ static int go(tg_job *j)
         w->interpreted[w->at] = (uint8_t)w->step.job->interpreted;
     lanes &= w->alive;
     if (w->at == w->seen && j->phase != COUNT) {
-        tell(j, lanes);
+        tg_tell(j, lanes);
         w->seen++;
         if (w->taken)
             memcpy(w->taken + w->at * j->lanes, w->path, tg_width(j));
@@ -179,27 +161,7 @@ static int arrive(tg_job *j)
     } else if (o->total && !o->n_y)
         for (int order = 0; order < tg_orders(j); order++)
             memcpy(w->total[order], w->in[order], tg_width(j) * sizeof(double));
-    if (o->total)
-        tg_write_output(j, 0, w->total, w->alive);
-    for (uint32_t i = 0; !o->total && i < o->n_state; i++) {
-        double *from[2] = {w->in[0] + i * tg_width(j), j->tangents ? w->in[1] + i * tg_width(j) : NULL};
-        tg_write_output(j, i, from, w->alive);
-    }
-    if (!o->total && o->until) {
-        double steps[TG_WIDEST], zeros[TG_WIDEST] = {0}, *from[2] = {steps, zeros};
-        for (int l = 0; l < j->lanes; l++)
-            steps[l] = (double)w->steps[l];
-        tg_write_output(j, o->n_state + o->n_y * o->length, from, w->alive);
-    }
-    for (int order = 0; j->seed && order < tg_orders(j); order++)
-        for (int l = 0; l < j->lanes; l++) {
-            if (o->total)
-                w->out_adj[order][l] = tg_seed_of(j, order, 0, l);
-            for (uint32_t i = 0; i < o->n_state; i++)
-                w->in_adj[order][i * tg_width(j) + (size_t)l] =
-                    !o->total ? tg_seed_of(j, order, i, l)
-                              : o->final || o->n_y ? 0.0 : tg_seed_of(j, order, 0, l);
-        }
+    tg_give(j);
     w->left = w->alive;
     return 0;
 }
@@ -298,27 +260,31 @@ static void come_back(tg_job *j, double *primals)
 
 /* ---- blocks ---- */
 
-static void fill_unreached(const tg_job *j)
-{
-    const tg_loop *o = j->loop;
-    const uint32_t lanes = j->looping->alive;
-    double none[TG_WIDEST], zeros[TG_WIDEST] = {0}, *nothing[2] = {none, zeros}, *no_slope[2] = {zeros, zeros};
-    for (int l = 0; l < TG_WIDEST; l++)
-        none[l] = NAN;
-    for (uint32_t i = 0; i < o->n_y && !o->total && j->out_stride; i++)
-        for (int64_t step = 0; step < o->length; step++)
-            tg_write_output(j, tg_output_of_y(o, i, step), nothing, lanes);
-    for (uint32_t i = 0; i < o->n_x && j->looping->x_wanted; i++)
-        for (int64_t step = 0; step < o->length; step++)
-            tg_write_adjoints(j, o->x_at[i] + (uint32_t)(step * o->x_by[i]), no_slope, lanes);
-}
-
 static void begin(tg_job *j)
 {
     tg_looping *w = j->looping;
     tg_read_inputs(j, 0, j->loop->n_state, w->in);
     memset(w->path, 0, sizeof w->path);
     w->at = w->seen = 0;
+}
+
+/* What all steps are to make: all that is there before them. */
+static void set_whole(const tg_job *j)
+{
+    const tg_loop *o = j->loop;
+    const tg_looping *w = j->looping;
+    if (!w->whole)
+        return;
+    tg_set_all(&w->step, w->whole, o->length);
+    tg_read_all_x(j, w->whole + (o->step->program[0]->n_const + o->n_state) * tg_width(j), w->each);
+}
+
+/* From here on step by step. */
+static void unchain(tg_job *j)
+{
+    if (j->looping->chained)
+        set_whole(j);
+    j->looping->chained = 0;
 }
 
 static void load(tg_job *j)
@@ -351,16 +317,15 @@ static void load(tg_job *j)
     if (o->until)
         tg_set_shared(&w->until, w->params, 0);
     tg_find_x(j);
-    if (w->whole) {
-        tg_set_all(&w->step, w->whole, o->length);
-        tg_read_all_x(j, w->whole + (o->step->program[0]->n_const + o->n_state) * tg_width(j), w->each);
-    }
+    w->chained = tg_can_chain(j);
+    if (!w->chained)
+        set_whole(j);
     w->x_wanted = 0;
     for (const tg_feed *f = j->feed; f < j->feed + j->n_feeds; f++)
         w->x_wanted |= f->first < o->first_param && f->first + (uint64_t)f->count > o->n_state &&
                        (f->grad || f->grad_tangent);
     if (o->until)
-        fill_unreached(j);
+        tg_fill_unreached(j);
     begin(j);
     j->phase = o->until && j->seed ? COUNT : FIRST;
 }
@@ -433,6 +398,7 @@ static void go_again(tg_job *j, uint32_t unsure)
         for (size_t i = 0; i < j->loop->n_params * tg_width(j); i++)
             if (unsure >> i % tg_width(j) & 1)
                 w->sums[order][i] = 0.0;
+    unchain(j);
     count(j);
     w->seen = w->end;
 }
@@ -461,10 +427,29 @@ static void finish_block(tg_job *j)
     j->phase = LOAD;
 }
 
+/* Some steps on, or back to the first one, where they do not all go well. */
+static void go_chained(tg_job *j)
+{
+    tg_looping *w = j->looping;
+    const int64_t at = w->at;
+    if (tg_chain_on(j))
+        w->advanced += (uint64_t)(w->at - at - (w->at == w->end));
+    else {
+        unchain(j);
+        begin(j);
+        w->advanced = 0;
+        w->seen = at;
+    }
+}
+
 /* Forward over all steps for the first time, keeping states on the way where they will be wanted. */
 static void first(tg_job *j)
 {
     tg_looping *w = j->looping;
+    if (w->chained && w->at < w->end) {
+        go_chained(j);
+        return;
+    }
     if (j->seed && w->at < w->end && !w->whole && !w->step.more && !w->until.more) {
         if (w->at == 0 && w->n_kept == 0)
             keep(j);
@@ -495,7 +480,7 @@ static void turn_back(tg_job *j)
     j->phase = BACK;
     if (o->total)
         tg_weigh_ys(j, 0);                 /* the same at all steps */
-    if (w->whole)
+    if (w->whole || w->chained)
         return;
     if (w->end) {
         copy_state(j, w->last, w->in);
@@ -533,7 +518,10 @@ static void back(tg_job *j)
 {
     tg_looping *w = j->looping;
     int n;
-    if (w->whole && w->end)
+    if (w->chained && w->end) {
+        tg_chain_back(j);
+        w->end = 0;
+    } else if (w->whole && w->end)
         back_along(j);
     if (!w->end) {
         finish_block(j);
@@ -565,6 +553,8 @@ int tg_run_loop(tg_job *j, uint64_t budget)
 {
     const uint64_t each = (uint64_t)j->loop->step->program[0]->n_instr + 1;
     while (j->base < j->stop && budget > 0) {
+        const int64_t at = j->looping->at;
+        uint64_t took = each;
         switch ((enum phase)j->phase) {
         case LOAD: load(j); break;
         case COUNT:
@@ -584,7 +574,9 @@ int tg_run_loop(tg_job *j, uint64_t budget)
         }
         if (j->looping->step.more || j->looping->final.more || j->looping->until.more)
             return 1;
-        budget -= each < budget ? each : budget;
+        if (j->looping->chained && j->looping->at > at)
+            took *= (uint64_t)(j->looping->at - at);
+        budget -= took < budget ? took : budget;
     }
     return j->base < j->stop;
 }

@@ -26,6 +26,9 @@ struct tg_looping {
     const double **x[2];                /* by number of x and lane: at the first step, and its tangent, NULL for 0 */
     double *tile[2];                    /* of rows, xs of TG_TILED steps, side by side */
     int64_t tiled;                      /* which: their number from the start, or -1 */
+    double *noted;                      /* of steps that are carried out at once, or NULL; how many have room */
+    int64_t room;
+    int chained;                        /* whether they are in this block */
     tg_stage beside;                    /* the step in lanes, for steps of one lane: see go_beside */
     double *beside_in[2], *columns;     /* NULL where a step is too large, and there are lanes anyway */
     uint32_t alive, left;               /* left: lanes that have to come back, while a step or final is under way */
@@ -42,16 +45,14 @@ static inline size_t tg_width(const tg_job *j) { return (size_t)j->lanes; }
 static inline int tg_orders(const tg_job *j) { return j->tangents ? 2 : 1; }
 static inline size_t tg_state_size(const tg_job *j) { return j->loop->n_state * tg_width(j); }
 
-static inline int64_t tg_output_of_y(const tg_loop *o, uint32_t i, int64_t step)
-{
-    return o->y_at[i] + step * o->y_by[i];
-}
-
 /* Inputs from first on to slots. */
 void tg_read_inputs(const tg_job *j, uint32_t first, uint32_t n, double *const to[2]);
 /* Where the xs of a block are; and those of a step, to its inputs. */
 void tg_find_x(const tg_job *j);
 void tg_read_x(const tg_job *j, int64_t step);
+/* Those of as many steps as a tile has, if there are as many, side by side, where they stay until others are read; no
+   tangents. */
+const double *tg_read_tile(const tg_job *j, int64_t first);
 /* Those of all steps, which are so many numbers apart there; no tangents. */
 void tg_read_all_x(const tg_job *j, double *to, size_t size);
 /* Derivatives by an input, a number for each lane: to a row of its own each, or added to one. */
@@ -63,7 +64,20 @@ void tg_write_output(const tg_job *j, int64_t output, double *const from[2], uin
 /* Of a step: derivatives by its xs; the weights of its ys, to adjoints of its outputs. */
 void tg_write_x(const tg_job *j, uint32_t lanes);
 void tg_weigh_ys(const tg_job *j, int64_t step);
-/* The weight of an output of a lane, or its tangent. */
-double tg_seed_of(const tg_job *j, int order, int64_t output, int l);
+/* What the ys of a step are for, which come after the state; and what is given in the end, with its adjoints where it
+   is swept. */
+void tg_tell(tg_job *j, uint32_t lanes);
+void tg_give(tg_job *j);
+/* What rows have that end early: nan for the ys of steps that they do not come to, and no slope by their xs. */
+void tg_fill_unreached(const tg_job *j);
+
+/* Lay out what it takes to carry out steps at once, of a cell that has a chain and for a job that can do with it. */
+void tg_lay_chain(const tg_job *j, tg_looping *w, char *memory, uint64_t *used);
+/* Whether the steps of the block that is loaded are carried out at once, if they all go well. */
+int tg_can_chain(const tg_job *j);
+/* Some steps on from the one before which the state is; 0: not all went well. */
+int tg_chain_on(tg_job *j);
+/* Back over all steps. */
+void tg_chain_back(tg_job *j);
 
 #endif

@@ -39,6 +39,7 @@ void tg_lay_watch(tg_stage *s, char *memory, uint64_t *used)
     uint8_t *is_read = tg_carve(memory, used, p->n_kept, 1);
     s->watched = tg_carve(memory, used, p->n_hoisted, sizeof *s->watched);
     s->factor = tg_carve(memory, used, slots * width, sizeof(double));
+    s->worst = tg_carve(memory, used, width, sizeof(double));
     for (int order = 0; order < s->orders; order++) {
         s->amount[order] = tg_carve(memory, used, width, sizeof(double));
         s->trial[order] = tg_carve(memory, used, slots * width, sizeof(double));
@@ -73,18 +74,17 @@ static double taken(const tg_job *j, size_t at)
     return amount;
 }
 
-uint32_t tg_unsure(const tg_stage *s)
+/* By lane, the most that an adjoint which a step passes on comes to in that of an input. */
+static void weigh(tg_stage *s)
 {
     const tg_program *p = s->job->program;
     const size_t w = (size_t)s->lanes, slots = first_of_steps(p);
-    double *factor = s->factor;         /* by slot and lane: what an adjoint there comes to in that of an input */
+    double *factor = s->factor;         /* that by slot and lane, too */
     tg_job j = *s->job;
-    uint32_t unsure = 0;
-    if (!p->n_hoisted)
-        return 0;
     j.adj = s->trial[0];
     j.adj_tangent = s->trial[1];
     memset(factor, 0, slots * w * sizeof *factor);
+    memset(s->worst, 0, w * sizeof *s->worst);
     for (uint32_t k = 0; k < s->n_watched; k++)
         for (size_t l = 0; l < w; l++)
             factor[s->watched[k] * w + l] = 1.0;
@@ -104,8 +104,22 @@ uint32_t tg_unsure(const tg_stage *s)
                 factor[operand[2 * m] * w + l] += own[l] * taken(&j, operand[2 * m] * w + l);
     }
     for (size_t at = p->n_const * w; at < slots * w; at++) {
-        double amount = s->amount[0][at % w] + (s->orders > 1 ? s->amount[1][at % w] : 0.0);
-        unsure |= (uint32_t)!(factor[at] * (amount + LEAST) < MOST) << at % w;
+        double *worst = s->worst + at % w;
+        *worst = !(factor[at] < MOST) ? INFINITY : factor[at] > *worst ? factor[at] : *worst;
+    }
+    s->weighed = 1;
+}
+
+uint32_t tg_unsure(tg_stage *s)
+{
+    uint32_t unsure = 0;
+    if (!s->job->program->n_hoisted)
+        return 0;
+    if (!s->weighed)
+        weigh(s);
+    for (int l = 0; l < s->lanes; l++) {
+        const double amount = s->amount[0][l] + (s->orders > 1 ? s->amount[1][l] : 0.0);
+        unsure |= (uint32_t)!(s->worst[l] * (amount + LEAST) < MOST) << l;
     }
     return unsure;
 }

@@ -21,7 +21,7 @@ TG_INLINE void tg_watch(const tg_stage *s, const double *restrict adj, double *r
             amount[l] += fabs(adj[s->watched[k] * w + l]);
 }
 /* After all steps: lanes whose adjoints may come out otherwise in a sweep of steps that are written out. */
-uint32_t tg_unsure(const tg_stage *s);
+uint32_t tg_unsure(tg_stage *s);
 /* Such a sweep of a step: all instructions, hoisted or not, from the last to the first in the function's order. */
 void tg_reverse_written_out(tg_job *j);
 

@@ -702,6 +702,78 @@ def test_native_code_gives_the_same_bits(ends, branches):
     assert everything() == expected
 
 
+def rewired(state, x, k):
+    """A step with all that a state, a y, an x and a param can be: passed on, given twice, a number, for nobody."""
+    a, b, c, _, e, f, _ = state
+    rate = tapegrad.math.sqrt(k[0] * k[0] + 1.0) * 0.25
+    more = tapegrad.where(tapegrad.greater(a, b), a * rate, b - x[0] * k[0])
+    root = tapegrad.math.sqrt(tapegrad.maximum(more, 0.0) + 1e-300)
+    return [b, more * 0.5 + a / (c + 3.0), rate, 2.0, b, x[0], k[1]], root * k[1] + e * more + x[0] * f
+
+
+@functools.cache
+def chained(on_error):
+    """A loop and a compiled one, all of whose steps are carried out at once."""
+    args = [0.5] * 7, [0.25, 1.0], [0.75, -0.5]
+    step, compiled = (record(rewired, *args, on_error=on_error) for _ in range(2))
+    final = record(lambda s, k: s[0] * s[1] + k[1] * s[4], args[0], args[2])
+    made = compiled.scan(final=final).native()
+    assert made._cells[0].described()[0].chain
+    return step.scan(final=final), made
+
+
+def told(f, *args, **how):
+    """What it gives or raises."""
+    try:
+        return known(f(*args, **how))
+    except (ValueError, OverflowError, ZeroDivisionError, BranchChanged) as error:
+        return type(error), str(error)
+
+
+@given(st.data(), st.sampled_from([0, 1, 15, 16, 17, 33, 40]), st.sampled_from([1, 2, 16, 19, 33]))
+@settings(deadline=None, max_examples=20)
+def test_all_steps_at_once_give_the_same_bits(data, n, rows):
+    """Compiled, of a loop whose steps are noted; also where numbers are not finite, or it goes on step by step."""
+    odd = st.sampled_from([0.0, -0.0, 5e-324, 1e-310, -3.0, 1e160, 1e300, 1e308])
+    some = st.one_of(numbers, numbers, odd) if data.draw(st.booleans()) else numbers
+    few = data.draw(st.lists(some, min_size=8, max_size=8))
+    states = [[few[(3 * r + k) % 7] for k in range(7)] for r in range(rows)]
+    xs = [[[few[(r + k) % 5], float(k)] for k in range(n)] for r in range(rows)]
+    params, how = few[6:], {"argnums": (0, 1, 2)}
+
+    def everything(loop):
+        batch, added = (loop.map(in_axes=(0, 0, None), reduce=reduce) for reduce in (None, "sum"))
+        yield told(loop, states[0], xs[0], params)
+        yield told(loop.value_and_grad, states[0], xs[0], params, **how)
+        yield told(batch, states, xs, params)
+        yield told(batch.value_and_grad, states, xs, params, **how)
+        yield told(batch.value_and_grad, states, xs, params, argnums=2)
+        yield told(added.value_and_grad, states, xs, params, **how)
+        yield told(lambda: loop.map(in_axes=(0, None, 0)).grad(states, xs[0], [params] * rows, argnums=(0, 2)))
+        yield told(lambda: batch.vjp(states, xs, params)[1]((states, [few[:1] * n] * rows), **how))
+
+    loop, made = chained(data.draw(st.sampled_from(["raise", "nan"])))
+    for expected, got in zip(everything(loop), everything(made)):
+        assert got == expected
+
+
+def test_a_step_that_sums_many_terms_or_is_long_is_compiled_by_itself():
+    def summing(s, x, w):
+        return tapegrad.dot([s, *w[1:]], w) * 0.1
+
+    def long(s, x, w):
+        for _ in range(300):
+            s = (s * w[0] + x).sin()
+        return s
+
+    for f in summing, long:
+        step, compiled = (record(f, 0.5, 0.25, [0.5] * 20).scan() for _ in range(2))
+        compiled.native()
+        assert not compiled._cells[0].described()[0].chain
+        expected, got = (one.grad(0.5, [0.25] * 5, [0.5] * 20, argnums=2) for one in (step, compiled))
+        assert got == expected
+
+
 def test_a_loop_is_saved_pickled_and_copied(loop, tmp_path):
     ended = loop.step.scan(final=record(lambda s, k: s * k, 1.0, 0.5), checkpoints=2)
     until = loop.step.scan(length=3, until=record(lambda s: tapegrad.greater(s, 2.0), 1.0))

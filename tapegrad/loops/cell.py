@@ -19,35 +19,44 @@ class Cell:
 
     Args:
         repeats: it is carried out at each step.
+        n_x: of the step, how many of its own inputs are its x.
 
     Attributes:
         what: it is in the loop.
     """
 
-    def __init__(self, recorded: Recorded, shared: Sequence[int], what: str, repeats: bool) -> None:
+    def __init__(
+        self, recorded: Recorded, shared: Sequence[int], what: str, repeats: bool, n_x: int | None = None
+    ) -> None:
         self.recorded, self.what = recorded, what
         self._shared = ffi.new("uint32_t[]", list(shared))
+        self._own = None if n_x is None else (recorded.n_in - len(shared) - n_x, n_x)
         self._hoisted: CData | None = None
         self._native: tuple[Any, ...] | None = None  # of what is hoisted
-        if repeats and recorded.on_branch == "raise" and len(recorded.paths) == 1:
+        self._chain: tuple[Any, ...] | None = None
+        self._fixed = repeats and recorded.on_branch == "raise" and len(recorded.paths) == 1
+        if self._fixed:
             made = ffi.new("tg_program **")
             if lib.tg_hoist(recorded.paths[0].core, recorded.n_in - len(shared), made):
                 raise MemoryError
             self._hoisted = ffi.gc(made[0], lib.tg_free_program) if made[0] else None
 
     def native(self) -> tuple[Any, ...] | None:
-        """What is hoisted, compiled, as paths have it; None: nothing is hoisted."""
-        if self._hoisted is not None and self._native is None:
-            from ..program.native import compiled  # slow to import, and seldom needed
+        """What is hoisted, compiled, as paths have it, and the chain; None: nothing is hoisted."""
+        from ..program.native import compiled  # slow to import, and seldom needed
+        from . import chain
 
+        if self._hoisted is not None and self._native is None:
             self._native = compiled(self._hoisted)
+        if self._fixed and self._own and self._chain is None:
+            core = self.recorded.paths[0].core if self._hoisted is None else self._hoisted
+            self._chain = chain.compiled(core, *self._own)
         return self._native
 
     def _code(self, path: Trace) -> tuple[CData, tuple[Any, ...] | None]:
         """The program that carries a path out, and its machine code, if there is any."""
-        if self._hoisted is None:
-            return path.core, path.native
-        return self._hoisted, self.native() if path.native else None
+        native = self.native() if path.native else None
+        return (path.core, path.native) if self._hoisted is None else (self._hoisted, native)
 
     def state(self) -> tuple[object, ...]:
         """What is known of it now; of equal ones `described` gives the same."""
@@ -69,4 +78,5 @@ class Cell:
         c = ffi.new("tg_cell *")
         c.n_paths, c.n_ways, c.nan_errors = len(paths), len(ways), recorded.on_error == "nan"
         c.program, c.native, c.way, c.shared = programs, natives, way, self._shared
-        return c, programs, natives, way, self._shared, codes, paths
+        c.chain = self._chain[0] if self._chain and codes[0][1] else ffi.NULL
+        return c, programs, natives, way, self._shared, codes, paths, self._chain

@@ -86,7 +86,8 @@ class Loop:
         first = sum(form.size for form in self._step.params)
         taken = recorded.forms[2 if recorded is self._step.recorded else 1 :]
         shared = [*range(sum(form.size for form in taken)), *(first + k for k in own)]
-        return Cell(recorded, shared, what, program is not self.final)
+        n_x = self._step.x.size if program is self.step else None
+        return Cell(recorded, shared, what, program is not self.final, n_x)
 
     # ---- what it is ----
 

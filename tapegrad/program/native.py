@@ -172,22 +172,30 @@ def make_native(path: Trace) -> None:
         path.native = compiled(path.core)
 
 
+def opened(path: Path) -> ctypes.CDLL:
+    """A library, loaded."""
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise RuntimeError(f"native code cannot be loaded: {error}; TAPEGRAD_CACHE names another folder") from error
+
+
+def table_in(loaded: ctypes.CDLL, name: str) -> int:
+    """Where a table of functions is in a library."""
+    return ctypes.addressof(ctypes.c_char.in_dll(loaded, name))
+
+
 def compiled(program: CData) -> tuple[Any, ...]:
     """A tg_native of a program of the core, and what it points to; a library that goes may take its code with it."""
     source = write(program)
-    path = library(source.text, source.functions)
-    try:
-        loaded = ctypes.CDLL(str(path))
-    except OSError as error:
-        raise RuntimeError(f"native code cannot be loaded: {error}; TAPEGRAD_CACHE names another folder") from error
+    loaded = opened(library(source.text, source.functions))
     native = ffi.new("tg_native *")
     numbers = []
     for codes, by_width in (native.code, source.pieces), (native.values, source.values):
         for code, width, pieces in zip(codes, ("one", "wide"), by_width):
             numbers.append(_code(code, program, pieces))
             for table in ("forward", "reverse"):
-                address = ctypes.addressof(ctypes.c_char.in_dll(loaded, f"{width}_{table}"))
-                setattr(code, table, ffi.cast(ffi.typeof(getattr(code, table)), address))
+                setattr(code, table, ffi.cast(ffi.typeof(getattr(code, table)), table_in(loaded, f"{width}_{table}")))
     return native, numbers, loaded
 
 

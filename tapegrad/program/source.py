@@ -279,16 +279,19 @@ class Writer:
         runs: the instructions that chunks are made of, each from one run; a call is one by itself.
         careful: they are not all there is.
         beside: another writer, for the same file.
+        most: operands of a chunk.
     """
 
-    def __init__(self, p: CData, runs: Iterable[range], careful: bool = False, beside: Writer | None = None) -> None:
+    def __init__(
+        self, p: CData, runs: Iterable[range], careful: bool = False, beside: Writer | None = None, most: int = CHUNK
+    ) -> None:
         self.p, self.careful = p, careful
         self.chunks: list[list[_Instruction]] = []
         for run in runs:
-            operands = CHUNK
+            operands = 0
             for k in run:
                 s = _Instruction(p, k)
-                if operands + s.weight > CHUNK or k == run.start:
+                if operands + s.weight > most or k == run.start:
                     self.chunks.append([])
                     operands = 0
                 self.chunks[-1].append(s)
@@ -532,6 +535,7 @@ class Writer:
                     n += 1
 
 
+_TAKES = "double *, const uint32_t *, const uint32_t *", "const double *, double *, const uint32_t *, const uint32_t *"
 Told = Sequence[int]
 Pieces = list[tuple[int, Optional[int], Told]]  # the first instruction, the function, what it is told
 
@@ -563,21 +567,18 @@ def chunks(w: Writer, start: int, widths: tuple[bool, bool], unless: str = "") -
         yield Code("\n".join(lines), widths, unless)
 
 
-def assembled(codes: Sequence[Code], w: Writer, before: str = "", more: str = "") -> str:
-    """The source whose functions these are, all written by then.
-
-    Args:
-        before: what the file includes itself after.
-        more: what it does then.
-    """
+def assembled(
+    codes: Sequence[Code], w: Writer, before: str = "", more: str = "", takes: tuple[str, str] = _TAKES
+) -> str:
+    """The source whose functions these are, all written by then; before: what the file includes itself after; more:
+    what it does then; takes: what forward and reverse functions take."""
     names = []
     for width, prefix in enumerate(("one", "wide")):
         has = [f"{prefix}_%s{k}" if code.widths[width] else "0" for k, code in enumerate(codes)]
-        for gives, how, takes in ("int", "forward", "double *"), ("void", "reverse", "const double *, double *"):
-            takes += ", const uint32_t *, const uint32_t *"
+        for gives, how, taken in zip(("int", "void"), ("forward", "reverse"), takes):
             own = [name.replace("%s", how) for name in has]
-            names += [f"PART {gives} {name}({takes});" for name in own if name != "0"]
-            names.append(f"{gives} (*const {prefix}_{how}[])({takes}) = {{{', '.join(own or ['0'])}}};")
+            names += [f"PART {gives} {name}({taken});" for name in own if name != "0"]
+            names.append(f"{gives} (*const {prefix}_{how}[])({taken}) = {{{', '.join(own or ['0'])}}};")
     head = _HEAD % {
         "scalar": ffi.string(lib.tg_scalar_source).decode(), "lanes": lib.tg_lanes, "functions": len(codes),
         "before": "".join(w.tables) + before, "more": more, "names": "\n".join(names),
