@@ -35,7 +35,7 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/run.py
 
 # Installed again when a source of the extension has changed; the Python files are used where they are.
-$(VENV)/installed: pyproject.toml setup.py build_ffi.py $(wildcard csrc/* csrc/handle/*)
+$(VENV)/installed: pyproject.toml setup.py build_ffi.py $(wildcard csrc/* csrc/*/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 9))' 2>/dev/null || \
 	    { echo "tapegrad cannot be built: missing CPython 3.11, PyPy 3.9 or later ($(PYTHON) is none)" >&2; exit 1; }
 	@$(PYTHON) build_ffi.py --check
@@ -44,9 +44,7 @@ $(VENV)/installed: pyproject.toml setup.py build_ffi.py $(wildcard csrc/* csrc/h
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	@touch $@
 
-CORE = tape ops sweep partials gradient optim copy draft order emit freeze program wide lay_out eights terms \
-    layers terms_along groups crew spread pieces share weights replay hoist call cell once chain lay_loop loop exchange \
-    schedule batch matrix look steps origin rounding nonzeros cones edges colours colouring
+CORE = $(patsubst csrc/%.c,%,$(filter-out csrc/handle/%,$(wildcard csrc/*.c csrc/*/*.c)))
 CTEST = $(CC) -std=c11 -gdwarf-4 -Wall -Wextra -Wpedantic -Werror -ffp-contract=off -Icsrc -pthread
 MADE = build/$(notdir $(CC))
 plain = -O2
@@ -71,13 +69,13 @@ threads-%: tests/c/test_%.c $(CORE:%=$(MADE)/threads/%.o)
 	$(MADE)/$*_threads
 
 # The core is compiled once in each of the three ways, for its lanes take their time.
-COMPILE = @mkdir -p $(@D) && $(CTEST) $($(notdir $(@D))) -c -o $@ $<
-$(MADE)/plain/%.o: csrc/%.c $(wildcard csrc/*.h csrc/*.def)
-	$(COMPILE)
-$(MADE)/sanitized/%.o: csrc/%.c $(wildcard csrc/*.h csrc/*.def)
-	$(COMPILE)
-$(MADE)/threads/%.o: csrc/%.c $(wildcard csrc/*.h csrc/*.def)
-	$(COMPILE)
+COMPILE = @mkdir -p $(@D) && $(CTEST) $($1) -c -o $@ $<
+$(MADE)/plain/%.o: csrc/%.c $(wildcard csrc/*.h csrc/*/*.h csrc/*.def)
+	$(call COMPILE,plain)
+$(MADE)/sanitized/%.o: csrc/%.c $(wildcard csrc/*.h csrc/*/*.h csrc/*.def)
+	$(call COMPILE,sanitized)
+$(MADE)/threads/%.o: csrc/%.c $(wildcard csrc/*.h csrc/*/*.h csrc/*.def)
+	$(call COMPILE,threads)
 
 clean:
-	rm -rf $(VENV) .venv-* build dist *.egg-info tapegrad/_core.c csrc/*.o tapegrad/*.o tapegrad/*.so
+	rm -rf $(VENV) .venv-* build dist *.egg-info tapegrad/_core.c csrc/*.o csrc/*/*.o tapegrad/*.o tapegrad/*.so

@@ -24,21 +24,16 @@ C_HANDLE = platform.python_implementation() == "CPython" and not sysconfig.get_c
 
 HANDLES = ("c", "cffi") if C_HANDLE else ("cffi",)
 
-CORE = [
-    f"csrc/{name}.c"
-    for name in (
-        "tape ops sweep partials gradient optim copy draft order emit freeze program wide lay_out eights terms layers "
-        "terms_along groups crew spread pieces share weights replay hoist call cell once chain lay_loop loop exchange "
-        "schedule batch matrix look steps origin rounding nonzeros cones edges colours colouring"
-    ).split()
-]
-HANDLE = sorted(f"csrc/handle/{path.name}" for path in (CSRC / "handle").glob("*.c"))
+FILES = sorted(path.relative_to(ROOT) for path in CSRC.rglob("*.c"))
+CORE = [path.as_posix() for path in FILES if path.parent.name != "handle"]
+HANDLE = [path.as_posix() for path in FILES if path.parent.name == "handle"]
 SOURCES = CORE + (HANDLE if C_HANDLE else [])
 DEPENDS = sorted(p.relative_to(ROOT).as_posix() for kind in ("*.def", "*.h") for p in CSRC.rglob(kind))
 
 HEADERS = (
-    "tape.h", "partials.h", "gradient.h", "program.h", "wide.h", "share.h", "hoist.h", "cell.h", "loop.h", "call.h",
-    "batch.h", "matrix.h", "lay_out.h", "look.h", "steps.h", "nonzeros.h", "colouring.h",
+    "tape.h", "partials.h", "gradient.h", "program.h", "wide/wide.h", "wide/share.h", "loops/hoist.h",
+    "loops/cell.h", "loops/loop.h", "loops/call.h", "batch.h", "matrix.h", "lay_out.h", "look/look.h",
+    "look/steps.h", "sparse/nonzeros.h", "sparse/colouring.h",
 )  # fmt: skip
 
 # -ffp-contract=off: no fused multiply-add, the same bits on every machine. Nobody reads errno or floating-point

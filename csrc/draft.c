@@ -4,7 +4,7 @@
 #include "draft.h"
 #include "emit.h"
 #include "ops.h"
-#include "order.h"
+#include "wide/order.h"
 
 #include <stdlib.h>
 #include <string.h>

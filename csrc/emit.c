@@ -6,7 +6,7 @@
     no row between them. So it does with the constants that an operand is in the instructions of a group.  */
 #include "emit.h"
 #include "ops.h"
-#include "order.h"
+#include "wide/order.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -50,7 +50,7 @@ static void NAME(check_terms)(tg_job *j, uint32_t at, const uint32_t *slot, doub
     NAME(check)(j, at, a, b, y);
 }
 
-#include "loops.h"
+#include "each_lane.h"
 
 static inline int NAME(finite)(const double *y)
 {

@@ -12,7 +12,7 @@
 #include "compiled.h"
 #include "flush.h"
 #include "ops.h"
-#include "wide.h"
+#include "wide/wide.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,8 +1,8 @@
 /*  Programs as such: their memory, what they cost, and whether one from elsewhere can be replayed.  */
-#include "loop.h"
+#include "loops/loop.h"
 #include "ops.h"
-#include "pieces.h"
-#include "wide.h"
+#include "wide/pieces.h"
+#include "wide/wide.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -10,7 +10,7 @@
     In both, constants come first, then inputs; neither gives its slot away. A result never has the slot of one of its
     own operands. Of the many-operand rows those that are TG_MANY occur, each operand of theirs a pair (kept, live)
     in the pool; DOT has its pairs side by side, x0 w0 x1 w1 .., and a bias last where the count is odd. An instruction
-    may call a loop: see call.h.
+    may call a loop: see loops/call.h.
 
     Lifetime: freed with tg_free_program. Read only once made: any number of threads may replay it at once, each with a
     job of its own. Nothing here touches the tape but tg_freeze (freeze.c), which reads it.  */
@@ -54,10 +54,10 @@ typedef struct tg_program {
     uint32_t *out;          /* pairs */
     uint64_t bytes;         /* of all that it owns */
     uint32_t *order;        /* of a wide program or a hoisted one: where each instruction is in the function's order */
-    tg_wide *wide;          /* its groups: see wide.h */
+    tg_wide *wide;          /* its groups: see wide/wide.h */
     uint32_t n_groups, grouped;     /* how many, and the instructions in them */
-    uint32_t n_hoisted;     /* how many come first that a loop carries out once: see hoist.h */
-    tg_pieces *pieces;      /* NULL until they are wanted: see pieces.h; guarded by the crew's lock */
+    uint32_t n_hoisted;     /* how many come first that a loop carries out once: see loops/hoist.h */
+    tg_pieces *pieces;      /* NULL until they are wanted: see wide/pieces.h; guarded by the crew's lock */
     uint32_t n_calls, depth;    /* depth: how many loops are within one another */
     tg_called *call;            /* in the order of their instructions */
 } tg_program;
@@ -159,7 +159,7 @@ typedef struct tg_weights tg_weights;
    a job, so its bits depend on the rows alone. */
 typedef struct tg_job {
     const tg_program *program;
-    const tg_loop *loop;                /* see loop.h: then the program only says how many inputs and
+    const tg_loop *loop;                /* see loops/loop.h: then the program only says how many inputs and
                                            outputs there are; NULL: none */
     const tg_native *native;            /* NULL: interpreted */
     const tg_feed *feed;
@@ -190,7 +190,7 @@ typedef struct tg_job {
                                            nobody wants */
     double *same;                       /* of the shared ones: that number */
     tg_looping *looping;                /* of a loop */
-    tg_sharing *sharing;                /* of several threads: see share.h; else NULL */
+    tg_sharing *sharing;                /* of several threads: see wide/share.h; else NULL */
     tg_calling *calling;                /* by call */
     tg_weights *weights;                /* see weights.h; NULL: none */
 } tg_job;

@@ -4,14 +4,14 @@
 
     Native code knows rows that do as recorded alone: a block with another starts anew in the interpreter, whatever of
     it the interpreter has done already.  */
-#include "call.h"
+#include "loops/call.h"
 #include "compiled.h"
 #include "failing.h"
 #include "flush.h"
 #include "ops.h"
-#include "share.h"
+#include "wide/share.h"
 #include "weights.h"
-#include "wide.h"
+#include "wide/wide.h"
 
 #include <stdlib.h>
 #include <string.h>

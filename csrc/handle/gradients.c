@@ -3,7 +3,7 @@
 #include "attributes.h"
 #include "gradient.h"
 #include "held.h"
-#include "look.h"
+#include "look/look.h"
 #include "operands.h"
 #include "recording.h"
 

@@ -14,8 +14,8 @@ MOST_PATHS = 256  # a byte remembers which
 class Cell:
     """A recorded function with what its inputs are, after its own ones: numbers of the loop's params.
 
-    Where it has one path for good, what depends on params alone is hoisted out of the steps: see hoist.h. Of several it
-    is not: the bits of a gradient would depend on which are known.
+    Where it has one path for good, what depends on params alone is hoisted out of the steps: see
+    csrc/loops/hoist.h. Of several it is not: the bits of a gradient would depend on which are known.
 
     Args:
         repeats: it is carried out at each step.

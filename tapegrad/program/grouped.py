@@ -259,7 +259,7 @@ class _Shape:
             yield from ((m, text.replace("%g", "g")) for m, text in w.passed(self.row, self.text, values))
 
     def reverse(self, w: Writer) -> Iterator[str]:
-        """Adjoints are added operand by operand where that shows nowhere, else as groups.c does."""
+        """Adjoints are added operand by operand where that shows nowhere, else as csrc/wide/groups.c does."""
         result = self.live_y.read("adj")
         passed = [(m, text) for m, text in self._passed_on(w) if self.moves >> m & 1]
         adds = [(self.into[m], text if text == "g" else f"g{m}") for m, text in passed]

@@ -1,4 +1,4 @@
-"""The nonzeros of one path, derived by the core in whichever way is the cheapest by count: see csrc/nonzeros.h.
+"""The nonzeros of one path, derived by the core in whichever way is the cheapest by count: see csrc/sparse/nonzeros.h.
 
 Each way is tried within a budget of links, each of which passes one number from a node to one of its operands; what
 does not fit is thrown away."""

@@ -1,6 +1,6 @@
 /*  Graphs to look at, without Python: made from the tape and a program, swept, diagnosed; allocations that fail.  */
 #include "check.h"
-#include "look.h"
+#include "look/look.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -4,13 +4,13 @@
 #include <string.h>
 
 #include "batch.h"
-#include "call.h"
+#include "loops/call.h"
 #include "check.h"
 #include "crew.h"
-#include "hoist.h"
-#include "loop.h"
-#include "schedule.h"
-#include "steps.h"
+#include "loops/hoist.h"
+#include "loops/loop.h"
+#include "loops/schedule.h"
+#include "look/steps.h"
 
 #define STEPS 60
 #define ROWS 37

@@ -6,7 +6,7 @@
 #include "check.h"
 #include "matrix.h"
 #include "program.h"
-#include "wide.h"
+#include "wide/wide.h"
 
 #define ROWS 97                 /* three blocks and some */
 #define INPUTS 3

@@ -8,8 +8,8 @@
 
 #include "check.h"
 #include "crew.h"
-#include "pieces.h"
-#include "share.h"
+#include "wide/pieces.h"
+#include "wide/share.h"
 
 enum { INPUTS = 2400, SUMS = 3, EVERY = 60, OUTPUTS = SUMS + INPUTS / EVERY };
 

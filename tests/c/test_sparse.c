@@ -3,8 +3,8 @@
 #include <string.h>
 
 #include "check.h"
-#include "colouring.h"
-#include "nonzeros.h"
+#include "sparse/colouring.h"
+#include "sparse/nonzeros.h"
 
 #define N 6u
 
