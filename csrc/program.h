@@ -172,7 +172,8 @@ typedef struct tg_job {
     uint32_t *failed;                   /* by row: 0, or 1 + the instruction that would not do as recorded */
     int tangents, nan_errors;           /* nan_errors: results that are refused become nan */
     double *keep;                       /* NULL, or where primals stay: n_kept for each of the rows, of which there is
-                                           room for a multiple of tg_lanes if they are several */
+                                           room for a multiple of tg_lanes if they are several; for native
+                                           code at a multiple of its vectors' size */
     uint32_t *lives;                    /* with keep, for each of the rows: which did as recorded */
     int again;                          /* with keep: they are there, of a job for the same rows */
     /* of the replay itself */

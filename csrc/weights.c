@@ -123,6 +123,12 @@ static int make_room(tg_weights *w)
     return TG_OK;
 }
 
+/* Whether there are many, and what is kept takes at most twice the memory that their lanes would, of two kinds. */
+static int are_worth(const tg_weights *w)
+{
+    return w->n >= WORTH && ((uint64_t)w->n_dots + w->n_factors) * TG_HELD <= 4 * (uint64_t)w->n;
+}
+
 int tg_find_weights(tg_job *j)
 {
     const tg_program *p = j->program;
@@ -142,11 +148,11 @@ int tg_find_weights(tg_job *j)
         count_reads(p, reads);
         count_feeds(j, reads);
         list_weights(j->weights, j, reads, numbers);
-        code = j->weights->n < WORTH ? TG_OK : make_room(j->weights);
+        code = are_worth(j->weights) ? make_room(j->weights) : TG_OK;
     }
     free(reads);
     free(numbers);
-    if (code || j->weights->n < WORTH)
+    if (code || !are_worth(j->weights))
         tg_free_weights(j);
     return code;
 }

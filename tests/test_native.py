@@ -22,6 +22,7 @@ import tapegrad
 from tapegrad import Value
 from tapegrad.program import BranchChanged, grouped, native, point, record, sums
 from tapegrad.program.form import NUMBER
+from tapegrad.program.replay import Primals, ffi
 
 try:
     native.compiler()
@@ -586,6 +587,19 @@ def test_matrices_and_pullbacks_have_the_interpreters_bits():
             assert len({str(bits(pull(seed)[0])) for pull in pulls}) == 1
     scalar, native_one = twins(lambda x: tapegrad.sum(f(x)[:3]), [0.5, 1.5, 0.25])
     assert bits(native_one.hessian([0.5, 1.5, 0.25])) == bits(scalar.hessian([0.5, 1.5, 0.25]))
+
+
+def test_pullbacks_of_rows_have_the_interpreters_bits_wherever_there_is_room():
+    """Kept primals are read as vectors, which lie where one of their size may."""
+    plain, compiled = twins(lambda x: x[0].tanh() * x[1] * 1.5 + x[2] * x[1], [0.5, 1.5, 0.25])
+    path = compiled._recorded.paths[0]
+    for n in (2, *SIZES):
+        for _ in range(4):
+            held = [Primals(path, n) for _ in range(3)]
+            assert all(int(ffi.cast("uintptr_t", one.numbers)) % 64 == 0 for one in held)
+        rows = [[0.1 * k, 0.3 - 0.01 * k, 1.0 + k] for k in range(n)]
+        (value, pull), (expected, pull_plain) = compiled.map().vjp(rows), plain.map().vjp(rows)
+        assert bits(value) == bits(expected) and bits(pull([1.5] * n)[0]) == bits(pull_plain([1.5] * n)[0])
 
 
 # ---- wide programs ----

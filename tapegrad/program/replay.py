@@ -401,7 +401,9 @@ class Primals:
     def __init__(self, path: Trace, rows: int) -> None:
         lanes = lib.tg_lanes if rows > 1 else 1
         self.path = path
-        self.numbers = pointer(room(-(-rows // lanes) * lanes * path.core.n_kept))
+        self._room = pointer(room(-(-rows // lanes) * lanes * path.core.n_kept + lib.tg_lanes))
+        address = int(ffi.cast("uintptr_t", self._room))
+        self.numbers = self._room + -address // 8 % lib.tg_lanes  # native code reads lanes as vectors
         self.lives = ffi.new("uint32_t[]", rows)
 
 

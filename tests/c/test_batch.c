@@ -10,11 +10,13 @@
 #include "batch.h"
 #include "check.h"
 #include "crew.h"
+#include "weights.h"
 
 #define ROWS 1003
 #define WEIGHTS 5
 #define MANY 2100               /* weights that are worth what weights.h does with them */
 #define WIDTH 30
+#define FEW 2                   /* in a dot, for which that is not worth it */
 
 /* sum(w[k] * x) * x, then its logarithm: of x and five weights. */
 static tg_program *polynomial(void)
@@ -35,24 +37,24 @@ static tg_program *polynomial(void)
     return p;
 }
 
-/* The sum of tanh(w * (x, x + x, ..)) over rows of w. */
-static tg_program *layer(void)
+/* The sum of tanh(w * (x, x + x, ..)) over rows of w, each so long. */
+static tg_program *layer(int width)
 {
     tg_tape t = new_tape();
-    static uint32_t in[MANY + 1], pair[2 * WIDTH], each[MANY / WIDTH];
+    static uint32_t in[MANY + 1], pair[2 * WIDTH], each[MANY / FEW];
     uint32_t y;
     int64_t code;
     tg_program *p;
     for (int k = 0; k <= MANY; k++)
         in[k] = leaf(&t, sin(k));
-    for (int k = 0; k < WIDTH; k++)
-        pair[WIDTH + k] = k ? op(&t, TG_ADD, pair[WIDTH + k - 1], in[0]) : in[0];
-    for (int k = 0; k < MANY / WIDTH; k++) {
-        memcpy(pair, in + 1 + k * WIDTH, WIDTH * sizeof *pair);
-        each[k] = (uint32_t)tg_record_many(&t, TG_DOT, pair, 2 * WIDTH);
+    for (int k = 0; k < width; k++)
+        pair[width + k] = k ? op(&t, TG_ADD, pair[width + k - 1], in[0]) : in[0];
+    for (int k = 0; k < MANY / width; k++) {
+        memcpy(pair, in + 1 + k * width, (size_t)width * sizeof *pair);
+        each[k] = (uint32_t)tg_record_many(&t, TG_DOT, pair, 2 * (uint32_t)width);
         each[k] = op(&t, TG_TANH, each[k], each[k]);
     }
-    y = (uint32_t)tg_record_many(&t, TG_SUM, each, MANY / WIDTH);
+    y = (uint32_t)tg_record_many(&t, TG_SUM, each, (uint32_t)(MANY / width));
     p = tg_freeze(&t, &(tg_recording){.start = in[0], .outer = TG_NONE, .in = in, .n_in = MANY + 1, .out = &y,
                                       .n_out = 1}, &code);
     CHECK(p && !tg_check_program(p));
@@ -210,11 +212,12 @@ static void without_threads_the_caller_works_alone(void)
 }
 
 /* Blocks are kept until there are eight, or the chunk ends; the sums are of rows, as a program knows no others. */
-static void weights_have_the_sums_of_their_rows(void)
+static void weights_have_the_sums_of_their_rows(int width)
 {
-    tg_program *p = layer();
+    tg_program *p = layer(width);
     static result all, other;
     static double sums[MANY];
+    memset(sums, 0, sizeof sums);
     CHECK(sweep(p, &all, 1, 16, 1u << 20, 0) == TG_OK);
     for (int64_t step = 16; step < 500; step *= 2)
         for (int threads = 1; threads < 4; threads += 2) {
@@ -225,17 +228,35 @@ static void weights_have_the_sums_of_their_rows(void)
         }
     for (int row = 0; row < 200; row++) {               /* of a layer, in closed form */
         const double x = 1.0 + sin(row);
-        for (int k = 0; k < MANY; k += WIDTH) {
+        for (int k = 0; k < MANY; k += width) {
             double h = 0.0;
-            for (int m = 0; m < WIDTH; m++)
+            for (int m = 0; m < width; m++)
                 h += 0.01 * sin(k + m) * (m + 1) * x;
-            for (int m = 0; m < WIDTH; m++)
+            for (int m = 0; m < width; m++)
                 sums[k + m] += (1.0 - tanh(h) * tanh(h)) * (m + 1) * x;
         }
     }
     for (int k = 0; k < MANY; k++)
         CHECK(fabs(all.by_weights[k] - sums[k]) <= 1e-10 * (1.0 + fabs(sums[k])));
     tg_free_program(p);
+}
+
+/* Whether a job for two rows keeps what its weights meet. */
+static int has_weights(int width)
+{
+    static double x[2], weights[MANY], grad[MANY];
+    static const double one = 1.0;
+    tg_program *p = layer(width);
+    tg_feed feeds[2] = {{.count = 1, .in = x, .in_stride = 1},
+                        {.first = 1, .count = MANY, .in = weights, .grad = grad}};
+    uint32_t failed[2];
+    tg_job job = {.program = p, .feed = feeds, .n_feeds = 2, .seed = &one, .stop = 2, .failed = failed};
+    int has;
+    CHECK(tg_start(&job) == TG_OK);
+    has = job.weights != NULL;
+    tg_finish(&job);
+    tg_free_program(p);
+    return has;
 }
 
 /* Fail each allocation in turn: there are fewer threads, or a code comes back, and the next try is good. */
@@ -266,10 +287,12 @@ int main(void)
     several_callers_share_the_crew();
     a_call_has_two_threads_at_once_and_again_after_a_fork();
     without_threads_the_caller_works_alone();
-    weights_have_the_sums_of_their_rows();
+    weights_have_the_sums_of_their_rows(WIDTH);
+    weights_have_the_sums_of_their_rows(FEW);
+    CHECK(has_weights(WIDTH) && !has_weights(FEW));
     for (int threads = 1; threads < 4; threads += 2) {
         every_allocation_may_fail(polynomial(), threads);
-        every_allocation_may_fail(layer(), threads);
+        every_allocation_may_fail(layer(WIDTH), threads);
     }
     tg_dismiss_crew();
     return summary();
