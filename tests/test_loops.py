@@ -757,6 +757,24 @@ def test_all_steps_at_once_give_the_same_bits(data, n, rows):
         assert got == expected
 
 
+@pytest.mark.parametrize("on_error", ["raise", "nan"])
+def test_what_compiled_loops_carry_out_once_is_refused_as_it_was(on_error):
+    def f(s, x, k):
+        return s * 0.5 + x * tapegrad.math.exp(k)
+
+    step, compiled = (record(f, 0.5, 0.25, 0.75, on_error=on_error).scan() for _ in range(2))
+    compiled.native()
+    for k in 800.0, -1.0, math.inf:
+        expected, got = (
+            [
+                told(loop.value_and_grad, 0.5, [1.0, 2.0], k, argnums=(0, 1, 2)),
+                told(loop.map(in_axes=(None, None, 0)), 0.5, [1.0, 2.0], [0.5, k, 0.25]),
+            ]
+            for loop in (step, compiled)
+        )
+        assert got == expected
+
+
 def test_a_step_that_sums_many_terms_or_is_long_is_compiled_by_itself():
     def summing(s, x, w):
         return tapegrad.dot([s, *w[1:]], w) * 0.1
