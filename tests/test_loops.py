@@ -20,9 +20,10 @@ import threading
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tapegrad._core import ffi
 
 import tapegrad
-import tapegrad.loops
+import tapegrad.loops.chain
 from tapegrad import BranchChanged, Loop, Value, check_grads, record
 from tapegrad.loops.loop import loaded
 from tapegrad.loops.path import LoopPath
@@ -757,6 +758,24 @@ def test_all_steps_at_once_give_the_same_bits(data, n, rows):
         assert got == expected
 
 
+@pytest.mark.parametrize("on_error", ["raise", "nan"])
+def test_what_compiled_loops_carry_out_once_is_refused_as_it_was(on_error):
+    def f(s, x, k):
+        return s * 0.5 + x * tapegrad.math.exp(k)
+
+    step, compiled = (record(f, 0.5, 0.25, 0.75, on_error=on_error).scan() for _ in range(2))
+    compiled.native()
+    for k in 800.0, -1.0, math.inf:
+        expected, got = (
+            [
+                told(loop.value_and_grad, 0.5, [1.0, 2.0], k, argnums=(0, 1, 2)),
+                told(loop.map(in_axes=(None, None, 0)), 0.5, [1.0, 2.0], [0.5, k, 0.25]),
+            ]
+            for loop in (step, compiled)
+        )
+        assert got == expected
+
+
 def test_a_step_that_sums_many_terms_or_is_long_is_compiled_by_itself():
     def summing(s, x, w):
         return tapegrad.dot([s, *w[1:]], w) * 0.1
@@ -772,6 +791,22 @@ def test_a_step_that_sums_many_terms_or_is_long_is_compiled_by_itself():
         assert not compiled._cells[0].described()[0].chain
         expected, got = (one.grad(0.5, [0.25] * 5, [0.5] * 20, argnums=2) for one in (step, compiled))
         assert got == expected
+
+
+def test_whether_a_step_has_a_chain_is_found_out_once_and_what_is_given_out_is_held(monkeypatch):
+    asked = []
+    monkeypatch.setattr(tapegrad.loops.chain, "write", lambda *args: asked.append(args))
+    loop = record(lambda s, x: s + x, 0.5, 0.25).scan().native()
+    assert [loop(0.0, [0.25] * n)[0] for n in range(4)] == [0.0, 0.25, 0.5, 0.75] and len(asked) == 1
+    cell, made = loop._cells[0], []
+
+    def compiled_anew(self):
+        made.append((ffi.new("tg_chain *"),))
+        return made[-1]
+
+    monkeypatch.setattr(tapegrad.loops.cell.Cell, "_chain", property(compiled_anew), raising=False)  # by other threads
+    described = cell.described()
+    assert described[0].chain == described[-1][0]
 
 
 def test_a_loop_is_saved_pickled_and_copied(loop, tmp_path):

@@ -190,6 +190,9 @@ CALLS = [
     lambda x: record(cube, 1.0).value_and_grad(x)[0],
     lambda x: record(cube, 1.0).grad(x) * x / 3.0,
     lambda x: record(times, 1.0, 1.0).scan()(x, [x, x])[0],
+    lambda x: record(times, 1.0, 1.0).scan().value_and_grad(x, [x, x])[0],
+    lambda x: record(times, 1.0, 1.0).scan().grad(x, [x, x]) * x,
+    lambda x: record(times, 1.0, 1.0).scan().grad(x, [x, x], argnums=(0, 1))[1][0] * x,
 ]
 
 

@@ -33,7 +33,7 @@ class Cell:
         self._own = None if n_x is None else (recorded.n_in - len(shared) - n_x, n_x)
         self._hoisted: CData | None = None
         self._native: tuple[Any, ...] | None = None  # of what is hoisted
-        self._chain: tuple[Any, ...] | None = None
+        self._chain: tuple[Any, ...] | None = None  # empty: there is none
         self._fixed = repeats and recorded.on_branch == "raise" and len(recorded.paths) == 1
         if self._fixed:
             made = ffi.new("tg_program **")
@@ -42,7 +42,7 @@ class Cell:
             self._hoisted = ffi.gc(made[0], lib.tg_free_program) if made[0] else None
 
     def native(self) -> tuple[Any, ...] | None:
-        """What is hoisted, compiled, as paths have it, and the chain; None: nothing is hoisted."""
+        """What is hoisted, compiled, as paths have it, once the chain is, too; None: nothing is hoisted."""
         from ..program.native import compiled  # slow to import, and seldom needed
         from . import chain
 
@@ -78,5 +78,6 @@ class Cell:
         c = ffi.new("tg_cell *")
         c.n_paths, c.n_ways, c.nan_errors = len(paths), len(ways), recorded.on_error == "nan"
         c.program, c.native, c.way, c.shared = programs, natives, way, self._shared
-        c.chain = self._chain[0] if self._chain and codes[0][1] else ffi.NULL
-        return c, programs, natives, way, self._shared, codes, paths, self._chain
+        chain = self._chain if codes[0][1] else None  # read once: another thread may compile it meanwhile
+        c.chain = chain[0] if chain else ffi.NULL
+        return c, programs, natives, way, self._shared, codes, paths, chain

@@ -1,8 +1,8 @@
 """All steps of a loop as C source: a function forward over them and one back, whose body is a step in straight lines.
 
 From step to step the state is in locals; backward its adjoints are, and those of what all steps share. Forward notes
-what backward reads of a step, so that backward computes no primal anew, and notes no more than that. The lines are
-those of source.py with other names for its V and A: what is noted of a step is R, in the order that cell.h says.
+the y of a step and what backward reads of it, so that backward computes no primal anew. The lines are those of
+source.py with other names for its V and A: what is noted of a step is R, in the order that csrc/loops/cell.h says.
 
 A step that is too long to be compiled at once, or sums many terms, has none: a call for each step is little beside it.
 """
@@ -199,11 +199,11 @@ def write(p: CData, n_state: int, n_x: int) -> Chain | None:
     return Chain(assembled([Code(_TEXT % parts, (True, True))], w, takes=_TAKES), step.n_noted)
 
 
-def compiled(p: CData, n_state: int, n_x: int) -> tuple[Any, ...] | None:
-    """A tg_chain of a step that is this program of the core, and what it points to; None: it has none."""
+def compiled(p: CData, n_state: int, n_x: int) -> tuple[Any, ...]:
+    """A tg_chain of a step that is this program of the core, and what it points to; nothing: it has none."""
     chain = write(p, n_state, n_x)
     if chain is None:
-        return None
+        return ()
     loaded = native.opened(native.library(chain.text, 1))
     c = ffi.new("tg_chain *", {"n_noted": chain.n_noted})
     for table in ("forward", "reverse"):

@@ -337,6 +337,11 @@ class Loop:
         self, recorded: Recorded, args: Sequence[Nest], places: list[Place], argnums: Argnums
     ) -> tuple[Value, Any]:
         at = on_tape.inputs(recorded, args)
+        if handle.no_grad_by(0):
+            out, grads = _swept(recorded, array("d", handle.primals(at)), places, ONE)
+            value, *slopes = handle.leaves([out[0], *itertools.chain(*grads)])
+            each = iter(slopes)
+            return value, gathered(argnums, [p.like(args).build(each, objects) for p in places])
         elements = iter(at)
         given = [form.like(x).build(elements, objects) for form, x in zip(recorded.forms, args)]
         state, ys, _, _ = self._unrolled(given)

@@ -238,7 +238,7 @@ class _Instruction:
     def __init__(self, p: CData, k: int) -> None:
         s = p.instr[k]
         self.k, self.guard, self.y, self.live_y = k, s.op == GUARD, s.y, s.live_y
-        self.call = s.op == CALL
+        self.call, self.hoisted = s.op == CALL, k < p.n_hoisted  # what is hoisted is not carried out where a step fails
         self.row = ROWS[0] if self.guard or self.call else ROWS[s.op & ~QUIET]
         self.results: list[tuple[int, int]] = []  # of a call
         if self.call or self.row.kind == "many":
@@ -314,7 +314,7 @@ class Writer:
                     if slot in maker:
                         made, where = maker[slot]
                         made.stored |= slot in s.looped or where != c
-                        if made.checked and s.row.name in _LINEAR:  # it shows there, too
+                        if made.checked and s.row.name in _LINEAR and made.hoisted == s.hoisted:  # it shows there, too
                             made.checked, s.checked = False, True
                 for slot, _ in s.results:
                     maker.pop(slot, None)
