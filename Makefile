@@ -9,6 +9,7 @@
 PYTHON ?= python3
 VENV ?= .venv$(if $(filter-out python3,$(PYTHON)),-$(subst /,-,$(patsubst /%,%,$(PYTHON))))
 CC ?= cc
+VALGRIND ?= valgrind
 BIN = $(VENV)/bin
 
 .PHONY: demo test lint docs ctest bench clean
@@ -61,8 +62,8 @@ ctest-%: tests/c/test_%.c $(CORE:%=$(MADE)/sanitized/%.o) $(CORE:%=$(MADE)/plain
 	$(CTEST) $(sanitized) -o $(MADE)/$*_sanitized $< $(CORE:%=$(MADE)/sanitized/%.o) -lm
 	$(MADE)/$*_sanitized
 	$(CTEST) $(plain) -o $(MADE)/$* $< $(CORE:%=$(MADE)/plain/%.o) -lm
-	if command -v valgrind >/dev/null; then \
-	    valgrind --quiet --error-exitcode=1 --leak-check=full $(MADE)/$*; else $(MADE)/$*; fi
+	if command -v $(VALGRIND) >/dev/null; then \
+	    $(VALGRIND) --quiet --error-exitcode=1 --leak-check=full $(MADE)/$*; else $(MADE)/$*; fi
 
 threads-%: tests/c/test_%.c $(CORE:%=$(MADE)/threads/%.o)
 	$(CTEST) $(threads) -o $(MADE)/$*_threads $< $(CORE:%=$(MADE)/threads/%.o) -lm
