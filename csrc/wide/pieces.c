@@ -155,12 +155,10 @@ static int add_touch(cutting *c, uint32_t value, uint32_t piece, uint32_t k)
     if (at > 2 * (uint64_t)c->p->n_instr)
         return NOT_WORTH;
     if (at == c->cap) {
-        const uint32_t cap = 2 * c->cap + 1024;
-        touch *more = tg_realloc(c->touch, cap * sizeof *more);
+        touch *more = tg_more(c->touch, &c->cap, 1024, sizeof *more);
         if (!more)
             return TG_MEMORY;
         c->touch = more;
-        c->cap = cap;
     }
     t = c->touch + c->n_touches++;
     *t = (touch){.piece = piece, .first = k, .last = k, .before = before, .after = TG_NONE, .origin = at};

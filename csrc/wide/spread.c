@@ -21,12 +21,10 @@ typedef struct {
 static int add_part(dividing *c, tg_part part)
 {
     if (c->n_parts == c->cap) {
-        const uint32_t cap = 2 * c->cap + 64;
-        tg_part *more = tg_realloc(c->part, cap * sizeof *more);
+        tg_part *more = tg_more(c->part, &c->cap, 64, sizeof *more);
         if (!more)
             return TG_MEMORY;
         c->part = more;
-        c->cap = cap;
     }
     c->part[c->n_parts++] = part;
     return TG_OK;

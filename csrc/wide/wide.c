@@ -361,12 +361,10 @@ static int add_group(finding *f, uint32_t first, uint32_t n, int chain)
     tg_group *g;
     int code = TG_OK;
     if (w->n == f->cap) {
-        const uint32_t cap = 2 * f->cap + 16;
-        tg_group *group = tg_realloc(w->group, cap * sizeof *group);
+        tg_group *group = tg_more(w->group, &f->cap, 16, sizeof *group);
         if (!group)
             return TG_MEMORY;
         w->group = group;
-        f->cap = cap;
     }
     g = w->group + w->n;
     *g = (tg_group){.first = first, .n = n, .op = s->op, .terms = operands(s), .pool = s->a, .y = {s->y, s->live_y}};
