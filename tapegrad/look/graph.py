@@ -10,12 +10,11 @@ from .._core import ffi, lib
 from .._operation import Operation
 from ..program import point
 from ..program.recorded import Recorded
-from ..program.replay import Trace
+from ..program.replay import NOWHERE, Trace, place_in
 from ..tape import tape
 from ..value import Value, handle
 
 CData = Any
-NOWHERE = ("<unknown>", 0)
 CONSTANT, GIVEN, COMPUTED, COMPARED = lib.TG_CONSTANT, lib.TG_GIVEN, lib.TG_COMPUTED, lib.TG_COMPARED
 RULED = lib.TG_GRAPH_RULED
 NONE = lib.TG_NONE
@@ -62,11 +61,7 @@ def most_nodes(paths: Sequence[Trace]) -> int:
     Raises:
         ValueError: there are too many to look at.
     """
-    each = (
-        p.core.n_instr + p.core.n_const + sum(call.length * most_nodes(call.step.paths) for call in p.calls)
-        for p in paths
-    )
-    most = int(max(each))
+    most = max(p.summed(lambda core: int(core.n_instr + core.n_const)) for p in paths)
     if most > MOST_WRITTEN_OUT and any(p.calls for p in paths):
         raise ValueError(f"with the steps of its loops written out it has up to {most:,} nodes: too many to look at")
     return most
@@ -98,8 +93,7 @@ class Codes:
 
     def place(self, where: int) -> tuple[str, int]:
         """File and line."""
-        code, line = where >> lib.TG_WHERE_LINE, where & ((1 << lib.TG_WHERE_LINE) - 1)
-        return (self.all[code][0], line) if code else NOWHERE
+        return place_in(self.all, where)
 
 
 def fresh(address: int) -> CData:

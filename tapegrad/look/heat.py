@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .._core import ffi, lib
 from ..program.form import Nest
 from ..program.recorded import Recorded
-from ..program.replay import zeros
-from .graph import NOWHERE, Graph, Place
+from ..program.replay import NOWHERE, paths_within, zeros
+from .graph import Graph, Place
 
 if TYPE_CHECKING:
     from ..loops import Loop
@@ -338,7 +338,7 @@ def of_loop(loop: Loop, args: Sequence[Nest], by: str) -> Heat:
     for _, window in at.backward():
         rows = _merged([*rows, *Groups(window.graph).rows()])
     once = {(row.filename, row.lineno, row.text): row.bytes for row in _merged([
-        row for path in steps.paths_of(at.paths)
+        row for path in paths_within(at.paths)
         for row in Groups(Graph.of_path(path, zeros(path.core.n_in), True, within=False)).rows()
     ])}  # fmt: skip
     if any(row.lineno for row in rows):  # a window may have none

@@ -15,7 +15,7 @@ from ..program import point
 from ..program.form import Nest
 from ..program.program import Program
 from ..program.recorded import Recorded
-from ..program.replay import CData, Feed, Job, Trace, zeros
+from ..program.replay import CData, Feed, Job, zeros
 from .graph import Codes, Graph, fresh, input_names, most_nodes
 
 MOST = 1 << 15  # nodes of a graph, if a step has no more: 1.5 MB, which a near cache has
@@ -49,14 +49,6 @@ class Window(NamedTuple):
         """The step that a node is in; of what comes at the end, how many there were; None: it was given before them."""
         k = bisect.bisect_right(self.begin, node) - 1
         return self.part.first + k if k >= 0 else None
-
-
-def paths_of(paths: Sequence[Trace]) -> Iterator[Trace]:
-    """These paths, and those of the steps of their loops."""
-    for path in paths:
-        yield path
-        for call in path.calls:
-            yield from paths_of(call.step.paths)
 
 
 def quiet(loop: Loop) -> Loop:

@@ -5,7 +5,7 @@ import math
 import os
 import sys
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Union
 
 from .. import _refusals
@@ -146,6 +146,15 @@ class Called(Protocol):
     core: CData
 
 
+NOWHERE = ("<unknown>", 0)
+
+
+def place_in(codes: Sequence[tuple[str, str]], where: int) -> tuple[str, int]:
+    """File and line of what an instruction notes, its code one of these."""
+    code, line = where >> _LINE_BITS, where & ((1 << _LINE_BITS) - 1)
+    return (codes[code][0], line) if 0 < code < len(codes) else NOWHERE
+
+
 class Trace:
     """One path through f: a program of the core, and the code objects that its lines are of, as (file, name)."""
 
@@ -162,8 +171,12 @@ class Trace:
 
     def place(self, where: int) -> tuple[str, int]:
         """File and line."""
-        code, line = where >> _LINE_BITS, where & ((1 << _LINE_BITS) - 1)
-        return (self.codes[code][0], line) if 0 < code < len(self.codes) else ("<unknown>", 0)
+        return place_in(self.codes, where)
+
+    def summed(self, of: Callable[[CData], int]) -> int:
+        """What `of` gives of its program and of those of all steps of its loops, each on the path with the most."""
+        within: int = sum(call.length * max(path.summed(of) for path in call.step.paths) for call in self.calls)
+        return of(self.core) + within
 
     def run(self, job: Job) -> None:
         """Carry out a job, in slices."""
@@ -179,7 +192,6 @@ class Trace:
                 job.stops = stops_within(c)
         finally:
             lib.tg_finish(c)
-
 
     def run_in_chunks(self, job: Job, step: int, threads: int) -> int:
         """Carry out a job as `in_chunks` does; how many rows did not do as recorded."""
@@ -290,6 +302,14 @@ class Trace:
                 listing = path.listing("", most).replace("\n", "\n  ")
                 lines.append(f"  each step of loop {k}{which}: {listing}")
         return "\n".join(lines)
+
+
+def paths_within(paths: Iterable[Trace]) -> Iterator[Trace]:
+    """These paths, and those of the steps of their loops."""
+    for path in paths:
+        yield path
+        for call in path.calls:
+            yield from paths_within(call.step.paths)
 
 
 def _shortened(names: list[str]) -> str:

@@ -245,12 +245,12 @@ class SparseMatrix(ABC):
         if format not in FORMATS:
             raise ValueError(f"format must be one of {', '.join(map(repr, FORMATS))}, not {format!r}")
         try:
-            from scipy import sparse  # noqa: F401  # whether it is there
+            from scipy import sparse
         except ImportError as error:
             way = "pip install 'tapegrad[sparse]', or take values, rows and cols"
             raise ImportError(f"the matrix is one of SciPy's, which is not installed: {way}") from error
         pattern, values = self._nonzeros(args, named)
-        return pattern.matrix(values, format)
+        return pattern.matrix(sparse, values, format)
 
 
 def _own(found: Buffer) -> Any:

@@ -95,10 +95,8 @@ class Pattern:
         order = numpy.argsort(cols, kind="stable")
         return order, rows[order], _starts(cols, self.shape[1])
 
-    def matrix(self, values: Any, form: str) -> Any:
-        """SciPy's matrix of these nonzeros; all that it consists of is its own."""
-        from scipy import sparse
-
+    def matrix(self, sparse: Any, values: Any, form: str) -> Any:
+        """SciPy's matrix of these nonzeros, sparse its module; all that it consists of is its own."""
         rows, cols = self.indices
         if form == "coo":
             return sparse.coo_array((values, (rows.copy(), cols.copy())), shape=self.shape)

@@ -6,7 +6,7 @@ from array import array
 from ..program import point
 from ..program.form import Form
 from ..program.recorded import Recorded
-from ..program.replay import Trace
+from ..program.replay import Trace, paths_within
 from ..program.trace import Function
 
 MOST = 1 << 26  # instructions: some 7 GB while they are derived
@@ -36,11 +36,12 @@ class WrittenOut(Recorded):
             source.max_paths,
         )  # fmt: skip
         self._source = source
-        self.branches = source.on_branch == "record" or any(map(_branches, list(source.paths)))
+        calls = [call for path in paths_within(list(source.paths)) for call in path.calls]
+        self.branches = source.on_branch == "record" or any(len(call.step.paths) > 1 for call in calls)
 
     @staticmethod
     def _first(source: Recorded, example: array[float]) -> Trace | None:
-        length = max(map(_length, list(source.paths)))
+        length = max(path.summed(lambda core: int(core.n_instr)) for path in list(source.paths))
         if length > MOST:
             raise OverflowError(
                 "a sparse derivative of a program with loops is made from all of their steps, which are "
@@ -55,13 +56,3 @@ class WrittenOut(Recorded):
         point.path(self._source, flat)
         return super().other_path(k, at, flat)
 
-
-def _length(path: Trace) -> int:
-    """How many instructions a path has with all steps."""
-    within = (call.length * max(map(_length, call.step.paths)) for call in path.calls)
-    return int(path.core.n_instr) + sum(within)
-
-
-def _branches(path: Trace) -> bool:
-    """Whether a step has several paths."""
-    return any(len(call.step.paths) > 1 or any(map(_branches, call.step.paths)) for call in path.calls)
