@@ -59,6 +59,7 @@ def main() -> None:
     parser.add_argument("--days", type=int, default=100, help="steps of the year (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--picture", help="a file to draw price and slope by the spot into; needs matplotlib")
     args = parser.parse_args()
 
     dt = YEARS / args.days
@@ -99,6 +100,32 @@ def main() -> None:
         difference = (price_at(up) - price_at(down)) / (2.0 * size)
         exact = (analytic(*up) - analytic(*down)) / (2.0 * size)
         print(f"{name:14}{greeks[:, k].mean():16.4f}{greeks[:, k].std() / root:12.4f}{difference:14.4f}{exact:12.4f}")
+    if args.picture:
+        draw(greeks_at, args.picture)
+
+
+def draw(greeks_at, path):
+    """Prices by the spot on their analytic curve, each with two standard errors and the slope that came with it."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    spots = np.linspace(80.0, 120.0, 5)
+    near = np.array([-8.0, 8.0])
+    figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
+    fine = np.linspace(spots[0], spots[-1], 41)
+    axes.plot(fine, [analytic(spot, *MARKET[1:]) for spot in fine], color="gray", lw=3, alpha=0.5, label="analytic")
+    for spot in spots:
+        value, greeks = greeks_at([spot, *MARKET[1:]])
+        price, error = value.mean(), value.std() / math.sqrt(len(value))
+        first = spot == spots[0]
+        axes.errorbar(spot, price, 2.0 * error, fmt="k.", capsize=3, label="Monte Carlo" if first else None)
+        axes.plot(spot + near, price + near * greeks[:, 0].mean(), "C0", lw=1, label="its slope" if first else None)
+    axes.set_xlabel("spot")
+    axes.set_ylabel("price")
+    axes.legend()
+    figure.savefig(path)
 
 
 if __name__ == "__main__":

@@ -94,9 +94,9 @@ def test_lorenz_finds_the_three_parameters(tmp_path: Path) -> None:
     assert (tmp_path / "lorenz.svg").read_text().count("<circle") == 2000
 
 
-def test_heston_prices_as_the_formula_does_and_greeks_are_the_differences() -> None:
+def test_heston_prices_as_the_formula_does_and_greeks_are_the_differences(tmp_path: Path) -> None:
     pytest.importorskip("numpy")
-    lines = run("heston.py", "--paths", "4000", "--days", "50").stdout.splitlines()
+    lines = draws("heston.py", "--paths", "4000", "--days", "50", tmp_path=tmp_path).stdout.splitlines()
     assert lines[0].startswith("4000 paths of 50 days")
     rows = {line[:14].strip(): [float(x) for x in line[14:].split()] for line in lines[-8:]}
     price, error, exact = rows.pop("price")
