@@ -375,13 +375,18 @@ static PyObject *matrix(const tg_known *p, tg_call_kind kind, const replay *r, P
     return made;
 }
 
-/* A value that is an array is written where it is to stay. 1; 0 with an exception, and without one where NumPy is not
-   there; close them if 1. */
+/* A value that is an array is written where it is to stay: 1, and close them if there are entries; 0 with an exception,
+   and without one where NumPy is not there. */
 static int open_out(const tg_known *p, tg_call_kind kind, tg_rows *rows)
 {
     static const tg_form number = {.kind = TG_A_NUMBER, .size = 1};
-    *rows = (tg_rows){.out = &p->out, .by = &number};
-    return kind != TG_VALUE || p->out.kind != TG_AN_ARRAY || !p->out.size || tg_open_rows(rows);
+    rows->entries = NULL;
+    if (kind != TG_VALUE || p->out.kind != TG_AN_ARRAY || !p->out.size)
+        return 1;
+    rows->out = &p->out;
+    rows->by = &number;
+    rows->like_out = rows->like_by = NULL;
+    return tg_open_rows(rows);
 }
 
 static PyObject *result(const tg_known *p, tg_call_kind kind, const replay *r, PyObject *argnums,
@@ -438,7 +443,7 @@ PyObject *tg_call(tg_known *p, tg_call_kind kind, PyObject *const *given, Py_ssi
         return NULL;
     for (Py_ssize_t k = 0; k >= 0 && (r = ready(p, k, r, kind, given, by)) != NULL;) {
         int64_t stopped;
-        r->job.out = out.array ? out.entries : r->out;
+        r->job.out = out.entries ? out.entries : r->out;
         stopped = carry_out(r);
         if (stopped < 0) {
             drop_replay(r);
@@ -446,13 +451,14 @@ PyObject *tg_call(tg_known *p, tg_call_kind kind, PyObject *const *given, Py_ssi
             break;
         }
         if (!stopped) {
-            made = out.array ? tg_build_rows(&out) : result(p, kind, r, argnums, given);
+            made = out.entries ? tg_build_rows(&out) : result(p, kind, r, argnums, given);
             break;
         }
         k = way_on(p, k, stopped - 1);
     }
     if (r)
         give_back(r);
-    tg_close_rows(&out);
+    if (out.entries)
+        tg_close_rows(&out);
     return made;
 }

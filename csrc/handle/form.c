@@ -120,6 +120,17 @@ static int read_array(const tg_form *f, PyObject *x, double *to)
     return good;
 }
 
+/* Whether all parts are numbers, which run no code to be read. */
+static int is_plain(const tg_form *f) { return !f->step && f->part->kind == TG_A_NUMBER; }
+
+static int read_plain(PyObject *(*get)(PyObject *, Py_ssize_t), PyObject *x, Py_ssize_t n, double *to)
+{
+    for (Py_ssize_t k = 0; k < n; k++)
+        if (!read_number(get(x, k), to + k))
+            return 0;
+    return 1;
+}
+
 /* An array that is not contiguous makes an exception, and so perhaps a collection, which runs any code. */
 int tg_read_form(const tg_form *f, PyObject *x, double *to)
 {
@@ -133,6 +144,8 @@ int tg_read_form(const tg_form *f, PyObject *x, double *to)
         return is_array(f, x) && read_array(f, x, to);
     if ((list ? PyList_Size(x) : PyTuple_Size(x)) != f->length)
         return 0;
+    if (is_plain(f))
+        return read_plain(list ? PyList_GetItem : PyTuple_GetItem, x, f->length, to);
     for (Py_ssize_t k = 0; k < f->length; k++, part += f->step) {
         PyObject *item = list ? PyList_GetItem(x, k) : PyTuple_GetItem(x, k);
         int good;
@@ -218,10 +231,25 @@ static PyObject *build_part(const tg_form *f, PyObject *x, Py_ssize_t k, const t
     return made;
 }
 
+static PyObject *build_plain(int list, Py_ssize_t n, const double *from)
+{
+    int (*const set)(PyObject *, Py_ssize_t, PyObject *) = list ? PyList_SetItem : PyTuple_SetItem;
+    PyObject *made = list ? PyList_New(n) : PyTuple_New(n);
+    for (Py_ssize_t k = 0; made && k < n; k++) {
+        PyObject *item = PyFloat_FromDouble(from[k]);
+        if (!item || set(made, k, item))
+            Py_CLEAR(made);
+    }
+    return made;
+}
+
 static PyObject *build_series(const tg_form *f, PyObject *x, int list, const tg_rows *rows, const double *from)
 {
-    PyObject *made = list ? PyList_New(f->length) : PyTuple_New(f->length);
+    PyObject *made;
     const tg_form *part = f->part;
+    if (is_plain(f) && !rows)
+        return build_plain(list, f->length, from);
+    made = list ? PyList_New(f->length) : PyTuple_New(f->length);
     for (Py_ssize_t k = 0; made && k < f->length; k++, part += f->step) {
         PyObject *item = build_part(part, x, k, rows, from);
         if (!item || (list ? PyList_SetItem(made, k, item) : PyTuple_SetItem(made, k, item)))
