@@ -11,6 +11,8 @@
 
 enum { NONE = -1 };
 
+tg_chunking tg_chunks = {32, 1u << 15, 256, 1u << 17, 0.05};
+
 /* An array that is added up over rows: where a hand's job names it, and what it is in the batch's. */
 typedef struct {
     double **named, *total;
@@ -46,6 +48,18 @@ static uint32_t find_summed(tg_job *j, tg_feed *feed, summed *found)
             found[n++] = (summed){&f->grad_tangent, f->grad_tangent, f->count};
     }
     return n;
+}
+
+static uint64_t parts(uint64_t whole, uint64_t part) { return whole / part + (whole % part != 0); }
+
+void tg_share_rows(tg_batch *b, const tg_program *p, uint64_t rows, uint64_t cost, uint64_t threads)
+{
+    const uint64_t most = tg_chunks.most, lanes = (uint64_t)tg_lanes;
+    const uint64_t summed = tg_chunks.summed * ((uint64_t)p->n_in + p->n_out);
+    const uint64_t least = parts(summed > tg_chunks.work ? summed : tg_chunks.work, cost);
+    const uint64_t step = parts(rows, most) > least ? parts(rows, most) : least;
+    b->step = (int64_t)(parts(step, lanes) * lanes);
+    b->threads = rows < parts(tg_chunks.worth, cost) ? 1 : (int)(threads < most ? threads : most);
 }
 
 int tg_start_batch(tg_batch *b)

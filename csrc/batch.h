@@ -34,6 +34,20 @@ typedef struct tg_batch {
     tg_sums *spare;
 } tg_batch;
 
+/* How rows make chunks; only tests write it. */
+typedef struct {
+    uint64_t most;              /* chunks, so that the last of them ends soon after the others */
+    uint64_t work;              /* additions of a chunk, at least: some 10 us */
+    uint64_t summed;            /* additions for each number that may be added up, at least */
+    uint64_t worth;             /* additions, some 40 us of them, below which threads cost more than they give */
+    double seconds;             /* of a turn */
+} tg_chunking;
+extern tg_chunking tg_chunks;
+
+/* The step of a batch of so many rows, each of which costs so many additions: by the program and the number of rows
+   alone, and so are the bits. And its threads, as many as are given at most. */
+void tg_share_rows(tg_batch *b, const tg_program *p, uint64_t rows, uint64_t cost, uint64_t threads);
+
 int tg_start_batch(tg_batch *b);        /* TG_OK or TG_MEMORY */
 int tg_run_batch(tg_batch *b);          /* a turn; 1: there is more to do, 0: done, or TG_MEMORY */
 void tg_finish_batch(tg_batch *b);      /* whether it was started or not, and as often as one likes */

@@ -8,6 +8,7 @@ import pickle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tapegrad._core import lib
 from test_threads import together
 
 import tapegrad
@@ -38,7 +39,7 @@ def rows_of(n):
 @pytest.fixture
 def tiny(monkeypatch):
     """Threads are worth their while for any amount of work."""
-    monkeypatch.setattr("tapegrad.program.batch.WORTH_THREADS", 0)
+    monkeypatch.setattr(lib.tg_chunks, "worth", 0)
 
 
 # ---- sizes ----
@@ -678,7 +679,7 @@ def test_a_pullback_of_rows_has_the_bits_of_a_replay(n, reduce, threads, salt, s
     cotangent = [[a for a, _ in seeds], [b for _, b in seeds]] if reduce is None else seeds[0]
     found = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tapegrad.program.batch.WORTH_THREADS", 0)
+        patch.setattr(lib.tg_chunks, "worth", 0)
         for most in (0, 1 << 23):
             patch.setattr("tapegrad.program.batch.MOST_KEPT", most)
             value, pull = batch.vjp(rows, shared)
@@ -775,7 +776,7 @@ def crowded():
 @pytest.mark.parametrize("n, sums", [(2, 256), (LANES + 1, 256), (333, 256), (333, 512)])
 def test_many_weights_have_the_sums_of_their_rows_to_the_bit(crowded, np, tiny, monkeypatch, n, sums):
     """With chunks of up to seven blocks, and of more than are kept."""
-    monkeypatch.setattr("tapegrad.program.batch.CHUNK_SUMS", sums)
+    monkeypatch.setattr(lib.tg_chunks, "summed", sums)
     program, w = crowded
     w, u = np.array(w), np.array([0.3, -0.2, 0.7, 0.1, 0.4])
     x = np.sin(np.arange(n * WIDE).reshape(n, WIDE) * 0.7)

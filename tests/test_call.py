@@ -1,4 +1,4 @@
-"""Calls at one point, as most go: what needs no Python gives what the methods give that it stands before."""
+"""Calls at one point and over rows, as most go: what needs no Python gives what the methods it stands before give."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ import threading
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tapegrad
 from tapegrad import BranchChanged, Program, Value, record, tape
+from tapegrad.program.batch import Batch
 
 METHODS = ("__call__", "value_and_grad", "grad", "jvp", "hvp", "jacobian", "hessian")
 on_c = pytest.mark.skipif(tape.handle != "c", reason="all calls go the general way")
@@ -25,7 +26,7 @@ on_c = pytest.mark.skipif(tape.handle != "c", reason="all calls go the general w
 
 def general(program, name):
     """A method as it is without the way before it."""
-    method = getattr(Program, name)
+    method = getattr(type(program), name)
     method = getattr(method, "__wrapped__", method)
     return lambda *args, **named: method(program, *args, **named)
 
@@ -179,6 +180,46 @@ def lifted(x):
     return Value(0.0) if isinstance(x, (int, float)) else x
 
 
+@st.composite
+def rows_of(draw, x, n, wildly):
+    """Rows of what is much like x, in an array, or, wildly, as they may be besides."""
+    np = pytest.importorskip("numpy")
+    y = draw(arrays((n, *np.shape(x))))
+    others = [y[::-1], np.zeros(y.shape, np.float32), np.asfortranarray(y), y.tolist(), y[1:], y[..., None], x, list(y)]
+    return draw(st.sampled_from(others)) if wildly and draw(st.booleans()) else y
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_rows_that_go_without_python_give_what_goes_with_it(data):
+    """As of calls at one point; on any number of threads."""
+    np = pytest.importorskip("numpy")
+    kinds = (1.0, 2.0, [0.5, 1.0], (1.0, 2.0, 3.0), np.ones(2), np.ones((2, 1)), [[1.0], [2.0]], [1.0, [2.0]], "text")
+    examples = data.draw(st.lists(st.sampled_from(kinds), min_size=1, max_size=3))
+    shared = [x == [1.0, [2.0]] or x == "text" for x in map(listed, examples)]
+    axes = [data.draw(st.sampled_from([None] if one else [0, 0, None])) for one in shared]
+    params = tapegrad.leaves(data.draw(st.lists(small, max_size=2)))
+    f = function(data.draw(st.sampled_from(["number", "number", "number", "list", "array", "arrays"])), True)
+    if all(axis is None for axis in axes) or not elements(lifted(examples)):
+        return
+    options = {"on_branch": data.draw(st.sampled_from(["raise", "record"])), "on_error": "nan"}
+    program = record(f, *examples, params=params, **options)
+    reduce, threads = data.draw(st.sampled_from([None, "sum", "mean"])), data.draw(st.sampled_from([1, 2, 10**20]))
+    batch = program.map(tuple(axes), reduce=reduce, threads=threads)
+    for _ in range(3):
+        wildly, n = data.draw(st.booleans()), data.draw(st.sampled_from([0, 1, 2, 17, 40]))
+        args = [data.draw(varied(x, wildly) if a is None else rows_of(x, n, wildly)) for x, a in zip(examples, axes)]
+        argnums = data.draw(st.sampled_from(ARGNUMS))
+        for v in params:
+            v.data = data.draw(small)
+        for name, named in (("__call__", {}), ("value_and_grad", {"argnums": argnums}), ("grad", {})):
+            assert outcome(getattr(batch, name), *args, **named) == outcome(general(batch, name), *args, **named)
+
+
+def listed(x):
+    return x.tolist() if hasattr(x, "tolist") else x
+
+
 def rosenbrock(x):
     return sum(100.0 * (b - a * a) ** 2 + (1.0 - a) ** 2 for a, b in zip(x, x[1:]))
 
@@ -203,6 +244,40 @@ def test_plain_calls_need_no_python(monkeypatch, np):
     assert [x.tolist() for x in (again[0], again[1][0])] == [x.tolist() for x in (places[0], places[1][0])]
     with pytest.raises(TypeError, match="NoneType"):
         program(Fraction(1, 2), 2.0)
+
+
+@on_c
+def test_plain_rows_need_no_python(monkeypatch, np):
+    w = tapegrad.leaves([2.0])
+    program = record(lambda x, y, s: w[0] * x[0] * x[1] + y, np.ones(2), 1.0, "text", params=w)
+    x, y = np.arange(80.0).reshape(40, 2), np.ones(40)
+    mean, each = program.map((0, None, None), reduce="mean", threads=2), program.map((0, 0, None))
+    expected = mean.value_and_grad(x, 3.0, "text", argnums=(1, "params", 0)), each.grad(x, y, "text")
+    monkeypatch.setattr(type(mean._rows), "read", None)
+    found = mean.value_and_grad(x, 3.0, "text", argnums=(1, "params", 0)), each.grad(x, y, "text")
+    assert described(list(found)) == described(list(expected))
+    assert mean(x, 3, "text") == found[0][0] and described(each(x, y, "text")) == described(2.0 * x[:, 0] * x[:, 1] + 1)
+    w[0].data = 0.0
+    assert mean(x, 3.0, "text") == 3.0
+    with pytest.raises(TypeError, match="NoneType"):
+        mean(x, Fraction(1, 2), "text")
+
+
+@on_c
+def test_a_batch_asks_anew_once_there_are_paths_or_native_code(tmp_path, monkeypatch, np):
+    monkeypatch.setenv("TAPEGRAD_CACHE", str(tmp_path))
+    program = record(lambda x: x if x > 0.0 else -x, 1.0, on_branch="record")
+    batch, ask, asked = program.map(reduce="sum"), Batch._told, []
+    monkeypatch.setattr(Batch, "_told", lambda self: asked.append(len(self._rows.recorded.paths)) or ask(self))
+    for x, times in ((1.0, 1), (2.0, 1), (-3.0, 1), (-3.0, 2), (4.0, 2)):
+        assert batch(np.array([1.0, x])) == 1.0 + abs(x) and len(asked) == times
+    plain = record(lambda x: x * x, 1.0)
+    squares = plain.map()
+    for times in (3, 3):
+        assert squares(np.array([3.0])) == 9.0 and len(asked) == times
+    if os.name != "nt":
+        plain.native()
+        assert squares(np.array([3.0])) == 9.0 and len(asked) == 4
 
 
 @on_c
@@ -472,11 +547,15 @@ def test_calls_and_programs_leave_nothing_behind(np, sized):
 
     def calls(times):
         f = record(lambda x: rosenbrock(x) if x[0] > 0.0 else x[0], [1.0, 2.0, 3.0], on_branch="record")
+        plain, some = record(lambda x: rosenbrock(x), [1.0, 2.0, 3.0]), np.ones((2, 3))
+        mean, each = plain.map(reduce="mean", threads=2), record(lambda x: x.log(), 1.0).map()
         rows, ends = np.ones(3), [np.ones((2, 2)), [1.0], [10**400, 1.0, 1.0], [-1.0, 1.0, 2.0]]
         for k in range(times):
             x = [0.5 + k % 3, 1.0, 2.0]
             f(x), f.value_and_grad(rows), f.grad(x, argnums=(0,)), f.jvp((x,), (x,)), f.hvp(rows, x)
             f.jacobian(rows), f.hessian(x), f.hessian(rows)
+            if k % 10 == 0:
+                mean(some), mean.grad(some, argnums=(0,)), outcome(mean, some[:, :2]), outcome(each.grad, -some[:, 0])
             if k % 50 == 0:
                 for wrong in ends:
                     outcome(f.value_and_grad, wrong)
@@ -500,13 +579,15 @@ def test_references_are_given_back(np):
     program = record(lambda x, y, z: [x[0] * y, x], [1.0, 2.0], 3.0, "text")
     scalar = record(lambda x, y, z: x[0] * y, np.ones(2), 3.0, None)
     args, key = ([1.5, 2.5], 3.5, "text"), (0, 1)
-    held = (program, scalar, args, *args, args[0][0], None, key, np.ndarray, Program)
+    batch, some = scalar.map((0, None, None), reduce="mean"), np.ones((3, 2))
+    held = (program, scalar, args, *args, args[0][0], None, key, np.ndarray, Program, batch, some, Batch)
     for _ in range(2):
         before = [sys.getrefcount(x) for x in held]
         for _ in range(1_000):
             program(*args), program.jvp(args, args), scalar.value_and_grad(args[0], 2.0, None, argnums=key)
             scalar.hvp(args[0], args[0], 2.0, None), scalar.grad(np.ones(2), 2.0, None)
             program.jacobian(*args), scalar.hessian(args[0], 2.0, None), scalar.hessian(np.ones(2), 2.0, None)
+            batch.value_and_grad(some, 2.0, None, argnums=key), batch(some, 2.0, None), outcome(batch, some, 2.0, 1.0)
             outcome(program, args[0], 1.0, "other"), outcome(scalar.grad, args[0], 2.0, None, argnums=2)
         after = [sys.getrefcount(x) for x in held]
     assert all(abs(a - b) < 20 for a, b in zip(before, after)), (before, after)
@@ -584,6 +665,7 @@ def made():
     for x in ([-1.0, 2.0], [1.0, 2.0]):
         f(x, (3.0, [4.0]), "s")
     return f
+g = tapegrad.record(lambda x, y: x[0] * y + w[0] * x[1], [1.0, 2.0], 3.0, params=w)
 def results(f):
     found = []
     for x in ([1.0, 2.0], [-1.0, 2.0]):
@@ -593,6 +675,11 @@ def results(f):
         if np is not None:
             args = np.array(x), *args[1:]
             found.append([y.tolist() for y in (f.grad(*args), f.hvp(*args[:1], *args), f.hessian(*args))])
+            rows = np.ones((20, 2))
+            for reduce in (None, "mean"):
+                batch = g.map((0, None), reduce=reduce, threads=2)
+                value, slopes = batch.value_and_grad(rows, 2.0, argnums=(0,))
+                found.append([np.asarray(value).tolist(), slopes[0].tolist(), np.asarray(batch(rows, 2.0)).tolist()])
     return found
 f = made()
 expected = results(f)

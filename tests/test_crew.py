@@ -9,10 +9,10 @@ import threading
 import time
 
 import pytest
+from tapegrad._core import lib
 from test_threads import together
 
 from tapegrad import BranchChanged, record
-from tapegrad.program import batch as batches
 
 POSIX = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX")
 ROWS = [0.001 * k for k in range(20_000)]
@@ -48,8 +48,8 @@ def test_a_chunk_is_as_large_as_program_and_rows_say(program):
     path = program._recorded.paths[0]
     for count in (1, 100, 5000, 10**6):
         steps = {program.map(threads=n)._rows._shared(path, count)[0] for n in (1, 2, 100)}
-        assert len(steps) == 1 and steps.pop() * batches.CHUNKS >= count
-    assert program.map(threads=10**20)._rows._shared(path, 10**6)[1] == batches.CHUNKS
+        assert len(steps) == 1 and steps.pop() * lib.tg_chunks.most >= count
+    assert program.map(threads=10**20)._rows._shared(path, 10**6)[1] == lib.tg_chunks.most
     assert program.map(threads=2)._rows._shared(path, 1)[1] == 1
 
 
@@ -103,13 +103,22 @@ def test_rows_on_other_paths_are_found_by_all_threads():
         record(f, 0.5).map(threads=3)(ROWS)
 
 
+def rows_as(kind, rows):
+    return pytest.importorskip("numpy").array(rows) if kind == "array" else rows
+
+
+def in_one_list(found):
+    """A value and a gradient, which is an array where the rows are."""
+    return [found[0], *found[1]]
+
+
 @POSIX
-@pytest.mark.parametrize("threads", [1, 2, 4])
-def test_an_interrupt_ends_a_batch_soon_and_leaves_all_usable(program, threads):
+@pytest.mark.parametrize("threads, kind", [(1, "list"), (2, "array"), (4, "array"), (4, "list")])
+def test_an_interrupt_ends_a_batch_soon_and_leaves_all_usable(program, threads, kind):
     """Also where the caller has nothing left to do but wait."""
-    rows = ROWS * 40  # a second's work, read in some 20 ms
+    few, rows = rows_as(kind, ROWS), rows_as(kind, ROWS * 40)  # a second's work, read in some 20 ms
     batch = program.map(reduce="mean", threads=threads)
-    expected = batch.value_and_grad(ROWS)
+    expected = in_one_list(batch.value_and_grad(few))
     for delay in (0.05, 0.15):
         sent = []
 
@@ -125,19 +134,21 @@ def test_an_interrupt_ends_a_batch_soon_and_leaves_all_usable(program, threads):
         late = time.perf_counter() - sent[0]
         assert late < 2.0  # 0.2 where nothing else runs
         timer.join()
-        assert batch.value_and_grad(ROWS) == expected
+        assert in_one_list(batch.value_and_grad(few)) == expected
 
 
 @POSIX
-def test_a_handler_may_use_the_batch_that_it_interrupts(program):
+@pytest.mark.parametrize("kind", ["list", "array"])
+def test_a_handler_may_use_the_batch_that_it_interrupts(program, kind):
     batch, seen = program.map(reduce="mean", threads=2), []
-    expected = batch.value_and_grad(ROWS)
-    before = signal.signal(signal.SIGALRM, lambda *_: seen.append(batch.value_and_grad(ROWS)))
+    rows = rows_as(kind, ROWS)
+    expected = in_one_list(batch.value_and_grad(rows))
+    before = signal.signal(signal.SIGALRM, lambda *_: seen.append(in_one_list(batch.value_and_grad(rows))))
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.02)
         until = time.monotonic() + 60
         while not seen and time.monotonic() < until:
-            assert batch.value_and_grad(ROWS) == expected
+            assert in_one_list(batch.value_and_grad(rows)) == expected
     finally:
         signal.signal(signal.SIGALRM, before)
     assert seen == [expected]

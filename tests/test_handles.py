@@ -16,8 +16,8 @@ import tapegrad
 
 ROOT = pathlib.Path(tapegrad.__file__).parent.parent
 ORDER = "handle operands recording held operations attributes value many bulk gradients layout copies".split()
-ORDER += ["form", "call", "quick"]
-OF_C = {"form", "call"}  # which calls that need no Python are made of
+ORDER += ["form", "call", "rows", "quick"]
+OF_C = {"form", "call", "rows"}  # which calls that need no Python are made of
 MEMBERS = ["data", "grad", "operands", "_op", "_prev", "_backward", "_push_grad", "backward"]
 MEMBERS += [name for name in UNARY if hasattr(math, name) or name in ("relu", "sigmoid", "softplus")]
 

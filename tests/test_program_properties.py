@@ -11,6 +11,7 @@ import reference
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from reference import STEADY_BINARY, STEADY_UNARY, Node
+from tapegrad._core import lib
 
 import tapegrad
 from tapegrad import BranchChanged, Value, record
@@ -343,7 +344,7 @@ def test_a_row_of_a_batch_has_the_bits_of_the_row_alone(steps, chosen, first, ro
     assert [bits(row) for row in found] == [bits(row) for row in gradients]
     assert bits(values) == bits([scalar(row) for row in batch])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tapegrad.program.batch.WORTH_THREADS", 0)
+        patch.setattr(lib.tg_chunks, "worth", 0)
         sums = []
         for threads in (1, 2, 3):
             value, grads = scalar.map(reduce="sum", threads=threads).value_and_grad(batch)

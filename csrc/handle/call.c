@@ -136,6 +136,7 @@ void tg_let_go_known(tg_known *p)
                 p->path[k].idle[kind] = r->next;
                 drop_replay(r);
             }
+    free(p->mapped);
     tg_drop_form(&p->args);
     tg_drop_form(&p->params);
     tg_drop_form(&p->out);
@@ -143,12 +144,6 @@ void tg_let_go_known(tg_known *p)
     free(p->first);
     Py_XDECREF(p->told);
     free(p);
-}
-
-/* The form of argument k; the params come behind the last. */
-static const tg_form *form_of(const tg_known *p, Py_ssize_t k)
-{
-    return k < p->args.length ? p->args.part + k * p->args.step : &p->params;
 }
 
 static int make_forms(tg_known *p, PyObject *args, PyObject *params, PyObject *out)
@@ -161,7 +156,7 @@ static int make_forms(tg_known *p, PyObject *args, PyObject *params, PyObject *o
         return 0;
     }
     for (Py_ssize_t k = 0; k < p->args.length; k++)
-        p->first[k + 1] = p->first[k] + form_of(p, k)->size;
+        p->first[k + 1] = p->first[k] + tg_form_of(p, k)->size;
     return 1;
 }
 
@@ -190,18 +185,38 @@ static int make_paths(tg_known *p, PyObject *paths)
     return 1;
 }
 
+/* How it is mapped over rows, where it is. */
+static int make_mapped(tg_known *p, PyObject *mapped)
+{
+    const Py_ssize_t n = p->args.length;
+    PyObject *each;
+    if (mapped == Py_None)
+        return 1;
+    p->mapped = tg_zeroed((size_t)n + 1);
+    if (!p->mapped) {
+        PyErr_NoMemory();
+        return 0;
+    }
+    if (!PyArg_ParseTuple(mapped, "O!iK", &PyTuple_Type, &each, &p->reduce, &p->threads) || PyTuple_Size(each) != n)
+        return 0;
+    for (Py_ssize_t k = 0; k < n; k++)
+        p->mapped[k] = PyTuple_GetItem(each, k) == Py_True;
+    return 1;
+}
+
 tg_known *tg_make_known(PyObject *told)
 {
-    PyObject *holds, *paths, *args, *params, *out;
+    PyObject *holds, *paths, *args, *params, *out, *mapped;
     tg_known *p = tg_zeroed(sizeof *p);
     if (!p)
         return (tg_known *)PyErr_NoMemory();
     p->users = 1;
     Py_INCREF(told);
     p->told = told;
-    if (PyArg_ParseTuple(told, "OO!O!O!O!pOOO", &holds, &PyTuple_Type, &paths, &PyList_Type, &p->paths, &PyDict_Type,
-                         &p->children, &PyList_Type, &p->values, &p->nan_errors, &args, &params, &out) &&
-        make_forms(p, args, params, out) && make_paths(p, paths))
+    if (PyArg_ParseTuple(told, "OO!O!nO!O!O!pOOOO", &holds, &PyTuple_Type, &paths, &PyList_Type, &p->compiled,
+                         &p->n_compiled, &PyList_Type, &p->paths, &PyDict_Type, &p->children, &PyList_Type, &p->values,
+                         &p->nan_errors, &args, &params, &out, &mapped) &&
+        make_forms(p, args, params, out) && make_paths(p, paths) && make_mapped(p, mapped))
         return p;
     tg_let_go_known(p);
     return NULL;
@@ -225,7 +240,7 @@ static PyObject *argument(tg_call_kind kind, PyObject *const *given, Py_ssize_t 
     return given[k + (kind == TG_HVP && k > 0)];
 }
 
-static int read_params(const tg_known *p, double *to)
+int tg_read_params(const tg_known *p, double *to)
 {
     const Py_ssize_t n = p->params.length;
     int values;
@@ -246,7 +261,7 @@ static int read_args(const tg_known *p, tg_call_kind kind, PyObject *const *give
     if (kind == TG_JVP)
         return tg_read_form(&p->args, given[0], to);
     for (Py_ssize_t k = 0; k < p->args.length; k++)
-        if (!tg_read_form(form_of(p, k), argument(kind, given, k), to + p->first[k]))
+        if (!tg_read_form(tg_form_of(p, k), argument(kind, given, k), to + p->first[k]))
             return 0;
     return 1;
 }
@@ -258,13 +273,12 @@ static int read_tangents(const tg_known *p, tg_call_kind kind, PyObject *const *
         return 1;
     memset(to, 0, (p->args.size + p->params.size) * sizeof *to);
     return kind == TG_JVP ? tg_read_form(&p->args, given[1], to)
-                          : tg_read_form(form_of(p, by), given[1], to + p->first[by]);
+                          : tg_read_form(tg_form_of(p, by), given[1], to + p->first[by]);
 }
 
 /* ---- results out ---- */
 
-/* Which argument an element of argnums names, the params being behind the last; -1: none that has a derivative. */
-static Py_ssize_t chosen(const tg_known *p, PyObject *argnum)
+Py_ssize_t tg_chosen(const tg_known *p, PyObject *argnum)
 {
     const Py_ssize_t n = p->args.length;
     Py_ssize_t k = n;
@@ -277,16 +291,15 @@ static Py_ssize_t chosen(const tg_known *p, PyObject *argnum)
         k = k < 0 ? k + n : k;
     } else if (!PyUnicode_CheckExact(argnum) || PyUnicode_CompareWithASCIIString(argnum, "params") || !p->params.length)
         return -1;
-    return form_of(p, k)->kind == TG_A_STATIC ? -1 : k;
+    return tg_form_of(p, k)->kind == TG_A_STATIC ? -1 : k;
 }
 
-/* Whether there are derivatives by all that argnums names. */
-static int can_choose(const tg_known *p, PyObject *argnums)
+int tg_can_choose(const tg_known *p, PyObject *argnums)
 {
     if (!PyTuple_CheckExact(argnums))
-        return chosen(p, argnums) >= 0;
+        return tg_chosen(p, argnums) >= 0;
     for (Py_ssize_t k = 0; k < PyTuple_Size(argnums); k++)
-        if (chosen(p, PyTuple_GetItem(argnums, k)) < 0)
+        if (tg_chosen(p, PyTuple_GetItem(argnums, k)) < 0)
             return 0;
     return 1;
 }
@@ -297,9 +310,9 @@ static PyObject *derivatives(const tg_known *p, tg_call_kind kind, PyObject *arg
 {
     PyObject *made;
     if (!PyTuple_CheckExact(argnums)) {
-        const Py_ssize_t k = chosen(p, argnums);
+        const Py_ssize_t k = tg_chosen(p, argnums);
         PyObject *x = k < p->args.length ? argument(kind, given, k) : NULL;
-        return tg_build_form(form_of(p, k), x, by_input + p->first[k]);
+        return tg_build_form(tg_form_of(p, k), x, by_input + p->first[k]);
     }
     made = PyTuple_New(PyTuple_Size(argnums));
     for (Py_ssize_t k = 0; made && k < PyTuple_Size(argnums); k++) {
@@ -310,8 +323,7 @@ static PyObject *derivatives(const tg_known *p, tg_call_kind kind, PyObject *arg
     return made;
 }
 
-/* A tuple of both, whose references it takes over; NULL where one is. */
-static PyObject *pair(PyObject *a, PyObject *b)
+PyObject *tg_both(PyObject *a, PyObject *b)
 {
     PyObject *both = a && b ? PyTuple_New(2) : NULL;
     if (!both) {
@@ -350,8 +362,8 @@ static int carry_out_matrix(const tg_path *path, tg_matrix *m, int work)
 static PyObject *matrix(const tg_known *p, tg_call_kind kind, const replay *r, PyObject *argnums,
                         PyObject *const *given)
 {
-    const Py_ssize_t by = chosen(p, argnums);
-    const tg_form *f = form_of(p, by);
+    const Py_ssize_t by = tg_chosen(p, argnums);
+    const tg_form *f = tg_form_of(p, by);
     PyObject *x = by < p->args.length ? given[by] : NULL, *made = NULL;
     const int second = kind == TG_A_HESSIAN, in_reverse = second || p->out.size <= f->size;
     tg_rows rows = {.out = second ? f : &p->out, .by = f, .like_out = second ? x : NULL, .like_by = x};
@@ -395,12 +407,12 @@ static PyObject *result(const tg_known *p, tg_call_kind kind, const replay *r, P
     PyObject *first = kind > TG_JVP || kind == TG_GRAD ? NULL : tg_build_form(&p->out, NULL, r->out);
     switch (kind) {
     case TG_VALUE: return first;
-    case TG_JVP: return first ? pair(first, tg_build_form(&p->out, NULL, r->out + p->out.size)) : NULL;
+    case TG_JVP: return first ? tg_both(first, tg_build_form(&p->out, NULL, r->out + p->out.size)) : NULL;
     case TG_HVP: return derivatives(p, kind, argnums, given, inputs(r, r->job.adj_tangent));
     case TG_GRAD: return derivatives(p, kind, argnums, given, inputs(r, r->job.adj));
     case TG_A_JACOBIAN:
     case TG_A_HESSIAN: return matrix(p, kind, r, argnums, given);
-    default: return first ? pair(first, derivatives(p, kind, argnums, given, inputs(r, r->job.adj))) : NULL;
+    default: return first ? tg_both(first, derivatives(p, kind, argnums, given, inputs(r, r->job.adj))) : NULL;
     }
 }
 
@@ -420,7 +432,7 @@ static replay *ready(tg_known *p, Py_ssize_t k, replay *before, tg_call_kind kin
         if (r && kinds[kind].tangents)
             memcpy(tangent, inputs(before, before->job.tangent), bytes);
         give_back(before);
-    } else if (r && !(read_args(p, kind, given, in) && read_params(p, in + p->args.size) &&
+    } else if (r && !(read_args(p, kind, given, in) && tg_read_params(p, in + p->args.size) &&
                       read_tangents(p, kind, given, by, tangent))) {
         give_back(r);
         r = NULL;
@@ -431,13 +443,13 @@ static replay *ready(tg_known *p, Py_ssize_t k, replay *before, tg_call_kind kin
 PyObject *tg_call(tg_known *p, tg_call_kind kind, PyObject *const *given, Py_ssize_t n, PyObject *argnums)
 {
     const int one_alone = kind == TG_HVP || kinds[kind].keep;       /* of argnums */
-    const Py_ssize_t by = one_alone ? chosen(p, argnums) : 0;
+    const Py_ssize_t by = one_alone ? tg_chosen(p, argnums) : 0;
     PyObject *made = NULL;
     replay *r = NULL;
     tg_rows out;
     if (n != (kind == TG_JVP ? 2 : p->args.length + (kind == TG_HVP)) || by < 0 ||
-        (kinds[kind].scalar && p->out.kind != TG_A_NUMBER) || (kinds[kind].seed && !can_choose(p, argnums)) ||
-        (kinds[kind].keep && (!p->out.size || !form_of(p, by)->size)))
+        (kinds[kind].scalar && p->out.kind != TG_A_NUMBER) || (kinds[kind].seed && !tg_can_choose(p, argnums)) ||
+        (kinds[kind].keep && (!p->out.size || !tg_form_of(p, by)->size)))
         return NULL;
     if (!open_out(p, kind, &out))
         return NULL;

@@ -92,14 +92,28 @@ static inline int read_number(PyObject *x, double *to)
     return 0;
 }
 
-static int has_shape(const Py_buffer *view, PyObject *shape)
+/* Whether the shape is this, behind so many dimensions. */
+static int has_shape(const Py_buffer *view, PyObject *shape, int behind)
 {
-    if (view->ndim != PyTuple_Size(shape))
+    if (view->ndim - behind != PyTuple_Size(shape))
         return 0;
-    for (int k = 0; k < view->ndim; k++)
-        if (PyLong_AsSsize_t(PyTuple_GetItem(shape, k)) != view->shape[k])
+    for (int k = behind; k < view->ndim; k++)
+        if (PyLong_AsSsize_t(PyTuple_GetItem(shape, k - behind)) != view->shape[k])
             return 0;
     return 1;
+}
+
+/* The memory of an array of numbers: 1, and release it; 0: it is not plainly there. */
+static int open_array(PyObject *x, Py_buffer *view)
+{
+    if (PyObject_GetBuffer(x, view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)) {
+        PyErr_Clear();                                  /* it is not contiguous */
+        return 0;
+    }
+    if (view->format && !strcmp(view->format, "d"))
+        return 1;
+    PyBuffer_Release(view);
+    return 0;
 }
 
 static int is_array(const tg_form *f, PyObject *x) { return f->shape && Py_TYPE(x) == array_type; }
@@ -108,12 +122,9 @@ static int read_array(const tg_form *f, PyObject *x, double *to)
 {
     Py_buffer view;
     int good;
-    if (PyObject_GetBuffer(x, &view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)) {
-        PyErr_Clear();                                  /* it is not contiguous */
+    if (!open_array(x, &view))
         return 0;
-    }
-    good = view.format && !strcmp(view.format, "d") && has_shape(&view, f->shape) &&
-           (size_t)view.len == f->size * sizeof *to;
+    good = has_shape(&view, f->shape, 0) && (size_t)view.len == f->size * sizeof *to;
     if (good && f->size)
         memcpy(to, view.buf, f->size * sizeof *to);
     PyBuffer_Release(&view);
@@ -183,6 +194,31 @@ static PyObject *new_array(PyObject *shape, size_t size, Py_buffer *view)
         Py_CLEAR(x);
     }
     return x;
+}
+
+int tg_open_array_of(const tg_form *f, PyObject *x, Py_buffer *view)
+{
+    const int number = f->kind == TG_A_NUMBER;
+    if (Py_TYPE(x) != array_type || (!number && !f->shape) || !open_array(x, view))
+        return 0;
+    if (view->ndim && (number ? view->ndim == 1 : has_shape(view, f->shape, 1)))
+        return 1;
+    PyBuffer_Release(view);
+    return 0;
+}
+
+PyObject *tg_new_array_of(const tg_form *f, Py_ssize_t rows, Py_buffer *view)
+{
+    PyObject *shape = NULL, *all = NULL, *made = NULL;
+    if (f->kind == TG_A_NUMBER || f->shape)
+        shape = Py_BuildValue("(n)", rows);
+    if (shape)
+        all = f->shape ? PySequence_Concat(shape, f->shape) : Py_NewRef(shape);
+    if (all)
+        made = new_array(all, (size_t)rows * f->size, view);
+    Py_XDECREF(shape);
+    Py_XDECREF(all);
+    return made;
 }
 
 static PyObject *build_array(const tg_form *f, const double *from)

@@ -30,6 +30,13 @@ void tg_drop_form(tg_form *f);
    May run Python code. */
 int tg_read_form(const tg_form *f, PyObject *x, double *to);
 
+/* An array of rows of the numbers of a form, which is float64 and contiguous: 1, and release the view; 0: it is none.
+   Sets no exception. May run Python code. */
+int tg_open_array_of(const tg_form *f, PyObject *x, Py_buffer *view);
+/* A new one of so many rows, with a view likewise; NULL with an exception, and without one where the numbers of a form
+   are no array, or NumPy is not there. */
+PyObject *tg_new_array_of(const tg_form *f, Py_ssize_t rows, Py_buffer *view);
+
 /* A nest of these numbers, made up as the form says; or like x, which was read by it. NULL with an exception; and
    without one where x has changed since, or NumPy is not there. May run Python code. */
 PyObject *tg_build_form(const tg_form *f, PyObject *x, const double *from);

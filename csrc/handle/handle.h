@@ -11,8 +11,9 @@
         value       construction; the type
         many, bulk, gradients, layout   the functions beside the type
         copies      copies of Values, and of their history
-        form, call  numbers out of nests, and nests of numbers; calls of a program that need no Python
-        quick       the class under tapegrad.Program, and the decorator of its methods
+        form, call, rows    numbers out of nests, and nests of numbers; calls of a program that need no Python, at a
+                            point and over rows
+        quick       the class under programs and batches, and the decorator of their methods
         module      makes the module tapegrad._c_handle
 
     The GIL is the tape's lock: nothing here releases it, but for rules, and for long replays, which leave the tape

@@ -1,6 +1,7 @@
 #include "quick.h"
 
 #include "call.h"
+#include "rows.h"
 
 #include <stddef.h>
 
@@ -8,30 +9,30 @@ typedef struct {
     PyObject_HEAD
     tg_known *known;            /* NULL: not asked, or not for here */
     int asked;
-    unsigned changes;
 } Quick;
 
 static PyTypeObject *quick_type, *method_type;
 static PyObject *bound_type, *told_name, *argnums_name, *zero;
 
-/* ---- the class under tapegrad.Program ---- */
+/* ---- the class under tapegrad.Program and batches ---- */
+
+/* Whether there are more paths, or native code, since it was told. */
+static int is_older(const tg_known *p)
+{
+    return PyList_Size(p->paths) != p->n_paths || PyList_Size(p->compiled) != p->n_compiled;
+}
 
 /* What is known of self, with a user more; NULL with an exception, and without one where calls are not for here. */
 static tg_known *known_of(PyObject *self)
 {
     Quick *q = (Quick *)self;
-    if (q->known ? PyList_Size(q->known->paths) != q->known->n_paths : !q->asked) {
-        const unsigned changes = q->changes;
+    if (q->known ? is_older(q->known) : !q->asked) {
         PyObject *told = PyObject_CallMethodObjArgs(self, told_name, NULL);
         tg_known *p = told && told != Py_None ? tg_make_known(told) : NULL;
         Py_XDECREF(told);
         if (PyErr_Occurred()) {
             if (PyErr_ExceptionMatches(PyExc_AttributeError) || PyErr_ExceptionMatches(PyExc_OverflowError))
                 PyErr_Clear();                          /* __init__ was not called, an empty array has a huge shape */
-            return NULL;
-        }
-        if (changes != q->changes) {                    /* meanwhile: ask again next time */
-            tg_let_go_known(p);
             return NULL;
         }
         tg_let_go_known(q->known);                      /* of before, or of another thread */
@@ -69,23 +70,8 @@ static void quick_dealloc(PyObject *self)
     Py_DECREF(type);
 }
 
-static PyObject *quick_changed(PyObject *self, PyObject *unused)
-{
-    (void)unused;
-    ((Quick *)self)->asked = 0;
-    ((Quick *)self)->changes++;
-    quick_clear(self);
-    Py_RETURN_NONE;
-}
-
-static PyMethodDef quick_methods[] = {
-    {"_changed", quick_changed, METH_NOARGS, "_changed($self, /)\n--\n\nForget what `_told` said."},
-    {0},
-};
-
 static PyType_Slot quick_slots[] = {
     {Py_tp_doc, "What calls of a program go by where they need no Python; a subclass has `_told`."},
-    {Py_tp_methods, quick_methods},
     {Py_tp_traverse, quick_traverse},
     {Py_tp_clear, quick_clear},
     {Py_tp_dealloc, quick_dealloc},
@@ -150,7 +136,7 @@ static PyObject *method_vectorcall(PyObject *self, PyObject *const *given, size_
     if (argnums && n && PyObject_TypeCheck(given[0], quick_type)) {
         tg_known *p = known_of(given[0]);
         if (p) {
-            made = tg_call(p, m->kind, given + 1, n - 1, argnums);
+            made = (p->mapped ? tg_call_rows : tg_call)(p, m->kind, given + 1, n - 1, argnums);
             tg_let_go_known(p);
         }
         if (made || PyErr_Occurred())
@@ -294,7 +280,7 @@ static PyObject *module_quick(PyObject *module, PyObject *method)
 static PyMethodDef functions[] = {
     {"quick", module_quick, METH_O,
      "quick($module, method, /)\n--\n\n"
-     "A method of Program that tries the way without Python first, and gives the same."},
+     "A method of theirs that tries the way without Python first, and gives the same."},
     {0},
 };
 

@@ -1,4 +1,5 @@
-/*  `Quick`, the class under tapegrad.Program, and `quick`, the decorator of those of its methods that call.h knows.
+/*  `Quick`, the class under tapegrad.Program and batches, and `quick`, the decorator of those of their methods that
+    call.h and rows.h know.
 
     What it makes tries a call there first, and goes by the method itself where it is not for there. The method has all
     forms, all paths and all errors, and is what it is documented and inspected by.  */

@@ -1,7 +1,7 @@
 """The portable handle: `Value` as a Python class, every operation a cffi call. It is the fast one on PyPy.
 
 Its files have the names of those of csrc/handle/, and stand on each other in the same order: handle, operands,
-recording, held, operations, attributes, value, many, bulk, gradients, layout, copies, quick; two more are C's alone."""
+recording, held, operations, attributes, value, many, bulk, gradients, layout, copies, quick. Three are C's alone."""
 from .bulk import adam, data, grads, leaves, plain_leaves, rmsprop, set_data, set_grads, sgd, zero_grad
 from .copies import copies, history
 from .gradients import adjoints, all_finite, depends_on_older, fresh, graph, primals, record_sweep

@@ -1,4 +1,4 @@
-"""The class under `tapegrad.Program`, and the decorator of its methods: here all calls go by the methods themselves."""
+"""The class under programs and batches, and the decorator of their methods: here all calls go by the methods."""
 from __future__ import annotations
 
 from typing import Any
@@ -7,10 +7,7 @@ from typing import Any
 class Quick:
     """What calls of a program go by where they need no Python; a subclass has `_told`."""
 
-    def _changed(self) -> None:
-        """Forget what `_told` said."""
-
 
 def quick(method: Any, /) -> Any:
-    """A method of Program that tries the way without Python first, and gives the same."""
+    """A method of theirs that tries the way without Python first, and gives the same."""
     return method

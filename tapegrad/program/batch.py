@@ -8,19 +8,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 from .._core import ffi, lib
-from .form import NUMBER, Form, Nest, Shaped
+from ..value import handle
+from .form import NUMBER, Form, Nest, Shaped, Static
 from .recorded import Argnums, Recorded, Several, gathered
 from .replay import ONE, REFUSALS, Buffer, CData, Job, Primals, Trace, units, zeros
 from .rows import Argument, Axes, Piece, axes_of, in_rows, one_row, stacked
+from .told import told
 
 if TYPE_CHECKING:
     from ..look.diagnosis import Diagnosis
 
-# Sums are made in chunks, and then of chunks: these depend on the program and the number of rows alone, so the bits do.
-CHUNKS = 32  # at most, so that the last of them ends soon after the others
-CHUNK_WORK = 1 << 15  # additions of a chunk, at least: some 10 us
-CHUNK_SUMS = 256  # additions for each number that may be summed, at least
-WORTH_THREADS = 1 << 17  # additions, some 40 us of them, below which threads cost more than they give
+REDUCED = (None, "sum", "mean")  # as csrc/handle/call.h has them, from 0 on
+MOST_THREADS = 1 << 31  # more make no difference
 MOST_KEPT = 1 << 18  # primals for the sake of pullbacks, 2 MiB: a replay costs less than reading them from memory
 
 
@@ -79,7 +78,7 @@ class Rows:
         found = [x for k, form in enumerate(recorded.forms) for x in axes_of(axes[k], form, f"in_axes[{k}]")]
         if not any(axis is not None for axis in found):
             raise ValueError("in_axes maps no argument")
-        if reduce not in (None, "mean", "sum"):
+        if reduce not in REDUCED:
             raise ValueError(f"reduce must be 'mean', 'sum' or None, not {reduce!r}")
         if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
             raise ValueError(f"threads must be a positive integer, not {threads!r}")
@@ -186,10 +185,9 @@ class Rows:
 
     def _shared(self, path: Trace, count: int) -> tuple[int, int]:
         """How many rows go together, and how many threads share them."""
-        core, lanes = path.core, lib.tg_lanes
-        work = max(CHUNK_WORK, CHUNK_SUMS * (core.n_in + core.n_out))
-        step = max(-(-count // CHUNKS), -(-work // path.cost))
-        return -(-step // lanes) * lanes, min(self.threads, CHUNKS) if path.cost * count >= WORTH_THREADS else 1
+        batch = ffi.new("tg_batch *")
+        lib.tg_share_rows(batch, path.core, count, path.cost, min(self.threads, MOST_THREADS))
+        return batch.step, batch.threads
 
     def _sort(self, pieces: list[Piece], group: _Group, rows: int, failed: CData) -> list[_Group]:
         """Send the rows that left a path to other paths, or raise for the first that finds none."""
@@ -231,7 +229,7 @@ class Rows:
         return job
 
 
-class Batch:
+class Batch(handle.Quick):
     """A program over the rows of a batch; see `Program.map`.
 
     >>> record(lambda x: x * x, 1.0).map()([1.0, 2.0, 3.0])
@@ -240,6 +238,14 @@ class Batch:
 
     def __init__(self, recorded: Recorded, in_axes: Axes, reduce: str | None, threads: int) -> None:
         self._rows = Rows(recorded, in_axes, reduce, threads)
+
+    def _told(self) -> tuple[Any, ...] | None:
+        r = self._rows
+        several = len(r.recorded.paths) > 1 or r.recorded.max_paths == 1  # or rows of paths that are never kept
+        if several or any(type(axes) is not int or axes for axes in r.axes if axes is not None):
+            return None  # rows are sorted by path, axes moved and nests taken apart in Python
+        mapped = tuple(axes is not None and type(form) is not Static for axes, form in zip(r.axes, r.recorded.forms))
+        return told(r.recorded, (mapped, REDUCED.index(r.reduce), min(r.threads, MOST_THREADS)))
 
     def __repr__(self) -> str:
         r = self._rows
@@ -290,6 +296,7 @@ class Batch:
 
         return block
 
+    @handle.quick
     def __call__(self, /, *args: Nest, **named: Nest) -> Shaped:
         """The results of all rows, or their mean or sum.
 
@@ -319,6 +326,7 @@ class Batch:
     ) -> tuple[Shaped, list[Shaped]]: ...
     @overload
     def value_and_grad(self, /, *args: Nest, argnums: Several, **named: Nest) -> tuple[Shaped, tuple[Shaped, ...]]: ...
+    @handle.quick
     def value_and_grad(self, /, *args: Nest, argnums: Argnums = 0, **named: Nest) -> tuple[Shaped, Shaped]:
         """The value, and its gradient by the arguments in argnums.
 
@@ -342,6 +350,7 @@ class Batch:
     def grad(self, /, *args: Nest, argnums: Literal["params"], **named: Nest) -> list[Shaped]: ...
     @overload
     def grad(self, /, *args: Nest, argnums: Several, **named: Nest) -> tuple[Shaped, ...]: ...
+    @handle.quick
     def grad(self, /, *args: Nest, argnums: Argnums = 0, **named: Nest) -> Shaped:
         """The gradient; see `value_and_grad`.
 

@@ -204,7 +204,7 @@ class Program(handle.Quick, Generic[P]):
 
         for path in self._recorded.paths:
             make_native(path)
-        self._changed()
+        self._recorded.compiled += self._recorded.paths
         return self
 
     # ---- replay ----

@@ -57,6 +57,7 @@ class Recorded:
         forms, out: of the arguments and of the result.
         params: Values that are inputs besides the arguments, or numbers.
         paths: the traces, the first one first.
+        compiled: those that were to be compiled since, as often as they were: who was told of paths asks anew.
         children: (path, instruction at which it stops): the path that goes on.
         on_branch, on_error, max_paths: as `record` has them.
         unkept: how often a path was recorded that was not kept.
@@ -71,6 +72,7 @@ class Recorded:
         escapes: Escapes | None = None, max_paths: int = MAX_PATHS,
     ) -> None:  # fmt: skip
         self.f, self.out, self.params, self.paths = f, out, params, paths
+        self.compiled: list[Trace] = []
         self.forms = forms if isinstance(forms, Arguments) else Arguments(forms)
         self.on_branch, self.on_error, self.max_paths, self.unkept = on_branch, on_error, max_paths, 0
         self._escapes = escapes or Escapes(False)

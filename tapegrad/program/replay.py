@@ -20,7 +20,6 @@ Buffer = Union["array[float]", "array[int]", "NDArray[float64]"]
 
 SLICE = 1 << 20  # additions, in all lanes, that a call into C takes before Python looks for signals: 0.2 to 12 ms
 MOST_OPERANDS = 8  # of a loop that is listed
-TURN = 0.05  # seconds that it takes where it looks at the clock after each slice
 COMPARISONS = ("<", "<=", ">", ">=", "==", "!=")
 REFUSES, REFUSAL = lib.TG_REFUSES, lib.TG_REFUSAL
 _REFUSED_AS = "refuses", "raises ZeroDivisionError", "raises ValueError", "raises OverflowError"
@@ -108,7 +107,7 @@ def in_chunks(c: CData, step: int, threads: int, budget: int) -> int:
     What threads of C's own write to is ours again whenever Python runs, be it to raise what a signal asks for."""
     batch = ffi.new("tg_batch *")
     batch.job, batch.step, batch.threads = c, step, threads
-    batch.budget, batch.seconds = budget, TURN
+    batch.budget, batch.seconds = budget, lib.tg_chunks.seconds
     try:
         code = lib.tg_start_batch(batch) or 1
         while code > 0:

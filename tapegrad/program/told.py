@@ -16,9 +16,12 @@ class _Unknown(Exception):
     """Of a form that is read and built in Python alone."""
 
 
-def told(recorded: Recorded) -> tuple[Any, ...] | None:
+def told(recorded: Recorded, mapped: tuple[tuple[bool, ...], int, int] | None = None) -> tuple[Any, ...] | None:
     """What `Quick._told` gives: what addresses are of, the paths, what they are part of, the params, whether what is
-    refused is nan, and how arguments, params and result are made up. None: calls are not for there, or hold loops."""
+    refused is nan, and how arguments, params and result are made up. None: calls are not for there, or hold loops.
+
+    mapped: over rows, which arguments are, how they are reduced, on how many threads."""
+    compiled = len(recorded.compiled)  # before the paths are read, so that none is compiled unnoticed
     paths = [(path, path.native) for path in recorded.paths]
     if any(path.calls for path, _ in paths):
         return None
@@ -26,8 +29,9 @@ def told(recorded: Recorded) -> tuple[Any, ...] | None:
         return (
             paths,
             tuple((_address(p.core), _address(native[0]) if native else 0, p.cost, p.slice) for p, native in paths),
-            recorded.paths, recorded.children, recorded.params, recorded.on_error == "nan",
+            recorded.compiled, compiled, recorded.paths, recorded.children, recorded.params, recorded.on_error == "nan",
             _series(tuple, None, recorded.forms, 0), _form(recorded.param_place.form, 0), _form(recorded.out, 0),
+            mapped,
         )  # fmt: skip
     except _Unknown:
         return None
