@@ -9,6 +9,7 @@ from ..program.recorded import Recorded
 from ..program.replay import CData, Trace
 
 MOST_PATHS = 256  # a byte remembers which
+_MODES = {"raise": 0, "nan": lib.TG_NAN, "caught": lib.TG_NAN_UNCAUGHT}
 
 
 class Cell:
@@ -76,7 +77,7 @@ class Cell:
         natives = ffi.new("tg_native *[]", [native[0] if native else ffi.NULL for _, native in codes])
         way = ffi.new("uint32_t[]", [x for three in ways for x in three])
         c = ffi.new("tg_cell *")
-        c.n_paths, c.n_ways, c.nan_errors = len(paths), len(ways), recorded.on_error == "nan"
+        c.n_paths, c.n_ways, c.nan_errors = len(paths), len(ways), _MODES[recorded.on_error]
         c.program, c.native, c.way, c.shared = programs, natives, way, self._shared
         chain = self._chain if codes[0][1] else None  # read once: another thread may compile it meanwhile
         c.chain = chain[0] if chain else ffi.NULL

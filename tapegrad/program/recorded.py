@@ -58,7 +58,8 @@ class Recorded:
         params: Values that are inputs besides the arguments, or numbers.
         paths: the traces, the first one first.
         children: (path, instruction at which it stops): the path that goes on.
-        on_branch, on_error, max_paths: as `record` has them.
+        on_branch, on_error, max_paths: as `record` has them; on_error of what is looked at may be "caught": nan only
+            where f has no except.
         unkept: how often a path was recorded that was not kept.
         example: the arguments, as numbers, at which a path was recorded that holds loops; None without.
         places, param_place: of the arguments and of the params.
