@@ -748,6 +748,7 @@ def test_first_nonzero_lines_are_those_of_the_source():
         ("params", ValueError, "no params"),
         (2, ValueError, "the program takes 2 arguments"),
         (1.0, TypeError, "argnums must be an integer"),
+        (True, TypeError, "argnums must be an integer"),
     ],
 )
 def test_argnums_name_one_argument(argnums, error, message):

@@ -12,6 +12,7 @@ from array import array
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from .._integer import as_integer
 from ..program import file as program_file
 from ..program import layout as on_tape
 from ..program import point
@@ -476,11 +477,12 @@ class Loop:
 def _count(what: str, x: Any, least: int, most: int | None) -> int | None:
     if x is None:
         return None
-    if isinstance(x, bool) or not hasattr(x, "__index__") or operator.index(x) < least:
+    n = as_integer(x)
+    if n is None or n < least:
         raise ValueError(f"{what} must be an integer of {least} or more, or None, not {x!r}")
-    if most is not None and x > most:
-        raise ValueError(f"{what} is {x}: a loop has at most {most} steps")
-    return operator.index(x)
+    if most is not None and n > most:
+        raise ValueError(f"{what} is {n}: a loop has at most {most} steps")
+    return n
 
 
 def loaded(data: bytes) -> Loop:

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 from .._core import ffi, lib
+from .._integer import as_integer
 from .form import NUMBER, Form, Nest, Shaped
 from .recorded import Argnums, Recorded, Several, gathered
 from .replay import ONE, REFUSALS, Buffer, CData, Job, Primals, Trace, units, zeros
-from .rows import Argument, Axes, Piece, axes_of, in_rows, one_row, stacked
+from .rows import Argument, Axes, Piece, axes_of, in_rows, one_row, plain, stacked
 
 if TYPE_CHECKING:
     from ..look.diagnosis import Diagnosis
@@ -73,7 +74,8 @@ class Rows:
 
     def __init__(self, recorded: Recorded, in_axes: Axes, reduce: str | None, threads: int) -> None:
         n = len(recorded.forms)
-        axes: tuple[Axes, ...] = tuple(in_axes) if isinstance(in_axes, (tuple, list)) else (in_axes,) * n
+        in_axes = plain(in_axes)
+        axes: tuple[Axes, ...] = in_axes if isinstance(in_axes, tuple) else (in_axes,) * n
         if len(axes) != n:
             raise ValueError(f"in_axes has {len(axes)} entries, the program takes {n} arguments")
         found = [x for k, form in enumerate(recorded.forms) for x in axes_of(axes[k], form, f"in_axes[{k}]")]
@@ -81,9 +83,10 @@ class Rows:
             raise ValueError("in_axes maps no argument")
         if reduce not in (None, "mean", "sum"):
             raise ValueError(f"reduce must be 'mean', 'sum' or None, not {reduce!r}")
-        if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
+        shared_by = as_integer(threads)
+        if shared_by is None or shared_by < 1:
             raise ValueError(f"threads must be a positive integer, not {threads!r}")
-        self.recorded, self.axes, self.reduce, self.threads = recorded, axes, reduce, threads
+        self.recorded, self.axes, self.reduce, self.threads = recorded, axes, reduce, shared_by
         self._names = [f"argument {recorded.forms.label(k)}" for k in range(n)]
 
     def sweep(self, args: Sequence[Nest], argnums: Argnums = ()) -> Swept:

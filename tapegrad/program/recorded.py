@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import operator
 import pickle
 import threading
 from array import array
@@ -11,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar, Union, cast
 
+from .._integer import as_integer
 from ..value import Value, handle
 from .arguments import Arguments, arguments_of
 from .file import ON_BRANCH, ON_ERROR, Contents, decode, encode, keeps
@@ -98,7 +98,8 @@ class Recorded:
             raise ValueError(f"on_branch must be 'raise' or 'record', not {on_branch!r}")
         if on_error not in ON_ERROR:
             raise ValueError(f"on_error must be 'raise' or 'nan', not {on_error!r}")
-        if not isinstance(max_paths, int) or isinstance(max_paths, bool) or max_paths < 1:
+        most = as_integer(max_paths)
+        if most is None or most < 1:
             raise ValueError(f"max_paths must be a positive integer, not {max_paths!r}")
         inputs = list(params)
         for v in inputs:
@@ -112,7 +113,7 @@ class Recorded:
             _read_example(form, x, f"example {forms.label(k)}", flat)
         escapes = Escapes(strict)
         path, out = trace(forms.passed_to(f), forms, flat, inputs, escapes)
-        made = cls(f, forms, out, inputs, [path], {}, on_branch, on_error, escapes, max_paths)
+        made = cls(f, forms, out, inputs, [path], {}, on_branch, on_error, escapes, most)
         made._note_example(path, flat)
         return made
 
@@ -231,9 +232,9 @@ class Recorded:
             if not self._n_params:
                 raise ValueError("the program has no params to differentiate by: record(.., params=..) names them")
             return self.param_place
-        if isinstance(argnum, bool) or not hasattr(argnum, "__index__"):
+        k = as_integer(argnum)
+        if k is None:
             raise TypeError(f"argnums must be an integer, 'params' or a tuple of these, not {argnum!r}")
-        k = operator.index(argnum)
         if not -len(self.places) <= k < len(self.places):
             raise ValueError(f"argnums {k}: the program takes {len(self.places)} arguments")
         place = self.places[k]
