@@ -166,6 +166,7 @@ class Trace:
         self.calls = calls  # the loops that instructions carry out, in order
         self.seconds = seconds  # of freezing
         self.native: tuple[Any, ...] | None = None  # a tg_native and what it points to, once compiled
+        self.hoisted: dict[int, Any] = {}  # see loops/cell.py
         self.cost: int = lib.tg_cost(program) + 1  # of a row, in additions
         self.slice: int = max(1, SLICE * max(1, program.n_instr) // self.cost)  # instructions
 
