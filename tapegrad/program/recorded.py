@@ -162,8 +162,12 @@ class Recorded:
         c = self.contents()
         return encode(c._replace(params=[0.0] * len(c.params)) if blank else c)
 
+    def pickled_f(self) -> tuple[bytes | None, str]:
+        """f as a pickle of this holds it, or None and why it does not."""
+        return (None, self.missing or _OTHER_PARAMS) if self.f is None or self.params else _pickled(self.f)
+
     def __reduce__(self) -> tuple[object, ...]:
-        f, missing = (None, self.missing or _OTHER_PARAMS) if self.f is None or self.params else _pickled(self.f)
+        f, missing = self.pickled_f()
         c, forms, out = self.contents(), None, None
         if not all(map(keeps, (*c.forms, c.out))):
             forms, out = c.forms, c.out
