@@ -296,11 +296,14 @@ class Loop:
         found = None if self.until else called(self.step, args[0], args[1], form, args[2:], n, True)
         return self._unrolled(args) if found is None else (found[0], found[1], n, n)
 
-    def _unrolled(self, args: Sequence[Nest]) -> tuple[Nest, list[Nest], int, int]:
-        """The last state, the ys of steps, how many there may be and how many there were."""
+    def _unrolled(self, args: Sequence[Nest], swept: bool = False) -> tuple[Nest, list[Nest], int, int]:
+        """The last state, the ys of steps, how many there may be and how many there were; swept: of Values, for a sweep
+        that is recorded."""
         form = form_of(args[1], "xs")
         n = self._length_of(count(args[1], form, "xs"))
-        state, ys, _, steps = unrolled(self.step, args[0], args[1], form, args[2:], n, self._until_at(args[2:]))
+        step = self.step._recorded
+        f = (lambda *args: on_tape.value(step, args, swept=True)) if swept else self.step
+        state, ys, _, steps = unrolled(f, args[0], args[1], form, args[2:], n, self._until_at(args[2:]))
         return state, ys, n, steps
 
     def _until_at(self, params: Sequence[Nest]) -> Until | None:
@@ -345,8 +348,11 @@ class Loop:
             return value, gathered(argnums, [p.like(args).build(each, objects) for p in places])
         elements = iter(at)
         given = [form.like(x).build(elements, objects) for form, x in zip(recorded.forms, args)]
-        state, ys, _, _ = self._unrolled(given)
-        ended = None if self.final is None else self.final(state, *given[2 : len(self.final._recorded.forms) + 1])
+        state, ys, _, _ = self._unrolled(given, swept=True)
+        ended = None
+        if self.final is not None:
+            final = self.final._recorded
+            ended = on_tape.value(final, (state, *given[2 : len(final.forms) + 1]), swept=True)
         loss: Any = state if ended is None else ended
         if self._step.y is not None:
             loss = functools.reduce(operator.add, ys, 0.0)  # sum() of floats compensates from CPython 3.12 on

@@ -357,7 +357,7 @@ class Program(handle.Quick, Generic[P]):
         if handle.no_grad_by(0):
             y, *gradient = handle.leaves(self._swept(array("d", handle.primals(at)), lambda s: [s.out[0], *s.grad]))
         else:
-            (y,) = layout.outputs(self._recorded, at)
+            (y,) = layout.outputs(self._recorded, at, swept=True)
             gradient = handle.record_sweep((y,), None, at)
         parts = [p.like(args).build(iter(gradient[p.first : p.first + p.form.size]), objects) for p in places]
         return y, gathered(argnums, parts)
