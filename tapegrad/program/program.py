@@ -244,7 +244,7 @@ class Program(handle.Quick, Generic[P]):
             checkpoints: how many states are kept for a gradient; None: as many as fit into 64 MiB, for each thread.
                 The others are computed again, in the order that takes the fewest steps. No bit depends on it.
             until: a program or a function of the state: where it gives what is true, the loop ends, after length steps
-                at most. It is asked before each step.
+                at most. It is asked before each step. Within `record` the steps of such a loop are written out.
 
         Returns:
             A Loop.
