@@ -558,6 +558,10 @@ def test_what_is_no_step_is_refused():
         step.scan(checkpoints=0)
     with pytest.raises(TypeError, match="takes 3 arguments, not 2"):
         step.scan()(1.0, [1.0])
+    with pytest.raises(ValueError, match="threads must be a positive integer, not 0"):
+        step.scan().map(threads=0)
+    with pytest.raises(ValueError, match="reduce must be 'mean', 'sum' or None, not 'max'"):
+        step.scan().map(reduce="max")
 
 
 def test_a_loop_on_values_is_recorded_step_by_step(loop):

@@ -62,6 +62,20 @@ class _Group(NamedTuple):
     primals: Primals | None = None
 
 
+def threads_of(threads: Any, reduce: Any) -> int:
+    """How many threads there are.
+
+    Raises:
+        ValueError: that is no number of them, or reduce none of its names.
+    """
+    if reduce not in (None, "mean", "sum"):
+        raise ValueError(f"reduce must be 'mean', 'sum' or None, not {reduce!r}")
+    n = as_integer(threads)
+    if n is None or n < 1:
+        raise ValueError(f"threads must be a positive integer, not {threads!r}")
+    return n
+
+
 class Rows:
     """A recorded function over the rows of a batch, on flat arrays.
 
@@ -81,12 +95,7 @@ class Rows:
         found = [x for k, form in enumerate(recorded.forms) for x in axes_of(axes[k], form, f"in_axes[{k}]")]
         if not any(axis is not None for axis in found):
             raise ValueError("in_axes maps no argument")
-        if reduce not in (None, "mean", "sum"):
-            raise ValueError(f"reduce must be 'mean', 'sum' or None, not {reduce!r}")
-        shared_by = as_integer(threads)
-        if shared_by is None or shared_by < 1:
-            raise ValueError(f"threads must be a positive integer, not {threads!r}")
-        self.recorded, self.axes, self.reduce, self.threads = recorded, axes, reduce, shared_by
+        self.recorded, self.axes, self.reduce, self.threads = recorded, axes, reduce, threads_of(threads, reduce)
         self._names = [f"argument {recorded.forms.label(k)}" for k in range(n)]
 
     def sweep(self, args: Sequence[Nest], argnums: Argnums = ()) -> Swept:
