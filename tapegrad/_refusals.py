@@ -48,8 +48,9 @@ def refused(code: int, op: int, a: float, b: float) -> Exception:
         return RecursionError("sweeps within rules are nested too deep")
     if code == lib.TG_RULED:
         return RuntimeError(
-            "a node on the way has a rule of its own (_backward), as results of tapegrad.scan have within record "
-            "unless it is given unroll=True: its derivative cannot be recorded"
+            "a node on the way has a rule of its own (_backward): its derivative cannot be recorded. Results of "
+            "tapegrad.scan have one within record, unless it is given unroll=True; those of a program that holds loops "
+            "have one elsewhere: its own grad, hvp, hessian and the like go through them"
         )
     if code == lib.TG_ELSEWHERE:
         return ValueError("f returned a Value that was there before it ran: it has to compute what it returns")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any
 
+from ._integer import as_integer
 from .derivatives import Run
 from .look.diagnosis import of_program
 from .program import point
@@ -61,7 +62,7 @@ def check_grads(f: Callable[..., Any], *args: Any, order: int = 2, tolerance: fl
 
     >>> check_grads(lambda x: x[0] * x[1].exp(), [2.0, 0.5])
     """
-    if order not in (1, 2):
+    if as_integer(order) not in (1, 2):
         raise ValueError(f"order must be 1 or 2, not {order!r}")
     with warnings.catch_warnings(record=True) as escapes:
         warnings.simplefilter("always")

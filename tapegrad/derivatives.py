@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import operator
 import sys
 import types
 from abc import ABC, abstractmethod
@@ -14,6 +13,7 @@ from array import array
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Union
 
+from ._integer import as_integer
 from .program.form import NUMBER, Form, Static, as_array, matrix, numbers, objects
 from .program.nest import form_of
 from .value import Value, handle
@@ -192,10 +192,11 @@ def _positions(argnums: Argnums, n: int) -> list[int]:
     """The arguments to differentiate by, of n."""
     named = []
     for k in argnums if isinstance(argnums, (tuple, list)) else (argnums,):
-        if isinstance(k, bool) or not hasattr(k, "__index__"):
+        found = as_integer(k)
+        if found is None:
             way = ": params are a program's, which record(.., params=..) makes" if k == "params" else ""
             raise TypeError(f"argnums must be an integer or a tuple of them, not {k!r}{way}")
-        named.append(operator.index(k))
+        named.append(found)
     for k in named:
         if not -n <= k < n:
             raise TypeError(f"argnums {k}: f was called with {n} positional arguments")
@@ -388,9 +389,10 @@ def hvp(fun: Function, argnums: int = 0) -> Callable[..., Any]:
     >>> hvp(lambda x: x[0] ** 2 * x[1])([3.0, 2.0], [1.0, 0.0])
     [4.0, 6.0]
     """
-    if not isinstance(argnums, int) or isinstance(argnums, bool):
+    by = as_integer(argnums)
+    if by is None:
         raise TypeError(f"argnums must be one integer for a Hessian times a vector, not {argnums!r}")
-    return _Hvp(fun, argnums)
+    return _Hvp(fun, by)
 
 
 def vjp(fun: Function, *primals: Any) -> tuple[Any, Callable[..., Any]]:

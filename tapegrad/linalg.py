@@ -9,6 +9,7 @@ from functools import reduce
 from itertools import product
 from typing import Any, NamedTuple
 
+from ._integer import as_integer
 from ._refusals import as_number
 from ._rows import binary, unary
 from .value import Value, dot, leaves, sum
@@ -423,10 +424,11 @@ def norm(x: Any, ord: Any = None, axis: int | tuple[int, int] | None = None, kee
     """
     a = _array(x)
     n = len(a.shape)
-    axes = (*range(n),) if axis is None else (axis,) if isinstance(axis, int) else (*axis,)
-    if not all(-n <= k < n for k in axes):
+    given = axis if isinstance(axis, (tuple, list)) else range(n) if axis is None else (axis,)
+    found = [as_integer(k) for k in given]
+    if not all(k is not None and -n <= k < n for k in found):
         raise ValueError(f"norm: axis {axis} of {n} dimensions")
-    axes = tuple(k % n for k in axes)
+    axes = tuple(k % n for k in found if k is not None)
     if len(set(axes)) != len(axes):
         raise ValueError(f"norm: axis {axis} names the same one twice")
     strides = [math.prod(a.shape[k + 1 :]) for k in range(n)]

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from ._core import lib
+from ._integer import as_integer
 
 _MOST = (1 << 31) - 1  # of a C int
 
@@ -22,9 +23,10 @@ def set_num_threads(n: int) -> None:
     >>> tapegrad.set_num_threads(2)
     >>> tapegrad.set_num_threads(1)
     """
-    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+    threads = as_integer(n)
+    if threads is None or threads < 1:
         raise ValueError(f"the number of threads must be a positive integer, not {n!r}")
-    lib.tg_set_threads(min(n, _MOST))
+    lib.tg_set_threads(min(threads, _MOST))
 
 
 def get_num_threads() -> int:

@@ -362,8 +362,14 @@ def test_what_cannot_see_into_a_loop_says_what_to_do():
     with pytest.raises(RuntimeError, match="unroll=True"):
         tapegrad.gradient(p(x), x)
 
+    with pytest.raises(RuntimeError, match="a program that holds loops have one elsewhere: its own grad, hvp"):
+        tapegrad.hvp(p)(0.5, 1.0)
+    assert close(record(tapegrad.grad(p), 0.5)(0.75), p.grad(0.75))  # written out from its function
+    lone = copy.deepcopy(p)
+    lone._recorded.f = None
+
     def inside():
-        record(lambda a: tapegrad.grad(p)(a), 0.5)
+        record(lambda a: tapegrad.grad(lone)(a), 0.5)
 
     with pytest.raises(TypeError, match="unroll=True"):
         inside()
@@ -761,3 +767,30 @@ def test_a_loop_under_way_can_be_interrupted(script):
         "    try:\n        ask()\n    except KeyboardInterrupt:\n        print(time.perf_counter() - start < 5.0)\n"
     )
     assert out.stdout.split() == ["True"] * 8
+
+
+def product(s, x):
+    inner, _ = tapegrad.scan(lambda a, b: a * b + tapegrad.math.sin(a), s, [x, x + 1.0, 0.5])
+    return inner * 0.5, inner * x
+
+
+def test_gradients_at_values_go_through_loops_within_steps(tmp_path):
+    step = record(product, 1.0, 2.0)
+    final = record(lambda s: tapegrad.scan(lambda a, _: a.tanh(), s, length=3)[0], 1.0)
+    loop, xs = step.scan(final=final), [0.5, 1.25]
+    loss, grads = loop.value_and_grad(0.75, xs, argnums=(0, 1))
+    second = loop.hvp(0.75, 1.0, xs)
+    s = Value(0.75)
+    found, by = loop.value_and_grad(s, xs, argnums=(0, 1))
+    assert close([found.data, by[0].data, *(x.data for x in by[1])], [loss, grads[0], *grads[1]])
+    by[0].backward()
+    again = record(loop.grad, 0.75, xs)
+    assert close([s.grad, tapegrad.grad(loop.grad)(0.75, xs), again.grad(0.75, xs)], [second] * 3)
+    assert close(again(0.75, xs), grads[0])
+    whole = record(lambda s: product(s, 1.0)[1], 0.5)
+    assert close(tapegrad.grad(whole.grad)(0.5), whole.hessian(0.5))
+    loop.save(tmp_path / "loop")
+    loaded = tapegrad.load(tmp_path / "loop")
+    assert close(loaded.grad(0.75, xs), grads[0])
+    with pytest.raises(TypeError, match="and there is none: a saved program has none"):
+        loaded.grad(s, xs)

@@ -330,3 +330,60 @@ def test_a_step_in_a_picture_passes_its_own_share_to_params(loop):
     final = record(lambda state, rate: state * rate * 100.0, 1.0, 0.5)
     shown = texts(draw(loop.step.scan(final=final), 1.0, [1.0, 2.0, 3.0], 0.5).to_svg())
     assert not any("575" in text for text in shown)
+
+
+def guarded(s, x):
+    """It catches what log refuses, and nothing else."""
+    try:
+        y = tapegrad.math.log(s)
+    except ValueError:
+        y = s * 2.0
+    return y + x
+
+
+def test_what_f_catches_is_looked_at_on_the_path_that_it_takes_then():
+    step = record(guarded, 0.5, 1.5, on_branch="record")
+    loop, xs = step.scan(), [1.5, 1.75]
+    program = record(lambda s: loop(s, xs)[0] * 2.0, 0.5, on_branch="record")
+    for s in -3.0, 0.5, -0.5:
+        assert program.diagnose(s) is None and program.rounding(s).value == program(s)
+        assert step.diagnose(s, 1.5) is None and step.rounding(s, 1.5).value == step(s, 1.5)
+        assert loop.diagnose(s, xs) is None
+        assert sum(row.nodes for row in loop.heat(s, xs).rows) == 2 * 2
+    refusing = record(lambda s, x: tapegrad.math.log(s) + x, 0.5, 1.5)
+    assert math.isnan(record(lambda s: refusing.scan()(s, xs)[0], 0.5).rounding(-1.0).value)
+    assert refusing.scan().diagnose(-1.0, xs).step == 0
+
+
+def test_what_f_does_not_catch_is_the_origin_after_what_it_does(most):
+    def step(s, x):
+        return 1.0 / guarded(s, x)
+
+    one = record(step, -1.0, 1.0, on_branch="record")
+    loop = one.scan()
+    assert math.isfinite(one(-1.0, 1.0)) and math.isfinite(one(0.5, 1.0))
+    found = one.diagnose(-1.0, 2.0)  # 1 / (-2 + 2)
+    assert (found.operation, found.operands) == ("truediv", (1.0, 0.0))
+    xs = [1.0, 2.0, 1.0]  # -1, -2 and -1 again: only the second cannot go on
+    found = loop.diagnose(-1.0, xs)
+    assert (found.step, found.operation, found.operands) == (1, "truediv", (1.0, 0.0))
+    found = loop.map((0, None)).diagnose([-3.0, 5.0, -1.0, -1.0], xs)
+    assert (found.row, found.step, found.operands) == (2, 1, (1.0, 0.0))
+    assert one.map((0, None)).diagnose([-3.0, -1.0, -1.0], 2.0).row == 1
+    assert one.map((0, None)).diagnose([-3.0, -5.0], 2.0) is None
+    assert loop.map((0, None)).diagnose([-3.0, -5.0], [1.0, 0.25]) is None
+    found = record(lambda s: loop(s, xs)[0], -3.0, on_branch="record").diagnose(-1.0)
+    assert (found.operation, found.operands) == ("truediv", (1.0, 0.0))
+    with pytest.raises(ZeroDivisionError, match=r"1\.0 / 0\.0"):  # on a path that cannot be recorded
+        record(lambda s: loop(s, xs)[0], 3.0, on_branch="record").diagnose(-1.0)
+
+
+def test_a_step_that_finds_no_path_once_something_is_nan_raises_what_was_refused():
+    def step(s, x):
+        y = 1.0 / guarded(s, x)
+        return y if y > -10.0 else -y
+
+    loop = record(step, 3.0, 1.0, on_branch="record").scan()
+    loop(-1.0, [1.0])
+    with pytest.raises(ZeroDivisionError, match="in step 1"):
+        loop.diagnose(-1.0, [1.0, 2.0])

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ast
 import copy
 import functools
+import gc
 import math
 import os
 import pathlib
@@ -16,6 +17,7 @@ import struct
 import subprocess
 import sys
 import threading
+import weakref
 
 import pytest
 from hypothesis import given, settings
@@ -24,6 +26,7 @@ from tapegrad._core import ffi
 
 import tapegrad
 import tapegrad.loops.chain
+import tapegrad.program.native
 from tapegrad import BranchChanged, Loop, Value, check_grads, record
 from tapegrad.loops.loop import loaded
 from tapegrad.loops.path import LoopPath
@@ -555,6 +558,10 @@ def test_what_is_no_step_is_refused():
         step.scan(checkpoints=0)
     with pytest.raises(TypeError, match="takes 3 arguments, not 2"):
         step.scan()(1.0, [1.0])
+    with pytest.raises(ValueError, match="threads must be a positive integer, not 0"):
+        step.scan().map(threads=0)
+    with pytest.raises(ValueError, match="reduce must be 'mean', 'sum' or None, not 'max'"):
+        step.scan().map(reduce="max")
 
 
 def test_a_loop_on_values_is_recorded_step_by_step(loop):
@@ -807,6 +814,37 @@ def test_whether_a_step_has_a_chain_is_found_out_once_and_what_is_given_out_is_h
     monkeypatch.setattr(tapegrad.loops.cell.Cell, "_chain", property(compiled_anew), raising=False)  # by other threads
     described = cell.described()
     assert described[0].chain == described[-1][0]
+
+
+def spiral(s, x, w):
+    return s * x + tapegrad.math.sin(w), s
+
+
+def test_all_loops_over_a_compiled_step_share_what_is_compiled_for_loops(monkeypatch):
+    made = []
+    for module in (tapegrad.program.native, tapegrad.loops.chain):
+        real = module.compiled
+        monkeypatch.setattr(module, "compiled", lambda *args, real=real: made.append(real) or real(*args))
+    step = record(spiral, 0.5, 0.25, 2.0).native()
+    expected = record(spiral, 0.5, 0.25, 2.0).scan().value_and_grad(0.5, [0.25] * 9, 2.0)
+    loops, found = [step.scan() for _ in range(4)], []
+    threads = [
+        threading.Thread(target=lambda loop=loop: found.append(loop.value_and_grad(0.5, [0.25] * 9, 2.0)))
+        for loop in loops
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for loop in (loops[0], copy.copy(loops[0]), step.scan(length=9, checkpoints=2), step.scan().native()):
+        found.append(loop.value_and_grad(0.5, [0.25] * 9, 2.0))
+    assert found == [expected] * 8
+    assert len(made) == 3  # the step, what is hoisted, the chain
+    paths = weakref.ref(step._recorded.paths[0])
+    kept = weakref.ref(next(iter(step._recorded.paths[0].hoisted.values())))
+    del step, loop, loops, threads
+    gc.collect()
+    assert paths() is None and kept() is None
 
 
 def test_a_loop_is_saved_pickled_and_copied(loop, tmp_path):

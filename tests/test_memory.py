@@ -559,6 +559,27 @@ def test_labels_return_after_every_kind_of_reclaim(settle):
     assert found == labels[::-1] and v is x
 
 
+def test_a_deleted_attribute_does_not_return_and_holds_nothing(settle):
+    def linked():
+        x = Value(1.0)
+        y = x * 2.0
+        x.label, x.later = "x", y
+        del x.later
+        return y * 3.0
+
+    gc.collect()
+    settle()
+    tape.collect()
+    before = len(tape)
+    root = linked()
+    (x, _) = root.operands[0].operands
+    assert x.label == "x" and not hasattr(x, "later")
+    del x, root, _
+    settle()
+    tape.collect()
+    assert len(tape) == before
+
+
 def test_a_label_set_on_a_returned_handle_returns_too(settle):
     root = Value(2.0) * 3 + 1
     root.operands[0].label = "product"

@@ -226,3 +226,73 @@ print(p)
 def test_the_version_is_printed():
     done = subprocess.run([sys.executable, "-m", "tapegrad", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"tapegrad {tapegrad.__version__}\n"
+
+
+class Two:
+    """An integer as NumPy's are one."""
+
+    def __index__(self):
+        return 2
+
+
+def product(x, y, z):
+    return x * y * z
+
+
+PRODUCT = (1.0, 2.0, 3.0)
+ROW = record(lambda x: x[0] * x[1], [1.0, 2.0])
+STEP = record(lambda s, x, *w: s * x, 1.0, 1.0, 1.0)
+OF_INTEGERS = {  # with 2 the same as with an int
+    "argnums": lambda k: record(product, *PRODUCT).grad(*PRODUCT, argnums=k),
+    "a tuple": lambda k: record(product, *PRODUCT).grad(*PRODUCT, argnums=(0, k)),
+    "hvp": lambda k: record(product, *PRODUCT).hvp(1.0, 2.0, 2.0, 3.0, argnums=k),
+    "jacobian": lambda k: record(product, *PRODUCT).jacobian(*PRODUCT, argnums=k),
+    "sparse": lambda k: record(lambda x, y, z: [x * y[0] * z[0], z[0]], 1.0, [2.0], [3.0]).sparse_jacobian(k).nnz,
+    "vjp": lambda k: record(product, *PRODUCT).vjp(*PRODUCT)[1](1.0, argnums=k),
+    "tapegrad.grad": lambda k: tapegrad.grad(product, k)(*PRODUCT),
+    "tapegrad.hvp": lambda k: tapegrad.hvp(product, k)(1.0, 2.0, 2.0, 3.0),
+    "tapegrad.vjp": lambda k: tapegrad.vjp(product, *PRODUCT)[1](1.0, argnums=k),
+    "loop": lambda k: STEP.scan().grad(1.0, [2.0], 3.0, argnums=k),
+    "threads": lambda k: ROW.map(threads=k)([[1.0, 2.0], [3.0, 4.0]]),
+    "loop's threads": lambda k: STEP.scan().map((0, None, None), threads=k)([1.0, 2.0], [2.0], 3.0),
+    "set_num_threads": tapegrad.set_num_threads,
+    "max_paths": lambda k: record(lambda x: x * x, 1.0, max_paths=k)(2.0),
+    "length": lambda k: STEP.scan(length=k)(1.0, [2.0, 3.0], 4.0),
+    "checkpoints": lambda k: STEP.scan(checkpoints=k).grad(1.0, [2.0, 3.0], 4.0),
+    "tapegrad.scan": lambda k: tapegrad.scan(lambda s, x: s + s, 1.0, length=k),
+    "order": lambda k: tapegrad.check_grads(lambda x: x * x, 1.0, order=k),
+}
+
+
+@pytest.fixture
+def one_thread():
+    yield
+    tapegrad.set_num_threads(1)
+
+
+@pytest.mark.parametrize("what", OF_INTEGERS)
+def test_integers_are_what_index_takes_but_truth_is_none(what, one_thread):
+    call = OF_INTEGERS[what]
+    assert call(Two()) == call(2)
+    for wrong in (True, 2.0, "2"):
+        with pytest.raises((TypeError, ValueError)):
+            call(wrong)
+
+
+def test_axes_are_such_integers():
+    np = pytest.importorskip("numpy")
+    rows = np.array([[1.0, 2.0], [3.0, 5.0]])
+    for axis in np.int64(1), np.int8(-1), np.array(1):
+        for in_axes in axis, (axis,), [axis]:
+            assert ROW.map(in_axes)(rows).tolist() == ROW.map(1)(rows).tolist()
+        loop = record(lambda s, x: s * x, 1.0, 1.0).scan()
+        assert loop.map((None, axis))(1.0, rows)[0].tolist() == loop.map((None, 1))(1.0, rows)[0].tolist()
+        assert tapegrad.linalg.norm(rows, axis=axis).tolist() == tapegrad.linalg.norm(rows, axis=1).tolist()
+    parts = [[1.0, 2.0], 3.0]
+    assert ROW.map(([np.int64(0), None],))(parts) == ROW.map(([0, None],))(parts) == [3.0, 6.0]
+    for wrong in True, np.bool_(True), 1.0:
+        for in_axes in wrong, (wrong,), ([wrong, None],):
+            with pytest.raises(TypeError, match="in_axes"):
+                ROW.map(in_axes)
+    with pytest.raises(ValueError, match="axis True"):
+        tapegrad.linalg.norm(rows, axis=True)

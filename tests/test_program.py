@@ -1452,7 +1452,7 @@ def test_every_import_within_the_package_points_down():
         for node in ast.walk(ast.parse((folder / f"{name}.py").read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.level:
                 imported = [node.module] if node.module else [alias.name for alias in node.names]
-                below = order[:k] if node.level == 1 else ["_core", "_refusals", "value"]
+                below = order[:k] if node.level == 1 else ["_core", "_integer", "_refusals", "value"]
                 if name in ("batch", "program", "making"):
                     imported = [module for module in imported if not module.startswith(("look.", "sparse", "loops"))]
                 if name in ("file", "layout"):

@@ -748,6 +748,7 @@ def test_first_nonzero_lines_are_those_of_the_source():
         ("params", ValueError, "no params"),
         (2, ValueError, "the program takes 2 arguments"),
         (1.0, TypeError, "argnums must be an integer"),
+        (True, TypeError, "argnums must be an integer"),
     ],
 )
 def test_argnums_name_one_argument(argnums, error, message):
@@ -987,6 +988,27 @@ def test_loops_are_written_out_from_the_function_where_there_is_one(tmp_path, mo
     monkeypatch.setattr("tapegrad.sparse.written.MOST", 20)
     with pytest.raises(OverflowError, match=r"made from all of their steps, which are .* more than 20"):
         program.sparse_hessian()
+
+
+def test_a_pickle_holds_what_it_could_not_make_from_the_function_anew():
+    weights = [Value(0.5)]
+    anonymous = record(lambda x: [y if y > 0.0 else y * y for y in looped(x)], LOOPED, on_branch="record")
+    captured = record(lambda x: [w * y for y in looped(x) for w in weights], LOOPED, params=weights)
+    other = [-x for x in LOOPED]
+    for program in (anonymous, captured):
+        weighed = (program.sparse_hessian(), ([1.0] * program.stats["outputs"],))
+        for matrix, args in (program.sparse_jacobian(), ()), weighed:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)  # other nonzeros
+                expected = [flat(matrix.values(x, *args)) for x in (LOOPED, other, LOOPED)][1:]
+            for back in (pickle.loads(pickle.dumps(matrix)), copy.copy(matrix), copy.deepcopy(matrix)):
+                assert [flat(back.values(x, *args)) for x in (other, LOOPED)] == expected
+            back = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(matrix))))
+            assert flat(back.values(other, *args)) == expected[0]
+    one_way = record(lambda x: [y if y > 0.0 else y * y for y in looped(x)], LOOPED, on_branch="record")
+    matrix = pickle.loads(pickle.dumps(one_way.sparse_jacobian()))
+    with pytest.raises(BranchChanged, match="f, which could be recorded here, is missing: f could not be pickled"):
+        matrix.values(other)
 
 
 def test_params_of_a_program_with_loops():

@@ -10,22 +10,66 @@ static double x_of(const tg_loop *o, const double *in, uint32_t i, int64_t step)
     return in[o->x_at[i] + (size_t)step * o->x_by[i]];
 }
 
-int64_t tg_walk(const tg_loop *o, const double *in, int64_t first, int64_t steps, double *state, uint8_t *path)
+/* A cell as it is in this mode of nan_errors. */
+static tg_cell in_mode(const tg_cell *cell, int nan_errors)
 {
-    const tg_job one = {.lanes = 1, .nan_errors = 1};
+    tg_cell c = *cell;
+    c.nan_errors = nan_errors;
+    return c;
+}
+
+/* The mode of a cell that is carried out where another mode may be asked for. */
+static int mode_of(const tg_cell *cell, int nan_errors)
+{
+    return cell->nan_errors == TG_NAN ? TG_NAN : nan_errors ? nan_errors : cell->nan_errors;
+}
+
+/* A cell that is carried out as f is, and if that is refused, as well as a cell that gives nan then. */
+typedef struct {
+    tg_cell cell[2];
+    tg_stage stage[2];
+} tries;
+
+static void lay_tries(tries *t, const tg_cell *cell, uint32_t n_own, int nan_errors, char *memory, uint64_t *used)
+{
+    const tg_job one = {.lanes = 1};
+    const int mode = mode_of(cell, nan_errors), n = mode == TG_NAN_UNCAUGHT ? 2 : 1;
+    *t = (tries){.cell = {in_mode(cell, mode == TG_NAN), in_mode(cell, TG_NAN)}};
+    for (int k = 0; k < n; k++)
+        tg_lay_stage(t->stage + k, t->cell + k, n_own, &one, memory, used);
+}
+
+static void set_tries(tries *t, double *const params[2])
+{
+    for (int k = 0; k < 2 && t->stage[k].cell; k++)
+        tg_set_shared(t->stage + k, params, 1);
+}
+
+/* Whether it found no path; else taken is which. */
+static int go(tries *t, uint8_t *taken, double *const in[2], double *const out[2])
+{
+    if (!tg_go(t->stage, 1, taken, in, NULL, out))
+        return 0;
+    *taken = (uint8_t)t->stage->stopped_on;
+    return !t->stage[1].cell || tg_go(t->stage + 1, 1, taken, in, NULL, out);
+}
+
+int64_t tg_walk(const tg_loop *o, const double *in, int64_t first, int64_t steps, double *state, int nan_errors,
+                uint8_t *path)
+{
     const uint32_t n_own = o->n_state + o->n_x;
     uint8_t taken[TG_WIDEST] = {0}, asked[TG_WIDEST] = {0};
     char *memory = NULL, *whole = NULL;
     for (;;) {                          /* count what it takes, then lay it out */
-        tg_stage s = {0}, until = {0};
+        tries s, until;
         uint64_t used = 0;
         double *own[2] = {tg_carve(memory, &used, n_own, sizeof(double))};
         double *out[2] = {tg_carve(memory, &used, (uint64_t)o->n_state + o->n_y, sizeof(double))};
         double *params[2] = {tg_carve(memory, &used, o->n_params, sizeof(double))};
         int64_t k = 0;
-        tg_lay_stage(&s, o->step, n_own, &one, memory, &used);
+        lay_tries(&s, o->step, n_own, nan_errors, memory, &used);
         if (o->until)
-            tg_lay_stage(&until, o->until, o->n_state, &one, memory, &used);
+            lay_tries(&until, o->until, o->n_state, nan_errors, memory, &used);
         if (!memory) {
             whole = used < SIZE_MAX / 4 ? tg_zeroed((size_t)used + 64) : NULL;
             if (!whole)
@@ -34,18 +78,18 @@ int64_t tg_walk(const tg_loop *o, const double *in, int64_t first, int64_t steps
             continue;
         }
         memcpy(params[0], in + o->first_param, o->n_params * sizeof(double));
-        tg_set_shared(&s, params, 1);
+        set_tries(&s, params);
         if (o->until)
-            tg_set_shared(&until, params, 1);
+            set_tries(&until, params);
         for (; k < steps; k++) {
             int lost;
             memcpy(own[0], state, o->n_state * sizeof(double));
-            lost = o->until && tg_go(&until, 1, asked, own, NULL, out);
+            lost = o->until && go(&until, asked, own, out);
             if (!lost && o->until && out[0][0] != 0.0)
                 break;
             for (uint32_t i = 0; i < o->n_x; i++)
                 own[0][o->n_state + i] = x_of(o, in, i, first + k);
-            if (lost || tg_go(&s, 1, taken, own, NULL, out)) {
+            if (lost || go(&s, taken, own, out)) {
                 k = TG_BAD_ID;
                 break;
             }
@@ -217,7 +261,7 @@ static int lay_call(growth *w, const tg_program *p, const tg_instr *s, uint32_t 
     const tg_loop *o = c->loop;
     const uint32_t *from = p->pool + 2 * (size_t)s->a, *to = from + 2 * (size_t)c->n_in;
     const uint32_t n_own = o->n_state + o->n_x;
-    const int nan_within = nan_errors || o->step->nan_errors;
+    const int nan_within = mode_of(o->step, nan_errors);
     double *in = NULL;
     uint8_t *path = NULL;
     int code = TG_MEMORY;
@@ -238,7 +282,7 @@ static int lay_call(growth *w, const tg_program *p, const tg_instr *s, uint32_t 
     for (uint32_t i = 0; i < c->n_in; i++)
         in[i] = w->g->value[slot[from[2 * (size_t)i]]];
     memcpy(in + c->n_in, in, o->n_state * sizeof *in);
-    if (tg_walk(o, in, 0, o->length, in + c->n_in, path) == TG_MEMORY)
+    if (tg_walk(o, in, 0, o->length, in + c->n_in, nan_errors, path) == TG_MEMORY)
         goto done;
     for (uint32_t i = 0; i < o->n_state; i++)
         l.node[i] = slot[from[2 * (size_t)i]];

@@ -25,16 +25,17 @@ typedef struct tg_codes {
 } tg_codes;
 
 /* Carry out so many steps of a loop at these inputs, from step first on, or fewer where the loop ends by itself: state
-   becomes that after them. path: which each took; what would be refused is nan. How many there were; TG_MEMORY, or
+   becomes that after them. nan_errors: as in tg_cell; path: which each took. How many there were; TG_MEMORY, or
    TG_BAD_ID where one found none. */
-int64_t tg_walk(const tg_loop *o, const double *in, int64_t first, int64_t steps, double *state, uint8_t *path);
+int64_t tg_walk(const tg_loop *o, const double *in, int64_t first, int64_t steps, double *state, int nan_errors,
+                uint8_t *path);
 
 /* Those steps as a graph, from the state before them. path: of each step, and then of final; code: of each path of the
    step, and then of final's; begin: gets the first node of each step and where the last ends. NULL without memory. */
 tg_graph *tg_graph_of_steps(const tg_loop *o, const double *in, int64_t first, uint32_t steps, const double *state,
                             const uint8_t *path, int with_final, const tg_codes *code, uint32_t *begin);
 
-/* A program at a point. A step of its loops that finds no path is on the first. nan_errors: as in tg_job; code: NULL
+/* A program at a point. A step of its loops that finds no path is on the first. nan_errors: as in tg_cell; code: NULL
    where lines are to be as the program has them, and results of loops given, as nan. NULL without memory. */
 tg_graph *tg_graph_of_program(const tg_program *p, const double *in, int nan_errors, const tg_codes *code);
 /* cdef: end */

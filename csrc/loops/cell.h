@@ -25,6 +25,9 @@ typedef struct tg_chain {
                        double *amount, int64_t steps);
 } tg_chain;
 
+/* What is refused is nan; where it is looked at, only what has no way on. */
+enum { TG_NAN = 1, TG_NAN_UNCAUGHT };
+
 typedef struct tg_cell {
     uint32_t n_paths, n_ways;
     const tg_program *const *program;   /* by path, all of the same inputs and outputs; hoisted only where it is one */
@@ -32,7 +35,7 @@ typedef struct tg_cell {
     const uint32_t *way;                /* threes: a path, an instruction at which it stops, the path that goes on */
     const uint32_t *shared;             /* which param of the loop each input is, after its own ones */
     const tg_chain *chain;              /* NULL: none */
-    int nan_errors;
+    int nan_errors;                     /* 0: what is refused stops */
 } tg_cell;
 /* cdef: end */
 

@@ -145,6 +145,13 @@ class Handle:
         if name not in _ENGINE:
             keep_attributes(self)
 
+    def __delattr__(self, name: str) -> None:
+        if name in _HALF_MADE:
+            raise AttributeError(f"{name} of a Value is the engine's")
+        object.__delattr__(self, name)
+        if name not in _ENGINE:
+            keep_attributes(self)
+
     if not PYPY:
 
         def __del__(self, lock: Any = _lock, forget: Callable[[Handle], None] = _forget) -> None:

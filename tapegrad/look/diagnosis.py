@@ -11,7 +11,7 @@ from .._core import ffi, lib
 from ..program.batch import Rows
 from ..program.form import NUMBER, Nest, Static
 from ..program.recorded import Recorded
-from ..program.replay import units, within
+from ..program.replay import REFUSALS, units, within
 from ..program.rows import one_row
 from .graph import COMPUTED, CONSTANT, NONE, CData, Graph, Place
 from .small import source, where
@@ -204,42 +204,52 @@ def of_program(recorded: Recorded, flat: array[float], inf: bool) -> Diagnosis |
     return of_graph(graph.name_inputs(recorded), graph.given, inf)
 
 
+def _quiet(rows: Rows) -> Rows:
+    recorded = copy.copy(rows.recorded)
+    recorded.on_error = "nan"
+    return Rows(recorded, rows.axes, rows.reduce, rows.threads)
+
+
+def _bad(rows: Rows, args: Sequence[Nest], argnums: Any, inf: bool) -> set[int]:
+    swept = rows.sweep(args, argnums)
+    found: set[int] = set()
+    for numbers in [swept.out, *(flat for flats in swept.grads for flat in flats)]:
+        width = len(numbers) // swept.rows if swept.rows else 1
+        found.update(k // width for k, x in enumerate(numbers) if is_bad(x, inf))
+    return found
+
+
+def _all_bad(rows: Rows, args: Sequence[Nest], inf: bool) -> list[int]:
+    """Rows whose result or derivatives by any argument or param are bad, in order."""
+    recorded = rows.recorded
+    by: tuple[int, ...] = ()
+    if recorded.out is NUMBER:
+        by = tuple(k for k, form in enumerate(recorded.forms) if type(form) is not Static)
+    found = _bad(rows, args, by, inf)
+    if recorded.out is NUMBER and recorded.params:
+        found |= _bad(rows, args, "params", inf)
+    return sorted(found)
+
+
 def of_rows(
     rows: Rows, args: Sequence[Nest], inf: bool,
     of_row: Callable[[Recorded, array[float], bool], Diagnosis | None] = of_program, tells: bool = True,
+    quiet: Callable[[Rows], Rows] = _quiet,
 ) -> Diagnosis | None:  # fmt: skip
-    """Of a batch: the first row that is bad; of_row: what makes it out; tells: a sweep over all rows tells which it is,
-    else each is looked at."""
-    first = _first_of_all(rows, args, inf) if tells else 0
+    """Of a batch: the first row that is bad; of_row: what makes it out; tells: a sweep over all rows tells which may
+    be, else each is looked at; quiet: the same rows with nan where something is refused."""
     arguments, n = rows.read(args)
+    which: Sequence[int] = range(n)
+    if tells:
+        alone = Rows(rows.recorded, rows.axes, None, rows.threads)
+        try:
+            which = _all_bad(alone, args, inf)
+        except REFUSALS:  # then also those where f has an except
+            which = _all_bad(quiet(alone), args, inf)
     pieces = [piece for argument in arguments for piece in argument.pieces]
-    for row in range(n)[first : first + 1 if tells else n]:
+    for row in which:
         found = of_row(rows.recorded, one_row(pieces, row), inf)
         if found is not None:
             found.row = row
             return found
     return None
-
-
-def _first_of_all(rows: Rows, args: Sequence[Nest], inf: bool) -> int:
-    """The first row whose result or derivatives by any argument or param are bad; how many there are without."""
-    recorded = copy.copy(rows.recorded)
-    recorded.on_error = "nan"
-    alone = Rows(recorded, rows.axes, None, rows.threads)
-    scalar = recorded.out is NUMBER
-    by = tuple(k for k, form in enumerate(recorded.forms) if type(form) is not Static)
-    first = _first_bad(alone, args, by if scalar else (), inf)
-    if scalar and recorded.params:
-        first = min(first, _first_bad(alone, args, "params", inf))
-    return first
-
-
-def _first_bad(rows: Rows, args: Sequence[Nest], argnums: Any, inf: bool) -> int:
-    swept = rows.sweep(args, argnums)
-    first = swept.rows
-    for numbers in [swept.out, *(flat for flats in swept.grads for flat in flats)]:
-        width = len(numbers) // swept.rows if swept.rows else 1
-        at = next((k for k, x in enumerate(numbers) if is_bad(x, inf)), None)
-        if at is not None:
-            first = min(first, at // width)
-    return first

@@ -138,13 +138,14 @@ class Graph:
         Raises:
             BranchChanged: f would take a branch there that is not known, and cannot be recorded.
         """
-        path = point.path(recorded, flat, nan_errors=True)  # as are those that steps take
-        return cls.of_path(path, flat, recorded.on_error == "nan" or bool(path.calls))
+        path = point.path(recorded, flat, nan_errors=True)
+        mode = lib.TG_NAN_UNCAUGHT if path.calls else 0
+        return cls.of_path(path, flat, lib.TG_NAN if recorded.on_error == "nan" else mode)
 
     @classmethod
-    def of_path(cls, path: Trace, flat: array[float], nan_errors: bool, within: bool = True) -> Graph:
-        """One path at its inputs, whether or not they take it; nan_errors: what would be refused is nan; within: with
-        all steps of its loops, else what these give is given."""
+    def of_path(cls, path: Trace, flat: array[float], nan_errors: int, within: bool = True) -> Graph:
+        """One path at its inputs, whether or not they take it; nan_errors: as a tg_cell has it; within: with all steps
+        of its loops, else what these give is given."""
         codes = Codes([path])
         if within:
             most_nodes([path])

@@ -15,7 +15,7 @@ from ..program import point
 from ..program.form import Nest
 from ..program.program import Program
 from ..program.recorded import Recorded
-from ..program.replay import CData, Feed, Job, zeros
+from ..program.replay import REFUSALS, CData, Feed, Job, zeros
 from .graph import Codes, Graph, fresh, input_names, most_nodes
 
 MOST = 1 << 15  # nodes of a graph, if a step has no more: 1.5 MB, which a near cache has
@@ -52,17 +52,21 @@ class Window(NamedTuple):
 
 
 def quiet(loop: Loop) -> Loop:
-    """The loop with nan where it would refuse."""
+    """The loop with nan where it would refuse; what steps have an except for is not nan where they are walked."""
     def copied(program: Program | None) -> Program | None:
         if program is None:
             return None
         recorded = copy.copy(program._recorded)
-        recorded.on_error = "nan"
+        recorded.on_error = "nan" if recorded.on_error == "nan" else "caught"
         return Program(recorded)
 
     step = copied(loop.step)
     assert step is not None
     return Loop(step, loop.length, copied(loop.final), loop.checkpoints, copied(loop.until), loop._owned)
+
+
+class NoPath(Exception):
+    """Once something is nan that was refused, a step asks what comes out as on no path."""
 
 
 class Steps:
@@ -78,8 +82,8 @@ class Steps:
     """
 
     def __init__(self, loop: Loop, recorded: Recorded, flat: array[float], cuts: Cuts = none) -> None:
-        """Of a loop that is quiet; cuts: of how many steps there are gives those at which windows begin: if that number
-        is among them, what comes at the end is in a window of its own."""
+        """Of a loop that refuses nothing there, or is quiet; cuts: of how many steps there are gives those at which
+        windows begin: if that number is among them, what comes at the end is in a window of its own."""
         path = recorded.paths[0]
         assert isinstance(path, LoopPath)
         self.total = loop._has_loss
@@ -109,10 +113,11 @@ class Steps:
     def _walk(self, first: int, steps: int, state: array[float], taken: CData) -> int:
         """Go on for so many steps, or until the loop ends; how many there were."""
         numbers = self._doubles(self.numbers)
-        walked: int = lib.tg_walk(self._core, numbers, first, steps, self._doubles(state), taken)
+        walked: int = lib.tg_walk(self._core, numbers, first, steps, self._doubles(state), 0, taken)
         if walked == lib.TG_MEMORY:
             raise MemoryError
-        assert walked >= 0, "a step has no path"
+        if walked == lib.TG_BAD_ID:
+            raise NoPath
         return walked
 
     def _counted(self, steps: int) -> int:
@@ -235,7 +240,23 @@ class Steps:
 
 def at(loop: Loop, args: Sequence[Nest], cuts: Cuts = none) -> Steps:
     """A loop at these arguments."""
-    loop = quiet(loop)
     args = loop._bound(args, {})
-    recorded = loop._for(args, loop._has_loss)
-    return Steps(loop, recorded, recorded.flat(args), cuts)
+
+    def of(loop: Loop) -> Recorded:
+        return loop._for(args, loop._has_loss)
+
+    return looked_at(loop, of, of(loop).flat(args), cuts)
+
+
+def looked_at(loop: Loop, of: Callable[[Loop], Recorded], flat: array[float], cuts: Cuts = none) -> Steps:
+    """A loop at these inputs, or where it refuses something, the same with nan there; of: what it is in either case, of
+    so many steps."""
+    try:
+        return Steps(loop, of(loop), flat, cuts)
+    except REFUSALS as refused:
+        error = refused
+    loop = quiet(loop)
+    try:
+        return Steps(loop, of(loop), flat, cuts)
+    except NoPath:
+        raise error from None

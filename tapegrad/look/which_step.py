@@ -7,6 +7,7 @@ from typing import Any
 
 from ..loops import Loop
 from ..loops.batch import LoopBatch
+from ..program.batch import Rows
 from ..program.form import Nest
 from ..program.recorded import Recorded
 from ..value import Value
@@ -40,8 +41,8 @@ class _Search:
                 for root in at.results(window):
                     if is_bad(window.graph.value(root), inf):
                         return self._of_value(k, window, root, window.graph.value(root), None, False)
-            if at.total:
-                return self._of_sum()
+            if at.total and (found := self._of_sum()):
+                return found
         start = self._bad_input()
         return None if start is None else self._of_adjoint(*start)
 
@@ -127,12 +128,17 @@ def of_loop(loop: Loop, args: Sequence[Nest], inf: bool) -> Diagnosis | None:
 
 def of_batch(batch: LoopBatch, args: Sequence[Nest], inf: bool) -> Diagnosis | None:
     """Of the first row of a batch that is bad."""
-    loop = steps.quiet(batch._loop)
-    alone = LoopBatch(loop, batch._axes, None, batch._threads)
-    rows, given = alone._at(args, {}, loop._has_loss)
+    total = batch._loop._has_loss
+
+    def rows_of(loop: Loop) -> Rows:
+        return LoopBatch(loop, batch._axes, None, batch._threads)._at(args, {}, total)[0]
 
     def of_row(recorded: Recorded, flat: array[float], inf: bool) -> Diagnosis | None:
-        return _Search(Steps(loop, recorded, flat), inf).found()
+        def of(loop: Loop) -> Recorded:
+            return recorded if loop is batch._loop else rows_of(loop).recorded
+
+        return _Search(steps.looked_at(batch._loop, of, flat), inf).found()
 
     # Without a loss ys after the end of a row are nan: only its steps say whether it is bad.
-    return of_rows(rows, given, inf, of_row, tells=loop._has_loss)
+    given = batch._loop._bound(args, {})
+    return of_rows(rows_of(batch._loop), given, inf, of_row, total, lambda _: rows_of(steps.quiet(batch._loop)))

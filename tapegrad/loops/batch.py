@@ -4,10 +4,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..program.batch import Batch, Rows
+from ..program.batch import Batch, Rows, threads_of
 from ..program.form import Nest, Shaped
 from ..program.recorded import Argnums
-from ..program.rows import Axes, axes_of
+from ..program.rows import Axes, axes_of, plain
 from .layout import count_mapped
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ class LoopBatch:
     """
 
     def __init__(self, loop: Loop, in_axes: Axes, reduce: str | None, threads: int) -> None:
-        self._loop, self._axes, self._reduce, self._threads = loop, in_axes, reduce, threads
+        in_axes = plain(in_axes)
+        self._loop, self._axes, self._reduce, self._threads = loop, in_axes, reduce, threads_of(threads, reduce)
         forms = loop._step.state, loop._step.x, *loop._step.params
         axes = in_axes if isinstance(in_axes, (tuple, list)) else (in_axes,) * len(forms)
         if len(axes) != len(forms):

@@ -1,6 +1,7 @@
 """A recorded function as C has it in a loop: a tg_cell, of the paths known when it was made."""
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,49 @@ from ..program.recorded import Recorded
 from ..program.replay import CData, Trace
 
 MOST_PATHS = 256  # a byte remembers which
+_MODES = {"raise": 0, "nan": lib.TG_NAN, "caught": lib.TG_NAN_UNCAUGHT}
+
+
+class Hoisted:
+    """What is hoisted of a path where it is the step of loops, as it is kept with the path for all of them.
+
+    Attributes:
+        core: a program, or None where nothing is hoisted.
+    """
+
+    def __init__(self, path: Trace, n_own: int) -> None:
+        made = ffi.new("tg_program **")
+        if lib.tg_hoist(path.core, n_own, made):
+            raise MemoryError
+        self.core: CData | None = ffi.gc(made[0], lib.tg_free_program) if made[0] else None
+        self._step = path.core if self.core is None else self.core
+        self._lock = threading.Lock()
+        self._native: tuple[Any, ...] | None = None
+        self._chains: dict[tuple[int, int], tuple[Any, ...]] = {}
+
+    @classmethod
+    def of(cls, path: Trace, n_own: int) -> Hoisted:
+        """That of a path whose first n_own inputs are new in each step."""
+        known: Hoisted | None = path.hoisted.get(n_own)
+        return path.hoisted.setdefault(n_own, cls(path, n_own)) if known is None else known
+
+    def native(self) -> tuple[Any, ...] | None:
+        """It compiled, as paths have it; None: nothing is hoisted."""
+        from ..program.native import compiled  # slow to import, and seldom needed
+
+        with self._lock:
+            if self.core is not None and self._native is None:
+                self._native = compiled(self.core)
+            return self._native
+
+    def chain(self, own: tuple[int, int]) -> tuple[Any, ...]:
+        """The chain of a state and an x of so many numbers; empty: there is none."""
+        from . import chain
+
+        with self._lock:
+            if own not in self._chains:
+                self._chains[own] = chain.compiled(self._step, *own)
+            return self._chains[own]
 
 
 class Cell:
@@ -31,32 +75,24 @@ class Cell:
         self.recorded, self.what = recorded, what
         self._shared = ffi.new("uint32_t[]", list(shared))
         self._own = None if n_x is None else (recorded.n_in - len(shared) - n_x, n_x)
-        self._hoisted: CData | None = None
-        self._native: tuple[Any, ...] | None = None  # of what is hoisted
+        self._hoisted: Hoisted | None = None
         self._chain: tuple[Any, ...] | None = None  # empty: there is none
-        self._fixed = repeats and recorded.on_branch == "raise" and len(recorded.paths) == 1
-        if self._fixed:
-            made = ffi.new("tg_program **")
-            if lib.tg_hoist(recorded.paths[0].core, recorded.n_in - len(shared), made):
-                raise MemoryError
-            self._hoisted = ffi.gc(made[0], lib.tg_free_program) if made[0] else None
+        if repeats and recorded.on_branch == "raise" and len(recorded.paths) == 1:
+            self._hoisted = Hoisted.of(recorded.paths[0], recorded.n_in - len(shared))
 
     def native(self) -> tuple[Any, ...] | None:
         """What is hoisted, compiled, as paths have it, once the chain is, too; None: nothing is hoisted."""
-        from ..program.native import compiled  # slow to import, and seldom needed
-        from . import chain
-
-        if self._hoisted is not None and self._native is None:
-            self._native = compiled(self._hoisted)
-        if self._fixed and self._own and self._chain is None:
-            core = self.recorded.paths[0].core if self._hoisted is None else self._hoisted
-            self._chain = chain.compiled(core, *self._own)
-        return self._native
+        if self._hoisted is None:
+            return None
+        if self._own and self._chain is None:
+            self._chain = self._hoisted.chain(self._own)
+        return self._hoisted.native()
 
     def _code(self, path: Trace) -> tuple[CData, tuple[Any, ...] | None]:
         """The program that carries a path out, and its machine code, if there is any."""
         native = self.native() if path.native else None
-        return (path.core, path.native) if self._hoisted is None else (self._hoisted, native)
+        core = self._hoisted.core if self._hoisted else None
+        return (path.core, path.native) if core is None else (core, native)
 
     def state(self) -> tuple[object, ...]:
         """What is known of it now; of equal ones `described` gives the same."""
@@ -76,7 +112,7 @@ class Cell:
         natives = ffi.new("tg_native *[]", [native[0] if native else ffi.NULL for _, native in codes])
         way = ffi.new("uint32_t[]", [x for three in ways for x in three])
         c = ffi.new("tg_cell *")
-        c.n_paths, c.n_ways, c.nan_errors = len(paths), len(ways), recorded.on_error == "nan"
+        c.n_paths, c.n_ways, c.nan_errors = len(paths), len(ways), _MODES[recorded.on_error]
         c.program, c.native, c.way, c.shared = programs, natives, way, self._shared
         chain = self._chain if codes[0][1] else None  # read once: another thread may compile it meanwhile
         c.chain = chain[0] if chain else ffi.NULL

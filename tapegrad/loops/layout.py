@@ -5,6 +5,7 @@ from array import array
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from .._integer import as_integer
 from ..program.arguments import Arguments
 from ..program.containers import Container
 from ..program.form import NUMBER, Array, Form, Nest, Series, Static, is_array, series
@@ -114,11 +115,12 @@ def count_mapped(x: Nest, axes: Any, form: Form, what: str) -> int | None:
         inner = form.open(axes, what) if form.takes(axes) else [axes] * len(form.parts)
         counts = (count_mapped(y, a, part, what) for part, y, a in zip(form.parts, form.open(x, what), inner))
         return next((n for n in counts if n is not None), None)
-    if is_array(x) and isinstance(axes, int):
-        if x.ndim < 2 or not -x.ndim <= axes < x.ndim:
-            raise ValueError(f"{what} is an array of shape {tuple(x.shape)}: it has no rows of steps along {axes}")
-        return int(x.shape[1 if axes % x.ndim == 0 else 0])
-    if not isinstance(x, (list, tuple)) or axes != 0:
+    axis = as_integer(axes)
+    if is_array(x) and axis is not None:
+        if x.ndim < 2 or not -x.ndim <= axis < x.ndim:
+            raise ValueError(f"{what} is an array of shape {tuple(x.shape)}: it has no rows of steps along {axis}")
+        return int(x.shape[1 if axis % x.ndim == 0 else 0])
+    if not isinstance(x, (list, tuple)) or axis != 0:
         raise TypeError(f"{what} must be an array, or a list of rows of steps, not {type(x).__name__!r}")
     return count(x[0], form, what) if len(x) else 0
 

@@ -12,6 +12,7 @@ from array import array
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from .._integer import as_integer
 from ..program import file as program_file
 from ..program import layout as on_tape
 from ..program import point
@@ -295,11 +296,14 @@ class Loop:
         found = None if self.until else called(self.step, args[0], args[1], form, args[2:], n, True)
         return self._unrolled(args) if found is None else (found[0], found[1], n, n)
 
-    def _unrolled(self, args: Sequence[Nest]) -> tuple[Nest, list[Nest], int, int]:
-        """The last state, the ys of steps, how many there may be and how many there were."""
+    def _unrolled(self, args: Sequence[Nest], swept: bool = False) -> tuple[Nest, list[Nest], int, int]:
+        """The last state, the ys of steps, how many there may be and how many there were; swept: of Values, for a sweep
+        that is recorded."""
         form = form_of(args[1], "xs")
         n = self._length_of(count(args[1], form, "xs"))
-        state, ys, _, steps = unrolled(self.step, args[0], args[1], form, args[2:], n, self._until_at(args[2:]))
+        step = self.step._recorded
+        f = (lambda *args: on_tape.value(step, args, swept=True)) if swept else self.step
+        state, ys, _, steps = unrolled(f, args[0], args[1], form, args[2:], n, self._until_at(args[2:]))
         return state, ys, n, steps
 
     def _until_at(self, params: Sequence[Nest]) -> Until | None:
@@ -344,8 +348,11 @@ class Loop:
             return value, gathered(argnums, [p.like(args).build(each, objects) for p in places])
         elements = iter(at)
         given = [form.like(x).build(elements, objects) for form, x in zip(recorded.forms, args)]
-        state, ys, _, _ = self._unrolled(given)
-        ended = None if self.final is None else self.final(state, *given[2 : len(self.final._recorded.forms) + 1])
+        state, ys, _, _ = self._unrolled(given, swept=True)
+        ended = None
+        if self.final is not None:
+            final = self.final._recorded
+            ended = on_tape.value(final, (state, *given[2 : len(final.forms) + 1]), swept=True)
         loss: Any = state if ended is None else ended
         if self._step.y is not None:
             loss = functools.reduce(operator.add, ys, 0.0)  # sum() of floats compensates from CPython 3.12 on
@@ -476,11 +483,12 @@ class Loop:
 def _count(what: str, x: Any, least: int, most: int | None) -> int | None:
     if x is None:
         return None
-    if isinstance(x, bool) or not hasattr(x, "__index__") or operator.index(x) < least:
+    n = as_integer(x)
+    if n is None or n < least:
         raise ValueError(f"{what} must be an integer of {least} or more, or None, not {x!r}")
-    if most is not None and x > most:
-        raise ValueError(f"{what} is {x}: a loop has at most {most} steps")
-    return operator.index(x)
+    if most is not None and n > most:
+        raise ValueError(f"{what} is {n}: a loop has at most {most} steps")
+    return n
 
 
 def loaded(data: bytes) -> Loop:

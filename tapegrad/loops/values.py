@@ -1,10 +1,10 @@
 """Loops on Values: f step by step, recorded as what it does."""
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from .._integer import as_integer
 from ..program.containers import Container
 from ..program.form import Form, Nest, Static, numbers, objects
 from ..program.nest import form_of
@@ -96,13 +96,14 @@ def scan(
     n = count(xs, form, "xs")
     if xs is not None and type(form) is Static:
         raise no_steps(xs, "xs")
-    if length is not None and (isinstance(length, bool) or operator.index(length) < 0):
+    given = as_integer(length)
+    if length is not None and (given is None or given < 0):
         raise ValueError(f"length must be an integer of 0 or more, not {length!r}")
-    if n is None and length is None:
-        raise ValueError("a loop without xs takes a length")
-    if n is not None and length is not None and n != length:
+    if n is not None and given is not None and n != given:
         raise ValueError(f"xs has {n} steps, length is {length}")
-    steps = operator.index(length if n is None else n)  # type: ignore[arg-type]
+    steps = given if n is None else n
+    if steps is None:
+        raise ValueError("a loop without xs takes a length")
     if not unroll:
         from .called import called  # stands on this file
 

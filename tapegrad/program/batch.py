@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 from .._core import ffi, lib
+from .._integer import as_integer
 from ..value import handle
 from .form import NUMBER, Form, Nest, Shaped, Static
 from .recorded import Argnums, Recorded, Several, gathered
 from .replay import ONE, REFUSALS, Buffer, CData, Job, Primals, Trace, units, zeros
-from .rows import Argument, Axes, Piece, axes_of, in_rows, one_row, stacked
+from .rows import Argument, Axes, Piece, axes_of, in_rows, one_row, plain, stacked
 from .told import told
 
 if TYPE_CHECKING:
@@ -60,6 +61,20 @@ class _Group(NamedTuple):
     primals: Primals | None = None
 
 
+def threads_of(threads: Any, reduce: Any) -> int:
+    """How many threads there are.
+
+    Raises:
+        ValueError: that is no number of them, or reduce none of its names.
+    """
+    if reduce not in REDUCED:
+        raise ValueError(f"reduce must be 'mean', 'sum' or None, not {reduce!r}")
+    n = as_integer(threads)
+    if n is None or n < 1:
+        raise ValueError(f"threads must be a positive integer, not {threads!r}")
+    return n
+
+
 class Rows:
     """A recorded function over the rows of a batch, on flat arrays.
 
@@ -72,17 +87,14 @@ class Rows:
 
     def __init__(self, recorded: Recorded, in_axes: Axes, reduce: str | None, threads: int) -> None:
         n = len(recorded.forms)
-        axes: tuple[Axes, ...] = tuple(in_axes) if isinstance(in_axes, (tuple, list)) else (in_axes,) * n
+        in_axes = plain(in_axes)
+        axes: tuple[Axes, ...] = in_axes if isinstance(in_axes, tuple) else (in_axes,) * n
         if len(axes) != n:
             raise ValueError(f"in_axes has {len(axes)} entries, the program takes {n} arguments")
         found = [x for k, form in enumerate(recorded.forms) for x in axes_of(axes[k], form, f"in_axes[{k}]")]
         if not any(axis is not None for axis in found):
             raise ValueError("in_axes maps no argument")
-        if reduce not in REDUCED:
-            raise ValueError(f"reduce must be 'mean', 'sum' or None, not {reduce!r}")
-        if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
-            raise ValueError(f"threads must be a positive integer, not {threads!r}")
-        self.recorded, self.axes, self.reduce, self.threads = recorded, axes, reduce, threads
+        self.recorded, self.axes, self.reduce, self.threads = recorded, axes, reduce, threads_of(threads, reduce)
         self._names = [f"argument {recorded.forms.label(k)}" for k in range(n)]
 
     def sweep(self, args: Sequence[Nest], argnums: Argnums = ()) -> Swept:

@@ -44,15 +44,24 @@ def inputs(recorded: Recorded, args: Sequence[Nest]) -> list[Value]:
     return [x if isinstance(x, Value) else Value(x) for x in items]
 
 
-def outputs(recorded: Recorded, at: Sequence[Value]) -> list[Value]:
-    """What f gives at these inputs, on the tape; in no_grad leaves."""
+def outputs(recorded: Recorded, at: Sequence[Value], swept: bool = False) -> list[Value]:
+    """What f gives at these inputs, on the tape; in no_grad leaves. swept: a sweep over it is recorded.
+
+    Raises:
+        TypeError: it holds loops, which such a sweep does not see into, and there is no f to write them out.
+    """
     data = array("d", handle.primals(at))
     if handle.no_grad_by(0):
         return handle.leaves(point.value(recorded, data))
     path = point.path(recorded, data)
     recording = under_way()
-    if path.calls and recording is not None and recording.written_out:
+    if path.calls and (swept or (recording is not None and (recording.written_out or handle.differentiating()))):
         path = recorded.written_out(data) or path
+    if path.calls and swept:
+        raise TypeError(
+            "gradients at Values of a program that holds loops are those of its function with all steps written out, "
+            f"and there is none: {recorded.missing}; at numbers it has them"
+        )
     if path.calls:
         from ..loops.called import program_called  # seldom needed
 
@@ -60,6 +69,6 @@ def outputs(recorded: Recorded, at: Sequence[Value]) -> list[Value]:
     return handle.lay_out(int(ffi.cast("uintptr_t", path.core)), path.codes, at, recorded.on_error == "nan")
 
 
-def value(recorded: Recorded, args: Sequence[Nest]) -> Any:
+def value(recorded: Recorded, args: Sequence[Nest], swept: bool = False) -> Any:
     """As f returns it, of Values."""
-    return recorded.out.build(iter(outputs(recorded, inputs(recorded, args))), objects)
+    return recorded.out.build(iter(outputs(recorded, inputs(recorded, args), swept)), objects)

@@ -34,9 +34,11 @@ def run(
     keep: Callable[[Trace], Primals] | None = None,
 ) -> Trace:  # fmt: skip
     """Carry out a job over the path that these inputs take, which is returned; it may start again, so nothing that it
-    writes is summed. nan_errors: what would be refused is nan, whatever on_error says; keep: where primals are left."""
+    writes is summed. nan_errors: what f refuses, with no except for it, is nan whatever on_error says; keep: where
+    primals are left."""
     k, path = 0, recorded.paths[0]
-    job.c.nan_errors = nan_errors or recorded.on_error == "nan"
+    nan_errors = nan_errors or recorded.on_error == "caught"
+    job.c.nan_errors = recorded.on_error == "nan"
     while True:
         if keep is not None:
             job.keep(keep(path))
@@ -45,13 +47,18 @@ def run(
             return path
         at = job.first_failure()
         if k < 0 or not recorded.leads_on(k, at):
-            raise path.error(at, job, None, way_on=recorded.way_on)
-        try:
-            k, path = recorded.other_path(k, at, flat)
-        except REFUSALS as error:
-            if path.refused_alike(at, job, error):  # f has no except for it
-                raise path.error(at, job, None) from None
-            raise
+            error = path.error(at, job, None, way_on=recorded.way_on)
+        else:
+            try:
+                k, path = recorded.other_path(k, at, flat)
+                continue
+            except REFUSALS as refused:
+                if not path.refused_alike(at, job, refused):
+                    raise
+                error = path.error(at, job, None)  # f has no except for it
+        if not nan_errors or job.c.nan_errors or not isinstance(error, REFUSALS):
+            raise error from None
+        job.c.nan_errors = True
 
 
 def path(recorded: Recorded, flat: array[float], nan_errors: bool = False) -> Trace:

@@ -244,7 +244,7 @@ class Program(handle.Quick, Generic[P]):
             checkpoints: how many states are kept for a gradient; None: as many as fit into 64 MiB, for each thread.
                 The others are computed again, in the order that takes the fewest steps. No bit depends on it.
             until: a program or a function of the state: where it gives what is true, the loop ends, after length steps
-                at most. It is asked before each step.
+                at most. It is asked before each step. Within `record` the steps of such a loop are written out.
 
         Returns:
             A Loop.
@@ -357,7 +357,7 @@ class Program(handle.Quick, Generic[P]):
         if handle.no_grad_by(0):
             y, *gradient = handle.leaves(self._swept(array("d", handle.primals(at)), lambda s: [s.out[0], *s.grad]))
         else:
-            (y,) = layout.outputs(self._recorded, at)
+            (y,) = layout.outputs(self._recorded, at, swept=True)
             gradient = handle.record_sweep((y,), None, at)
         parts = [p.like(args).build(iter(gradient[p.first : p.first + p.form.size]), objects) for p in places]
         return y, gathered(argnums, parts)

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import operator
 import pickle
 import threading
 from array import array
@@ -11,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar, Union, cast
 
+from .._integer import as_integer
 from ..value import Value, handle
 from .arguments import Arguments, arguments_of
 from .file import ON_BRANCH, ON_ERROR, Contents, decode, encode, keeps
@@ -59,7 +59,8 @@ class Recorded:
         paths: the traces, the first one first.
         compiled: those that were to be compiled since, as often as they were: who was told of paths asks anew.
         children: (path, instruction at which it stops): the path that goes on.
-        on_branch, on_error, max_paths: as `record` has them.
+        on_branch, on_error, max_paths: as `record` has them; on_error of what is looked at may be "caught": nan only
+            where f has no except.
         unkept: how often a path was recorded that was not kept.
         example: the arguments, as numbers, at which a path was recorded that holds loops; None without.
         places, param_place: of the arguments and of the params.
@@ -99,7 +100,8 @@ class Recorded:
             raise ValueError(f"on_branch must be 'raise' or 'record', not {on_branch!r}")
         if on_error not in ON_ERROR:
             raise ValueError(f"on_error must be 'raise' or 'nan', not {on_error!r}")
-        if not isinstance(max_paths, int) or isinstance(max_paths, bool) or max_paths < 1:
+        most = as_integer(max_paths)
+        if most is None or most < 1:
             raise ValueError(f"max_paths must be a positive integer, not {max_paths!r}")
         inputs = list(params)
         for v in inputs:
@@ -113,7 +115,7 @@ class Recorded:
             _read_example(form, x, f"example {forms.label(k)}", flat)
         escapes = Escapes(strict)
         path, out = trace(forms.passed_to(f), forms, flat, inputs, escapes)
-        made = cls(f, forms, out, inputs, [path], {}, on_branch, on_error, escapes, max_paths)
+        made = cls(f, forms, out, inputs, [path], {}, on_branch, on_error, escapes, most)
         made._note_example(path, flat)
         return made
 
@@ -162,8 +164,12 @@ class Recorded:
         c = self.contents()
         return encode(c._replace(params=[0.0] * len(c.params)) if blank else c)
 
+    def pickled_f(self) -> tuple[bytes | None, str]:
+        """f as a pickle of this holds it, or None and why it does not."""
+        return (None, self.missing or _OTHER_PARAMS) if self.f is None or self.params else _pickled(self.f)
+
     def __reduce__(self) -> tuple[object, ...]:
-        f, missing = (None, self.missing or _OTHER_PARAMS) if self.f is None or self.params else _pickled(self.f)
+        f, missing = self.pickled_f()
         c, forms, out = self.contents(), None, None
         if not all(map(keeps, (*c.forms, c.out))):
             forms, out = c.forms, c.out
@@ -232,9 +238,9 @@ class Recorded:
             if not self._n_params:
                 raise ValueError("the program has no params to differentiate by: record(.., params=..) names them")
             return self.param_place
-        if isinstance(argnum, bool) or not hasattr(argnum, "__index__"):
+        k = as_integer(argnum)
+        if k is None:
             raise TypeError(f"argnums must be an integer, 'params' or a tuple of these, not {argnum!r}")
-        k = operator.index(argnum)
         if not -len(self.places) <= k < len(self.places):
             raise ValueError(f"argnums {k}: the program takes {len(self.places)} arguments")
         place = self.places[k]

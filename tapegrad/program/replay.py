@@ -165,6 +165,7 @@ class Trace:
         self.calls = calls  # the loops that instructions carry out, in order
         self.seconds = seconds  # of freezing
         self.native: tuple[Any, ...] | None = None  # a tg_native and what it points to, once compiled
+        self.hoisted: dict[int, Any] = {}  # see loops/cell.py
         self.cost: int = lib.tg_cost(program) + 1  # of a row, in additions
         self.slice: int = max(1, SLICE * max(1, program.n_instr) // self.cost)  # instructions
 
@@ -224,7 +225,10 @@ class Trace:
         path, at, job, _ = self.within(at, job)
         if path is not self:
             return path.refused_alike(at, job, error)
-        return self.core.instr[at].op < GUARD and not self.is_guard(at) and repr(error) == repr(self.refusal(at, job))
+        if self.core.instr[at].op >= GUARD:
+            return False
+        refusal = self.refusal(at, job)  # programs that f calls say where as well
+        return type(error) is type(refusal) and str(error).startswith(str(refusal))
 
     def error(
         self, at: int, job: Job, row: int | None, rows: int = 1, way_on: str = "", step: int | None = None

@@ -5,6 +5,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .._integer import as_integer
 from .containers import Container
 from .form import NUMBER, PLAIN, Array, Form, Leaf, Nest, Series, Shaped, Static, as_array, differs, floats, is_array
 from .recorded import Place
@@ -16,6 +17,14 @@ if TYPE_CHECKING:
 
 Axes = Any  # an integer, None, or a nest of them that is made up like the argument as far as it goes
 Taken = list[tuple[Form, Any, str]]  # the parts of a container: form, what it is, how it is written
+
+
+def plain(in_axes: Axes) -> Axes:
+    """The same with a tuple for a list, and integers of Python for those that are not in containers of an argument."""
+    if isinstance(in_axes, (tuple, list)):
+        return tuple(plain(axes) if as_integer(axes) is not None else axes for axes in in_axes)
+    k = as_integer(in_axes)
+    return in_axes if k is None else k
 
 
 def taken_apart(form: Form, x: Any, what: str) -> Taken | None:
@@ -35,8 +44,9 @@ def axes_of(axes: Axes, form: Form, what: str) -> Iterator[int | None]:
     Raises:
         TypeError, ValueError: it does not.
     """
-    if axes is None or (isinstance(axes, int) and not isinstance(axes, bool)):
-        yield axes
+    k = as_integer(axes)
+    if axes is None or k is not None:
+        yield k
     elif not isinstance(form, Static):
         parts = taken_apart(form, axes, what)
         if parts is None:
@@ -191,17 +201,18 @@ class Argument:
 
     def _read(self, form: Form, first: int, axes: Axes, x: Nest, what: str) -> Callable[[Iterator[Any]], Any]:
         """Read what has this form into pieces; how nests like it are put together from what there is for each piece."""
-        one_axis = axes is None or isinstance(axes, int)
+        axis = as_integer(axes)
+        one_axis = axes is None or axis is not None
         by_leaf = not one_axis or (axes is not None and isinstance(form, Container))
         parts = taken_apart(form, x, what) if by_leaf else None
         if parts is not None:
             inner = [axes] * len(parts)
             if not one_axis:
-                inner = [axis for _, axis, _ in taken_apart(form, axes, "in_axes") or ()]
+                inner = [part for _, part, _ in taken_apart(form, axes, "in_axes") or ()]
             return self._read_parts(form, first, inner, x, parts)
         if not one_axis and not isinstance(form, Static):
             differs(x, form, what)
-        piece = Piece(form, first, None if isinstance(form, Static) else axes)
+        piece = Piece(form, first, None if isinstance(form, Static) else axis)
         piece.read(x, what)
         self.pieces.append(piece)
         return next

@@ -40,7 +40,8 @@ class SparseMatrix(ABC):
 
     _what = ""
 
-    def __init__(self, recorded: Recorded, argnums: Argnums) -> None:
+    def __init__(self, recorded: Recorded, argnums: Argnums, written_out: Recorded | None = None) -> None:
+        """written_out: of a pickle, as `WrittenOut.kept` gives it."""
         if isinstance(argnums, (tuple, list)):
             way = "a matrix is by one argument; a tuple or dict of them as that one argument is differentiated whole"
             raise TypeError(f"argnums must be one integer or 'params' here, not {argnums!r}: {way}")
@@ -48,12 +49,12 @@ class SparseMatrix(ABC):
         self._place: Place = recorded.chosen_one(argnums)
         self._lock = threading.Lock()
         self._extra: Pattern | None = None  # of paths that were met, some of which are not kept
-        self._written_out: WrittenOut | None = None
+        self._written_out = WrittenOut(recorded, written_out) if written_out else None
         self._made = self._make()
         self._whole: Program | None = None  # of the nonzeros of one that is dense, once somebody has asked for it
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._recorded, self._argnums)
+        return type(self), (self._recorded, self._argnums, self._written_out.kept() if self._written_out else None)
 
     # ---- making ----
 

@@ -16,6 +16,9 @@ class WrittenOut(Recorded):
     """A recorded function whose paths have no loops, the first at the arguments at which its source has some. It goes
     where its source goes, and refuses what that refuses: what is a path of a step there is one of the whole here.
 
+    Args:
+        known: what `kept` gave in another process, which has paths of it.
+
     Attributes:
         branches: whether it may go on with another path.
 
@@ -24,18 +27,21 @@ class WrittenOut(Recorded):
         OverflowError: it would be too long.
     """
 
-    def __init__(self, source: Recorded) -> None:
-        path = None if source.example is None else self._first(source, source.example)
-        if path is None:
+    def __init__(self, source: Recorded, known: Recorded | None = None) -> None:
+        paths, children = ([], {}) if known is None else (list(known.paths), dict(known.children))
+        first = None if paths or source.example is None else self._first(source, source.example)
+        if first is not None:
+            paths = [first]
+        if not paths:
             raise TypeError(
                 "sparse derivatives of a program with loops are made from its function, recorded once more with all "
                 f"steps, and there is none: {source.missing}; tapegrad.scan(.., unroll=True) records it so at once"
             )
         super().__init__(
-            source.f, source.forms, source.out, source.params, [path], {}, "record", source.on_error, source._escapes,
-            source.max_paths,
+            source.f, source.forms, source.out, source.params, paths, children, "record", source.on_error,
+            source._escapes, source.max_paths,
         )  # fmt: skip
-        self._source = source
+        self._source, self.missing = source, source.missing
         calls = [call for path in paths_within(list(source.paths)) for call in path.calls]
         self.branches = source.on_branch == "record" or any(len(call.step.paths) > 1 for call in calls)
 
@@ -48,6 +54,10 @@ class WrittenOut(Recorded):
                 f"{length} instructions here, more than {MOST}"
             )
         return source.written_out(example)
+
+    def kept(self) -> Recorded | None:
+        """What a pickle has to hold of it; None where it has the function from which it is made."""
+        return None if self._source.pickled_f()[0] is not None else self._copy(None, self.params)
 
     def _traced(self, f: Function, flat: array[float], written_out: bool = True) -> tuple[Trace, Form]:
         return super()._traced(f, flat, True)

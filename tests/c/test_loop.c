@@ -331,7 +331,8 @@ static int in_graphs(const setting *s, int row, int64_t each, double *value, dou
     memcpy(state[0], in, sizeof state[0]);
     for (int64_t k = 0; k < s->length; k++) {
         memcpy(state[k + 1], state[k], sizeof state[0]);
-        if (tg_walk(&loop, in, k, 1, state[k + 1], path + k) != 1)
+        const int modes[] = {0, TG_NAN, TG_NAN_UNCAUGHT};
+        if (tg_walk(&loop, in, k, 1, state[k + 1], modes[k % 3], path + k) != 1)
             return TG_MEMORY;
     }
     *value = *by_w = g[0] = g[1] = 0.0;
@@ -391,7 +392,8 @@ static void graphs_of_steps_have_the_numbers_of_plain_code(void)
         uint8_t path[3];
         inputs_of(5, in, in + 2);
         in[5] = weight;
-        CHECK(tg_walk(&loop, in, 0, 3, state, path) == TG_BAD_ID);
+        CHECK(tg_walk(&loop, in, 0, 3, state, TG_NAN, path) == TG_BAD_ID);
+        CHECK(tg_walk(&loop, in, 0, 3, state, TG_NAN_UNCAUGHT, path) == TG_BAD_ID);
     }
     unmade(&s);
 }
