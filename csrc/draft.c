@@ -3,6 +3,7 @@
     No pass changes a bit of any value: a dot adds its products in the order in which they were added.  */
 #include "draft.h"
 #include "emit.h"
+#include "kept.h"
 #include "ops.h"
 #include "wide/order.h"
 
@@ -11,77 +12,129 @@
 
 /* ---- nodes ---- */
 
-static uint32_t hash(const tg_draft *d, int op, uint32_t a, uint32_t b)
+#define MIXED(h, x) (((h) ^ (x)) * UINT64_C(0x9E3779B97F4A7C15))
+
+static inline uint32_t hash(int op, uint32_t a, uint32_t b)
+{
+    return (uint32_t)(MIXED(MIXED((uint32_t)op, a), b) >> 32);
+}
+
+static uint32_t hash_many(const tg_draft *d, int op, uint32_t start, uint32_t n)
 {
     uint64_t h = (uint64_t)op;
-    if (tg_is_many(op))
-        for (uint32_t k = 0; k < b; k++)
-            h = (h ^ d->pool[a + k]) * 0x9E3779B97F4A7C15u;
-    else
-        h = ((h ^ a) * 0x9E3779B97F4A7C15u ^ b) * 0x9E3779B97F4A7C15u;
+    for (uint32_t k = 0; k < n; k++)
+        h = MIXED(h, d->pool[start + k]);
     return (uint32_t)(h >> 32);
 }
 
-static inline int same(const tg_draft *d, uint32_t i, int op, uint32_t a, uint32_t b)
+/* Both operands at once. */
+static inline uint64_t pair_of(uint32_t a, uint32_t b)
 {
-    const tg_draft_node *n = d->node + i;
-    if (n->op != op)
-        return 0;
-    if (tg_is_many(op))
-        return n->b == b && !memcmp(d->pool + n->a, d->pool + a, b * sizeof *d->pool);
-    return n->a == a && n->b == b;
+    const uint32_t both[2] = {a, b};
+    uint64_t pair;
+    memcpy(&pair, both, sizeof pair);
+    return pair;
+}
+
+static inline int is_same(const tg_draft_node *n, int op, uint64_t pair)
+{
+    uint64_t own;
+    memcpy(&own, n, sizeof own);
+    return own == pair && n->op == op;
+}
+
+static int is_same_many(const tg_draft *d, const tg_draft_node *n, int op, uint32_t start, uint32_t m)
+{
+    return n->op == op && n->b == m && !memcmp(d->pool + n->a, d->pool + start, m * sizeof *d->pool);
 }
 
 /*  Nodes are found again in lists, each of them in one. Most operations are of what was made just now: they are in the
     list of their later operand, constants not counted, so that what is looked at stands near it and is in the cache.
-    Where that list has MANY, and for what has no such operand, it is one by hash.  */
-enum { MANY = 8, EACH = 2 };    /* a bucket for so many nodes */
+    Those of an operand that has had MANY are in lists by hash, and so is what has no such operand. What is left to the
+    operand then is a sieve: a bit of it is set where the hash of one of them names it, so that most that are new are
+    known to be so without a look.  */
+enum { MANY = 4 };
+#define SIEVE 0x80000000u       /* it is one, and not the first of a list */
 
-static uint32_t *bucket_of(const tg_draft *d, int op, uint32_t a, uint32_t b)
+static inline uint32_t *bucket_of(const tg_draft *d, uint32_t h) { return d->bucket + ((uint64_t)h * d->cap >> 32); }
+static inline uint32_t bit_of(uint32_t h) { return 1u << h % 32 | SIEVE; }
+
+/* Put all of a list where their hash says; the sieve of these. */
+static uint32_t spread(tg_draft *d, uint32_t i)
 {
-    return d->bucket + ((uint64_t)hash(d, op, a, b) * d->n_buckets >> 32);
+    uint32_t sieve = SIEVE;
+    for (uint32_t below; i; i = below) {
+        const tg_draft_node *n = d->node + (i - 1);
+        const uint32_t h = tg_is_many(n->op) ? hash_many(d, n->op, n->a, n->b) : hash(n->op, n->a, n->b);
+        uint32_t *list = bucket_of(d, h);
+        below = d->next[i - 1];
+        d->next[i - 1] = *list;
+        *list = i;
+        sieve |= bit_of(h);
+    }
+    return sieve;
 }
 
-/* The node (op, a, b) + 1, or 0 and the list that it is to be in. */
-TG_INLINE uint32_t find(const tg_draft *d, int op, uint32_t a, uint32_t b, uint32_t **list)
+/* Add a node that is used by nobody yet. Field by field: read in one piece, what was written in several has to wait. */
+TG_INLINE uint32_t push(tg_draft *d, int op, uint64_t pair, uint32_t where, uint32_t *list, double value)
 {
-    uint32_t i;
-    if (op != TG_LEAF && !tg_is_many(op)) {
-        uint32_t many = MANY;
-        *list = d->first + (tg_draft_is_constant(d, a) || (b > a && !tg_draft_is_constant(d, b)) ? b : a);
-        for (i = **list; i && many; i = d->next[i - 1], many--)
-            if (same(d, i - 1, op, a, b))
-                return i;
-        if (many)
-            return 0;
-    }
-    *list = bucket_of(d, op, a, b);
-    for (i = **list; i && !same(d, i - 1, op, a, b); i = d->next[i - 1])
-        ;
+    const uint32_t i = d->len;
+    tg_draft_node *n = d->node + i;
+    memcpy(n, &pair, sizeof pair);
+    n->where = where;
+    n->uses = 0;
+    n->op = (uint8_t)op;
+    n->is_out = n->retained = 0;
+    n->quiet = d->quiet;
+    d->first[i] = 0;
+    d->next[i] = *list;
+    *list = i + 1;
+    if (d->value)
+        d->value[i] = value;
+    d->len = i + 1;
     return i;
 }
 
-/* The node (op, a, b), an old one where there is its equal. */
-static uint32_t intern(tg_draft *d, int op, uint32_t a, uint32_t b, double value, uint32_t where)
+/* The old node that equals what is new. */
+static inline uint32_t share(tg_draft *d, uint32_t i, int op)
 {
-    uint32_t *list, old = find(d, op, a, b, &list);
-    if (old--) {
-        d->shared += op != TG_LEAF;
-        d->node[old].quiet &= d->quiet;
-        return old;
-    }
-    d->next[d->len] = *list;
-    *list = d->len + 1;
-    return tg_draft_add(d, (tg_draft_node){.op = (uint8_t)op, .a = a, .b = b, .where = where, .quiet = d->quiet},
-                        value);
+    d->shared += op != TG_LEAF;
+    d->node[i].quiet &= d->quiet;
+    return i;
 }
 
-/* Values, nodes and lists are one allocation: another one, for cap nodes. */
+/* The node (op, a, b), an old one where there is its equal. own: the list or sieve of an operand, or NULL. */
+TG_INLINE uint32_t intern(tg_draft *d, int op, uint32_t a, uint32_t b, uint32_t *own, double value, uint32_t where)
+{
+    const uint64_t pair = pair_of(a, b);
+    uint32_t h, i, n = 0, *list;
+    if (own && !(*own & SIEVE)) {
+        for (i = *own; i; i = d->next[i - 1], n++)
+            if (is_same(d->node + (i - 1), op, pair))
+                return share(d, i - 1, op);
+        if (n < MANY)
+            return push(d, op, pair, where, own, value);
+        *own = spread(d, *own);
+    }
+    h = hash(op, a, b);
+    list = bucket_of(d, h);
+    if (!own || !(~*own & bit_of(h)))
+        for (i = *list; i; i = d->next[i - 1])
+            if (is_same(d->node + (i - 1), op, pair))
+                return share(d, i - 1, op);
+    if (own)
+        *own |= bit_of(h);
+    return push(d, op, pair, where, list, value);
+}
+
+static tg_kept kept_nodes, kept_pool;
+
+/* Values, nodes and lists are one block: another one, for cap nodes. */
 static int more_nodes(tg_draft *d, uint32_t cap)
 {
-    const size_t values = d->valued ? cap : 0, buckets = cap / EACH + (size_t)1;
-    void *memory = tg_realloc(NULL, values * sizeof *d->value + cap * sizeof *d->node +
-                                        (2 * (size_t)cap + buckets) * sizeof *d->first);
+    const size_t values = d->valued ? cap : 0;
+    void *memory = tg_borrow(&kept_nodes, values * sizeof *d->value + cap * sizeof *d->node +
+                                              4 * (size_t)cap * sizeof *d->first);
     const tg_draft old = *d;
     if (!memory)
         return TG_MEMORY;
@@ -90,10 +143,9 @@ static int more_nodes(tg_draft *d, uint32_t cap)
     d->node = (tg_draft_node *)((double *)memory + values);
     d->first = (uint32_t *)(d->node + cap);
     d->next = d->first + cap;
-    d->bucket = d->next + cap;
-    d->n_buckets = (uint32_t)buckets;
+    d->bucket = d->next + cap;                          /* with room for 2 cap words */
     d->cap = cap;
-    memset(d->bucket, 0, buckets * sizeof *d->bucket);
+    memset(d->bucket, 0, cap * sizeof *d->bucket);
     if (d->len) {
         memcpy(d->node, old.node, d->len * sizeof *d->node);
         memcpy(d->first, old.first, d->len * sizeof *d->first);
@@ -101,23 +153,20 @@ static int more_nodes(tg_draft *d, uint32_t cap)
         if (d->value)
             memcpy(d->value, old.value, d->len * sizeof *d->value);
     }
-    for (uint32_t k = 0; k < old.n_buckets; k++)
-        for (uint32_t i = old.bucket[k], below; i; i = below) {
-            const tg_draft_node *n = d->node + (i - 1);
-            uint32_t *list = bucket_of(d, n->op, n->a, n->b);
-            below = d->next[i - 1];
-            d->next[i - 1] = *list;
-            *list = i;
-        }
-    free(old.memory);
+    for (uint32_t k = 0; k < old.cap; k++)
+        spread(d, old.bucket[k]);
+    tg_give_back(&kept_nodes, old.memory);
     return TG_OK;
 }
 
 static int more_pool(tg_draft *d, uint32_t cap)
 {
-    uint32_t *grown = tg_realloc(d->pool, cap * sizeof *d->pool);
+    uint32_t *grown = tg_borrow(&kept_pool, cap * sizeof *d->pool);
     if (!grown)
         return TG_MEMORY;
+    if (d->pool_len)
+        memcpy(grown, d->pool, d->pool_len * sizeof *d->pool);
+    tg_give_back(&kept_pool, d->pool);
     d->pool = grown;
     d->pool_cap = cap;
     return TG_OK;
@@ -145,17 +194,29 @@ int tg_draft_room(tg_draft *d, uint64_t nodes, uint64_t words)
 
 void tg_free_draft(tg_draft *d)
 {
-    free(d->memory);
-    free(d->pool);
+    tg_give_back(&kept_nodes, d->memory);
+    tg_give_back(&kept_pool, d->pool);
+}
+
+/* The operands of a node are used once more (1), or once less (-1). */
+static inline void use(tg_draft *d, const tg_draft_node *n, int by)
+{
+    const uint32_t *ids;
+    uint32_t pair[2], m = tg_draft_operands(d, n, &ids, pair);
+    for (uint32_t k = 0; k < m; k++)
+        d->node[ids[k]].uses += (uint32_t)by;
 }
 
 uint32_t tg_draft_add(tg_draft *d, tg_draft_node node, double value)
 {
-    d->node[d->len] = node;
-    d->first[d->len] = 0;
+    const uint32_t i = d->len;
+    use(d, &node, 1);
+    d->node[i] = node;
+    d->first[i] = 0;
     if (d->value)
-        d->value[d->len] = value;
-    return d->len++;
+        d->value[i] = value;
+    d->len = i + 1;
+    return i;
 }
 
 void tg_draft_guard(tg_draft *d, uint32_t a, uint32_t b, uint32_t where, uint32_t asked, uint32_t number)
@@ -169,33 +230,53 @@ uint32_t tg_draft_constant(tg_draft *d, double value)
 {
     uint32_t half[2];
     memcpy(half, &value, sizeof half);
-    return intern(d, TG_LEAF, half[0], half[1], value, 0);
+    return intern(d, TG_LEAF, half[0], half[1], NULL, value, 0);
 }
 
 uint32_t tg_draft_two(tg_draft *d, int op, uint32_t a, uint32_t b, double value, uint32_t where)
 {
-    if (tg_draft_is_constant(d, a) && tg_draft_is_constant(d, b)) {
+    tg_draft_node *const node = d->node;
+    const uint32_t before = d->len, low = a < b ? a : b, high = a < b ? b : a;
+    int fixed_a, fixed_b;
+    uint32_t i;
+    if (op == TG_ADD || op == TG_MUL) {
+        a = low;
+        b = high;
+    }
+    fixed_a = node[a].op == TG_LEAF;
+    fixed_b = node[b].op == TG_LEAF;
+    if (fixed_a && fixed_b) {
         d->folded++;
         return tg_draft_constant(d, value);
     }
-    if ((op == TG_ADD || op == TG_MUL) && a > b) {
-        uint32_t c = a;
-        a = b;
-        b = c;
+    i = intern(d, op, a, b, d->first + (fixed_a || (b > a && !fixed_b) ? b : a), value, where);
+    if (i == before) {
+        node[a].uses++;
+        node[b].uses += a != b;
     }
-    return intern(d, op, a, b, value, where);
+    return i;
 }
 
 uint32_t tg_draft_pooled(tg_draft *d, int op, uint32_t n, double value, uint32_t where)
 {
-    uint32_t start = d->pool_len - n, before = d->len, i;
+    const uint32_t start = d->pool_len - n;
+    uint32_t *list, i;
     int all = 1;
     for (uint32_t k = 0; k < n; k++)
         all &= tg_draft_is_constant(d, d->pool[start + k]);
-    d->folded += (uint32_t)all;
-    i = all ? tg_draft_constant(d, value) : intern(d, op, start, n, value, where);
-    if (all || d->len == before)
+    if (all) {
+        d->folded++;
         d->pool_len = start;
+        return tg_draft_constant(d, value);
+    }
+    list = bucket_of(d, hash_many(d, op, start, n));
+    for (i = *list; i; i = d->next[i - 1])
+        if (is_same_many(d, d->node + (i - 1), op, start, n)) {
+            d->pool_len = start;
+            return share(d, i - 1, op);
+        }
+    i = push(d, op, pair_of(start, n), where, list, value);
+    use(d, d->node + i, 1);
     return i;
 }
 
@@ -215,75 +296,57 @@ static int can_refuse(const tg_draft *d, const tg_draft_node *n)
            !(n->op == TG_DIV && tg_draft_is_constant(d, n->b) && tg_draft_number(d, n->b) != 0.0);
 }
 
-/* Count uses; what nobody uses goes, if it refuses nothing. The nodes that stay are listed before end, in order, which
-   spares later passes the others, and sums among them backwards. How many stay. */
-static uint32_t drop_unused(tg_draft *d, uint32_t *end, uint32_t *sums, uint32_t *n_sums)
+/* What nobody uses goes, if it refuses nothing, and then what only that has used. */
+static void drop_unused(tg_draft *d)
 {
-    uint32_t *left = end;
-    *n_sums = 0;
     for (uint32_t i = d->len; i-- > 0;) {
         tg_draft_node *n = d->node + i;
-        const uint32_t *ids;
-        uint32_t pair[2], m;
-        if (!n->uses && !n->is_out && n->op < TG_GUARD && !can_refuse(d, n)) {
-            n->op = TG_GONE;
+        if (n->uses || n->op >= TG_GUARD || can_refuse(d, n))
             continue;
-        }
-        *--left = i;
-        if (n->op == TG_ADD)
-            sums[(*n_sums)++] = i;
-        m = tg_draft_operands(d, n, &ids, pair);
-        for (uint32_t k = 0; k < m; k++)
-            d->node[ids[k]].uses++;
+        use(d, n, -1);
+        n->op = TG_GONE;
     }
-    return (uint32_t)(end - left);
 }
 
 /* The product that this sum can take in: the operand of an addition that is used here alone; TG_NONE without. */
-static uint32_t product_of(const tg_draft *d, uint32_t i)
+static inline uint32_t product_of(const tg_draft_node *node, const tg_draft_node *n)
 {
-    const tg_draft_node *n = d->node + i;
-    const uint32_t side[] = {n->b, n->a};
-    if (n->op != TG_ADD || n->a == n->b)
+    if (n->a == n->b)
         return TG_NONE;
-    for (int k = 0; k < 2; k++) {
-        const tg_draft_node *m = d->node + side[k];
-        if (m->op == TG_MUL && m->uses == 1 && !m->is_out)
-            return side[k];
-    }
-    return TG_NONE;
+    return node[n->b].op == TG_MUL && node[n->b].uses == 1   ? n->b
+           : node[n->a].op == TG_MUL && node[n->a].uses == 1 ? n->a
+                                                             : TG_NONE;
 }
 
-/* ((bias + x0 * w0) + x1 * w1) + .. becomes a dot. The sums are listed backwards; pool has room for dots behind what it
-   holds. */
-static void fuse(tg_draft *d, const uint32_t *sums, uint32_t n)
+/* ((bias + x0 * w0) + x1 * w1) + .. becomes a dot. The pool has room for dots behind what it holds. */
+static void fuse(tg_draft *d)
 {
-    for (uint32_t k = 0; k < n; k++) {
-        const uint32_t i = sums[k], start = d->pool_len;
-        uint32_t rest = i, product;
-        while ((product = product_of(d, rest)) != TG_NONE) {
-            tg_draft_node *sum = d->node + rest, *m = d->node + product;
-            uint32_t below = sum->a == product ? sum->b : sum->a;
-            d->pool[d->pool_len++] = m->b;              /* backwards, turned round below */
-            d->pool[d->pool_len++] = m->a;
-            d->fused += rest == i ? 1 : 2;
+    tg_draft_node *const node = d->node;
+    for (uint32_t i = d->len; i-- > 0;) {
+        uint32_t *const start = d->pool + d->pool_len, *end = start, rest = i, product;
+        while (node[rest].op == TG_ADD && (rest == i || node[rest].uses == 1) &&
+               (product = product_of(node, node + rest)) != TG_NONE) {
+            tg_draft_node *sum = node + rest, *m = node + product;
+            *end++ = m->b;                              /* backwards, turned round below */
+            *end++ = m->a;
             m->op = TG_GONE;
-            if (rest != i)
-                sum->op = TG_GONE;
-            rest = below;
-            if (d->node[rest].op != TG_ADD || d->node[rest].uses != 1 || d->node[rest].is_out)
-                break;
+            sum->op = TG_GONE;
+            rest = sum->a == product ? sum->b : sum->a;
         }
-        if (d->pool_len == start)
+        if (end == start)
             continue;
-        for (uint32_t low = start, high = d->pool_len - 1; low < high; low++, high--) {
-            uint32_t id = d->pool[low];
-            d->pool[low] = d->pool[high];
-            d->pool[high] = id;
+        d->fused += (uint32_t)(end - start) - 1;
+        for (uint32_t *low = start, *high = end - 1; low < high; low++, high--) {
+            const uint32_t id = *low;
+            *low = *high;
+            *high = id;
         }
-        d->pool[d->pool_len++] = rest;
-        d->node[i] = (tg_draft_node){.op = TG_DOT, .a = start, .b = d->pool_len - start, .where = d->node[i].where,
-                            .uses = d->node[i].uses, .is_out = d->node[i].is_out};
+        *end++ = rest;
+        node[i].op = TG_DOT;
+        node[i].quiet = 0;
+        node[i].a = d->pool_len;
+        node[i].b = (uint32_t)(end - start);
+        d->pool_len += node[i].b;
     }
 }
 
@@ -293,53 +356,75 @@ static int moving_of(const tg_draft *d, const tg_draft_node *n)
     return tg_is_many(n->op) ? 3 : (!tg_draft_is_constant(d, n->a)) | (!tg_draft_is_constant(d, n->b)) << 1;
 }
 
-/* Count what there is, note last uses and what has to be kept; list constants and instructions, of the nodes that are
-   left. */
-static void survey(tg_draft *d, const uint32_t *left, uint32_t n_left, tg_program *size)
+/* Instruction `at` reads these: until when they are used, and which of them and its result have to be kept. */
+static inline void note_use(tg_draft *d, tg_draft_node *n, const uint32_t *ids, uint32_t m, uint32_t at)
+{
+    tg_draft_node *const node = d->node;
+    const int many = tg_is_many(n->op);
+    int named;
+    if (n->op == TG_GUARD || n->op == TG_CALL) {
+        for (uint32_t k = 0; k < m; k++) {
+            node[ids[k]].last = at;
+            node[ids[k]].retained |= n->op == TG_CALL;
+        }
+        return;
+    }
+    named = tg_names(n->op, moving_of(d, n), d->named);
+    n->retained |= (named & TG_NAMES_Y) != 0 || n->is_out;
+    if (many && !(named & TG_NAMES_A))
+        for (uint32_t k = 0; k < m; k++)
+            node[ids[k]].last = at;
+    else if (n->op == TG_DOT) {                         /* of a pair each names the other one */
+        for (uint32_t k = 0; k < m - m % 2; k += 2) {
+            tg_draft_node *x = node + ids[k], *w = node + ids[k + 1];
+            x->last = w->last = at;
+            x->retained |= w->op != TG_LEAF;
+            w->retained |= x->op != TG_LEAF;
+        }
+        if (m % 2)
+            node[ids[m - 1]].last = at;
+    } else if (many)
+        for (uint32_t k = 0; k < m; k++) {
+            node[ids[k]].last = at;
+            node[ids[k]].retained |= tg_names_operand(n->op, k, m);
+        }
+    else {
+        node[n->a].last = node[n->b].last = at;
+        node[n->a].retained |= (named & TG_NAMES_A) != 0;
+        node[n->b].retained |= (named & TG_NAMES_B) != 0;
+    }
+}
+
+/* Count what there is, note last uses and what has to be kept; list constants and instructions. */
+static void survey(tg_draft *d, tg_program *size)
 {
     uint32_t at = 0;
-    for (uint32_t l = 0; l < n_left; l++) {
-        const uint32_t i = left[l];
+    for (uint32_t i = 0; i < d->len; i++) {
         tg_draft_node *n = d->node + i;
         const uint32_t *ids;
-        uint32_t pair[2], m = tg_draft_operands(d, n, &ids, pair);
-        int named;
-        if (n->op == TG_GONE)
+        uint32_t pair[2], m;
+        if (n->op == TG_GONE)                           /* as most are that are in dots */
             continue;
-        if (n->op == TG_LEAF) {
+        switch (n->op) {
+        case TG_LEAF:
             d->constant[size->n_const] = i;
             d->kept[i] = d->live[i] = size->n_const++;
-        }
-        size->n_in += n->op == TG_INPUT;
-        size->n_guards += n->op == TG_GUARD;
-        size->n_calls += n->op == TG_CALL;
-        if (tg_draft_is_fixed(n))
             continue;
-        if (n->op == TG_RESULT) {
+        case TG_INPUT: size->n_in++; continue;
+        case TG_RESULT:
             n->last = at - 1;
             n->retained |= n->is_out;
             size->n_pool++;
             continue;
+        case TG_GUARD: size->n_guards++; break;
+        case TG_CALL: size->n_calls++; break;
+        default: break;
         }
-        named = n->op == TG_GUARD  ? 0
-                : n->op == TG_CALL ? TG_NAMES_A | TG_NAMES_B
-                                   : tg_names(n->op, moving_of(d, n), d->named);
-        size->n_pool += n->op == TG_CALL ? m : 0;
-        if (tg_is_many(n->op)) {
-            size->n_pool += m;
-            named |= named & TG_NAMES_A ? TG_NAMES_B : 0;
-        }
-        for (uint32_t k = 0; k < m; k++) {
-            d->node[ids[k]].last = at;
-            if (!tg_is_many(n->op) || (tg_names_operand(n->op, k, m) &&
-                                       !(n->op == TG_DOT && tg_draft_is_constant(d, ids[k ^ 1]))))
-                d->node[ids[k]].retained |= (named & (k == 0 ? TG_NAMES_A : TG_NAMES_B)) != 0;
-        }
-        if (m == 1 && named & TG_NAMES_B)
-            d->node[ids[0]].retained = 1;
-        n->retained |= (named & TG_NAMES_Y) != 0 || n->is_out;
+        m = tg_draft_operands(d, n, &ids, pair);
+        size->n_pool += n->op == TG_CALL || tg_is_many(n->op) ? m : 0;
+        note_use(d, n, ids, m, at);
         n->last = at;
-        d->instr[at++] = i;                             /* which is never after left + l */
+        d->instr[at++] = i;
     }
     size->n_instr = at;
 }
@@ -347,18 +432,18 @@ static void survey(tg_draft *d, const uint32_t *left, uint32_t n_left, tg_progra
 tg_program *tg_finish_draft(tg_draft *d, const uint32_t *out, uint32_t n_out)
 {
     tg_program size = {0}, *p = NULL;
-    uint32_t *order = NULL, *lists = NULL, n_left, n_sums;
-    if (!tg_draft_room(d, 0, 3 * (uint64_t)d->len))     /* two operands and a bias for each that may become a dot */
-        lists = tg_realloc(NULL, 2 * (size_t)d->len * sizeof *lists + 1);
-    if (!lists)
+    uint32_t *order = NULL;
+    if (tg_draft_room(d, 0, 3 * (uint64_t)d->len))      /* two operands and a bias for each that may become a dot */
         return NULL;
-    d->instr = lists;
-    d->constant = lists + d->len;
-    for (uint32_t k = 0; k < n_out; k++)
+    d->instr = d->bucket;                               /* nobody is looked for any more */
+    d->constant = d->instr + d->cap;
+    for (uint32_t k = 0; k < n_out; k++) {
         d->node[out[k]].is_out = 1;
-    n_left = drop_unused(d, d->constant, d->constant, &n_sums);
-    fuse(d, d->constant, n_sums);
-    survey(d, d->constant - n_left, n_left, &size);
+        d->node[out[k]].uses++;
+    }
+    drop_unused(d);
+    fuse(d);
+    survey(d, &size);
     if (size.n_calls || !tg_widen(d, size.n_instr, &order))
         p = tg_new_program(size.n_const, size.n_in, n_out, size.n_instr, size.n_pool);
     if (p && (order ? tg_emit_wide(d, p, order) : (tg_emit(d, p), TG_OK))) {
@@ -366,7 +451,6 @@ tg_program *tg_finish_draft(tg_draft *d, const uint32_t *out, uint32_t n_out)
         p = NULL;
     }
     free(order);
-    free(lists);
     if (!p)
         return NULL;
     for (uint32_t k = 0; k < n_out; k++) {

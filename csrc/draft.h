@@ -16,28 +16,28 @@
 enum { TG_INPUT = TG_CALL + 1, TG_RESULT, TG_GONE };   /* results of a call come right behind it */
 
 typedef struct {
-    uint8_t op;                 /* a constant is a TG_LEAF whose operands are the halves of its number */
-    uint8_t is_out, retained, quiet;
     uint32_t a, b, where;       /* an input has its number in a */
     union {
-        uint32_t uses;          /* until sums are fused */
+        uint32_t uses;          /* until sums are fused: by nodes, and as an output */
         uint32_t last;          /* then the instruction that uses it last; its own where there is none */
     };
+    uint8_t op;                 /* a constant is a TG_LEAF whose operands are the halves of its number */
+    uint8_t is_out, retained, quiet;
 } tg_draft_node;                /* a pass over the draft takes as long as its bytes */
 
 typedef struct {
     tg_draft_node *node;        /* inputs are the first ones */
     double *value;              /* NULL where nobody asks for values of nodes: those of constants are in them */
     uint32_t *pool;
-    union {                     /* by node, until all are there: the first in the list of those made of it, and the next
-                                   in the list that it is in, a node + 1; then slots of its result. Of a guard, whom
-                                   nobody looks for, always what tg_instr has in y and live_y */
+    union {                     /* by node, until all are there: the first in the list of those made of it, or a sieve of
+                                   them, and the next in the list that it is in, a node + 1; then slots of its result.
+                                   Of a guard, whom nobody looks for, always what tg_instr has in y and live_y */
         struct { uint32_t *first, *next; };
         struct { uint32_t *kept, *live; };
     };
-    uint32_t *bucket;           /* lists of the others, by hash */
+    uint32_t *bucket;           /* lists of the others, by hash: cap of them */
     uint32_t *constant, *instr; /* while it is finished: the nodes that are constants and instructions, in order */
-    uint32_t len, cap, pool_len, pool_cap, n_buckets;
+    uint32_t len, cap, pool_len, pool_cap;
     uint32_t folded, shared, fused, captured, foreign;
     uint8_t named[TG_NAMED];    /* see tg_names */
     uint8_t quiet;              /* what comes is of a recorded sweep */

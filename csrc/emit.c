@@ -13,6 +13,8 @@
 
 static void emit_one(tg_draft *d, tg_program *p, uint32_t i, uint32_t at, uint32_t *n_pool)
 {
+    uint32_t *const to = p->pool + 2 * (size_t)*n_pool;
+    const uint32_t *const kept = d->kept, *const live = d->live;
     const tg_draft_node *n = d->node + i;
     const uint32_t *ids;
     uint32_t pair[2], m = tg_draft_operands(d, n, &ids, pair);
@@ -30,10 +32,11 @@ static void emit_one(tg_draft *d, tg_program *p, uint32_t i, uint32_t at, uint32
     }
     s->a = *n_pool;
     s->b = m;
-    for (uint32_t k = 0; k < m; k++, ++*n_pool) {
-        p->pool[2 * *n_pool] = d->kept[ids[k]];
-        p->pool[2 * *n_pool + 1] = d->live[ids[k]];
+    for (uint32_t k = 0; k < m; k++) {
+        to[2 * (size_t)k] = kept[ids[k]];
+        to[2 * (size_t)k + 1] = live[ids[k]];
     }
+    *n_pool += m;
     for (uint32_t k = i + 1; n->op == TG_CALL && k < d->len && d->node[k].op == TG_RESULT; k++, ++*n_pool, s->b++) {
         p->pool[2 * *n_pool] = d->kept[k];
         p->pool[2 * *n_pool + 1] = d->live[k];
@@ -57,10 +60,10 @@ typedef struct {
 
 static uint32_t take(slots *s) { return s->n_free ? s->free[--s->n_free] : s->n++; }
 
-static void release(tg_draft *d, uint32_t i, uint32_t at, slots *kept, slots *live)
+static inline void release(tg_draft *d, uint32_t i, uint32_t at, slots *kept, slots *live)
 {
     tg_draft_node *n = d->node + i;
-    if (tg_draft_is_fixed(n) || n->last != at || n->is_out)
+    if (n->last != at || tg_draft_is_fixed(n) || n->is_out)
         return;
     n->last = TG_NONE;                                  /* once */
     live->free[live->n_free++] = d->live[i];
@@ -68,7 +71,7 @@ static void release(tg_draft *d, uint32_t i, uint32_t at, slots *kept, slots *li
         kept->free[kept->n_free++] = d->kept[i];
 }
 
-static void place(tg_draft *d, uint32_t i, slots *kept, slots *live)
+static inline void place(tg_draft *d, uint32_t i, slots *kept, slots *live)
 {
     d->kept[i] = d->node[i].retained ? kept->n++ : take(kept);
     d->live[i] = take(live);
@@ -143,32 +146,52 @@ static void give_back(rows *s, uint32_t slot)
     s->n_free++;
 }
 
-/* Constants in the order of their first use, operand after operand of a group. */
-static void place_constants(tg_draft *d, uint32_t n_const, const uint32_t *order, uint32_t n)
+/* Give constants that are read by the instructions from .. to - 1 of an order the next slots, operand after operand. */
+static uint32_t place_read(tg_draft *d, const uint32_t *order, uint32_t from, uint32_t to, uint32_t next)
 {
-    uint32_t next = 0;
+    for (uint32_t m = 0, most = 1; m < most; m++)
+        for (uint32_t k = from; k < to; k++) {
+            const uint32_t *ids;
+            uint32_t pair[2];
+            const uint32_t own = tg_draft_operands(d, d->node + tg_ordered(d, order[k]), &ids, pair);
+            most = own > most ? own : most;
+            if (m < own && tg_draft_is_constant(d, ids[m]) && d->live[ids[m]] == TG_NONE)
+                d->kept[ids[m]] = d->live[ids[m]] = next++;
+        }
+    return next;
+}
+
+/* What the draft surveyed in its own order, in this one: where results are read last, and constants in the order of
+   their first use, group after group. The number of retained results. */
+static uint32_t survey(tg_draft *d, const uint32_t *order, uint32_t n, uint32_t n_const)
+{
+    uint32_t retained = 0, next = 0;
     for (uint32_t k = 0; k < n_const; k++)
         d->live[d->constant[k]] = TG_NONE;
-    for (uint32_t from = 0, to, most; from < n && next < n_const; from = to) {
-        most = 1;
-        for (uint32_t m = 0; m < most; m++) {
-            to = from;
-            do {
-                const uint32_t *ids;
-                uint32_t pair[2];
-                const uint32_t own = tg_draft_operands(d, d->node + tg_ordered(d, order[to]), &ids, pair);
-                most = own > most ? own : most;
-                if (m < own && tg_draft_is_constant(d, ids[m]) && d->live[ids[m]] == TG_NONE)
-                    d->kept[ids[m]] = d->live[ids[m]] = next++;
-                to++;
-            } while (to < n && !(order[to] & TG_STARTS));
-        }
+    for (uint32_t from = 0, to; from < n; from = to) {
+        int constants = 0;
+        to = from;
+        do {
+            tg_draft_node *node = d->node + tg_ordered(d, order[to]);
+            const uint32_t *ids;
+            uint32_t pair[2], m = tg_draft_operands(d, node, &ids, pair);
+            for (uint32_t k = 0; k < m; k++) {
+                d->node[ids[k]].last = to;
+                constants |= tg_draft_is_constant(d, ids[k]);
+            }
+            node->last = to;
+            retained += node->op != TG_GUARD && node->retained;
+            to++;
+        } while (to < n && !(order[to] & TG_STARTS));
+        if (constants && next < n_const)
+            next = place_read(d, order, from, to, next);
     }
     for (uint32_t k = 0; next < n_const; k++) {         /* results that are constants */
         const uint32_t i = d->constant[k];
         if (d->live[i] == TG_NONE)
             d->kept[i] = d->live[i] = next++;
     }
+    return retained;
 }
 
 enum { BRIEF, LASTING, SPANS };
@@ -229,28 +252,12 @@ static void place_group(tg_draft *d, const uint32_t *order, uint32_t from, uint3
 static void release_wide(tg_draft *d, uint32_t i, uint32_t at, wide_slots *s)
 {
     tg_draft_node *n = d->node + i;
-    if (tg_draft_is_fixed(n) || n->last != at || n->is_out)
+    if (n->last != at || tg_draft_is_fixed(n) || n->is_out)
         return;
     n->last = TG_NONE;                                  /* once */
     give_back_span(&s->live, d->live[i]);
     if (!n->retained)
         give_back_span(&s->kept, d->kept[i]);
-}
-
-/* What the draft surveyed in its own order, in this one; the number of retained results. */
-static uint32_t survey(tg_draft *d, const uint32_t *order, uint32_t n)
-{
-    uint32_t retained = 0;
-    for (uint32_t at = 0; at < n; at++) {
-        tg_draft_node *node = d->node + tg_ordered(d, order[at]);
-        const uint32_t *ids;
-        uint32_t pair[2], m = tg_draft_operands(d, node, &ids, pair);
-        for (uint32_t k = 0; k < m; k++)
-            d->node[ids[k]].last = at;
-        node->last = at;
-        retained += node->op != TG_GUARD && node->retained;
-    }
-    return retained;
 }
 
 /* Give all results of an order their slots. */
@@ -294,8 +301,7 @@ int tg_emit_wide(tg_draft *d, tg_program *p, const uint32_t *order)
             s.live.span[span].taken = taken + (2 * span + 1) * ((size_t)n + 1);
         }
         s.live.first = s.n_fixed;
-        s.kept.first = s.n_fixed + survey(d, order, n);
-        place_constants(d, p->n_const, order, n);
+        s.kept.first = s.n_fixed + survey(d, order, n, p->n_const);
         place_fixed(d, p);
         place_wide(d, order, n, &s);
         for (uint32_t k = 0; k < n; k++)

@@ -3,6 +3,7 @@
     A draft is filled in the order of the tape, and finished: see draft.h. No pass changes a bit of any value: losses
     are taken apart into the very operations that their primals are made of.  */
 #include "draft.h"
+#include "kept.h"
 #include "ops.h"
 
 #include <stdlib.h>
@@ -68,8 +69,8 @@ enum { NEEDED = 1, IS_INPUT = 2, IS_RESULT = 4 };
 typedef struct {
     uint32_t first;             /* the lowest id that is needed */
     uint32_t top;               /* above the highest */
-    uint8_t *needed;            /* of id */
-    uint32_t *number;           /* of id - first: its node, where it is needed and has one */
+    uint32_t *number;           /* of id: its node, where it is needed and has one */
+    uint8_t *needed;            /* of id; with number in one block */
     uint64_t nodes, words;      /* most that the draft can need */
     uint32_t widest, reached;
     int losses, anything;       /* anything: outputs may be older than the start */
@@ -77,14 +78,22 @@ typedef struct {
     uint32_t n_calls;
 } reach;
 
+static tg_kept kept;
+
 /* What was there before the start is a constant, if it is no input. */
 static int reach_down(const tg_tape *t, const tg_recording *rec, reach *r)
 {
-    uint8_t *needed = tg_zeroed((size_t)t->len + 1), refusing[TG_OPCODE + 1] = {0};
+    const size_t len = t->len + (size_t)1;
+    const uint32_t start = rec->start, *const as = t->a, *const bs = t->b;
+    const uint8_t *const ops = t->op;
+    uint8_t refusing[TG_OPCODE + 1] = {0}, *needed;
+    uint32_t reached = 0, n_events = rec->n_events;
     int code = TG_OK;
-    if (!needed)
+    r->number = tg_borrow(&kept, len * (sizeof *r->number + sizeof *needed));
+    if (!r->number)
         return TG_MEMORY;
-    r->needed = needed;
+    needed = r->needed = (uint8_t *)(r->number + len);
+    memset(needed, 0, len);
     r->first = t->len;
     for (uint32_t k = 0; k < rec->n_in; k++)
         needed[rec->in[k]] = IS_INPUT;
@@ -115,29 +124,25 @@ static int reach_down(const tg_tape *t, const tg_recording *rec, reach *r)
     }
     for (int op = 0; op < TG_OPS; op++)
         refusing[op] = (uint8_t)tg_can_refuse(op);
-    for (uint32_t k = 0; k <= rec->n_events; k++) {     /* from event to event, and before the first */
-        const tg_event *from = k ? rec->event + k - 1 : NULL;
-        uint32_t i = from && from->id > rec->start ? from->id : rec->start;
-        uint32_t end = k < rec->n_events ? rec->event[k].id : t->len;
-        if (from && (from->quiet || from->where == TG_FOREIGN))
-            continue;
-        for (; i < end; i++)
-            if (refusing[t->op[i] & TG_OPCODE])
-                NEED(i);
-    }
-    for (uint32_t i = r->top; !code && i-- > 0;) {
+    for (uint32_t i = code ? 0 : t->len; i-- > 0;) {
         uint32_t n, *ids;
-        int op = t->op[i] & TG_OPCODE;
+        int op;
+        if (i >= start && refusing[ops[i] & TG_OPCODE]) {
+            while (n_events && rec->event[n_events - 1].id > i)
+                n_events--;
+            if (!n_events || !(rec->event[n_events - 1].quiet || rec->event[n_events - 1].where == TG_FOREIGN))
+                NEED(i);
+        }
         if (!(needed[i] & NEEDED))
             continue;
         r->first = i;
-        r->reached++;
-        r->nodes++;
-        if ((needed[i] & (IS_INPUT | IS_RESULT)) || i < rec->start || op == TG_LEAF || op == TG_NODE)
+        reached++;
+        op = ops[i] & TG_OPCODE;
+        if (needed[i] != NEEDED || i < start || op == TG_LEAF || op == TG_NODE)
             continue;
         if (!tg_is_many(op)) {                          /* an exponent is no operand to differentiate, but read */
-            needed[t->a[i]] |= NEEDED;
-            needed[t->b[i]] |= NEEDED;
+            needed[as[i]] |= NEEDED;
+            needed[bs[i]] |= NEEDED;
             continue;
         }
         ids = tg_recorded(t, i, NULL, &n);
@@ -148,16 +153,14 @@ static int reach_down(const tg_tape *t, const tg_recording *rec, reach *r)
         r->widest = n > r->widest ? n : r->widest;
         r->losses |= op == TG_CROSS_ENTROPY || op == TG_MSE || op == TG_HINGE;
     }
+    r->reached = reached;
+    r->nodes += reached;
 #undef NEED
     r->nodes += rec->n_in + (uint64_t)rec->n_compared * 2;
     if (!code && !(r->loop = tg_realloc(NULL, (rec->n_calls + (size_t)1) * sizeof *r->loop)))
         code = TG_MEMORY;
-    if (!code && !(r->number = tg_realloc(NULL, (size_t)(r->top - r->first + 1) * sizeof *r->number)))
-        code = TG_MEMORY;
     return !code && (r->nodes >= TG_NONE / 4 || r->words >= TG_NONE / 4) ? TG_FULL : code;
 }
-
-static uint32_t numbered(const reach *r, uint32_t id) { return r->number[id - r->first]; }
 
 /* A call and its results, or what these are where all operands are constants. */
 static void add_call(const tg_tape *t, const tg_noted_call *c, reach *r, tg_draft *d)
@@ -165,7 +168,7 @@ static void add_call(const tg_tape *t, const tg_noted_call *c, reach *r, tg_draf
     const uint32_t *results = c->id + c->n_in, call = d->len, start = d->pool_len;
     int all = 1;
     for (uint32_t k = 0; k < c->n_in; k++) {
-        d->pool[d->pool_len] = numbered(r, c->id[k]);
+        d->pool[d->pool_len] = r->number[c->id[k]];
         all &= tg_draft_is_constant(d, d->pool[d->pool_len++]);
     }
     d->folded += (uint32_t)all;
@@ -176,58 +179,90 @@ static void add_call(const tg_tape *t, const tg_noted_call *c, reach *r, tg_draf
         r->loop[r->n_calls++] = c->loop;
     }
     for (uint32_t k = 0; k < c->n_out; k++)
-        r->number[results[k] - r->first] =
+        r->number[results[k]] =
             all ? tg_draft_constant(d, t->data[results[k]])
                 : tg_draft_add(d, (tg_draft_node){.op = TG_RESULT, .a = call, .b = k}, t->data[results[k]]);
 }
 
+/* Where a draft is on its way up. */
+typedef struct {
+    uint32_t asked, call, event;    /* how many of the recording's are behind */
+    uint32_t position;              /* where the last question that was looked at belongs */
+    uint32_t where, foreign;        /* what nodes are now */
+    uint32_t next;                  /* nothing of the recording's comes before this id */
+} course;
+
+/* What comes before node i: questions as soon as their operands are there, and in order; calls; events. */
+static void catch_up(const tg_tape *t, const tg_recording *rec, reach *r, tg_draft *d, course *at, uint32_t i)
+{
+    at->next = TG_NONE;
+    for (; at->asked < rec->n_compared; at->asked++) {
+        const tg_comparison *c = rec->compared + at->asked;
+        const uint32_t after = c->a == TG_NONE || (c->b != TG_NONE && c->b > c->a) ? c->b : c->a;
+        uint32_t a, b;
+        at->position = after + 1 > at->position ? after + 1 : at->position;
+        if (at->position > i) {
+            at->next = at->position;
+            break;
+        }
+        a = c->a == TG_NONE ? tg_draft_constant(d, c->k) : r->number[c->a];
+        b = c->b == TG_NONE ? tg_draft_constant(d, c->k) : r->number[c->b];
+        if (!tg_draft_is_constant(d, a) || !tg_draft_is_constant(d, b))
+            tg_draft_guard(d, a, b, c->where, c->how << 1 | c->outcome, at->asked);
+    }
+    for (; at->call < rec->n_calls; at->call++) {
+        const tg_noted_call *c = rec->call + at->call;
+        if (c->id[c->n_in] > i) {
+            at->next = c->id[c->n_in] < at->next ? c->id[c->n_in] : at->next;
+            break;
+        }
+        add_call(t, c, r, d);
+    }
+    for (; at->event < rec->n_events; at->event++) {
+        const tg_event *e = rec->event + at->event;
+        if (e->id > i) {
+            at->next = e->id < at->next ? e->id : at->next;
+            break;
+        }
+        at->foreign = e->where == TG_FOREIGN;
+        at->where = at->foreign ? 0 : e->where;
+        d->quiet = e->quiet != 0;
+    }
+}
+
 static void draft_up(const tg_tape *t, const tg_recording *rec, reach *r, tg_draft *d, uint32_t *ids)
 {
-    const tg_event *event = rec->event, *const events_end = rec->n_events ? event + rec->n_events : event;
-    uint32_t next = 0, position = 0, where = 0, foreign = 0, call = 0;
+    const uint32_t top = r->top, start = rec->start;
+    const uint8_t *const needed = r->needed;
+    uint32_t *const number = r->number;
+    course at = {0};
     for (uint32_t k = 0; k < rec->n_in; k++) {          /* inputs first: nodes 0 to n_in - 1 */
         tg_draft_add(d, (tg_draft_node){.op = TG_INPUT, .a = k}, t->data[rec->in[k]]);
-        if (rec->in[k] >= r->first && rec->in[k] < r->top)
-            r->number[rec->in[k] - r->first] = k;
+        number[rec->in[k]] = k;
     }
-    for (uint32_t i = r->first; i <= r->top; i++) {
-        uint32_t a, b;
+    for (uint32_t i = r->first; i <= top; i++) {
+        uint32_t a;
         int op;
-        for (; next < rec->n_compared; next++) {        /* as soon as their operands are there, and in order */
-            const tg_comparison *c = rec->compared + next;
-            uint32_t after = c->a == TG_NONE || (c->b != TG_NONE && c->b > c->a) ? c->b : c->a;
-            position = after + 1 > position ? after + 1 : position;
-            if (position > i)
-                break;
-            a = c->a == TG_NONE ? tg_draft_constant(d, c->k) : numbered(r, c->a);
-            b = c->b == TG_NONE ? tg_draft_constant(d, c->k) : numbered(r, c->b);
-            if (!tg_draft_is_constant(d, a) || !tg_draft_is_constant(d, b))
-                tg_draft_guard(d, a, b, c->where, c->how << 1 | c->outcome, next);
-        }
-        for (; call < rec->n_calls && rec->call[call].id[rec->call[call].n_in] == i; call++)
-            add_call(t, rec->call + call, r, d);
-        if (i == r->top || r->needed[i] != NEEDED)
+        if (i >= at.next)
+            catch_up(t, rec, r, d, &at, i);
+        if (i == top || needed[i] != NEEDED)
             continue;
-        for (; event < events_end && event->id <= i; event++) {
-            foreign = event->where == TG_FOREIGN;
-            where = foreign ? 0 : event->where;
-            d->quiet = event->quiet != 0;
-        }
         op = t->op[i] & TG_OPCODE;
-        d->captured += i < rec->start && i >= rec->outer;
-        d->foreign += foreign && i >= rec->start && op != TG_LEAF;
-        if (i < rec->start || op == TG_LEAF || op == TG_NODE)
+        if (at.foreign)
+            d->foreign += i >= start && op != TG_LEAF;
+        if (i < start || op == TG_LEAF || op == TG_NODE) {
+            d->captured += i < start && i >= rec->outer;
             a = tg_draft_constant(d, t->data[i]);
-        else if (op == TG_COPY)
-            a = numbered(r, t->a[i]);
+        } else if (op == TG_COPY)
+            a = number[t->a[i]];
         else if (tg_is_many(op)) {
             uint32_t n = tg_operands(t, i, ids, r->widest);
             for (uint32_t k = 0; k < n; k++)
-                ids[k] = numbered(r, ids[k]);
-            a = many_of(d, op, ids, n, t->data[i], where);
+                ids[k] = number[ids[k]];
+            a = many_of(d, op, ids, n, t->data[i], at.where);
         } else
-            a = tg_draft_two(d, op, numbered(r, t->a[i]), numbered(r, t->b[i]), t->data[i], where);
-        r->number[i - r->first] = a;
+            a = tg_draft_two(d, op, number[t->a[i]], number[t->b[i]], t->data[i], at.where);
+        number[i] = a;
     }
 }
 
@@ -275,8 +310,7 @@ int64_t tg_find_older(const tg_tape *t, const tg_recording *rec, uint32_t *ids, 
                 ids[n] = i;
             n++;
         }
-    free(r.needed);
-    free(r.number);
+    tg_give_back(&kept, r.number);
     free(r.loop);
     return code ? code : (int64_t)n;
 }
@@ -299,7 +333,7 @@ tg_program *tg_freeze(const tg_tape *t, const tg_recording *rec, int64_t *code)
         if (ids) {
             draft_up(t, rec, &r, &d, ids);
             for (uint32_t k = 0; k < rec->n_out; k++)
-                ids[k] = numbered(&r, rec->out[k]);
+                ids[k] = r.number[rec->out[k]];
             p = tg_finish_draft(&d, ids, rec->n_out);
             *code = p && r.n_calls ? tg_set_calls(p, r.loop, r.n_calls) : TG_OK;
             if (*code) {
@@ -315,8 +349,7 @@ tg_program *tg_freeze(const tg_tape *t, const tg_recording *rec, int64_t *code)
         } else
             *code = *code ? *code : TG_MEMORY;
     }
-    free(r.needed);
-    free(r.number);
+    tg_give_back(&kept, r.number);
     free(r.loop);
     tg_free_draft(&d);
     free(ids);

@@ -376,6 +376,37 @@ def test_stats_count_the_passes():
     assert s["bytes"] > 0 and s["lanes"] >= 1 and s["seconds"] >= 0
 
 
+@pytest.mark.parametrize("n", [1, 4, 5, 6, 33, 500])
+def test_equals_are_found_however_many_are_made_of_an_operand(n):
+    def f(w, x):
+        x = x.tanh()  # the operand that comes last
+        once = [a * x for a in w] + [x - a for a in w] + [x / (2.0 + k) for k in range(n)]
+        again = [x * a for a in w] + [x - a for a in w] + [x / (2.0 + k) for k in range(n)]
+        return [a + b for a, b in zip(once, again)]
+
+    w = [0.5 + 0.25 * k for k in range(n)]
+    program = record(f, w, 0.3)
+    assert program.stats["after_folding"] - program.stats["after_sharing"] == 3 * n
+    assert program(w, 0.3) == [y.data for y in f(w, Value(0.3))]
+
+
+def test_programs_of_any_size_follow_each_other():
+    """The memory of one recording is that of the next, where it is not large."""
+    def sums(n):
+        def f(x):
+            for k in range(n):
+                x = x * 0.5 + (k + 1) * 1e-3
+            return x.tanh()
+
+        return f
+
+    for n in [3, 3000, 40, 60_000, 1, 3000]:
+        program = record(sums(n), 1e-3)
+        instructions = program.stats["instructions"]
+        assert record(sums(n), 1e-3).stats["instructions"] == instructions
+        assert program(1e-3) == sums(n)(Value(1e-3)).data
+
+
 # ---- captured Values and params ----
 
 

@@ -285,6 +285,8 @@ int tg_make_room(uint64_t nodes, uint64_t words)
     int code;
     if (tg_note_place())
         return 0;
+    if (T->recorders && T->len + nodes <= T->cap && T->pool_len + words <= T->pool_cap)
+        return 1;                       /* what every node that is recorded asks for */
     if (tg_reclaim_due(T, nodes, words) && tg_reclaim() < 0)
         tg_set_reclaim_point(T);        /* no memory for it: there may still be some to grow, so ask again later */
     code = tg_grow(T, nodes, words);

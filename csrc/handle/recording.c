@@ -11,6 +11,9 @@
 #include <pythread.h>
 #include <stdlib.h>
 #include <string.h>
+#if defined(__unix__) || defined(__APPLE__)
+#include <dlfcn.h>
+#endif
 
 /* What is known of an instruction. Its code is held by codes or skipped, so that no other comes to lie there. */
 typedef struct {
@@ -54,30 +57,43 @@ void tg_note_sweep(int on)
         current->quiet = (uint32_t)on;
 }
 
-/* What a frame has as an attribute, but for the way through its name: the limited API has no f_lasti and no f_back. */
-static PyObject *of_frame(PyFrameObject *frame, const char *name, const PyGetSetDef **found)
+/* What a frame has as an attribute, but for the way through its name: the limited API has no f_lasti and no f_back.
+   d: all zero at first, then where it is found. */
+static inline PyObject *of_frame(PyFrameObject *frame, const char *name, PyGetSetDef *d)
 {
     PyObject *o = (PyObject *)frame;
-    if (!*found) {
-        static const PyGetSetDef none;
-        const PyGetSetDef *d = PyType_GetSlot(Py_TYPE(o), Py_tp_getset);
-        while (d && d->name && strcmp(d->name, name))
-            d++;
-        *found = d && d->name ? d : &none;
+    if (!d->name) {
+        const PyGetSetDef *own = PyType_GetSlot(Py_TYPE(o), Py_tp_getset);
+        while (own && own->name && strcmp(own->name, name))
+            own++;
+        *d = own && own->name ? *own : (PyGetSetDef){.name = name};
     }
-    return (*found)->get ? (*found)->get(o, (*found)->closure) : PyObject_GetAttrString(o, name);
+    return d->get ? d->get(o, d->closure) : PyObject_GetAttrString(o, name);
 }
 
 /* f_lasti; -1 where it is unknown. */
-static int instruction_of(PyFrameObject *frame)
+static int lasti_of(PyFrameObject *frame)
 {
-    static const PyGetSetDef *found;
-    PyObject *at = of_frame(frame, "f_lasti", &found);
-    const long k = at ? PyLong_AsLong(at) : -1;
+    static PyGetSetDef lasti;
+    PyObject *at = of_frame(frame, "f_lasti", &lasti);
+    const Py_ssize_t k = at ? PyLong_AsSsize_t(at) : -1;
     Py_XDECREF(at);
     if (k < 0)
         PyErr_Clear();
     return (int)k;
+}
+
+/* The same without an object, by a function that is public but not in the limited API, where the process has it. */
+static int (*instruction_of)(PyFrameObject *frame);
+
+static void find_instruction_of(void)
+{
+#if defined(__unix__) || defined(__APPLE__)
+    void *process = dlopen(NULL, RTLD_LAZY);
+    instruction_of = process ? (int (*)(PyFrameObject *))dlsym(process, "PyFrame_GetLasti") : NULL;
+#endif
+    if (!instruction_of)
+        instruction_of = lasti_of;
 }
 
 /* The line that a frame is at; 0: unknown. */
@@ -164,29 +180,39 @@ static int64_t learn(recording *r, PyFrameObject *frame, PyObject *code, int at)
     return where;
 }
 
-/* The line that runs now: index of its code << TG_WHERE_LINE | line, 0: unknown, or -1 with an exception. */
-static int64_t here(recording *r)
+/* Where the instruction that a frame is at comes from, or CALLER; or -1 with an exception. */
+static inline int64_t place_of(recording *r, PyFrameObject *frame)
 {
-    PyFrameObject *frame = PyEval_GetFrame();
+    PyObject *code = (PyObject *)PyFrame_GetCode(frame);
+    const int at = instruction_of(frame);
+    const instruction *of = find(r, code, at);
+    const int64_t where = of->code ? (int64_t)of->where : learn(r, frame, code, at);
+    Py_DECREF(code);
+    return where;
+}
+
+/* The line of who called a frame that stands for an operation. */
+static int64_t caller_of(recording *r, PyFrameObject *frame)
+{
+    static PyGetSetDef back_of;
     PyObject *back = NULL;              /* a frame that is held */
-    int64_t where = 0;
-    while (frame) {
-        static const PyGetSetDef *found;
-        PyObject *code = (PyObject *)PyFrame_GetCode(frame);
-        const int at = instruction_of(frame);
-        const instruction *of = find(r, code, at);
-        where = of->code ? (int64_t)of->where : learn(r, frame, code, at);
-        Py_DECREF(code);
-        if (where != CALLER)
-            break;
-        frame = (PyFrameObject *)of_frame(frame, "f_back", &found);
+    int64_t where = CALLER;
+    while (where == CALLER) {
+        frame = (PyFrameObject *)of_frame(frame, "f_back", &back_of);
         Py_XDECREF(back);
         back = (PyObject *)frame;
-        where = frame ? 0 : -1;
-        frame = back == Py_None ? NULL : frame;
+        where = !frame ? -1 : back == Py_None ? 0 : place_of(r, frame);
     }
     Py_XDECREF(back);
     return where;
+}
+
+/* The line that runs now: index of its code << TG_WHERE_LINE | line, 0: unknown, or -1 with an exception. */
+static inline int64_t here(recording *r)
+{
+    PyFrameObject *frame = PyEval_GetFrame();
+    const int64_t where = frame ? place_of(r, frame) : 0;
+    return where == CALLER ? caller_of(r, frame) : where;
 }
 
 /* Room for one more element of an array, n of them being in use: 0, or -1 with an exception. */
@@ -220,7 +246,12 @@ static int note_from(recording *r, uint32_t id, uint32_t where, uint32_t quiet)
     return 0;
 }
 
-static int note_where(recording *r, uint32_t where) { return note_from(r, T->len, where, r->quiet); }
+static inline int note_where(recording *r, uint32_t where)
+{
+    const tg_event *last = r->n ? r->event + r->n - 1 : NULL;
+    const int goes_on = last && last->where == where && last->quiet == r->quiet && last->id < T->len;
+    return goes_on ? 0 : note_from(r, T->len, where, r->quiet);
+}
 
 int tg_do_note_place(void)
 {
@@ -355,6 +386,8 @@ static PyObject *begin_recording(PyObject *module, PyObject *args)
         free(r);
         return NULL;
     }
+    if (!instruction_of)
+        find_instruction_of();
     Py_INCREF(escaped);
     r->escaped = escaped;
     Py_INCREF(lines);

@@ -25,7 +25,8 @@ enum {
     CLASSES = 256,              /* of a tile, at most */
     TABLE = 1024,
     RUN = 16,                   /* neighbours in a row that are worth another order */
-    LATITUDE = 16               /* the last of so many parts of a tile is where it may end */
+    LATITUDE = 16,              /* the last of so many parts of a tile is where it may end */
+    PART = 4                    /* one of so many instructions has to be in a tile that pays */
 };
 static const uint32_t tiles[] = {1u << 12, 1u << 16, 1u << 20};
 
@@ -86,30 +87,51 @@ static uint32_t level_of(const tg_draft *d, uint32_t id, uint32_t first)
     return id < first || n->op == TG_LEAF || n->op == TG_INPUT ? 0 : d->kept[id];
 }
 
+/* The level of an instruction among those from node first on, noted where somebody may read it: one more. */
+static inline uint32_t find_level(const widening *w, uint32_t id, uint32_t first)
+{
+    tg_draft *d = w->d;
+    const tg_draft_node *n = d->node + id;
+    uint32_t level = 0;
+    if (n->op != TG_GUARD && tg_is_many(n->op))
+        for (uint32_t m = 0; m < n->b; m++) {
+            const uint32_t under = level_of(d, d->pool[n->a + m], first);
+            level = under > level ? under : level;
+        }
+    else {
+        const uint32_t a = level_of(d, n->a, first), b = level_of(d, n->b, first);
+        level = a > b ? a : b;
+    }
+    if (n->op != TG_GUARD)
+        d->kept[id] = level + 1;
+    return level;
+}
+
 /* The levels of a tile's instructions, and how many there are. */
 static uint32_t find_levels(const widening *w, uint32_t start, uint32_t n)
 {
     const uint32_t first = w->node[start];
     uint32_t levels = 0;
     for (uint32_t k = 0; k < n; k++) {
-        tg_draft_node *node = w->d->node + w->node[start + k];
-        uint32_t level = 0;
-        if (node->op != TG_GUARD && tg_is_many(node->op))
-            for (uint32_t m = 0; m < node->b; m++) {
-                const uint32_t under = level_of(w->d, w->d->pool[node->a + m], first);
-                level = under > level ? under : level;
-            }
-        else {
-            const uint32_t a = level_of(w->d, node->a, first), b = level_of(w->d, node->b, first);
-            level = a > b ? a : b;
-        }
-        w->level[k] = level;
-        level++;
-        if (node->op != TG_GUARD)                       /* whom nobody reads */
-            w->d->kept[w->node[start + k]] = level;
-        levels = level > levels ? level : levels;
+        const uint32_t level = w->level[k] = find_level(w, w->node[start + k], first);
+        levels = level >= levels ? level + 1 : levels;
     }
     return levels;
+}
+
+/* Whether the whole has so many levels that no tiles pay, of whatever size: together they have as many at least, and
+   one that pays has half as many as instructions, and one, at most. */
+static int is_narrow(const widening *w, uint32_t n)
+{
+    const uint32_t spare = n / (2 * PART) - n / (tiles[0] - tiles[0] / LATITUDE - 1) - 3;
+    uint32_t levels = 0;
+    for (uint32_t k = 0; k < n; k++) {
+        const uint32_t level = find_level(w, w->node[k], w->node[0]);
+        levels = level >= levels ? level + 1 : levels;
+        if (k + 1 - levels >= spare)
+            return 0;
+    }
+    return 1;
 }
 
 /* Where each of the numbers below n begins that are counted one place up. */
@@ -232,8 +254,9 @@ static uint32_t end_of(const widening *w, const uint32_t *to, uint32_t from, uin
     return end;
 }
 
-/* Write the order of a tile; 0 where it does not pay. */
-static int order_tile(const widening *w, uint32_t start, uint32_t n)
+/* The instructions of a tile level by level and class by class, by their number within it; 0 where that does not
+   pay. */
+static int sort_tile(const widening *w, uint32_t start, uint32_t n)
 {
     const uint32_t levels = find_levels(w, start, n), *node = w->node + start;
     uint32_t grouped = 0, *to = w->to + start;
@@ -263,8 +286,14 @@ static int order_tile(const widening *w, uint32_t start, uint32_t n)
         end = end_of(w, to, from, n);
         grouped += end - from >= TG_GROUP ? end - from : 0;
     }
-    if (grouped < n / 2)
-        return 0;
+    return grouped >= n / 2;
+}
+
+/* Write the order of a tile that is sorted; all before it are settled. */
+static void order_tile(const widening *w, uint32_t start, uint32_t n)
+{
+    const uint32_t *node = w->node + start;
+    uint32_t *to = w->to + start;
     for (uint32_t from = 0, end; from < n; from = end) {
         end = end_of(w, to, from, n);
         if (end - from >= tg_least_group(w->d->node[node[to[from]]].op))
@@ -273,7 +302,14 @@ static int order_tile(const widening *w, uint32_t start, uint32_t n)
             to[m] = (start + to[m]) | (m == from ? TG_STARTS : 0);
         settle(w, start + from, to + from, end - from);
     }
-    return 1;
+}
+
+/* Leave the instructions from .. to - 1 in the draft's order. */
+static void leave(const widening *w, uint32_t from, uint32_t to)
+{
+    for (uint32_t k = from; k < to; k++)
+        w->to[k] = k | TG_STARTS;
+    settle(w, from, w->to + from, to - from);
 }
 
 /* Whether instruction k reads what belongs to a repeat of its own. */
@@ -305,20 +341,21 @@ static uint32_t tile_end(const widening *w, uint32_t start, uint32_t tile, uint3
     return end;
 }
 
-/* The order of all tiles of this size: how many instructions those have that pay. */
+/* The order of all tiles of this size: how many instructions those have that pay. It is written if they are enough. */
 static uint32_t order_tiles(const widening *w, uint32_t tile, uint32_t n)
 {
-    uint32_t paying = 0;
+    uint32_t paying = 0, settled = 0;
     for (uint32_t start = 0, len; start < n; start += len) {
         len = tile_end(w, start, tile, n) - start;
-        if (order_tile(w, start, len))
-            paying += len;
-        else {                                          /* the draft's */
-            for (uint32_t k = start; k < start + len; k++)
-                w->to[k] = k | TG_STARTS;
-            settle(w, start, w->to + start, len);
-        }
+        if (!sort_tile(w, start, len))
+            continue;
+        leave(w, settled, start);
+        order_tile(w, start, len);
+        settled = start + len;
+        paying += len;
     }
+    if (paying >= n / PART)
+        leave(w, settled, n);
     return paying;
 }
 
@@ -329,10 +366,10 @@ int tg_widen(tg_draft *d, uint32_t n, uint32_t **order)
     uint32_t paying = 0;
     widening w = {.d = d, .node = d->instr};
     *order = NULL;
-    if (n < LEAST)
+    if (n < LEAST || is_narrow(&w, n))
         return TG_OK;
     w.to = tg_realloc(NULL, n * sizeof *w.to);
-    for (size_t k = 0; w.to && k < sizeof tiles / sizeof *tiles && paying < n / 4; k++) {
+    for (size_t k = 0; w.to && k < sizeof tiles / sizeof *tiles && paying < n / PART; k++) {
         const uint32_t tile = tiles[k] < n ? tiles[k] : n;
         const size_t words = 5 * (size_t)tile + CLASSES + 2;
         keyed *room = tg_realloc(NULL, 3 * (size_t)tile * sizeof *room + words * sizeof *w.count +
@@ -358,7 +395,7 @@ int tg_widen(tg_draft *d, uint32_t n, uint32_t **order)
     }
     if (!w.to)
         return TG_MEMORY;
-    if (paying < n / 4)
+    if (paying < n / PART)
         free(w.to);
     else
         *order = w.to;

@@ -5,7 +5,6 @@ import sys
 import threading
 import time
 import warnings
-from array import array
 from collections.abc import Callable, Iterable, Sequence
 from types import CodeType, FrameType
 from typing import Any
@@ -96,11 +95,11 @@ def _lines(code: CodeType) -> bytes | bool | None:
         return None
     import dis  # slow to import, and seldom needed
 
-    lines, starts = array("I", bytes(4 * (length // 2 + 1))), list(dis.findlinestarts(code))
-    for (start, line), (end, _) in zip(starts, [*starts[1:], (length, 0)]):
-        for k in range(start // 2, end // 2):
-            lines[k] = line or 0
-    return lines.tobytes()
+    starts = [*dis.findlinestarts(code), (length, 0)]
+    lines = bytearray(4 * (starts[0][0] // 2))
+    for (start, line), (end, _) in zip(starts, starts[1:]):
+        lines += (line or 0).to_bytes(4, sys.byteorder) * (end // 2 - start // 2)
+    return bytes(lines + bytes(4))
 
 
 def _named(code: CodeType | tuple[str, str] | None) -> tuple[str, str]:

@@ -1,5 +1,6 @@
 /*  The core alone, without Python: made to run under the sanitizers and valgrind. Prints what fails; exit 1 then.  */
 #include "check.h"
+#include "kept.h"
 
 static int token;                       /* owners are opaque to the core: any even address */
 #define OWNER ((void *)&token)
@@ -227,6 +228,34 @@ static void every_allocation_may_fail(void)
     CHECK(n > 10);
 }
 
+/* What was given back is lent again where it is large enough and was worth keeping; each is an allocation that fails. */
+static void memory_is_kept_up_to_a_size(void)
+{
+    static tg_kept kept;
+    char *first = tg_borrow(&kept, 1000), *second = tg_borrow(&kept, 1000), *again;
+    CHECK(first && second && first != second && (uintptr_t)first % _Alignof(max_align_t) == 0);
+    memset(first, 1, 1000);
+    memset(second, 2, 1000);
+    tg_give_back(&kept, first);
+    tg_give_back(&kept, second);
+    tg_give_back(&kept, NULL);
+    again = tg_borrow(&kept, 10);
+    CHECK(again && again[0] == 2);                      /* the second one, or what a sanitizer moved it to */
+    tg_give_back(&kept, again);
+    tg_fail_allocation(1);
+    CHECK(!tg_borrow(&kept, 10));
+    tg_fail_allocation(0);
+    again = tg_borrow(&kept, 10);
+    CHECK(again);
+    tg_give_back(&kept, again);
+    again = tg_borrow(&kept, TG_KEPT_BYTES + 1);        /* what was there is too small */
+    CHECK(again && !kept.block);
+    again[TG_KEPT_BYTES] = 3;
+    tg_give_back(&kept, again);
+    CHECK(!kept.block);
+    CHECK(!tg_borrow(&kept, SIZE_MAX));
+}
+
 int main(void)
 {
     each_slope_is_the_central_difference();
@@ -237,5 +266,6 @@ int main(void)
     rules_run_in_the_sweep();
     rules_move_and_go_with_their_nodes();
     every_allocation_may_fail();
+    memory_is_kept_up_to_a_size();
     return summary();
 }
