@@ -72,12 +72,16 @@ def _leaf(kind: type[Value], data: float, grad: float) -> Value:
 
 
 def _copied(self: Value) -> Value:
+    if handle.as_numbers_by(0):  # it is a number, and so is its copy
+        return self._copy()
     (made,), _ = handle.copies([self], [None])
     return made
 
 
 def _deep_copied(self: Value, memo: dict[int, Any]) -> Value:
     """A copy of its history, too; what memo has of that already is shared, and it gets the rest."""
+    if handle.as_numbers_by(0):
+        return self._copy()
     nodes = handle.history(self, memo)
     made, attributed = handle.copies(nodes, [memo.get(id(v)) for v in nodes])
     memo.update(zip(map(id, nodes), made))
