@@ -622,6 +622,20 @@ def test_a_program_recorded_within_says_what_it_took_for_a_constant():
     assert grad(lambda x: record(lambda y: y * y * x, 1.0, params=[x])(x))(2.0) == 12.0
 
 
+def test_params_of_a_program_that_is_given_numbers_are_numbers_and_said_to_be():
+    def f(w, call):
+        return w * call(record(lambda x: w * x, 1.0, params=[w]))
+
+    for call in (
+        lambda program: program(2.0), lambda program: program.grad(2.0), lambda program: program.map()([2.0])[0],
+        lambda program: program.hvp(2.0, 1.0),
+    ):  # fmt: skip
+        with pytest.warns(RuntimeWarning, match="params were read as numbers"):
+            grad(f)(3.0, call)
+    assert grad(f)(3.0, lambda program: program(Value(2.0))) == 12.0
+    assert grad(f)(3.0, no_grad()(lambda program: program(2.0))) == 6.0
+
+
 @dataclasses.dataclass
 class Pair:
     a: object
