@@ -3,7 +3,15 @@ from __future__ import annotations
 
 import os
 
-from ._core import ffi, lib
+try:
+    from ._core import ffi, lib
+except ModuleNotFoundError as error:
+    if error.name != f"{__package__}._core":  # what cffi needs is missing
+        raise
+    raise ImportError(
+        f"tapegrad is not built in {os.path.dirname(__file__)}: build it there (make test, pip install -e .), "
+        "or leave that source, where another tapegrad is installed"
+    ) from error
 
 TYPE_CHECKING = False  # of typing's, which takes long to import
 
