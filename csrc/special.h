@@ -186,24 +186,40 @@ static inline double tg_log_gamma(double a)
 }
 static inline double tg_lgamma(double a) { return tg_is_pole(a) ? NAN : tg_log_gamma(a); }
 
-/* The Hurwitz zeta function of s > 1 and a > 0 by the formula of Euler and Maclaurin; c: B(2k) / (2k)!. */
-static inline double tg_hurwitz(double s, double a)
+/* The Hurwitz zeta function of s > 1 and z >= 10 + s by the formula of Euler and Maclaurin, where term is z ** -s; its
+   z ** s-fold where that is 1. c: B(2k) / (2k)!. */
+static inline double tg_hurwitz_tail(double s, double z, double term)
 {
     static const double c[] = {8.333333333333333e-02,  -1.388888888888889e-03,  3.306878306878307e-05,
                                -8.267195767195768e-07, 2.08767569878681e-08,    -5.284190138687493e-10,
                                1.3382536530684679e-11, -3.3896802963225827e-13, 8.586062056277845e-15,
                                -2.174868698558062e-16, 5.5090028283602295e-18,  -1.3954464685812522e-19};
-    double sum = 0.0, z = a, term, tail;
-    for (; z < 10.0 + s; z += 1.0)
-        sum += tg_pow(z, -s);
-    term = tg_pow(z, -s);
-    tail = term * (z / (s - 1.0) + 0.5);
+    double tail = term * (z / (s - 1.0) + 0.5);
     term *= s / z;
     for (int k = 0; k < 12; k++) {
         tail += c[k] * term;
         term *= (s + 2.0 * k + 1.0) / z * ((s + 2.0 * k + 2.0) / z);
     }
-    return sum + tail;
+    return tail;
+}
+
+/* n! times the Hurwitz zeta function of n + 1 and a > 0. */
+static inline double tg_hurwitz(int n, double a)
+{
+    const double s = n + 1.0;
+    double factor = 1.0, sum = 0.0, z = a, term;
+    for (; z < 10.0 + s; z += 1.0)
+        sum += tg_pow(z, -s);
+    term = tg_pow(z, -s);
+    if (term < 1e-290) {                            /* digits get lost: n! / a ** s by its factors, z being a */
+        factor = tg_hurwitz_tail(s, a, 1.0) / a;
+        for (int k = 1; k <= n; k++)
+            factor *= k / a;
+        return factor;
+    }
+    for (int k = 2; k <= n; k++)
+        factor *= k;
+    return factor * (sum + tg_hurwitz_tail(s, z, term));
 }
 
 /* For a > 0: about its zero by its Taylor series there, else A&S 6.3.18 after 6.3.5. */
@@ -226,18 +242,18 @@ static inline double tg_digamma(double a)
 /* The derivative n + 1 of lgamma: below 0 by A&S 6.4.7, where the derivatives of cot are polynomials in it. */
 static inline double tg_polygamma(double a, double n)
 {
-    double factor = 1.0, cot, p[104] = {0.0, 1.0}, x = 0.0;
+    double factor, cot, p[104] = {0.0, 1.0}, x = a - rint(a);
     const int order = n >= 0.0 && n <= 100.0 && n == floor(n) ? (int)n : -1;
     if (order < 0 || a != a || tg_is_pole(a) || a == -INFINITY)
         return order < 0 || a == a ? NAN : a;
     if (a > 0.0) {
-        for (int k = 2; k <= order; k++)
-            factor *= k;
         if (isinf(a))
             return order ? 0.0 : a;
-        return order ? (order % 2 ? factor : -factor) * tg_hurwitz(n + 1.0, a) : tg_digamma(a);
+        return !order ? tg_digamma(a) : order % 2 ? tg_hurwitz(order, a) : -tg_hurwitz(order, a);
     }
-    cot = 1.0 / tan(TG_PI * (a - rint(a)));
+    /* about -n - 1/2 it is near 0, and at it 0 */
+    cot = fabs(x) > 0.25 ? copysign(tan(TG_PI * (0.5 - fabs(x))), x) : 1.0 / tan(TG_PI * x);
+    x = 0.0;
     for (int k = 0; k < order; k++) {               /* dp/da / pi = -(1 + cot^2) dp/dcot */
         double q[104] = {0.0};
         for (int m = 1; m <= k + 1; m++) {

@@ -41,7 +41,7 @@ def as_float(x: Any) -> float:
     if type(x) is float:
         return x
     kind = type(x)
-    if hasattr(kind, "__float__") or hasattr(kind, "__index__"):
+    if (hasattr(kind, "__float__") or hasattr(kind, "__index__")) and not isinstance(x, (str, bytes)):
         return float(x)
     raise TypeError(f"must be real number, not {kind.__name__}")
 

@@ -179,15 +179,15 @@ def _eliminate(a: list[_Row], give_up: bool = True) -> _Factors:
     Args:
         a: a square matrix by rows.
         give_up: raise LinAlgError where nothing but zeros is left of a column. Otherwise such columns go last, their
-            changes of place count in `sign`, and one of the zeros is the pivot: so that the product of the pivots has
-            the determinant's slope also where it is 0.
+            changes of place count in `sign`, and the last pivot is the determinant of all that is left: so that the
+            product of the pivots has the determinant's derivatives also where it is 0.
     """
     n = len(a)
     a, order, places = a[:], list(range(n)), list(range(n))
     lower: list[_Row] = [[] for _ in a]
     upper: list[_Row] = []
     sign = 1.0
-    zeros: list[_Row] = []  # of the columns tried since the last pivot
+    zeros: list[_Row] = []  # what is left of the columns tried since the last pivot
     while len(upper) + len(zeros) < n:
         j = len(upper)
         column: _Row = []
@@ -202,7 +202,7 @@ def _eliminate(a: list[_Row], give_up: bool = True) -> _Factors:
                 raise LinAlgError("the matrix is singular")
             places.append(places.pop(j))
             sign *= (-1.0) ** (n - 1 - j)
-            zeros.append(column[j : j + 1])
+            zeros.append(column[j:])
             continue
         if p != j:
             swapped: Any
@@ -214,7 +214,28 @@ def _eliminate(a: list[_Row], give_up: bool = True) -> _Factors:
             lower[i].append(column[i] / divisor)
         upper.append(column[: j + 1])
         zeros.clear()
-    return _Factors(order, lower, upper + zeros, sign)
+    return _Factors(order, lower, [*upper, [_det_of_zeros(zeros)]] if zeros else upper, sign)
+
+
+def _det_of_zeros(a: list[_Row]) -> Any:
+    """The determinant of a square matrix of zeros, whose derivatives from order n on are not 0.
+
+    Without division: Bird, "A simple division-free algorithm for computing determinants", Inf. Process. Lett. 111
+    (2011). Beyond 8 rows that is a long way to a derivative of such an order.
+    """
+    n = len(a)
+    if n == 1 or n > 8 or not any(isinstance(x, Value) for row in a for x in row):
+        return reduce(operator.mul, [row[0] for row in a])
+    rows, columns = a, [list(column) for column in zip(*a)]
+    for _ in range(n - 1):
+        made: list[_Row] = []
+        trace: Any = 0.0  # of the rows below
+        for i in reversed(range(n)):
+            left = [-trace, *rows[i][i + 1 :]]
+            made.append([dot(left, column[i:]) for column in columns])
+            trace = trace + rows[i][i]
+        rows = made[::-1]
+    return rows[0][0] if n % 2 else -rows[0][0]
 
 
 def _broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
@@ -305,7 +326,7 @@ def inv(a: Any) -> Any:
 
 
 def det(a: Any) -> Any:
-    """The determinant, as numpy.linalg.det gives it; its slopes are right at singular matrices, too.
+    """The determinant, as numpy.linalg.det gives it; its derivatives are right at singular matrices, too.
 
     Args:
         a: (.., n, n), nested lists or a NumPy array of Values and numbers.
@@ -462,7 +483,7 @@ def _vector_norm(xs: _Row, ord: Any) -> Any:
         return _extreme(sizes, ord)
     if ord == 1:
         return _total(sizes)
-    return _root(_total([x**ord for x in sizes]), ord)
+    return _root(_total([x**ord for x in (sizes if ord % 2 else xs)]), ord)  # a size bends nowhere, at 0 either
 
 
 def _matrix_norm(rows: list[_Row], ord: Any) -> Any:
@@ -488,5 +509,5 @@ def _length(xs: _Row) -> Any:
 
 
 def _root(x: Any, p: float) -> Any:
-    """x ** (1 / p); at 0, where p is positive, x itself, for the slope would be infinite there."""
-    return x if x <= 0 < p else _sqrt(x) if p == 2 else x ** (1.0 / p)
+    """x ** (1 / p); without slope at 0 where p is positive, for it would be infinite there."""
+    return x * 0.0 if x <= 0 < p else _sqrt(x) if p == 2 else x ** (1.0 / p)

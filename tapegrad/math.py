@@ -113,8 +113,8 @@ def ldexp(x: Any, i: int, /) -> Any:
     if not isinstance(x, _Value):
         return _math.ldexp(x, i)
     y, left = x, max(-2200, min(2200, _operator.index(i)))
-    while left:
-        step = max(-1000, min(1000, left))
+    while left:  # the odd step first: of the others the last alone can round
+        step = int(_math.fmod(left, 1000)) or (1000 if left > 0 else -1000)
         y, left = y * 2.0**step, left - step
     if _math.isinf(_data(y)) and _math.isfinite(_data(x)):
         raise OverflowError("math range error")
@@ -171,8 +171,7 @@ def modf(x: Any, /) -> tuple[Any, Any]:
     """
     if not isinstance(x, _Value):
         return _math.modf(x)
-    whole = x.trunc()
-    return _chosen(fabs(x).equal(inf), 0.0, x - whole).copysign(x), whole
+    return _chosen(fabs(x).equal(inf), copysign(0.0, x), x).fmod(1.0), x.trunc()
 
 
 def isfinite(x: Any, /) -> bool:
@@ -250,7 +249,7 @@ def hypot(*coordinates: Any) -> Any:
     >>> value_and_grad(math.hypot, argnums=(0, 1))(3.0, 4.0)
     (5.0, (0.6, 0.8))
     """
-    return _reduce(_hypot, coordinates[1:], fabs(coordinates[0])) if coordinates else 0.0
+    return _reduce(_hypot, coordinates) if len(coordinates) > 1 else fabs(*coordinates or (0.0,))
 
 
 def dist(p: Iterable[Any], q: Iterable[Any], /) -> Any:

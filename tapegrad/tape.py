@@ -76,7 +76,8 @@ class Tape:
         """Forget all history: live Values become leaves with their data and grad.
 
         Raises:
-            RuntimeError: a sweep is running a rule or a program is being recorded, in any thread; nothing has changed.
+            RuntimeError: a sweep is running a rule or a program is being recorded, in any thread, or this one is
+                differentiating a function; nothing has changed.
             MemoryError: no memory for the renumbering; nothing has changed.
 
         >>> y = Value(2.0) * 3.0
@@ -84,6 +85,8 @@ class Tape:
         >>> y, y.operands
         (Value(data=6.0, grad=0.0), ())
         """
+        if handle.differentiating():
+            raise RuntimeError("the tape cannot be reset while a function is being differentiated")
         handle.reset()
 
     def zero_grad(self) -> None:

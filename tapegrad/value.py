@@ -3,7 +3,15 @@ from __future__ import annotations
 
 import os
 
-from ._core import ffi, lib
+try:
+    from ._core import ffi, lib
+except ModuleNotFoundError as error:
+    if error.name != f"{__package__}._core":  # what cffi needs is missing
+        raise
+    raise ImportError(
+        f"tapegrad is not built in {os.path.dirname(__file__)}: build it there (make test, pip install -e .), "
+        "or leave that source, where another tapegrad is installed"
+    ) from error
 
 TYPE_CHECKING = False  # of typing's, which takes long to import
 
@@ -72,12 +80,16 @@ def _leaf(kind: type[Value], data: float, grad: float) -> Value:
 
 
 def _copied(self: Value) -> Value:
+    if handle.as_numbers_by(0):  # it is a number, and so is its copy
+        return self._copy()
     (made,), _ = handle.copies([self], [None])
     return made
 
 
 def _deep_copied(self: Value, memo: dict[int, Any]) -> Value:
     """A copy of its history, too; what memo has of that already is shared, and it gets the rest."""
+    if handle.as_numbers_by(0):
+        return self._copy()
     nodes = handle.history(self, memo)
     made, attributed = handle.copies(nodes, [memo.get(id(v)) for v in nodes])
     memo.update(zip(map(id, nodes), made))

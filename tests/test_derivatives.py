@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import inspect
 import itertools
@@ -26,8 +27,10 @@ from tapegrad import (
     hvp,
     jacobian,
     jvp,
+    nn,
     no_grad,
     record,
+    set_data,
     tape,
     value_and_grad,
     vjp,
@@ -617,6 +620,56 @@ def test_a_program_recorded_within_says_what_it_took_for_a_constant():
         grad(lambda x: record(lambda y: y * x, 1.0, strict=True)(x))(2.0)
     assert grad(lambda x: record(lambda y, z: y * y * z, 1.0, 1.0)(x, x))(2.0) == 12.0
     assert grad(lambda x: record(lambda y: y * y * x, 1.0, params=[x])(x))(2.0) == 12.0
+
+
+def test_params_of_a_program_that_is_given_numbers_are_numbers_and_said_to_be():
+    def f(w, call):
+        return w * call(record(lambda x: w * x, 1.0, params=[w]))
+
+    for call in (
+        lambda program: program(2.0), lambda program: program.grad(2.0), lambda program: program.map()([2.0])[0],
+        lambda program: program.hvp(2.0, 1.0),
+    ):  # fmt: skip
+        with pytest.warns(RuntimeWarning, match="params were read as numbers"):
+            grad(f)(3.0, call)
+    assert grad(f)(3.0, lambda program: program(Value(2.0))) == 12.0
+    assert grad(f)(3.0, no_grad()(lambda program: program(2.0))) == 6.0
+
+
+@dataclasses.dataclass
+class Pair:
+    a: object
+    b: object
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: sum(copy.deepcopy(x)) ** 2,
+        lambda x: copy.copy(x[0]) * x[1],
+        lambda x: copy.deepcopy({"a": x, "b": (x[0], x[0] * x[1])})["b"][1] * x[1],
+        lambda x: dataclasses.asdict(Pair(x[0] * x[0], x[1]))["a"] * x[1],
+    ],
+)
+def test_a_copy_of_what_is_differentiated_or_recorded_is_that_number(f):
+    check_grads(f, [3.0, 0.5])
+    program = record(f, [1.0, 2.0], strict=True)
+    assert program([3.0, 0.5]) == f([3.0, 0.5])
+    assert program.grad([3.0, 0.5]) == grad(f)([3.0, 0.5]) and program.hessian([3.0, 0.5]) == hessian(f)([3.0, 0.5])
+
+
+def test_a_copy_within_a_function_has_data_of_its_own():
+    model = nn.MLP(2, [2, 1])
+    before = tapegrad.data(model)
+
+    def f(x):
+        other = copy.deepcopy(model)
+        set_data(other, [w + 1.0 for w in before])
+        return other(x) + model(x)
+
+    grad(f)([1.0, 2.0])
+    assert tapegrad.data(model) == before
+    assert grad(lambda x: copy.deepcopy(model)(x))([1.0, 2.0]) == grad(model)([1.0, 2.0])
 
 
 def test_perturbations_are_not_confused():

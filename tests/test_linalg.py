@@ -241,6 +241,35 @@ def test_it_is_so_at_singular_matrices_too(np, a):
     assert np.array([grads(row) for row in v]) == pytest.approx(np.array(cofactors(np, a)), rel=1e-12, abs=1e-12)
 
 
+@pytest.mark.parametrize(
+    "a",
+    [
+        [[0, 0], [0, 0]],
+        [[1, 1, 1], [1, 1, 1], [1, 1, 1]],
+        [[1, 0, 0], [0, 0, 0], [0, 0, 0]],
+        [[1, 2, 0, 1], [2, 4, 0, 2], [1, 0, 1, 0], [2, 2, 1, 1]],
+        [[2.0, 1.0], [1.0, 3.0]],
+    ],
+    ids=str,
+)
+def test_second_derivatives_of_a_determinant_are_minors(np, a):
+    """It is linear in every element, and so they are mixed differences."""
+    a = np.array(a, dtype=float)
+    n, units = len(a), np.eye(a.size).reshape(-1, *a.shape)
+    det = np.linalg.det
+    expected = [det(a + e + f) - det(a + e) - det(a + f) + det(a) if e is not f else 0.0 for e in units for f in units]
+    for found in (tapegrad.hessian(linalg.det)(a), record(linalg.det, a).hessian(a)):
+        close(np, found, np.array(expected).reshape(n, n, n, n), 1e-12)
+
+
+def test_a_determinant_has_derivatives_of_any_order():
+    def f(t):
+        return linalg.det([[t, 0.0, t], [0.0, t, 0.0], [t, 0.0, 2 * t]])  # t ** 3
+
+    assert tapegrad.grad(tapegrad.grad(tapegrad.grad(f)))(0.0) == tapegrad.grad(tapegrad.hessian(f))(0.0) == 6.0
+    assert linalg.det([[0.0] * 200] * 200) == 0.0 and tapegrad.grad(linalg.det)([[0.0] * 9] * 9) == [[0.0] * 9] * 9
+
+
 def test_the_slope_of_the_logarithm_is_the_inverse(np):
     a = matrix(5, seed=4)
     v = values(a)
@@ -280,6 +309,12 @@ def test_a_norm_at_zero_has_no_slope():
         y = linalg.norm(x, ord)
         y.backward()
         assert (y.data, grads(x)) == (0.0, [0.0, 0.0])
+        of = record(lambda x, ord=ord: linalg.norm(x, ord), [0.0, 0.0])
+        assert of.hessian([0.0, 0.0]) == [[0.0, 0.0], [0.0, 0.0]] and of.grad([3e-200, 4e-200]) == [0.0, 0.0]
+
+
+def test_a_norm_of_even_order_bends_as_its_powers():
+    assert tapegrad.grad(tapegrad.grad(tapegrad.hessian(lambda x: linalg.norm([x, 1.0], 4))))(0.0) == 6.0
 
 
 # programs

@@ -107,6 +107,12 @@ def test_what_is_a_number_is_what_math_says(x):
     assert kind(tm.floor) == kind(math.floor)
 
 
+def test_text_of_numpy_is_no_number_either(np):
+    for text in np.str_("1.5"), np.bytes_(b"1.5"):
+        with pytest.raises(TypeError, match="must be real number, not"):
+            tm.exp(text)
+
+
 def test_signatures_are_those_of_math():
     assert [str(p) for p in inspect.signature(tm.isclose).parameters.values()][2:] == [
         "rel_tol: 'float' = 1e-09", "abs_tol: 'float' = 0.0",
@@ -263,6 +269,11 @@ def test_fsum_passes_one_to_each():
     assert (y.data, [x.grad for x in xs]) == (1.0, [1.0, 1.0, 1.0])
 
 
+def test_ldexp_rounds_once():
+    x = -6.7122642678716506e-09
+    assert [tm.ldexp(Value(x), k).data for k in range(-1060, -990)] == [math.ldexp(x, k) for k in range(-1060, -990)]
+
+
 @pytest.mark.parametrize("x", [0.0, -2.5, 1e300, 5e-324, math.inf, -math.inf, math.nan])
 def test_parts_of_numbers(x):
     for f in (tm.modf, tm.frexp):
@@ -270,10 +281,37 @@ def test_parts_of_numbers(x):
         expected = f(x)
         assert same_bits(parts[0].data, expected[0])
         assert same_bits(float(getattr(parts[1], "data", parts[1])), float(expected[1]))
-    for k in (-5, 0, 900):
+    for k in (-5, 0, 900, -2100, 3000):
         assert same_bits(outcome(tm.ldexp, Value(x), k), outcome(math.ldexp, x, k))
     for name in ("isfinite", "isinf", "isnan"):
         assert getattr(tm, name)(Value(x)) is getattr(tm, name)(x) is getattr(math, name)(x)
+
+
+@pytest.mark.parametrize("b", [2.0, -0.5])
+def test_a_length_bends_where_one_of_its_coordinates_is_zero(b):
+    for f in (lambda a: tm.hypot(a, b), lambda a: tm.hypot(b, a), lambda a: tm.dist((1.0, b), (1.0 + a, 0.0))):
+        assert tapegrad.hessian(f)(0.0) == record(f, 1.0).hessian(0.0) == 1 / abs(b)
+    assert tm.hypot(-3) == 3.0 == tm.hypot(Value(-3.0)).data and tm.hypot() == 0.0
+
+
+@pytest.mark.parametrize("x", [0.0, -0.0, -2.5, 2.0, -2.0, 1e300, 5e-324])
+def test_a_fraction_moves_with_its_number_whole_or_not(x):
+    assert tapegrad.grad(lambda v: tm.modf(v)[0])(x) == record(lambda v: tm.modf(v)[0], 0.5).grad(x) == 1.0
+
+
+@pytest.mark.parametrize("a", [1.0, -3e-200, 2e-160, 5e170, -1e300, 0.0])
+@pytest.mark.parametrize("b", [1.0, 1e-200, -3e-160, 5e160, 1e300])
+def test_slopes_of_an_angle_are_in_range_where_squares_are_not(a, b):
+    mp = pytest.importorskip("mpmath")
+    first, second = tapegrad.grad(lambda x: tm.atan2(*x)), record(lambda x: tm.atan2(*x), [1.0, 1.0]).hessian
+    square = mp.mpf(a) ** 2 + mp.mpf(b) ** 2
+    spin, turn = -2 * mp.mpf(a) * b / square**2, (mp.mpf(a) ** 2 - mp.mpf(b) ** 2) / square**2
+    got = [*first([a, b]), *(x for row in second([a, b]) for x in row)]
+    for k, (number, exact) in enumerate(zip(got, [b / square, -a / square, spin, turn, turn, -spin])):
+        if abs(exact) < 1e-300:
+            assert abs(number) < 1e-290, k
+        else:
+            assert number == pytest.approx(float(exact), rel=3e-15, abs=0.0), k
 
 
 @given(st.floats(allow_nan=True), st.floats(allow_nan=True), st.sampled_from([0.0, 1e-9, 0.5]))
@@ -338,7 +376,8 @@ def precisely(f):
         (
             lambda x, n: special.polygamma(int(n), x),
             lambda mp, x, n: mp.psi(int(n), x),
-            [(0.3, 0.0), (2.5, 1.0), (-0.3, 2.0), (7.5, 9.0)],
+            [(0.3, 0.0), (2.5, 1.0), (-0.3, 2.0), (7.5, 9.0), (-100.5, 2.0), (-0.5, 50.0), (-20.5, 6.0), (-1.4, 5.0),
+             (1e155, 1.0), (1e300, 1.0), (1e100, 2.0), (1e7, 50.0), (3e6, 50.0)],
         ),
     ],
 )

@@ -663,6 +663,17 @@ def test_reset_may_let_go_of_something_that_uses_the_tape(reset, works):
     works()
 
 
+@pytest.mark.parametrize("derived", [tapegrad.grad, tapegrad.hessian])
+def test_no_reset_while_a_function_is_being_differentiated(derived, reset):
+    def f(x):
+        y = x * x
+        with pytest.raises(RuntimeError, match="being differentiated"):
+            reset()
+        return y
+
+    assert derived(f)(3.0) == {tapegrad.grad: 6.0, tapegrad.hessian: 2.0}[derived]
+
+
 def test_reset_forgets_rules(reset):
     x = Value(2.0)
     y = ruled(x, 100)

@@ -168,6 +168,13 @@ def test_the_wheel_computes(wheel, tmp_path):
 
 
 @source
+def test_a_source_that_is_not_built_says_so(tmp_path):
+    shutil.copytree(ROOT / "tapegrad", tmp_path / "tapegrad", ignore=shutil.ignore_patterns("_core*", "__pycache__"))
+    said = run(sys.executable, "-c", "import tapegrad", cwd=tmp_path, code=1, PYTHONPATH=python_path(tmp_path)).stderr
+    assert "ImportError: tapegrad is not built in " in said.splitlines()[-1]
+
+
+@source
 def test_the_version_stands_in_one_place():
     files = [ROOT / "pyproject.toml", ROOT / "setup.py", ROOT / "build_ffi.py", *(ROOT / "tapegrad").rglob("*.py")]
     holders = [p.name for p in files if f'"{tapegrad.__version__}"' in p.read_text(encoding="utf-8")]

@@ -210,6 +210,8 @@ def test_masked_elements_are_no_numbers(np):
         lambda: program.map()(np.ma.array([masked, masked])),
         lambda: record(lambda v: v[0], masked),
         lambda: tapegrad.grad(lambda v: v[0])(masked),
+        lambda: program([1.0, masked[1]]),
+        lambda: record(lambda v: v * 2.0, 1.0)(masked[1]),
     ):
         with pytest.raises(ValueError, match=r"array with masked elements.*filled"):
             call()

@@ -1,5 +1,6 @@
 #include "call.h"
 #include "matrix.h"
+#include "recording.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -244,7 +245,7 @@ int tg_read_params(const tg_known *p, double *to)
 {
     const Py_ssize_t n = p->params.length;
     int values;
-    if (PyList_Size(p->values) != n || (n && T->recorders))     /* a recording is told that data was read */
+    if (PyList_Size(p->values) != n || (n && (T->recorders || tg_as_numbers())))    /* who is told that they are read */
         return 0;
     values = n && is_value(PyList_GetItem(p->values, 0));
     for (Py_ssize_t k = 0; k < n; k++) {

@@ -364,7 +364,9 @@ def as_array(x: Any, what: str = "an argument") -> NDArray[Any]:
 
 def element(x: Any) -> Any:
     """What an array of no dimensions holds; anything else as it is."""
-    return x.item() if getattr(x, "shape", None) == () and hasattr(x, "item") else x
+    if getattr(x, "shape", None) != () or not hasattr(x, "item"):
+        return x
+    return (as_array(x) if hasattr(x, "mask") else x).item()
 
 
 def _came(x: object) -> str:

@@ -16,7 +16,7 @@ from .arguments import Arguments, arguments_of
 from .file import ON_BRANCH, ON_ERROR, Contents, decode, encode, keeps
 from .form import NUMBER, Form, Nest, Shaped, Static, number, series
 from .replay import Trace, shown
-from .trace import Escapes, Function, caller, trace, warn
+from .trace import Escapes, Function, caller, note_params_read, trace, warn
 
 MAX_PATHS = 64  # that are kept, if nobody says otherwise
 
@@ -185,6 +185,7 @@ class Recorded:
         if len(params) != n:
             raise ValueError(f"params has {len(params)} elements, not {n} as recorded")
         if params and isinstance(params[0], Value):
+            note_params_read()
             return handle.data(params)
         return cast("list[float]", params)
 

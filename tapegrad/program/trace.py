@@ -65,6 +65,16 @@ def warn(frame: FrameType, message: str) -> None:
     )  # fmt: skip
 
 
+def note_params_read() -> None:
+    """Warn where the data of params are read within a function that is being differentiated, perhaps by them."""
+    if handle.differentiating() and not handle.no_grad_by(0):
+        warn(
+            caller(),
+            "a program's params were read as numbers within a function that is being differentiated: it has no "
+            "derivative by them; call the program with a Value, or in no_grad() if they are constants",
+        )
+
+
 class Escapes:
     """What is called when something goes past the tape: raises where it is strict, else warns once a line."""
 
