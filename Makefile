@@ -11,6 +11,8 @@ VENV ?= .venv$(if $(filter-out python3,$(PYTHON)),-$(subst /,-,$(patsubst /%,%,$
 CC ?= cc
 VALGRIND ?= valgrind
 BIN = $(VENV)/bin
+# Of what is installed, in place, pip installs what an extra needs, and builds nothing again.
+EXTRA = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test lint docs ctest bench clean
 
@@ -21,18 +23,18 @@ test: $(VENV)/installed
 	$(BIN)/python tools/on_handles.py $(OPTIONS)
 
 lint: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(EXTRA) 'tapegrad[dev]'
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m mypy
 	$(BIN)/python tools/derive.py --check
 	$(BIN)/python tools/pictures.py --check
 
 docs: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	$(EXTRA) 'tapegrad[docs]'
 	$(BIN)/python -m sphinx -E -W --keep-going docs build/manual
 
 bench: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	$(EXTRA) 'tapegrad[bench]'
 	$(BIN)/python benchmarks/run.py
 
 # Installed again when a source of the extension has changed; the Python files are used where they are.
