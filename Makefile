@@ -1,5 +1,6 @@
 # make demo    set up, build, train on iris and time the closure design beside it; writes demo.html, the last loss
-# make test    set up, build, run all tests on both handles; OPTIONS=--full runs the long ones at full size
+# make test    set up, build, run all tests on both handles, or on the one that TAPEGRAD_HANDLE names;
+#              OPTIONS=--full runs the long ones at full size
 # make lint    ruff, mypy --strict, files derived from the core, pictures in docs/
 # make ctest   the core alone under ASan and UBSan, and under valgrind and ThreadSanitizer where they are installed;
 #              ctest-sanitized is the first of these
