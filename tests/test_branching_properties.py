@@ -241,7 +241,7 @@ def test_a_gradient_whose_largest_terms_cancel_is_held_to_their_digits():
 
 
 def test_a_function_is_the_same_on_floats_on_values_and_as_a_program(sized):
-    @settings(max_examples=sized(300, 10_000 if tape.handle == "c" else 2_000))
+    @settings(max_examples=sized(300, 2_000 if tape.handle == "c" else 500))
     @given(functions, st.lists(inputs, min_size=3, max_size=4))
     def random_functions(steps, points):
         check(steps, points)

@@ -1,4 +1,5 @@
-"""Runs pytest on every handle of this build, a process each and as many at a time as there are processors.
+"""Runs pytest on every handle of this build, or on the one that TAPEGRAD_HANDLE names, a process each and as many at a
+time as there are processors.
 
     python tools/on_handles.py [ARGUMENTS OF PYTEST...]
 
@@ -45,7 +46,8 @@ def run(handle: str, arguments: list[str]) -> bool:
 
 
 if __name__ == "__main__":
+    handles = (os.environ["TAPEGRAD_HANDLE"],) if os.environ.get("TAPEGRAD_HANDLE") else HANDLES
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     with ThreadPoolExecutor(processors) as processes:
-        passed = list(processes.map(lambda handle: run(handle, sys.argv[1:]), HANDLES))
+        passed = list(processes.map(lambda handle: run(handle, sys.argv[1:]), handles))
     sys.exit(not all(passed))
