@@ -7,7 +7,7 @@ from typing import Any
 from .._core import ffi
 from .form import NUMBER, Array, Form, Series, Static
 from .recorded import Recorded
-from .replay import CData
+from .replay import CData, Trace
 
 DEEPEST = 100  # nests
 
@@ -18,12 +18,12 @@ class _Unknown(Exception):
 
 def told(recorded: Recorded, mapped: tuple[tuple[bool, ...], int, int] | None = None) -> tuple[Any, ...] | None:
     """What `Quick._told` gives: what addresses are of, the paths, what they are part of, the params, whether what is
-    refused is nan, and how arguments, params and result are made up. None: calls are not for there, or hold loops.
+    refused is nan, and how arguments, params and result are made up. None: calls are not for there, or hold or are loops.
 
     mapped: over rows, which arguments are, how they are reduced, on how many threads."""
     compiled = len(recorded.compiled)  # before the paths are read, so that none is compiled unnoticed
     paths = [(path, path.native) for path in recorded.paths]
-    if any(path.calls for path, _ in paths):
+    if any(type(path) is not Trace or path.calls for path, _ in paths):
         return None
     try:
         return (
