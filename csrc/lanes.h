@@ -28,9 +28,8 @@ static void NAME(out)(tg_job *j, uint32_t at, uint32_t lanes, const double *a, c
         tg_note_failure(j, l, at, a[l], b[l], y[l]);
 }
 
-static void NAME(check)(tg_job *j, uint32_t at, const double *a, const double *b, double *y)
+static void NAME(check)(tg_job *j, const tg_instr *s, uint32_t at, const double *a, const double *b, double *y)
 {
-    const tg_instr *s = j->program->instr + at;
     uint32_t refused = 0;
     if (s->op & TG_QUIET)
         return;
@@ -43,11 +42,11 @@ static void NAME(check)(tg_job *j, uint32_t at, const double *a, const double *b
         NAME(out)(j, at, refused, a, b, y);
 }
 
-static void NAME(check_terms)(tg_job *j, uint32_t at, const uint32_t *slot, double *y)
+static void NAME(check_terms)(tg_job *j, const tg_instr *s, uint32_t at, const uint32_t *slot, double *y)
 {
     double a[LANES], b[LANES];
-    EACH tg_refused_terms(j->primal + l, slot, 2, j->program->instr[at].b, LANES, a + l, b + l);
-    NAME(check)(j, at, a, b, y);
+    EACH tg_refused_terms(j->primal + l, slot, 2, s->b, LANES, a + l, b + l);
+    NAME(check)(j, s, at, a, b, y);
 }
 
 #include "each_lane.h"
@@ -104,14 +103,13 @@ TG_INLINE void NAME(split)(const double *c, const double *g, double *ga, double 
     }
 }
 
-/* Instructions from .. to - 1; live: over live slots, else over kept ones. */
-TG_INLINE void NAME(forward)(tg_job *j, uint32_t from, uint32_t to, int live)
+/* Instructions from .. to - 1, the first of which is s; live: over live slots, else over kept ones. */
+TG_INLINE void NAME(forward)(tg_job *j, const tg_instr *s, uint32_t from, uint32_t to, int live)
 {
     const tg_program *p = j->program;
     const uint32_t n_fixed = p->n_const + p->n_in;
     double *v = j->primal, t[LANES], total[LANES];
-    for (uint32_t k = from; k < to; k++) {
-        const tg_instr *s = p->instr + k;
+    for (uint32_t k = from; k < to; k++, s++) {
         const uint32_t *pool = p->pool + 2 * (size_t)s->a + (live ? 1 : 0);
         double *Y = AT(v, live ? s->live_y : s->y);
 #define A AT(v, live ? s->live_a : s->a)
@@ -126,14 +124,14 @@ TG_INLINE void NAME(forward)(tg_job *j, uint32_t from, uint32_t to, int live)
             NAME(long_primals)(TG_##NAME_, t, xa, xb);                                                                 \
         EACH Y[l] = t[l];                                                                                              \
         if (TG_REFUSE_##refusal != TG_REFUSE_NEVER && !NAME(finite)(t))                                                \
-            NAME(check)(j, k, xa, xb, Y);                                                                              \
+            NAME(check)(j, s, k, xa, xb, Y);                                                                           \
         break;                                                                                                         \
     }
 #include "ops.def"
         case TG_DOT: {
             uint32_t n = s->b & ~1u;
             const double *bias = s->b % 2 ? AT(v, pool[2 * n]) : NULL;
-            const tg_weight *weights = LANES > 1 ? tg_weights_of(j, k) : NULL;
+            const tg_weight *weights = LANES > 1 ? tg_weights_of(j, k, s->b / 2) : NULL;
             if (bias)                                   /* a choice by lane would read from nowhere, masked and slow */
                 EACH t[l] = bias[l];
             else
@@ -168,7 +166,7 @@ TG_INLINE void NAME(forward)(tg_job *j, uint32_t from, uint32_t to, int live)
                 Y[l] = tg_fsum_total(sum, c, d);
             }
             if (!NAME(finite)(Y))
-                NAME(check_terms)(j, k, pool, Y);
+                NAME(check_terms)(j, s, k, pool, Y);
             break;
         case TG_LOGSUMEXP:
             EACH t[l] = -INFINITY;
@@ -220,8 +218,15 @@ TG_INLINE void NAME(forward)(tg_job *j, uint32_t from, uint32_t to, int live)
     }
 }
 
-TG_CLONES static void NAME(values)(tg_job *j, uint32_t from, uint32_t to) { NAME(forward)(j, from, to, 1); }
-TG_CLONES static void NAME(primals)(tg_job *j, uint32_t from, uint32_t to) { NAME(forward)(j, from, to, 0); }
+TG_CLONES static void NAME(values)(tg_job *j, const tg_instr *s, uint32_t from, uint32_t to)
+{
+    NAME(forward)(j, s, from, to, 1);
+}
+
+TG_CLONES static void NAME(primals)(tg_job *j, const tg_instr *s, uint32_t from, uint32_t to)
+{
+    NAME(forward)(j, s, from, to, 0);
+}
 
 /* What the products of a dot get: n operands, two a product. */
 TG_INLINE void NAME(pass_on_products)(tg_job *j, const uint32_t *pool, uint32_t n, const double *all)
@@ -254,14 +259,15 @@ TG_INLINE void NAME(pass_on_products)(tg_job *j, const uint32_t *pool, uint32_t 
 }
 
 /* Adjoints of the live slots, from instruction to - 1 down to from; those of constants are left out. */
-TG_CLONES static void NAME(reverse)(tg_job *j, uint32_t from, uint32_t to)
+TG_CLONES static void NAME(reverse)(tg_job *j, const tg_instr *s, uint32_t from, uint32_t to)
 {
     const tg_program *p = j->program;
     const uint32_t n_const = p->n_const;
     const double *v = j->primal;
     double *adj = j->adj, g[LANES], ga[LANES], gb[LANES];
+    s += to - from;
     for (uint32_t k = to; k-- > from;) {
-        const tg_instr *s = p->instr + k;
+        s--;
         const uint32_t *pool = p->pool + 2 * (size_t)s->a;
         double *G = AT(adj, s->live_y);
         if (tg_row(s) == TG_GUARD)
@@ -296,7 +302,7 @@ TG_CLONES static void NAME(reverse)(tg_job *j, uint32_t from, uint32_t to)
 #undef PASS
         case TG_DOT: {
             const uint32_t n = s->b & ~1u;
-            const tg_weight *weights = LANES > 1 ? tg_weights_of(j, k) : NULL;
+            const tg_weight *weights = LANES > 1 ? tg_weights_of(j, k, s->b / 2) : NULL;
             double *kept = LANES > 1 ? tg_kept_adjoint(j, k) : NULL;
             if (s->b % 2 && pool[2 * n + 1] >= n_const)
                 NAME(add_to)(AT(adj, pool[2 * n + 1]), g);

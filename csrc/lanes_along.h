@@ -9,12 +9,11 @@
 #define IS_WANTED(live) ((live) >= n_const && !(LANES > 1 && idle && (live) < n_fixed && idle[live] == TG_IDLE))
 
 /* Tangents of the kept slots, whose primals are there. */
-TG_CLONES static void NAME(tangents)(tg_job *j, uint32_t from, uint32_t to)
+TG_CLONES static void NAME(tangents)(tg_job *j, const tg_instr *s, uint32_t from, uint32_t to)
 {
     const tg_program *p = j->program;
     double *v = j->primal, *d = j->tangent, all[LANES], t[PART];
-    for (uint32_t k = from; k < to; k++) {
-        const tg_instr *s = p->instr + k;
+    for (uint32_t k = from; k < to; k++, s++) {
         const uint32_t *pool = p->pool + 2 * (size_t)s->a;
         double *Y = AT(d, s->y);
         switch (tg_row(s)) {
@@ -147,15 +146,16 @@ TG_INLINE int NAME(bend_parts)(tg_job *j, const tg_instr *s)
 }
 
 /* The reverse sweep and its derivative along the tangents: adj_tangent is d(adj). */
-TG_CLONES static void NAME(reverse_tangents)(tg_job *j, uint32_t from, uint32_t to)
+TG_CLONES static void NAME(reverse_tangents)(tg_job *j, const tg_instr *s, uint32_t from, uint32_t to)
 {
     const tg_program *p = j->program;
     const uint32_t n_const = p->n_const, n_fixed = n_const + p->n_in;
     const uint8_t *idle = j->shared;
     const double *v = j->primal, *d = j->tangent;
     double *adj = j->adj, *adt = j->adj_tangent, g[LANES], h[LANES], ga[LANES], gb[LANES], ha[LANES], hb[LANES];
+    s += to - from;
     for (uint32_t k = to; k-- > from;) {
-        const tg_instr *s = p->instr + k;
+        s--;
         const uint32_t *pool = p->pool + 2 * (size_t)s->a;
         double *G = AT(adj, s->live_y), *H = AT(adt, s->live_y);
         if (tg_row(s) == TG_GUARD || NAME(bend_parts)(j, s))

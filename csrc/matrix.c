@@ -87,11 +87,10 @@ static void put(const tg_program *p, struct tg_term *e, int k, const uint32_t *p
     e->slope[k] = slope;
 }
 
-/* The terms of instruction k. */
-static void write_terms(tg_matrix *m, uint32_t k)
+/* The terms of instruction k, s. */
+static void write_terms(tg_matrix *m, uint32_t k, const tg_instr *s)
 {
     const tg_program *p = m->program;
-    const tg_instr *s = p->instr + k;
     const double *v = m->primal;
     const uint32_t n = tg_is_many(tg_row(s)) ? s->b : 0, *pool = p->pool + 2 * (size_t)s->a;
     struct tg_line *line = m->line + k;
@@ -140,11 +139,9 @@ static void write_terms(tg_matrix *m, uint32_t k)
     m->line[k + 1].first = (uint32_t)(e - m->term);
 }
 
-/* The adjoint of instruction k goes on to its operands, one lane wide, and bends its slopes. */
-static void write_bends(tg_matrix *m, uint32_t k)
+/* The adjoint of instruction k, s, goes on to its operands, one lane wide, and bends its slopes. */
+static void write_bends(tg_matrix *m, uint32_t k, const tg_instr *s)
 {
-    const tg_program *p = m->program;
-    const tg_instr *s = p->instr + k;
     struct tg_line *line = m->line + k;
     const double *v = m->primal, g = line->y == TG_NONE ? 0.0 : m->adjoint[line->live_y];
     m->weight[k] = g;
@@ -428,8 +425,10 @@ int tg_matrix_start(tg_matrix *m)
     const uint32_t groups = second && p->wide ? p->wide->n : 0;
     uint64_t terms = 1, bytes;
     char *at;
+    tg_window w;
+    tg_open_window(&w, p);
     for (uint32_t k = 0; k < p->n_instr; k++)
-        terms += terms_of(p->instr + k);
+        terms += terms_of(tg_at(&w, k));
     bytes = 64 + (kept + live) * sizeof(double) + terms * (sizeof *m->term + (second ? sizeof *m->bend : 0)) +
             (second ? p->n_instr * sizeof(double) : 0) + (p->n_instr + (uint64_t)1) * sizeof *m->line +
             p->n_kept + p->n_live + groups;
@@ -475,11 +474,13 @@ static uint32_t advance(tg_matrix *m, uint64_t budget)
     const uint32_t n = m->program->n_instr, from = m->at;
     const uint32_t step = n - from < budget ? n - from : (uint32_t)budget, to = from + step;
     const int over = to == n;
+    tg_window w;
+    tg_open_window(&w, m->program);
     m->at = over ? 0 : to;
     switch ((enum phase)m->phase) {
     case SLOPES:
         for (uint32_t k = from; k < to; k++)
-            write_terms(m, k);
+            write_terms(m, k, tg_at(&w, k));
         if (over && m->how == TG_HESSIAN)
             start_bends(m);
         if (over)
@@ -487,7 +488,7 @@ static uint32_t advance(tg_matrix *m, uint64_t budget)
         break;
     case BENDS:                                 /* at counts from the end */
         for (uint32_t k = n - from; k-- > n - to;)
-            write_bends(m, k);
+            write_bends(m, k, tg_at(&w, k));
         if (over) {
             note_bends(m);
             m->phase = SEEDS;

@@ -9,21 +9,25 @@
 
 tg_program *tg_new_program(uint32_t n_const, uint32_t n_in, uint32_t n_out, uint32_t n_instr, uint32_t n_pool)
 {
-    uint64_t bytes = sizeof(tg_program) + n_const * (uint64_t)sizeof(double) + n_instr * (uint64_t)sizeof(tg_instr) +
-                     (n_pool + (uint64_t)n_out) * 2 * sizeof(uint32_t);
-    tg_program *p = bytes <= SIZE_MAX ? tg_zeroed((size_t)bytes) : NULL;
+    const uint64_t all = n_instr * (uint64_t)sizeof(tg_instr), bytes = sizeof(tg_program) +
+                         n_const * (uint64_t)sizeof(double) + (n_pool + (uint64_t)n_out) * 2 * sizeof(uint32_t);
+    tg_program *p = bytes <= SIZE_MAX && all < SIZE_MAX ? tg_zeroed((size_t)bytes) : NULL;
     if (!p)
         return NULL;
+    p->alone = tg_zeroed((size_t)all + 1);
+    if (!p->alone) {
+        free(p);
+        return NULL;
+    }
     p->n_const = n_const;
     p->n_in = n_in;
     p->n_out = n_out;
-    p->n_instr = n_instr;
+    p->n_instr = p->n_alone = n_instr;
     p->n_pool = n_pool;
     p->constant = (double *)(p + 1);
-    p->instr = (tg_instr *)(p->constant + n_const);
-    p->pool = (uint32_t *)(p->instr + n_instr);
+    p->pool = (uint32_t *)(p->constant + n_const);
     p->out = p->pool + 2 * (size_t)n_pool;
-    p->bytes = bytes;
+    p->bytes = bytes + all;
     return p;
 }
 
@@ -31,6 +35,7 @@ void tg_free_program(tg_program *p)
 {
     if (!p)
         return;
+    free(p->alone);
     free(p->order);
     free(p->call);
     tg_free_groups(p->wide);
@@ -59,7 +64,7 @@ int tg_set_calls(tg_program *p, const tg_loop *const *loops, uint32_t n)
     p->bytes += bytes;
     for (uint32_t at = 0; at < p->n_instr; at++) {
         uint64_t n_in, n_out;
-        if (tg_row(p->instr + at) != TG_CALL)
+        if (tg_row(p->alone + at) != TG_CALL)
             continue;
         if (k == n)
             return TG_BAD_ID;
@@ -84,8 +89,10 @@ static int is_pooled(const tg_instr *s) { return tg_row(s) == TG_CALL || tg_is_m
 static uint64_t pooled(const tg_program *p)
 {
     uint64_t n = 0;
+    tg_window w;
+    tg_open_window(&w, p);
     for (uint32_t k = 0; k < p->n_instr; k++)
-        n += is_pooled(p->instr + k) ? p->instr[k].b : 0;
+        n += is_pooled(tg_at(&w, k)) ? tg_at(&w, k)->b : 0;
     return n;
 }
 
@@ -98,6 +105,8 @@ tg_program *tg_plain_program(const tg_program *p)
     uint32_t *at = tg_realloc(NULL, p->n_instr * sizeof *at + 1), *pool = tg_realloc(NULL, p->n_instr * sizeof *at + 1);
     uint32_t *in_slot = tg_realloc(NULL, p->n_kept * sizeof *in_slot + 1), n_pool = 0;
     uint32_t next = fixed + p->n_instr;                 /* results of calls */
+    tg_window w;
+    tg_open_window(&w, p);
     if (!plain || !at || !pool || !in_slot) {
         tg_free_program(plain);
         plain = NULL;
@@ -116,18 +125,21 @@ tg_program *tg_plain_program(const tg_program *p)
     plain->n_guards = p->n_guards;
     if (p->n_const)
         memcpy(plain->constant, p->constant, p->n_const * sizeof *p->constant);
-    for (uint32_t k = 0; k < p->n_instr; k++)
+    for (uint32_t k = 0; k < p->n_instr; k++) {
         at[p->order ? p->order[k] : k] = k;
+        pool[k] = is_pooled(tg_at(&w, k)) ? tg_at(&w, k)->b : 0;
+    }
     for (uint32_t k = 0; k < p->n_instr; k++) {         /* pools in the function's order, too */
+        const uint32_t own = pool[at[k]];
         pool[at[k]] = n_pool;
-        n_pool += is_pooled(p->instr + at[k]) ? p->instr[at[k]].b : 0;
+        n_pool += own;
     }
     for (uint32_t k = 0; k < fixed; k++)
         in_slot[k] = k;
     for (uint32_t k = 0; k < p->n_instr; k++) {
-        const tg_instr *s = p->instr + k;
+        const tg_instr *s = tg_at(&w, k);
         const uint32_t place = p->order ? p->order[k] : k;
-        tg_instr *to = plain->instr + place;
+        tg_instr *to = plain->alone + place;
         *to = *s;
         if (is_pooled(s)) {
             to->a = pool[k];
@@ -159,10 +171,12 @@ uint64_t tg_cost(const tg_program *p)
 {
     uint64_t each[TG_GUARD + 1] = {[TG_GUARD] = 1}, cost = 0;
     const uint64_t most = (uint64_t)1 << 62;
+    tg_window w;
+    tg_open_window(&w, p);
     for (int op = 0; op < TG_OPS; op++)
         each[op] = strchr(tg_is_many(op) ? tg_ops[op].da : tg_ops[op].primal, '(') ? 16 : 1;
     for (uint32_t k = 0, group = 0, n; k < p->n_instr; k += n) {
-        const tg_instr *s = p->instr + k;
+        const tg_instr *s = tg_at(&w, k);
         if (tg_row(s) == TG_CALL) {
             const tg_loop *o = p->call[s->y].loop;
             const uint64_t step = tg_cost(o->step->program[0]) + 4;
@@ -236,11 +250,10 @@ static int operands_agree(contents *c, const tg_instr *s, int named)
     return 1;
 }
 
-/* Read the operands of the call that is instruction k, and put its results where they belong. */
-static int call_agrees(contents *c, uint32_t k)
+/* Read the operands of the call that is instruction k, s, and put its results where they belong. */
+static int call_agrees(contents *c, const tg_instr *s, uint32_t k)
 {
     const tg_program *p = c->p;
-    const tg_instr *s = p->instr + k;
     const uint32_t *pool;
     const tg_called *called;
     if (p->order || s->y != c->n_calls || s->y >= p->n_calls || s->live_y || s->live_a || s->live_b ||
@@ -278,25 +291,29 @@ static int call_agrees(contents *c, uint32_t k)
     return 1;
 }
 
+#define NO_GUARD (TG_NONE - 1)
+
 /* Whether order, where there is one, has each instruction once, and guards in the function's order have numbers that
-   grow. at: room for each instruction. */
-static int guards_grow(const tg_program *p, uint32_t *at)
+   grow. number: room for each instruction. */
+static int guards_grow(const tg_program *p, uint32_t *number)
 {
     uint32_t guards = 0, next = 0;
-    memset(at, 0xFF, p->n_instr * sizeof *at);          /* TG_NONE */
+    tg_window w;
+    tg_open_window(&w, p);
+    memset(number, 0xFF, p->n_instr * sizeof *number);  /* TG_NONE */
     for (uint32_t k = 0; k < p->n_instr; k++) {
-        const uint32_t place = place_of(p, k);
-        if (place >= p->n_instr || at[place] != TG_NONE)
+        const tg_instr *s = tg_at(&w, k);
+        const uint32_t place = place_of(p, k), own = tg_row(s) == TG_GUARD ? s->live_y : NO_GUARD;
+        if (place >= p->n_instr || number[place] != TG_NONE || (tg_row(s) == TG_GUARD && own >= NO_GUARD))
             return 0;
-        at[place] = k;
+        number[place] = own;
     }
     for (uint32_t k = 0; k < p->n_instr; k++) {
-        const tg_instr *s = p->instr + at[k];
-        if (tg_row(s) != TG_GUARD)
+        if (number[k] == NO_GUARD)
             continue;
-        if (s->live_y < next || s->live_y == TG_NONE)
+        if (number[k] < next)
             return 0;
-        next = s->live_y + 1;
+        next = number[k] + 1;
         guards++;
     }
     return guards == p->n_guards;
@@ -305,15 +322,17 @@ static int guards_grow(const tg_program *p, uint32_t *at)
 static int in_order(contents *c)
 {
     const tg_program *p = c->p;
+    tg_window w;
+    tg_open_window(&w, p);
     for (uint32_t k = 0; k < p->n_instr; k++) {
-        const tg_instr *s = p->instr + k;
+        const tg_instr *s = tg_at(&w, k);
         int named = 0;
         c->place = place_of(p, k);
         if (tg_row(s) > TG_CALL || (tg_row(s) < TG_GUARD && !tg_ops[tg_row(s)].da[0]) ||
             (s->op & TG_QUIET && !tg_can_refuse(tg_row(s))) || (tg_row(s) == TG_WHERE && s->b != 3))
             return 0;
         if (tg_row(s) == TG_CALL) {
-            if (s->op & TG_QUIET || !call_agrees(c, k))
+            if (s->op & TG_QUIET || !call_agrees(c, s, k))
                 return 0;
             continue;
         }

@@ -45,11 +45,12 @@ typedef struct tg_called {
 
 typedef struct tg_program {
     uint32_t n_const, n_in, n_out, n_instr, n_pool, n_kept, n_live, n_guards;
+    uint32_t n_alone;
     uint32_t recorded, reached, folded, shared, fused;  /* nodes: between the first and the last; needed by the
                                                            outputs; gone as constants, as equals, into dots */
     uint32_t captured, foreign;     /* needed nodes of an outer recording, which became constants; of other threads */
     double *constant;
-    tg_instr *instr;
+    tg_instr *alone;        /* the instructions that are in no group, n_alone of them; all where there is no order */
     uint32_t *pool;         /* pairs */
     uint32_t *out;          /* pairs */
     uint64_t bytes;         /* of all that it owns */
@@ -103,7 +104,7 @@ tg_program *tg_freeze(const tg_tape *t, const tg_recording *rec, int64_t *code);
 /* Which nodes older than the start it would take for constants: ids in ascending order, at most `most`; how many there
    are, or a code. */
 int64_t tg_find_older(const tg_tape *t, const tg_recording *rec, uint32_t *ids, uint32_t most);
-/* A program with room for this much, all zero; NULL without memory. */
+/* A program with room for this much, all zero, its instructions in `alone`; NULL without memory. */
 tg_program *tg_new_program(uint32_t n_const, uint32_t n_in, uint32_t n_out, uint32_t n_instr, uint32_t n_pool);
 /* Whether a program from elsewhere can be replayed, its counts but n_kept, n_live and n_guards being those it was made
    with: TG_OK, TG_MEMORY, or TG_BAD_ID where an opcode, an index or a slot is out of bounds, a slot is read before it
@@ -112,9 +113,12 @@ tg_program *tg_new_program(uint32_t n_const, uint32_t n_in, uint32_t n_out, uint
 int tg_check_program(const tg_program *p);
 void tg_free_program(tg_program *p);
 /* Make it a wide one, whose instructions are in this order: TG_OK or TG_MEMORY. A program from elsewhere has to be
-   checked with its order first, and is grouped then. */
+   checked with its order first, and is grouped then. What is in groups is not stored besides. */
 int tg_set_order(tg_program *p, const uint32_t *order);
 int tg_group_program(tg_program *p);
+/* Instruction k; all of them. Who reads many in C has a tg_window. */
+tg_instr tg_instruction(const tg_program *p, uint32_t k);
+void tg_copy_instructions(const tg_program *p, tg_instr *to);
 /* Name the loops that its calls carry out, in their order: TG_OK, TG_MEMORY, or TG_BAD_ID where these are not as many,
    too many within one another, or one has 2^32 inputs or outputs. */
 int tg_set_calls(tg_program *p, const tg_loop *const *loops, uint32_t n);
@@ -241,6 +245,33 @@ static inline void tg_cross(const double *p, const double *q, double *s, double 
 #define TG_GUARD TG_OPS
 #define TG_CALL (TG_OPS + 1)
 #define TG_GROUP 8u             /* instructions of a group, at least */
+
+enum { TG_WINDOW = 128 };
+
+/* Instructions as they follow one another: where it is, those from first on, as they are stored or made from their
+   group. */
+typedef struct {
+    const tg_program *program;
+    const tg_instr *instr;
+    uint32_t first, n;
+    tg_instr made[TG_WINDOW];
+} tg_window;
+
+static inline void tg_open_window(tg_window *w, const tg_program *p)
+{
+    w->program = p;
+    w->first = w->n = 0;
+}
+
+void tg_move_window(tg_window *w, uint32_t k);
+
+/* Instruction k, until another one is asked for. */
+static inline const tg_instr *tg_at(tg_window *w, uint32_t k)
+{
+    if (k - w->first >= w->n)
+        tg_move_window(w, k);
+    return w->instr + (k - w->first);
+}
 
 static inline int tg_row(const tg_instr *s) { return (int)(s->op & ~TG_QUIET); }
 

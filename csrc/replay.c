@@ -24,12 +24,9 @@ typedef double *grad_of_feed(const tg_feed *f, int64_t *stride);
 /* What lanes.h has for a block of rows of one width. */
 typedef struct {
     void (*load)(tg_job *j, int first_block);
-    void (*values)(tg_job *j, uint32_t from, uint32_t to);
-    void (*primals)(tg_job *j, uint32_t from, uint32_t to);
-    void (*tangents)(tg_job *j, uint32_t from, uint32_t to);
+    tg_narrow_replay *values, *primals, *tangents;
     void (*seeds)(tg_job *j);
-    void (*reverse)(tg_job *j, uint32_t from, uint32_t to);
-    void (*reverse_tangents)(tg_job *j, uint32_t from, uint32_t to);
+    tg_narrow_replay *reverse, *reverse_tangents;
     void (*write)(tg_job *j, const double *from, const uint32_t *slots, uint32_t n, double *to, int64_t stride);
     void (*collect)(tg_job *j, int last_block, double *adj, grad_of_feed *grad);
 } width;
@@ -236,7 +233,7 @@ static void between_calls(tg_job *j, uint32_t from, uint32_t to, tg_narrow_repla
     const tg_program *p = j->program;
     for (uint32_t k = call_from(p, from); from < to && j->alive; k++) {
         const uint32_t end = k < p->n_calls && p->call[k].at < to ? p->call[k].at : to;
-        narrow(j, from, end);
+        narrow(j, p->alone + from, from, end);
         if (end < to)
             tg_call_all(j, k, what_of(grouped));
         if (end < to && grouped != tg_group_tangents)
@@ -258,8 +255,10 @@ static void upwards(tg_job *j, uint32_t from, uint32_t to, tg_narrow_replay *nar
         end = tg_first_part(w, &at, from, to, &g);
         if (g)
             grouped(j, g, from, end, narrow);
+        else if (w)
+            narrow(j, tg_alone(j->program, at, from), from, end);
         else
-            narrow(j, from, end);
+            tg_one_by_one(j, from, end, narrow);
     }
 }
 
@@ -268,17 +267,18 @@ static void downwards(tg_job *j, uint32_t from, uint32_t to, tg_narrow_replay *n
 {
     const tg_wide *w = groups_of(j);
     const tg_group *g;
-    for (uint32_t k = call_from(j->program, to); k-- > 0 && j->program->call[k].at >= from;) {
-        narrow(j, j->program->call[k].at + 1, to);
-        to = j->program->call[k].at;
+    for (uint32_t k = call_from(j->program, to), at; k-- > 0 && (at = j->program->call[k].at) >= from; to = at) {
+        narrow(j, j->program->alone + at + 1, at + 1, to);
         tg_call_all(j, k, TG_CALL_BACK);
     }
     for (uint32_t at = w && to ? tg_group_at(w, to - 1) + 1 : 0, start; to > from; to = start) {
         start = tg_last_part(w, &at, from, to, &g);
         if (g)
             grouped(j, g, start, to, narrow);
+        else if (w)
+            narrow(j, tg_alone(j->program, at, start), start, to);
         else
-            narrow(j, start, to);
+            tg_one_by_one_back(j, start, to, narrow);
     }
 }
 
@@ -301,8 +301,8 @@ static void interpret(tg_job *j, uint32_t from, uint32_t to, int kept)
 /* The call that a piece is, and that alone; else TG_NONE. What is compiled around it has kept slots. */
 static uint32_t call_of(const tg_job *j, const tg_code *code, uint32_t k)
 {
-    const tg_instr *s = j->program->instr + code->first[k];
-    return tg_row(s) == TG_CALL ? s->y : TG_NONE;
+    const tg_instr *s = j->program->n_calls ? j->program->alone + code->first[k] : NULL;
+    return s && tg_row(s) == TG_CALL ? s->y : TG_NONE;
 }
 
 /* A piece; other than 0 where native code does not know what to do. Which lanes a call has lost is told by the

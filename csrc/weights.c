@@ -21,16 +21,20 @@ enum {
 static void count_reads(const tg_program *p, uint8_t *reads)
 {
     const uint32_t fixed = p->n_const + p->n_in;
+    tg_window w;
+    tg_open_window(&w, p);
 #define READ(slot)                                                                                                     \
     if ((slot) < fixed)                                                                                                \
         reads[slot] = (uint8_t)(reads[slot] + (reads[slot] < 2));
-    for (const tg_instr *s = p->instr; s < p->instr + p->n_instr; s++)
+    for (uint32_t k = 0; k < p->n_instr; k++) {
+        const tg_instr *s = tg_at(&w, k);
         if (tg_row(s) == TG_GUARD || !tg_is_many(tg_row(s))) {
             READ(s->a)
             READ(s->b)
         } else
-            for (uint32_t k = 0; k < s->b; k++)
-                READ(p->pool[2 * (size_t)(s->a + k)])
+            for (uint32_t m = 0; m < s->b; m++)
+                READ(p->pool[2 * (size_t)(s->a + m)])
+    }
     for (uint32_t k = 0; k < p->n_out; k++)
         READ(p->out[2 * (size_t)k])
 #undef READ
@@ -64,8 +68,10 @@ static void list_weights(tg_weights *w, const tg_job *j, const uint8_t *reads, u
 {
     const tg_program *p = j->program;
     const uint32_t fixed = p->n_const + p->n_in;
+    tg_window at_hand;
+    tg_open_window(&at_hand, p);
     for (uint32_t k = 0; k < p->n_instr; k++) {
-        const tg_instr *s = p->instr + k;
+        const tg_instr *s = tg_at(&at_hand, k);
         tg_weighted *of = w->of + k;
         int wanted = 0;
         of->first = w->n;

@@ -41,11 +41,11 @@ int tg_find_weights(tg_job *j);
 void tg_mark_weights(tg_job *j);        /* among the slots that are shared */
 void tg_free_weights(tg_job *j);
 
-/* The weights of a dot where each of its pairs has one, or NULL. */
-static inline const tg_weight *tg_weights_of(const tg_job *j, uint32_t k)
+/* The weights of a dot of n pairs where each has one, or NULL. */
+static inline const tg_weight *tg_weights_of(const tg_job *j, uint32_t k, uint32_t n)
 {
     const tg_weights *w = j->weights;
-    return w && w->of[k].n && w->of[k].n == j->program->instr[k].b / 2 ? w->weight + w->of[k].first : NULL;
+    return w && w->of[k].n && w->of[k].n == n ? w->weight + w->of[k].first : NULL;
 }
 
 /* Where the adjoint of a dot is kept for this block, or NULL. */

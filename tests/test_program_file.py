@@ -666,7 +666,7 @@ def version_1(program):
     branches = [at - 8 * k for k, at in enumerate(branches)]
     for at in branches[1:]:
         parent, stop = struct.unpack_from("<2I", data, at)
-        data = patched(data, at, "2I", parent, program._recorded.paths[parent].core.instr[stop].live_y)
+        data = patched(data, at, "2I", parent, lib.tg_instruction(program._recorded.paths[parent].core, stop).live_y)
     names = program._recorded.forms.names
     data = data[: -4 - 4 - sum(4 + len(name.encode()) for name in names)] + data[-4:]
     return patched(data, 8, "I", 1)

@@ -334,6 +334,25 @@ def test_what_is_wide_is_grouped_and_what_is_not_stays():
     assert record(stencil, [0.1] * 20).stats["groups"] == 0  # not worth it
 
 
+def rosenbrock(x):
+    total = 0.0
+    for a, b in zip(x, x[1:]):
+        slope, rest = b - a * a, 1.0 - a
+        total = total + 100.0 * (slope * slope) + rest * rest
+    return total
+
+
+def test_what_is_in_groups_is_not_stored_besides():
+    n = 2000
+    program = record(rosenbrock, [0.1] * n)
+    assert 7000 < program.stats["instructions"] < 4.1 * n and program.stats["bytes"] < 90 * n
+    core = decode(program._recorded.__reduce__()[1][0]).paths[0].core
+    assert core.bytes == program.stats["bytes"] and core.n_alone < core.n_instr / 10
+    held = 8 * (core.n_const + core.n_pool + core.n_out) + 32 * core.n_alone + 4 * core.n_instr
+    groups = ffi.sizeof("tg_group") * core.wide.n + 4 * core.wide.n_list
+    assert held + groups < core.bytes < held + groups + 1000
+
+
 def test_slots_are_used_again_beside_results_that_last():
     n = 20_000
     program = record(lambda x: tapegrad.sum([(b - a * a) ** 2 + (1 - a) ** 2 for a, b in zip(x, x[1:])]), [0.1] * n)

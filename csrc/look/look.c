@@ -126,10 +126,10 @@ uint64_t tg_graph_operands(const tg_program *p, uint32_t first, uint32_t end)
 {
     uint64_t operands = 0;
     for (uint32_t k = first; k < end; k++) {
-        int op = tg_row(p->instr + k);
+        int op = tg_row(p->alone + k);
         if (op == TG_CALL)
             continue;
-        operands += op < TG_OPS && tg_is_many(op) ? p->instr[k].b : arity(op);
+        operands += op < TG_OPS && tg_is_many(op) ? p->alone[k].b : arity(op);
     }
     return operands;
 }
@@ -139,7 +139,7 @@ void tg_graph_append(tg_graph *g, const tg_program *p, uint32_t first, uint32_t 
 {
     uint32_t next = g->start[at];
     for (uint32_t k = first; k < end; k++) {
-        const tg_instr *s = p->instr + k;
+        const tg_instr *s = p->alone + k;
         const uint32_t i = at + k - first, *pool = p->pool + 2 * (size_t)s->a;
         int op = tg_row(s);
         g->op[i] = (uint8_t)(op < TG_OPS ? op : TG_OPS);

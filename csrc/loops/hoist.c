@@ -37,7 +37,7 @@ static uint32_t mark(hoisting *h, uint32_t n_own)
     for (uint32_t slot = 0; slot < p->n_const + p->n_in; slot++)
         h->same[slot] = slot < p->n_const || slot >= p->n_const + n_own;
     for (uint32_t k = 0; k < p->n_instr; k++) {
-        const tg_instr *s = p->instr + k;
+        const tg_instr *s = p->alone + k;
         uint32_t pair[4], n;
         const uint32_t *operand = operands_of(p, s, pair, &n);
         int same = tg_row(s) != TG_GUARD;
@@ -78,9 +78,9 @@ static void write(hoisting *h, tg_program *made)
     for (uint32_t slot = 0; slot < fixed; slot++)
         h->now[slot] = slot;
     for (uint32_t k = 0; k < p->n_instr; k++) {
-        const tg_instr *s = p->instr + k;
+        const tg_instr *s = p->alone + k;
         const uint32_t at = h->hoisted[k] ? first++ : other++;
-        tg_instr *to = made->instr + at;
+        tg_instr *to = made->alone + at;
         uint32_t pair[4], n;
         const uint32_t *operand = operands_of(p, s, pair, &n);
         *to = *s;

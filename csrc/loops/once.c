@@ -14,7 +14,10 @@ static size_t first_of_steps(const tg_program *p) { return (size_t)p->n_const + 
 /* Which slots of what is hoisted a step reads or gives; is_read: room for all slots, 0. */
 static void find_watched(tg_stage *s, const tg_program *p, uint8_t *is_read)
 {
-    for (const tg_instr *i = p->instr + p->n_hoisted; i < p->instr + p->n_instr; i++) {
+    tg_window w;
+    tg_open_window(&w, p);
+    for (uint32_t at = p->n_hoisted; at < p->n_instr; at++) {
+        const tg_instr *i = tg_at(&w, at);
         const uint32_t *pool = p->pool + 2 * (size_t)i->a;
         if (tg_row(i) == TG_GUARD)
             continue;
@@ -81,6 +84,8 @@ static void weigh(tg_stage *s)
     const size_t w = (size_t)s->lanes, slots = first_of_steps(p);
     double *factor = s->factor;         /* that by slot and lane, too */
     tg_job j = *s->job;
+    tg_window at_hand;
+    tg_open_window(&at_hand, p);
     j.adj = s->trial[0];
     j.adj_tangent = s->trial[1];
     memset(factor, 0, slots * w * sizeof *factor);
@@ -89,7 +94,7 @@ static void weigh(tg_stage *s)
         for (size_t l = 0; l < w; l++)
             factor[s->watched[k] * w + l] = 1.0;
     for (uint32_t k = p->n_hoisted; k-- > 0;) {
-        const tg_instr *i = p->instr + k;
+        const tg_instr *i = tg_at(&at_hand, k);
         const int many = tg_is_many(tg_row(i));
         const uint32_t few[] = {i->a, 0, i->b}, n = many ? i->b : 2;
         const uint32_t *operand = many ? p->pool + 2 * (size_t)i->a : few;

@@ -379,7 +379,7 @@ static int draft_up(tg_nonzeros *s, const tg_program *p, uint32_t weights_at, ui
     for (uint32_t k = 0; k < p->n_const; k++)
         of[k] = tg_draft_constant(d, p->constant[k]);
     for (uint32_t k = 0; k < p->n_instr; k++) {
-        const tg_instr *c = p->instr + k;
+        const tg_instr *c = p->alone + k;
         const int op = tg_row(c), quiet = (c->op & TG_QUIET) != 0;
         if (op == TG_GUARD)
             tg_draft_guard(d, of[c->a], of[c->b], c->where, c->y, c->live_y);

@@ -181,7 +181,7 @@ TG_INLINE void sums(const tg_job *j, const tg_group *s, uint32_t at, uint32_t m,
 TG_INLINE void ask(tg_job *j, const tg_group *g, uint32_t first, uint32_t m, const uint32_t n, const double *xa,
                    const double *xb)
 {
-    const uint32_t asked = j->program->instr[g->first].y;
+    const uint32_t asked = g->y[TG_KEPT];
     uint8_t holds[LANES];
     uint32_t other = 0;
     switch (asked >> 1) {
@@ -221,7 +221,7 @@ TG_INLINE void forward(tg_job *j, const tg_group *s, uint32_t k, uint32_t m, con
         return;
     }
     if (!s->terms && s->op != TG_GUARD && m < TG_FEW_CALLS) {
-        narrow(j, k, k + m);
+        tg_one_by_one(j, k, k + m, narrow);
         return;
     }
     xa = read(w, &s->operand[0][numbering], v, at, m, n, rooms);
@@ -292,7 +292,7 @@ TG_CLONES void tg_group_tangents(tg_job *j, const tg_group *s, uint32_t from, ui
         return;
     }
     if (s->terms || s->chain) {
-        narrow(j, from, to);
+        tg_one_by_one(j, from, to, narrow);
         return;
     }
     if (s->op == TG_GUARD)
@@ -306,7 +306,7 @@ TG_CLONES void tg_group_tangents(tg_job *j, const tg_group *s, uint32_t from, ui
 #define TG_FEW(NAME_, method, aliases, symbol, refusal, doc, primal, da, db, ...)                                      \
         case TG_##NAME_:                                                                                               \
             if (!IS_SHORT(TG_##NAME_) && m < BLOCK / 2) {                                                              \
-                narrow(j, k, k + m);                                                                                   \
+                tg_one_by_one(j, k, k + m, narrow);                                                                    \
                 continue;                                                                                              \
             }                                                                                                          \
             if (IS_SHORT(TG_##NAME_))                                                                                  \
@@ -498,7 +498,7 @@ TG_INLINE void reverse(tg_job *j, const tg_group *s, uint32_t k, uint32_t m, con
     const tg_slots results = {TG_SIDE_BY_SIDE, s->y[TG_KEPT]};
     double *adj = j->adj, g[LANES], ga[LANES], gb[LANES];
     if (!s->terms && m < TG_FEW_CALLS) {
-        narrow(j, k - m, k);
+        tg_one_by_one_back(j, k - m, k, narrow);
         return;
     }
     take(adj + s->y[TG_LIVE] + at, m, n, g);
@@ -562,14 +562,14 @@ TG_CLONES void tg_group_reverse_tangents(tg_job *j, const tg_group *s, uint32_t 
         return;
     }
     if (s->terms || s->chain) {
-        narrow(j, from, to);
+        tg_one_by_one_back(j, from, to, narrow);
         return;
     }
     for (uint32_t k = to, m, at; k > from; k -= m) {
         m = k - from < BLOCK ? k - from : BLOCK;
         at = k - m - s->first;
         if (m < BLOCK / 2 && !tg_is_short(s->op)) {
-            narrow(j, k - m, k);
+            tg_one_by_one_back(j, k - m, k, narrow);
             continue;
         }
         take(adj + s->y[TG_LIVE] + at, m, n, g);

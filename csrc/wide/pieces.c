@@ -53,7 +53,7 @@ typedef struct {
 enum { READ_ELSEWHERE = 1, IS_OUTPUT = 2, CROSSES = READ_ELSEWHERE | IS_OUTPUT, IS_TERM = 4 };
 enum { NOT_WORTH = 1 };         /* a code: too few pieces, or too much to carry */
 
-typedef int on_operand(cutting *c, uint32_t value, uint32_t piece, uint32_t k);
+typedef int on_operand(cutting *c, uint32_t value, uint32_t piece, uint32_t k, const tg_instr *s);
 typedef int on_result(cutting *c, uint32_t piece, uint32_t k);
 
 /* Tell of all operands and results but constants, and terms of long sums that other pieces make; stops where what is
@@ -62,18 +62,20 @@ static int walk(cutting *c, on_operand *operand, on_result *result)
 {
     const tg_program *p = c->p;
     uint32_t sum = 0;
+    tg_window w;
+    tg_open_window(&w, p);
     for (uint32_t k = 0; k < c->fixed; k++)
         c->in_slot[k] = k;
     for (uint32_t u = 0; u < c->made->n_pieces; u++)
         for (uint32_t k = c->made->start[u]; k < c->made->start[u + 1]; k++) {
-            const tg_instr *s = p->instr + k;
+            const tg_instr *s = tg_at(&w, k);
             const int row = tg_row(s), many = row != TG_GUARD && tg_is_many(row);
             const uint32_t pair[2] = {s->a, s->b};
             const uint32_t n = many ? s->b : s->a == s->b && row != TG_GUARD && !tg_passes_to_b(row) ? 1 : 2;
             const int is_long = sum < c->made->n_sums && c->made->sum[sum].at == k;
             for (uint32_t m = is_long ? c->made->sum[sum++].own : 0; m < n; m++) {
                 const uint32_t value = c->in_slot[many ? p->pool[2 * (size_t)(s->a + m)] : pair[m]];
-                const int code = value < p->n_const ? TG_OK : operand(c, value, u, k);
+                const int code = value < p->n_const ? TG_OK : operand(c, value, u, k, s);
                 if (code)
                     return code;
             }
@@ -95,10 +97,11 @@ static int pass_by(cutting *c, uint32_t piece, uint32_t k)
     return TG_OK;
 }
 
-static int note_use(cutting *c, uint32_t value, uint32_t piece, uint32_t k)
+/* What goes through much of the program does not keep in use what it reads. */
+static int note_use(cutting *c, uint32_t value, uint32_t piece, uint32_t k, const tg_instr *s)
 {
     (void)piece;
-    c->last[value] = k;
+    c->last[value] = tg_is_long(tg_row(s), s->b) && value >= c->fixed ? value - c->fixed : k;
     return TG_OK;
 }
 
@@ -117,10 +120,8 @@ static void cut(cutting *c, int32_t *alive)
     for (uint32_t k = 0; k < p->n_instr; k++)
         c->last[c->fixed + k] = k;
     walk(c, note_use, pass_by);
-    for (uint32_t k = 0; k < p->n_instr; k++) {
-        const uint32_t last = c->last[c->fixed + k];
-        alive[tg_is_long(tg_row(p->instr + last), p->instr[last].b) ? k : last]--;
-    }
+    for (uint32_t k = 0; k < p->n_instr; k++)
+        alive[c->last[c->fixed + k]]--;
     for (uint32_t k = 0; k < p->n_instr; k++) {
         const int whole = k && highest == k - 1;
         if (met && (!whole || k - met == NEIGHBOURS)) {
@@ -140,9 +141,9 @@ static void cut(cutting *c, int32_t *alive)
 
 /* ---- what crosses ---- */
 
-static int note_crossing(cutting *c, uint32_t value, uint32_t piece, uint32_t k)
+static int note_crossing(cutting *c, uint32_t value, uint32_t piece, uint32_t k, const tg_instr *s)
 {
-    (void)k;
+    (void)k, (void)s;
     if (value < c->fixed + c->made->start[piece])
         c->crosses[value] |= READ_ELSEWHERE;
     return TG_OK;
@@ -174,7 +175,7 @@ static int add_touch(cutting *c, uint32_t value, uint32_t piece, uint32_t k)
     return TG_OK;
 }
 
-static int touch_operand(cutting *c, uint32_t value, uint32_t piece, uint32_t k)
+static int touch_operand(cutting *c, uint32_t value, uint32_t piece, uint32_t k, const tg_instr *s)
 {
     if (!(c->crosses[value] & CROSSES))
         return TG_OK;
@@ -184,7 +185,7 @@ static int touch_operand(cutting *c, uint32_t value, uint32_t piece, uint32_t k)
             return code;
     }
     c->touch[c->last[value]].last = k;
-    c->touch[c->last[value]].passed += tg_row(c->p->instr + k) != TG_GUARD;
+    c->touch[c->last[value]].passed += tg_row(s) != TG_GUARD;
     return TG_OK;
 }
 
@@ -347,8 +348,8 @@ static void close_step(cutting *c, tg_way *way, uint32_t from, uint32_t to)
 static void add_move(cutting *c, tg_way *way, const carry *e, int ways, uint32_t first_wait, uint32_t first_move)
 {
     const uint32_t origin = c->touch[c->touch[e->touch].origin].first, place = e->place;
-    const tg_instr *s = c->p->instr + origin;
-    const uint32_t kept = place < c->fixed ? place : s->y, live = place < c->fixed ? place : s->live_y;
+    const tg_instr s = tg_instruction(c->p, origin);
+    const uint32_t kept = place < c->fixed ? place : s.y, live = place < c->fixed ? place : s.live_y;
     if (e->on != TG_NONE) {
         const touch *on = c->touch + e->on;
         const uint32_t known = c->met[on->piece], steps = on->told[ways];

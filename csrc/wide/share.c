@@ -154,16 +154,16 @@ static const tg_part *part_at(const sharing *s, uint32_t piece)
 static void add_part(sharing *s, tg_job *j, const tg_part *a)
 {
     const tg_long_sum *sum = s->pieces->sum + a->sum;
-    const tg_instr *t = j->program->instr + sum->at;
+    const tg_instr t = tg_instruction(j->program, sum->at);
     const int last = a->piece == sum->piece;
-    double *y = last ? j->primal + (tg_has_live_primals(j) ? t->live_y : t->y) : s->sum[0] + a->sum;
+    double *y = last ? j->primal + (tg_has_live_primals(j) ? t.live_y : t.y) : s->sum[0] + a->sum;
     if (a->before != TG_NONE)
         tg_wait_for_progress(s->added + a->before, 1);
-    *y = tg_add_terms(j, t, a->first, a->n, a->before != TG_NONE ? s->sum[0][a->sum] : tg_no_terms(j, t));
+    *y = tg_add_terms(j, &t, a->first, a->n, a->before != TG_NONE ? s->sum[0][a->sum] : tg_no_terms(j, &t));
     if (j->tangents) {
         const fp_mode mode = flush_to_zero();
-        double *dy = last ? j->tangent + t->y : s->sum[1] + a->sum;
-        *dy = tg_add_tangents(j, t, a->first, a->n, a->before != TG_NONE ? s->sum[1][a->sum] : tg_no_tangents(j, t));
+        double *dy = last ? j->tangent + t.y : s->sum[1] + a->sum;
+        *dy = tg_add_tangents(j, &t, a->first, a->n, a->before != TG_NONE ? s->sum[1][a->sum] : tg_no_tangents(j, &t));
         restore_fp(mode);
     }
 }
@@ -195,16 +195,15 @@ static void go_downwards(sharing *s, tg_job *j, uint32_t piece, uint32_t from, u
 {
     for (const tg_part *a = part_at(s, piece + 1); a-- > part_at(s, piece);) {
         const tg_long_sum *sum = s->pieces->sum + a->sum;
-        const uint32_t live = j->program->instr[sum->at].live_y;
+        const tg_instr t = tg_instruction(j->program, sum->at);
         if (sum->piece != piece || sum->at < from || sum->at >= to)
             continue;
         tg_reverse_between(j, sum->at + 1, to);
-        take(s->sum[0] + a->sum, j->adj + live, 1);
+        take(s->sum[0] + a->sum, j->adj + t.live_y, 1);
         if (j->tangents)
-            take(s->sum[1] + a->sum, j->adj_tangent + live, 1);
+            take(s->sum[1] + a->sum, j->adj_tangent + t.live_y, 1);
         tg_set_progress(s->given + a->sum, 1);
-        tg_pass_to_terms(j, j->program->instr + sum->at, a->first, a->n, s->sum[0][a->sum],
-                         j->tangents ? s->sum[1][a->sum] : 0.0);
+        tg_pass_to_terms(j, &t, a->first, a->n, s->sum[0][a->sum], j->tangents ? s->sum[1][a->sum] : 0.0);
         to = sum->at;
     }
     tg_reverse_between(j, from, to);
@@ -215,11 +214,11 @@ static void pass_to_parts(sharing *s, tg_job *j, uint32_t piece)
 {
     for (const tg_part *a = part_at(s, piece + 1); a-- > part_at(s, piece);) {
         const tg_long_sum *sum = s->pieces->sum + a->sum;
+        const tg_instr t = tg_instruction(j->program, sum->at);
         if (sum->piece == piece)
             continue;
         tg_wait_for_progress(s->given + a->sum, 1);
-        tg_pass_to_terms(j, j->program->instr + sum->at, a->first, a->n, s->sum[0][a->sum],
-                         j->tangents ? s->sum[1][a->sum] : 0.0);
+        tg_pass_to_terms(j, &t, a->first, a->n, s->sum[0][a->sum], j->tangents ? s->sum[1][a->sum] : 0.0);
     }
 }
 

@@ -30,8 +30,11 @@ static int add_part(dividing *c, tg_part part)
     return TG_OK;
 }
 
-static int can_spread(const tg_instr *s) { return tg_row(s) == TG_SUM || tg_row(s) == TG_DOT; }
 static uint32_t terms_of(const tg_instr *s) { return tg_row(s) == TG_DOT ? s->b / 2 : s->b; }
+static int is_long(const tg_instr *s)
+{
+    return (tg_row(s) == TG_SUM || tg_row(s) == TG_DOT) && terms_of(s) > FEWEST;
+}
 
 /* The piece, not before this one, that makes all of a term that is not constant; TG_NONE where there is none. */
 static uint32_t maker(const dividing *c, const uint32_t *pair, uint32_t width, uint32_t piece)
@@ -54,10 +57,9 @@ static uint32_t maker(const dividing *c, const uint32_t *pair, uint32_t width, u
     return piece;
 }
 
-/* Find the parts of instruction k of a piece: whether more pieces than are near have some, one after the other. */
-static int divide(dividing *c, uint32_t piece, uint32_t k)
+/* Find the parts of instruction k, s, of a piece: whether more pieces than are near have some, one after the other. */
+static int divide(dividing *c, uint32_t piece, uint32_t k, const tg_instr *s)
 {
-    const tg_instr *s = c->p->instr + k;
     const uint32_t width = tg_row(s) == TG_DOT ? 2 : 1, n = terms_of(s), begun = c->n_parts, sum = c->made->n_sums;
     const uint32_t *pair = c->p->pool + 2 * (size_t)s->a;
     tg_part part = {.piece = 0, .sum = sum, .before = TG_NONE};
@@ -100,8 +102,10 @@ static int find(dividing *c)
     tg_pieces *s = c->made;
     uint32_t n = 0;
     int code = TG_OK;
+    tg_window w;
+    tg_open_window(&w, p);
     for (uint32_t k = 0; k < p->n_instr; k++)
-        n += can_spread(p->instr + k) && terms_of(p->instr + k) > FEWEST;
+        n += is_long(tg_at(&w, k));
     s->sum = tg_realloc(NULL, n * sizeof *s->sum + 1);
     if (!s->sum)
         return TG_MEMORY;
@@ -109,10 +113,11 @@ static int find(dividing *c)
         c->in_slot[k] = k;
     for (uint32_t u = 0; u < s->n_pieces; u++)
         for (uint32_t k = s->start[u]; k < s->start[u + 1] && !code; k++) {
-            if (can_spread(p->instr + k) && terms_of(p->instr + k) > FEWEST)
-                code = divide(c, u, k);
-            if (tg_row(p->instr + k) != TG_GUARD)
-                c->in_slot[p->instr[k].y] = c->fixed + k;
+            const tg_instr *own = tg_at(&w, k);
+            if (is_long(own))
+                code = divide(c, u, k, own);
+            if (tg_row(own) != TG_GUARD)
+                c->in_slot[own->y] = c->fixed + k;
         }
     return code;
 }

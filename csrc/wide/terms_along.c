@@ -77,7 +77,7 @@ TG_CLONES void tg_terms_tangents(tg_job *j, const tg_group *g, uint32_t from, ui
         const stretch s = the_stretch(j, g, stretch_of(j->program->wide, g, from));
         end = s.first + s.n < to ? s.first + s.n : to;
         if (end - from < FEW) {
-            narrow(j, g->first + from, g->first + end);
+            tg_one_by_one(j, g->first + from, g->first + end, narrow);
             continue;
         }
         for (uint32_t k = from; k < end; k += m) {
@@ -315,7 +315,7 @@ TG_CLONES void tg_terms_reverse_tangents(tg_job *j, const tg_group *g, uint32_t 
         m = to - from < FAR ? to - from : FAR;
         m = to - s.first < m ? to - s.first : m;
         if (s.n < FEW) {
-            narrow(j, g->first + to - m, g->first + to);
+            tg_one_by_one_back(j, g->first + to - m, g->first + to, narrow);
             continue;
         }
         take(a.of.g, j->adj + g->y[TG_LIVE] + to - m, m);

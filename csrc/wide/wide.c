@@ -49,7 +49,7 @@ static uint32_t operands(const tg_instr *s)
 static int goes_on(const finding *f, uint32_t first, uint32_t k)
 {
     const tg_program *p = f->p;
-    const tg_instr *s = p->instr + first, *t = p->instr + k;
+    const tg_instr *s = p->alone + first, *t = p->alone + k;
     const uint32_t step = k - first, n = operands(s);
     if (t->op != s->op || operands(t) != n)
         return 0;
@@ -70,16 +70,18 @@ static int is_sum(const tg_instr *s) { return s->op == TG_ADD && s->a != s->b &&
 /* Whether instruction k adds to the result of the one before, which is a sum, too: as its operand a, or else b. */
 static int is_link(const tg_program *p, uint32_t k, int as_a)
 {
-    const tg_instr *s = p->instr + k;
+    const tg_instr *s = p->alone + k;
     return is_sum(s) && is_sum(s - 1) &&
            (as_a ? s->a == s[-1].y && s->live_a == s[-1].live_y : s->b == s[-1].y && s->live_b == s[-1].live_y);
 }
 
-/* The slot of operand m of instruction k; where there are two, RESULT is the third. */
-enum { RESULT = 2 };
+/* The slot of operand m of instruction k; where there are two, RESULT is the third. What is no slot comes last. */
+enum { RESULT = 2, WHERE = TG_FEW_TERMS, NUMBER };
 static uint32_t slot_of(const tg_program *p, uint32_t k, uint32_t m, int numbering)
 {
-    const tg_instr *s = p->instr + k;
+    const tg_instr *s = p->alone + k;
+    if (m == WHERE || m == NUMBER)
+        return m == WHERE ? s->where : s->live_y;
     if (operands(s))
         return p->pool[2 * (size_t)(s->a + m) + (size_t)numbering];
     if (m == RESULT)
@@ -123,7 +125,7 @@ static int find_slots(finding *f, uint32_t first, uint32_t n, uint32_t m, int nu
         const uint32_t slot = slot_of(f->p, first + n, m, numbering);
         run = next == slot + 1 ? run + 1 : 1;
         next = slot;
-        w->list[found->at + n] = slot | (run >= TG_RUN ? TG_RUNS : 0);
+        w->list[found->at + n] = slot | (run >= TG_RUN && m < WHERE ? TG_RUNS : 0);
     }
     return TG_OK;
 }
@@ -146,7 +148,7 @@ static int find_both(finding *f, uint32_t first, uint32_t n, uint32_t m, tg_slot
 /* Whether each instruction of a group has one operand, or the same one twice. */
 static int read_one(const tg_program *p, const tg_group *g)
 {
-    for (const tg_instr *s = p->instr + g->first; s < p->instr + g->first + g->n; s++)
+    for (const tg_instr *s = p->alone + g->first; s < p->alone + g->first + g->n; s++)
         if (s->a != s->b || s->live_a != s->live_b)
             return 0;
     return 1;
@@ -155,7 +157,7 @@ static int read_one(const tg_program *p, const tg_group *g)
 /* Whether the terms of each sum of the group are side by side. */
 static int terms_are_straight(const finding *f, const tg_group *g)
 {
-    const uint32_t width = tg_row(f->p->instr + g->first) == TG_DOT ? 2 : 1, *pair = f->p->pool + 2 * (size_t)g->pool;
+    const uint32_t width = tg_row(f->p->alone + g->first) == TG_DOT ? 2 : 1, *pair = f->p->pool + 2 * (size_t)g->pool;
     for (uint32_t k = 0; k < g->n; k++, pair += 2 * (size_t)g->terms)
         for (uint32_t m = width; m < g->terms / width * width; m++)
             for (int numbering = 0; numbering < 2; numbering++)
@@ -352,10 +354,10 @@ static int is_listed(const tg_group *g)
     return listed;
 }
 
-enum { NO_CHAIN, CHAIN_A, CHAIN_B };
+enum { NO_CHAIN, CHAIN_A, CHAIN_B = TG_CHAIN_B };
 static int add_group(finding *f, uint32_t first, uint32_t n, int chain)
 {
-    const tg_instr *s = f->p->instr + first;
+    const tg_instr *s = f->p->alone + first;
     const int row = tg_row(s);
     tg_wide *w = f->w;
     tg_group *g;
@@ -369,7 +371,7 @@ static int add_group(finding *f, uint32_t first, uint32_t n, int chain)
     g = w->group + w->n;
     *g = (tg_group){.first = first, .n = n, .op = s->op, .terms = operands(s), .pool = s->a, .y = {s->y, s->live_y}};
     if (chain) {
-        g->chain = 1;
+        g->chain = (uint8_t)chain;
         code = find_both(f, first, 1, chain == CHAIN_A ? 0 : 1, g->operand[0]);
         if (!code)
             code = find_both(f, first, n, chain == CHAIN_A ? 1 : 0, g->operand[1]);
@@ -394,8 +396,52 @@ static int add_group(finding *f, uint32_t first, uint32_t n, int chain)
         code = find_stretches(f, g);
     if (!code && g->n_stretches)
         code = find_layers(f, g);
+    if (!code)
+        code = find_slots(f, first, n, WHERE, TG_KEPT, &g->where);
+    if (!code && row == TG_GUARD)
+        code = find_slots(f, first, n, NUMBER, TG_KEPT, &g->number);
     w->n += !code;
     return code;
+}
+
+/* What grew has room to spare. */
+static void shrink(finding *f)
+{
+    tg_group *group = tg_realloc(f->w->group, f->w->n * sizeof *group + 1);
+    uint32_t *list = tg_realloc(f->w->list, f->w->n_list * sizeof *list + 1);
+    if (group) {
+        f->w->group = group;
+        f->cap = f->w->n;
+    }
+    if (list) {
+        f->w->list = list;
+        f->cap_list = f->w->n_list;
+    }
+}
+
+/* Leave those that are in no group, in as little memory as there is to be had. */
+static void leave_alone(tg_program *p)
+{
+    tg_wide *w = p->wide;
+    tg_instr *fewer;
+    uint32_t n = 0, from = 0;
+    for (uint32_t at = 0; at <= w->n; at++) {
+        const uint32_t to = at < w->n ? w->group[at].first : p->n_instr;
+        memmove(p->alone + n, p->alone + from, (to - from) * sizeof *p->alone);
+        n += to - from;
+        if (at == w->n)
+            break;
+        w->group[at].before = n;
+        from = to + w->group[at].n;
+    }
+    p->n_alone = n;
+    fewer = tg_realloc(NULL, n * sizeof *fewer + 1);    /* and the large block is given back for the next freezing */
+    if (fewer) {
+        memcpy(fewer, p->alone, n * sizeof *fewer);
+        free(p->alone);
+        p->alone = fewer;
+        p->bytes -= (p->n_instr - n) * (uint64_t)sizeof *fewer;
+    }
 }
 
 int tg_group_program(tg_program *p)
@@ -408,9 +454,9 @@ int tg_group_program(tg_program *p)
     f.met = tg_zeroed(p->n_live * sizeof *f.met + 1);
     code = f.w && f.made && f.met ? TG_OK : TG_MEMORY;
     for (uint32_t k = 0; !code && k <= p->n_instr && p->n_kept < TG_RUNS && p->n_live < TG_RUNS; k++) {
-        if (k == p->n_instr || !grouped(p->instr + k) || (k > first && !goes_on(&f, first, k))) {
+        if (k == p->n_instr || !grouped(p->alone + k) || (k > first && !goes_on(&f, first, k))) {
             uint32_t end = k;
-            if (grouped(p->instr + first) && k - first >= tg_least_group(p->instr[first].op)) {
+            if (grouped(p->alone + first) && k - first >= tg_least_group(p->alone[first].op)) {
                 code = add_group(&f, first, k - first, NO_CHAIN);
                 p->grouped += k - first;
             } else {
@@ -424,10 +470,10 @@ int tg_group_program(tg_program *p)
                     end = k;
             }
             for (first = end; k < end; k++)
-                f.made[p->instr[k].y] = k + 1;
+                f.made[p->alone[k].y] = k + 1;
         }
-        if (k < p->n_instr && tg_row(p->instr + k) != TG_GUARD)
-            f.made[p->instr[k].y] = k + 1;
+        if (k < p->n_instr && tg_row(p->alone + k) != TG_GUARD)
+            f.made[p->alone[k].y] = k + 1;
     }
     free(f.made);
     free(f.met);
@@ -437,6 +483,8 @@ int tg_group_program(tg_program *p)
     }
     p->wide = f.w;
     p->n_groups = f.w->n - chains;
-    p->bytes += sizeof *f.w + f.w->n * sizeof *f.w->group + f.w->n_list * sizeof *f.w->list;
+    shrink(&f);
+    leave_alone(p);
+    p->bytes += sizeof *f.w + f.cap * sizeof *f.w->group + f.cap_list * sizeof *f.w->list;
     return TG_OK;
 }

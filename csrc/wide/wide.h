@@ -9,7 +9,9 @@
     other one its rows side by side.
 
     A chain is additions in a row each of which adds to the result of the one before: what sum(..) of a function makes.
-    They go one after the other, but the sum stays in a register.  */
+    They go one after the other, but the sum stays in a register.
+
+    An instruction in a group is not stored: who wants to see it has it made from the group, see remade.c.  */
 #ifndef TG_WIDE_H
 #define TG_WIDE_H
 
@@ -19,7 +21,7 @@
 enum { TG_SAME, TG_SIDE_BY_SIDE, TG_LISTED };
 enum { TG_KEPT, TG_LIVE };      /* the two numberings */
 
-enum { TG_RUN = 8, TG_FEW_TERMS = 5 };
+enum { TG_RUN = 8, TG_FEW_TERMS = 5, TG_CHAIN_B = 2 };
 #define TG_RUNS 0x80000000u     /* in a list: this slot and those behind it are side by side, TG_RUN of them */
 
 typedef struct {
@@ -30,13 +32,15 @@ typedef struct {
     uint32_t first, n, op;      /* op: as that of its instructions */
     uint32_t terms;             /* of a many-operand row: operands of each, in pool one after the other from pool on */
     uint32_t pool;
-    uint32_t y[2];
+    uint32_t y[2];              /* of a guard: what it asks, as its instructions have it */
+    uint32_t before;            /* how many instructions are in no group until there */
+    tg_slots where, number;     /* of its instructions, as they have it; number: of guards. Lists without TG_RUNS */
     tg_slots operand[TG_FEW_TERMS][2];  /* those of a sum of many terms are in the pool alone; of a chain what is added
                                            to first, what is added, and the results */
     uint32_t stretches, n_stretches;    /* of a many-operand row: where in list the first element of each is, and
                                            behind the last the number of all elements, then for each the first
                                            one of its layer, see layers.c, or TG_NONE; 0: there are none */
-    uint8_t chain;
+    uint8_t chain;              /* 1, or TG_CHAIN_B: the sum until there is operand b */
     uint8_t straight;           /* a sum of many terms, which are side by side in both numberings */
     uint8_t apart;              /* adjoints may be added operand by operand: nobody sees the difference */
     uint8_t names;              /* the primals that its partials name, as tg_names has it */
@@ -124,8 +128,20 @@ static inline uint32_t tg_last_part(const tg_wide *w, uint32_t *at, uint32_t fro
     return start > from ? start : from;
 }
 
+/* Instruction k, which is in no group; at: the first group behind it, or how many there are. */
+static inline const tg_instr *tg_alone(const tg_program *p, uint32_t at, uint32_t k)
+{
+    const tg_group *g = p->wide && at < p->wide->n ? p->wide->group + at : NULL;
+    return p->alone + (g ? g->before - (g->first - k) : p->n_alone - (p->n_instr - k));
+}
+
+/* Instructions from .. to - 1 one by one, the first of which is s. */
+typedef void tg_narrow_replay(tg_job *j, const tg_instr *s, uint32_t from, uint32_t to);
+/* The same of those that may be in groups, from the first to the last or the other way round. */
+void tg_one_by_one(tg_job *j, uint32_t from, uint32_t to, tg_narrow_replay *narrow);
+void tg_one_by_one_back(tg_job *j, uint32_t from, uint32_t to, tg_narrow_replay *narrow);
+
 /* Instructions from .. to - 1 of a group, for one row; narrow is for what is better done one by one. */
-typedef void tg_narrow_replay(tg_job *j, uint32_t from, uint32_t to);
 void tg_group_forward(tg_job *j, const tg_group *s, uint32_t from, uint32_t to, tg_narrow_replay *narrow,
                       int numbering);
 void tg_group_tangents(tg_job *j, const tg_group *s, uint32_t from, uint32_t to, tg_narrow_replay *narrow);

@@ -12,7 +12,7 @@ from ..program.arguments import Arguments
 from ..program.form import Form, Nest, Static, objects, series
 from ..program.nest import form_of
 from ..program.recorded import Recorded, decoded
-from ..program.replay import Feed, Job, Trace, zeros
+from ..program.replay import Feed, Job, Trace, instructions, zeros
 from ..program.trace import Recording, trace, under_way
 from ..value import Value, handle
 from .cell import MOST_PATHS, Cell
@@ -190,7 +190,8 @@ def _same(a: Trace, b: Trace) -> bool:
         [(p.n_const, p.n_instr, p.n_pool, p.n_out), *(
             ffi.buffer(at, n)[:]
             for at, n in (
-                (p.constant, 8 * p.n_const), (p.instr, 32 * p.n_instr), (p.pool, 8 * p.n_pool), (p.out, 8 * p.n_out)
+                (p.constant, 8 * p.n_const), (instructions(p), 32 * p.n_instr), (p.pool, 8 * p.n_pool),
+                (p.out, 8 * p.n_out),
             )
         )]
         for p in (a.core, b.core)

@@ -17,7 +17,7 @@ from .._core import ffi, lib
 from .arguments import Arguments
 from .containers import Container, Fields, Mapping
 from .form import NUMBER, Array, Form, Series, Static
-from .replay import CALL, CAN_REFUSE, GUARD, QUIET, Called, CData, Trace
+from .replay import CALL, CAN_REFUSE, GUARD, QUIET, Called, CData, Trace, instructions
 
 MAGIC = b"\x89TGP\r\n\x1a\n"
 MAGIC_OF_LOOPS = b"\x89TGL\r\n\x1a\n"  # of files that hold several programs: tapegrad.loops
@@ -128,7 +128,7 @@ def _path(path: Trace, parent: tuple[int, int]) -> Iterator[bytes]:
     p = path.core
     yield _u32(*parent, *(getattr(p, name) for name in _COUNTS + _STATS), len(path.codes))
     yield _little("d", ffi.buffer(p.constant, 8 * p.n_const)[:])
-    for words, n in ((p.instr, 32 * p.n_instr), (p.pool, 8 * p.n_pool), (p.out, 8 * p.n_out)):
+    for words, n in ((instructions(p), 32 * p.n_instr), (p.pool, 8 * p.n_pool), (p.out, 8 * p.n_out)):
         yield _little("I", ffi.buffer(words, n)[:])
     yield _u32(1 if p.order else 0)
     if p.order:
@@ -326,11 +326,11 @@ class _Reader:
             raise MemoryError
         p = ffi.gc(p, lib.tg_free_program, p.bytes)
         self.words("d", p.constant, 8 * n_const)
-        self.words("I", p.instr, 32 * n_instr)
+        self.words("I", p.alone, 32 * n_instr)
         if self._guard != GUARD:  # rows have come since
-            words = array("I", ffi.buffer(p.instr, 32 * n_instr)[:])
+            words = array("I", ffi.buffer(p.alone, 32 * n_instr)[:])
             words[::8] = array("I", map(self._opcode, words[::8]))
-            ffi.memmove(p.instr, words, 32 * n_instr)
+            ffi.memmove(p.alone, words, 32 * n_instr)
         self.words("I", p.pool, 8 * n_pool)
         self.words("I", p.out, 8 * n_out)
         for name, n in counts.items():
@@ -360,7 +360,7 @@ def _tuple_class(name: str, fields: tuple[str, ...]) -> type[Any]:
 
 def _stops(path: Trace, version: int) -> dict[int, int]:
     """The instructions at which a path may stop, by what a file has for them; in version 1, the numbers of guards."""
-    words = array("I", ffi.buffer(path.core.instr, 32 * path.core.n_instr)[:])
+    words = array("I", ffi.buffer(instructions(path.core), 32 * path.core.n_instr)[:])
     if version > 1:
         return {k: k for k, op in enumerate(words[0::8]) if op in (GUARD, CALL) or (op < GUARD and CAN_REFUSE[op])}
     if any(op == GUARD and asked > 7 for op, asked in zip(words[0::8], words[1::8])):

@@ -202,7 +202,7 @@ class _Shape:
 
         self.guard, self.terms, self.moves, self.apart = g.op == GUARD, g.terms, g.moves, bool(g.apart)
         self.row = ROWS[0 if self.guard else g.op & ~QUIET]
-        self.asked = p.instr[g.first].y if self.guard else 0
+        self.asked = g.y[lib.TG_KEPT] if self.guard else 0
         self.refused = not g.op & QUIET and self.row.refusal != "NEVER"
         self.squares = not self.guard and _squares(p, g)
         count = g.terms or (1 if self.squares or (self.row.kind == "unary" and not self.guard) else 2)

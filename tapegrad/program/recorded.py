@@ -311,7 +311,7 @@ class Recorded:
         self.unkept += 1
         if self.unkept > 1:
             return
-        lines = Counter(self.paths[k].place(self.paths[k].core.instr[at].where) for k, at in self.children)
+        lines = Counter(self.paths[k].place(self.paths[k].instruction(at).where) for k, at in self.children)
         most = ""
         for (filename, line), times in lines.most_common(1):
             most = f" {shown(filename)}:{line} branches most, {times} times: with tapegrad.where it is one path."

@@ -148,6 +148,13 @@ class Called(Protocol):
 NOWHERE = ("<unknown>", 0)
 
 
+def instructions(p: CData) -> CData:
+    """All that a program has, those of its groups, too."""
+    found = ffi.new("tg_instr[]", p.n_instr)
+    lib.tg_copy_instructions(p, found)
+    return found
+
+
 def place_in(codes: Sequence[tuple[str, str]], where: int) -> tuple[str, int]:
     """File and line of what an instruction notes, its code one of these."""
     code, line = where >> _LINE_BITS, where & ((1 << _LINE_BITS) - 1)
@@ -199,16 +206,19 @@ class Trace:
         c.program, c.native = self.core, self.native[0] if self.native else ffi.NULL
         return in_chunks(c, step, threads, max(1, self.slice // lib.tg_lanes))
 
+    def instruction(self, at: int) -> CData:
+        return lib.tg_instruction(self.core, at)
+
     def is_guard(self, at: int) -> bool:
         """Whether the instruction is a guard; else it is one that can refuse."""
-        return bool(self.core.instr[at].op == GUARD)
+        return bool(self.instruction(at).op == GUARD)
 
     def within(self, at: int, job: Job) -> tuple[Trace, int, Job, int | None]:
         """The path, the instruction and the operands with which a job of one row stopped, and in which step: of a loop
         within, where the instruction is a call."""
         path, step, found = self, None, job
-        for stop in job.stops if self.core.instr[at].op == CALL else ():
-            path = path.calls[path.core.instr[at].y].step.paths[stop.path]
+        for stop in job.stops if self.instruction(at).op == CALL else ():
+            path = path.calls[path.core.alone[at].y].step.paths[stop.path]
             at, step = stop.at, stop.step
             found = Job([], 0, 1)
             found.c.fail_a, found.c.fail_b = stop.a, stop.b
@@ -216,7 +226,7 @@ class Trace:
 
     def refusal(self, at: int, job: Job) -> Exception:
         """What a Value raises where the instruction was refused."""
-        s, code = self.core.instr[at], ffi.new("int *")
+        s, code = self.instruction(at), ffi.new("int *")
         lib.tg_evaluate(s.op, job.c.fail_a, job.c.fail_b, code)
         return _refusals.refused(code[0], s.op, job.c.fail_a, job.c.fail_b)
 
@@ -225,7 +235,7 @@ class Trace:
         path, at, job, _ = self.within(at, job)
         if path is not self:
             return path.refused_alike(at, job, error)
-        if self.core.instr[at].op >= GUARD:
+        if self.instruction(at).op >= GUARD:
             return False
         refusal = self.refusal(at, job)  # programs that f calls say where as well
         return type(error) is type(refusal) and str(error).startswith(str(refusal))
@@ -237,7 +247,7 @@ class Trace:
         inner, at, job, found = self.within(at, job)
         if inner is not self:
             return inner.error(at, job, row, rows, way_on, found if step is None else step)
-        s = self.core.instr[at]
+        s = self.instruction(at)
         filename, line = self.place(s.where)
         if self.is_guard(at):
             a, b = job.c.fail_a, job.c.fail_b
@@ -266,7 +276,7 @@ class Trace:
         lines, guards = [f"{p.n_in} inputs{inputs}, {p.n_const} constants, {p.n_instr} instructions"], 0
         left_out = range(most, p.n_instr - most) if most is not None else range(0)
         for k in range(p.n_instr):
-            s = p.instr[k]
+            s = p.alone[k]
             if k in left_out:
                 guards += s.op == GUARD
                 if s.op == CALL:

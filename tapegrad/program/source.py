@@ -236,7 +236,7 @@ class _Instruction:
     """An instruction with its operands: pairs of a kept and a live slot."""
 
     def __init__(self, p: CData, k: int) -> None:
-        s = p.instr[k]
+        s = lib.tg_instruction(p, k)
         self.k, self.guard, self.y, self.live_y = k, s.op == GUARD, s.y, s.live_y
         self.call, self.hoisted = s.op == CALL, k < p.n_hoisted  # what is hoisted is not carried out where a step fails
         self.row = ROWS[0] if self.guard or self.call else ROWS[s.op & ~QUIET]
@@ -361,7 +361,7 @@ class Writer:
         for s in self.chunks[k]:
             names = [local.get(slot, f"V({slot})") for slot, _ in s.operands]
             if s.guard:
-                yield self._guard(self.p.instr[s.k].y, dict(zip("ab", names)))
+                yield self._guard(lib.tg_instruction(self.p, s.k).y, dict(zip("ab", names)))
                 continue
             y = local[s.y] = f"y{s.k}"
             if s.row.kind == "many":

@@ -107,7 +107,7 @@ class Sum:
 
 def long_sum(p: CData, k: int, alone: bool) -> Sum | None:
     """Instruction k, if it is a sum that is worth it; alone: values alone are wanted, in live slots."""
-    s = p.instr[k]
+    s = lib.tg_instruction(p, k)
     if s.b < LEAST or s.op >= lib.tg_op_count or ROWS[s.op].name not in ("DOT", "SUM"):
         return None
     words = ffi.unpack(p.pool + 2 * s.a, 2 * s.b)

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..program.form import Array, Form, series
 from ..program.recorded import Recorded
-from ..program.replay import CAN_REFUSE, DIVISION, GUARD, QUIET, Trace
+from ..program.replay import CAN_REFUSE, DIVISION, GUARD, QUIET, Trace, instructions
 from .derivation import Asked, Derivation, derive
 from .pattern import HAS_NUMPY, Pattern
 
@@ -48,7 +48,7 @@ class Derived(Recorded):
         whether it is of the source or derived, for what derives refuses nothing."""
         if path not in self._at:
             core = path.core
-            found = [k for k in range(core.n_instr) if _can_stop(core, core.instr[k])]
+            found = [k for k, s in enumerate(instructions(core)) if _can_stop(core, s)]
             if core.order:
                 found.sort(key=lambda k: core.order[k])
             self._at[path] = found, {at: number for number, at in enumerate(found)}

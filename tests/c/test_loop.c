@@ -403,16 +403,16 @@ static void what_is_hoisted_gives_the_same_bits_and_fails_where_the_function_doe
     setting s = made();
     static result plain, hoisted, other;
     const tg_program *const step = step_of_root();
-    const tg_instr *const root = step->instr + 1;
+    const tg_instr *const root = step->alone + 1;
     tg_program *first = NULL;
-    CHECK(root->op == TG_SQRT && step->instr[0].op == TG_DIV);
+    CHECK(root->op == TG_SQRT && step->alone[0].op == TG_DIV);
     CHECK(tg_hoist(s.step[0], 3, &first) == TG_OK && !first);
     for (int n = 1; !first; n++) {
         tg_fail_allocation((uint64_t)n);
         CHECK(tg_hoist(step, 3, &first) == (first ? TG_OK : TG_MEMORY) && n < 10);
         tg_fail_allocation(0);
     }
-    CHECK(first->n_hoisted == 2 && first->instr[0].op == TG_SQRT && !tg_check_program(first));
+    CHECK(first->n_hoisted == 2 && first->alone[0].op == TG_SQRT && !tg_check_program(first));
     tg_free_program((tg_program *)s.step[0]);
     s.n_paths = 1;
     for (int k = 0; k < 2; k++) {

@@ -244,6 +244,73 @@ static void wide_programs_have_these_bits_too(void)
     free_tape(&t);
 }
 
+/* Whatever is in their lines and their guards' numbers; read from either end, and anyhow. at: where each instruction is
+   in the function's order. */
+static void check_made(const tg_program *p, const uint32_t *at, uint32_t lines)
+{
+    const uint32_t n = p->n_instr;
+    tg_instr *stored = tg_zeroed(2 * n * sizeof *stored + 1), *made = stored + n;
+    tg_program *q = tg_new_program(p->n_const, p->n_in, p->n_out, n, p->n_pool);
+    tg_window w;
+    CHECK(stored && q && !tg_set_order(q, at));
+    tg_copy_instructions(p, stored);
+    for (uint32_t k = 0; k < n; k++) {
+        stored[k].where = lines < 2 ? TG_FOREIGN + lines * k : lines == 2 ? k / 40 * 7 : k * 2654435761u;
+        if (tg_row(stored + k) == TG_GUARD)
+            stored[k].live_y = lines == 2 ? n - k : stored[k].live_y * (lines + 1) << (lines ? 16 : 0);
+    }
+    memcpy(q->alone, stored, n * sizeof *stored);
+    if (p->n_pool)
+        memcpy(q->pool, p->pool, 2 * p->n_pool * sizeof *p->pool);
+    q->n_kept = p->n_kept;
+    q->n_live = p->n_live;
+    CHECK(!tg_group_program(q) && q->n_alone < n / 2);
+    tg_copy_instructions(q, made);
+    CHECK(!memcmp(stored, made, n * sizeof *stored));
+    tg_open_window(&w, q);
+    for (uint32_t k = n; k-- > 0;) {
+        const uint32_t other = k * 7919 % n;
+        const tg_instr alone = tg_instruction(q, other);
+        CHECK(!memcmp(stored + k, tg_at(&w, k), sizeof *stored) && !memcmp(stored + other, &alone, sizeof alone));
+        if (k % 5 == 0)
+            CHECK(!memcmp(stored + other, tg_at(&w, other), sizeof *stored));
+    }
+    tg_free_program(q);
+    free(stored);
+}
+
+/* x0 + x1 + x2 .., and then each of them added to that from the other side. */
+static tg_program *two_chains(tg_tape *t, int64_t *code)
+{
+    enum { N = 100 };
+    uint32_t in[N], y;
+    for (int k = 0; k < N; k++)
+        in[k] = leaf(t, k);
+    y = op(t, TG_MUL, in[0], in[1]);
+    for (int k = 1; k < 2 * N; k++)
+        y = k < N ? op(t, TG_ADD, y, in[k]) : op(t, TG_ADD, in[k - N], y);
+    return tg_freeze(t, &(tg_recording){.start = in[0], .outer = TG_NONE, .in = in, .n_in = N, .out = &y, .n_out = 1},
+                     code);
+}
+
+static void groups_make_the_instructions_that_they_are_of(void)
+{
+    tg_tape t = new_tape();
+    int64_t code;
+    tg_program *wide = wide_program_of_everything(&t, &code), *chains = two_chains(&t, &code);
+    uint32_t at[300];
+    for (uint32_t k = 0; k < 300; k++)
+        at[k] = k;
+    CHECK(wide && chains && !chains->order && chains->n_instr < 300);
+    for (uint32_t lines = 0; wide && chains && lines < 4; lines++) {
+        check_made(wide, wide->order, lines);
+        check_made(chains, at, lines);
+    }
+    tg_free_program(wide);
+    tg_free_program(chains);
+    free_tape(&t);
+}
+
 /* Of every width, in slices of every size, forward, backward and both. */
 static void check_bits(const tg_program *p)
 {
@@ -453,7 +520,7 @@ static void rows_on_another_branch_are_told_and_write_nothing(void)
         }
         other++;
         CHECK(r.failed[row] > 0 && r.failed[row] <= p->n_instr);
-        CHECK(p->instr[r.failed[row] - 1].op == TG_GUARD && p->instr[r.failed[row] - 1].where == 9);
+        CHECK(p->alone[r.failed[row] - 1].op == TG_GUARD && p->alone[r.failed[row] - 1].where == 9);
         for (int k = 0; k < OUTPUTS; k++)
             CHECK(r.out[row * OUTPUTS + k] == 0.0 && r.out_tangent[row * OUTPUTS + k] == 0.0);
         for (int k = 0; k < INPUTS; k++)
@@ -625,7 +692,7 @@ static void guards_that_nobody_can_answer_are_refused(void)
                             (TG_REFUSES + TG_OPS) * 2 + 1, TG_NONE};
     CHECK(!tg_check_program(p));
     for (size_t k = 0; k < sizeof bad / sizeof *bad; k++) {
-        p->instr[0].y = bad[k];
+        p->alone[0].y = bad[k];
         CHECK(tg_check_program(p) == TG_BAD_ID);
     }
     tg_free_program(p);
@@ -758,6 +825,7 @@ int main(void)
     a_replay_is_the_tape_again();
     the_bits_depend_on_the_row_alone();
     wide_programs_have_these_bits_too();
+    groups_make_the_instructions_that_they_are_of();
     second_derivatives_are_differences_of_first_ones();
     matrices_have_the_bits_of_one_direction_after_the_other();
     kept_rows_are_swept_again();
