@@ -110,12 +110,12 @@ int tg_start(tg_job *j)
     j->adj_tangent = j->adj + (j->seed ? live : 0);
     j->same = j->adj_tangent + (j->seed && j->tangents ? live : 0);
     j->shared = wide ? (uint8_t *)(j->same + (sharing ? n_fixed : 0)) : NULL;
-    for (const tg_feed *f = j->feed; wide && f < j->feed + j->n_feeds; f++)
-        if (sharing && !f->in_stride && f->count) {
-            memset(j->shared + p->n_const + f->first, TG_SHARED, f->count);
+    for (const tg_feed *f = j->feed; wide && f < j->feed + j->n_feeds; f++) {
+        const int mark = sharing && !f->in_stride && f->count ? TG_SHARED : 0;
+        memset(j->shared + p->n_const + f->first, f->grad || f->grad_tangent ? mark : mark | TG_IDLE, f->count);
+        if (mark)
             memcpy(j->same + p->n_const + f->first, f->in, f->count * sizeof *f->in);
-        } else if (!sharing && !f->grad && !f->grad_tangent)
-            memset(j->shared + p->n_const + f->first, TG_IDLE, f->count);
+    }
     if (sharing && p->n_const) {
         memset(j->shared, TG_SHARED, p->n_const);
         memcpy(j->same, p->constant, p->n_const * sizeof *j->same);

@@ -53,6 +53,8 @@ void tg_lay_stage(tg_stage *s, const tg_cell *cell, uint32_t n_own, const tg_job
             j.adj = numbers(memory, used, p->n_live, s);
         if (like->seed && j.tangents)
             j.adj_tangent = numbers(memory, used, p->n_live, s);
+        if (like->seed && s->lanes > 1)
+            j.shared = tg_carve(memory, used, p->n_const + (uint64_t)p->n_in, 1);
         tg_lay_calls(&j, &within, cell->n_paths, memory, used);
         if (like->seed && !k && p->n_hoisted)
             tg_lay_watch(s, memory, used);

@@ -197,6 +197,14 @@ void tg_read_all_x(const tg_job *j, double *to, size_t size)
         read_tile(j, 0, step, to + (size_t)step * size, size);
 }
 
+int tg_wants(const tg_job *j, uint32_t first, uint32_t n)
+{
+    int any = 0;
+    for (const tg_feed *f = j->feed; f < j->feed + j->n_feeds; f++)
+        any |= f->first < first + (uint64_t)n && f->first + (uint64_t)f->count > first && (f->grad || f->grad_tangent);
+    return any;
+}
+
 void tg_write_adjoints(const tg_job *j, uint32_t input, double *const from[2], uint32_t lanes)
 {
     const tg_feed *f = feed_of(j, input);

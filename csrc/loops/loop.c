@@ -320,10 +320,7 @@ static void load(tg_job *j)
     w->chained = tg_can_chain(j);
     if (!w->chained)
         set_whole(j);
-    w->x_wanted = 0;
-    for (const tg_feed *f = j->feed; f < j->feed + j->n_feeds; f++)
-        w->x_wanted |= f->first < o->first_param && f->first + (uint64_t)f->count > o->n_state &&
-                       (f->grad || f->grad_tangent);
+    w->x_wanted = tg_wants(j, o->n_state, o->first_param - o->n_state);
     if (o->until)
         tg_fill_unreached(j);
     begin(j);
