@@ -249,13 +249,13 @@ static void between_calls(tg_job *j, uint32_t from, uint32_t to, tg_narrow_repla
 static void upwards(tg_job *j, uint32_t from, uint32_t to, tg_narrow_replay *narrow, group_replay *grouped)
 {
     const tg_wide *w = groups_of(j);
-    const tg_group *g;
+    const tg_group *g = NULL;
     if (j->program->n_calls) {
         between_calls(j, from, to, narrow, grouped);
         return;
     }
     for (uint32_t at = w ? tg_group_at(w, from) : 0, end; from < to; from = end) {
-        end = tg_first_part(w, &at, from, to, &g);
+        end = w ? tg_first_part(w, &at, from, to, &g) : to;
         if (g)
             grouped(j, g, from, end, narrow);
         else
@@ -267,14 +267,14 @@ static void upwards(tg_job *j, uint32_t from, uint32_t to, tg_narrow_replay *nar
 static void downwards(tg_job *j, uint32_t from, uint32_t to, tg_narrow_replay *narrow, group_replay *grouped)
 {
     const tg_wide *w = groups_of(j);
-    const tg_group *g;
+    const tg_group *g = NULL;
     for (uint32_t k = call_from(j->program, to); k-- > 0 && j->program->call[k].at >= from;) {
         narrow(j, j->program->call[k].at + 1, to);
         to = j->program->call[k].at;
         tg_call_all(j, k, TG_CALL_BACK);
     }
     for (uint32_t at = w && to ? tg_group_at(w, to - 1) + 1 : 0, start; to > from; to = start) {
-        start = tg_last_part(w, &at, from, to, &g);
+        start = w ? tg_last_part(w, &at, from, to, &g) : from;
         if (g)
             grouped(j, g, start, to, narrow);
         else

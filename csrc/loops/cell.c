@@ -170,24 +170,21 @@ static void put(const tg_stage *s, tg_job *j, uint32_t lanes, double *const in[2
    narrower ones a wide one takes long to load. */
 TG_INLINE void move(const double *from, double *to, uint32_t lanes, size_t w)
 {
-    double t[TG_WIDEST];                /* else these are calls of memcpy */
     if (lanes == (1u << w) - 1)
-        for (size_t l = 0; l < w; l++)
-            t[l] = from[l];
+        TG_TURNS_APART for (size_t l = 0; l < w; l++)   /* else it is a call of memcpy */
+            to[l] = from[l];
     else
-        for (size_t l = 0; l < w; l++)
-            t[l] = lanes >> l & 1 ? from[l] : to[l];
-    for (size_t l = 0; l < w; l++)
-        to[l] = t[l];
+        TG_TURNS_APART for (size_t l = 0; l < w; l++)
+            to[l] = lanes >> l & 1 ? from[l] : to[l];
 }
 
-TG_INLINE void add(const double *restrict from, double *restrict to, uint32_t lanes, size_t w)
+TG_INLINE void add(const double *from, double *to, uint32_t lanes, size_t w)
 {
     if (lanes == (1u << w) - 1)
-        for (size_t l = 0; l < w; l++)
+        TG_TURNS_APART for (size_t l = 0; l < w; l++)
             to[l] += from[l];
     else
-        for (size_t l = 0; l < w; l++)
+        TG_TURNS_APART for (size_t l = 0; l < w; l++)
             to[l] += lanes >> l & 1 ? from[l] : 0.0;
 }
 
@@ -378,7 +375,7 @@ TG_INLINE void collect(const tg_stage *s, const tg_job *j, int order, double *to
     double *adj = adjoints_of(j, order), *from = adj + j->program->n_const * w;
     for (size_t i = 0; i < s->n_own * w; i += w) {
         move(from + i, to + i, lanes, w);
-        for (size_t l = 0; l < w; l++)
+        TG_TURNS_APART for (size_t l = 0; l < w; l++)
             from[i + l] = 0.0;
     }
     tg_watch(s, adj, s->amount[order], w);

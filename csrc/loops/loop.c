@@ -139,6 +139,19 @@ static int go(tg_job *j)
     return 1;
 }
 
+/* Some steps on of which all is kept, where none tells of anything and all go well at once; 0: not one. */
+static int go_along(tg_job *j)
+{
+    tg_looping *w = j->looping;
+    const int64_t at = w->at, end = w->end - at < TG_TILED ? w->end : at + TG_TILED;
+    if (!w->whole || j->loop->until || j->loop->n_y || j->loop->step->native[0] || w->alive != every_lane(j))
+        return 0;
+    for (; w->at < end && tg_go_well(&w->step, j->loop->n_state, w->in[0], w->whole + (size_t)w->at * w->each); w->at++)
+        w->interpreted[w->at] = 1;
+    w->advanced += (uint64_t)(w->at - at - (w->at > at && w->at == w->end));
+    return w->at > at;
+}
+
 /* All steps are done: what is given, and where it is swept, its adjoints; 1: there is more to do. */
 static int arrive(tg_job *j)
 {
@@ -455,6 +468,8 @@ static void first(tg_job *j)
         if (w->at == w->end - 1)
             copy_state(j, w->in, w->last);
     }
+    if (go_along(j))
+        return;
     if (w->at < w->end && go(j)) {
         w->advanced += w->at < w->end && !w->step.more && !w->until.more;
         return;
@@ -571,7 +586,7 @@ int tg_run_loop(tg_job *j, uint64_t budget)
         }
         if (j->looping->step.more || j->looping->final.more || j->looping->until.more)
             return 1;
-        if (j->looping->chained && j->looping->at > at)
+        if (j->looping->at > at)
             took *= (uint64_t)(j->looping->at - at);
         budget -= took < budget ? took : budget;
     }
