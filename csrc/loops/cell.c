@@ -139,7 +139,7 @@ void tg_set_shared(tg_stage *s, double *const params[2], int one_for_all)
     go_once(s, same);
 }
 
-void tg_set_all(const tg_stage *s, double *primals, int64_t n)
+void tg_set_all(const tg_stage *s, double *primals, size_t each, int64_t n)
 {
     const tg_job *j = s->job;
     const tg_program *p = j->program;
@@ -147,7 +147,7 @@ void tg_set_all(const tg_stage *s, double *primals, int64_t n)
                  shared = ((size_t)p->n_in - s->n_own + p->n_hoisted) * width(s) * sizeof *primals;
     if (!n || (!memcmp(primals, j->primal, constants) && !memcmp(primals + from, j->primal + from, shared)))
         return;
-    for (; n-- > 0; primals += p->n_kept * width(s)) {
+    for (; n-- > 0; primals += each) {
         memcpy(primals, j->primal, constants);
         memcpy(primals + from, j->primal + from, shared);
     }

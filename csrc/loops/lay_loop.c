@@ -83,7 +83,7 @@ uint64_t tg_lay_loop(const tg_job *j, tg_looping *w, char *memory)
         w->kept = tg_carve(memory, &used, (uint64_t)w->capacity, each * sizeof(double));
         w->kept_at = w->capacity < o->length ? tg_carve(memory, &used, (uint64_t)w->capacity, sizeof(int64_t)) : NULL;
         w->whole = NULL;
-        w->each = o->step->program[0]->n_kept * tg_width(j);
+        w->each = (o->step->program[0]->n_kept | 1) * tg_width(j);  /* else many steps are in few places of a cache */
         if (at_once && w->capacity >= o->length && o->step->n_paths == 1 &&
             (uint64_t)o->length <= WHOLE / (8 * w->each + 1)) {
             w->whole = tg_carve(memory, &used, (uint64_t)o->length * w->each, sizeof(double));

@@ -288,7 +288,7 @@ static void set_whole(const tg_job *j)
     const tg_looping *w = j->looping;
     if (!w->whole)
         return;
-    tg_set_all(&w->step, w->whole, o->length);
+    tg_set_all(&w->step, w->whole, w->each, o->length);
     tg_read_all_x(j, w->whole + (o->step->program[0]->n_const + o->n_state) * tg_width(j), w->each);
 }
 
