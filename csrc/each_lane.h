@@ -75,7 +75,14 @@ static inline int NAME(squares)(const double *b)
         ga[l] = PASSED(TG_##NAME_, g[l], da);                                                                          \
         gb[l] = PASSED(TG_##NAME_, g[l], db);)
 
-/* The same to where it is added, of a short row. */
+/* Primals of a short row to where they belong, and what it passes on to where that is added. Neither comes to memory on
+   its way: who reads it next would wait twice. */
+#define PUT_OF(NAME_, primal)                                                                                          \
+    TG_TURNS_APART EACH {                                                                                              \
+        double a = xa[l], b = xb[l];                                                                                   \
+        (void)b;                                                                                                       \
+        Y[l] = (primal);                                                                                               \
+    }
 #define ADDED_OF(NAME_, partial)                                                                                       \
     TG_TURNS_APART EACH {                                                                                              \
         double a = xa[l], b = xb[l], y = xy[l];                                                                        \

@@ -17,9 +17,13 @@
 #define IN_PART(array, slot) (AT(array, slot) + q)
 
 /* A dot reads an operand that all rows share as one number beside others: the weights of a layer crowd caches less. */
-#define IS(slot, mark) (LANES > 1 && j->shared && (slot) < n_fixed && j->shared[slot] & (mark))
+#define IS(slot, mark) (LANES > 1 && j->same && (slot) < n_fixed && j->shared[slot] & (mark))
 #define SHARED(slot) IS(slot, TG_SHARED)
 #define WEIGHT(slot) IS(slot, TG_WEIGHT)
+
+/* Whether anybody asks for the adjoint of a slot. */
+#define IS_WANTED(live)                                                                                                \
+    (LANES == 1 ? (live) >= n_const : (live) >= n_fixed || ((live) >= n_const && !(idle && idle[live] & TG_IDLE)))
 
 /* Lanes that did not do as recorded are out from here on. */
 static void NAME(out)(tg_job *j, uint32_t at, uint32_t lanes, const double *a, const double *b, const double *y)
@@ -51,21 +55,24 @@ static void NAME(check_terms)(tg_job *j, const tg_instr *s, uint32_t at, const u
 
 #include "each_lane.h"
 
-static inline int NAME(finite)(const double *y)
+TG_INLINE int NAME(finite)(const double *y)
 {
-    double sum = 0.0;
-    EACH sum += y[l] - y[l];                            /* nan where one is infinite or nan */
-    return sum == 0.0;
+    double t[LANES];
+    EACH t[l] = y[l] - y[l];                            /* nan where it is infinite or nan */
+    return (LANES > 1 ? tg_sum_of_lanes(t) : t[0]) == 0.0;
 }
 
-TG_INLINE void NAME(add_to)(double *to, const double *x) { EACH to[l] += x[l]; }
+TG_INLINE void NAME(add_to)(double *to, const double *x)
+{
+    TG_TURNS_APART EACH to[l] += x[l];
+}
 TG_INLINE void NAME(add_weighed)(double *to, const double *g, const double *partial)
 {
-    TG_TURNS_APART OF_PART to[l] += tg_passed_on(g[l], partial[l]);
+    TG_TURNS_APART EACH to[l] += tg_passed_on(g[l], partial[l]);
 }
 TG_INLINE void NAME(add_scaled)(double *to, const double *g, double partial)
 {
-    TG_TURNS_APART OF_PART to[l] += tg_passed_on(g[l], partial);
+    TG_TURNS_APART EACH to[l] += tg_passed_on(g[l], partial);
 }
 /* The dot of weights and what is beside them, added to t; and what it passes on to that. */
 TG_INLINE void NAME(add_weights)(double *restrict t, const tg_weight *w, uint32_t n, const double *v, int live)
@@ -75,13 +82,14 @@ TG_INLINE void NAME(add_weights)(double *restrict t, const tg_weight *w, uint32_
         EACH t[l] += c * x[l];
     }
 }
-TG_INLINE void NAME(pass_weights)(const double *restrict g, const tg_weight *w, uint32_t n, double *adj,
-                                  uint32_t n_const)
+TG_INLINE void NAME(pass_weights)(const tg_job *j, const double *restrict g, const tg_weight *w, uint32_t n)
 {
+    const uint32_t n_const = j->program->n_const, n_fixed = n_const + j->program->n_in;
+    const uint8_t *idle = j->shared;
     for (uint32_t i = 0; i < n; i++) {
         const double c = w[i].x;
-        double *restrict to = AT(adj, w[i].live);
-        if (w[i].live < n_const)
+        double *restrict to = AT(j->adj, w[i].live);
+        if (!IS_WANTED(w[i].live))
             continue;
         EACH to[l] += tg_passed_on(g[l], c);
     }
@@ -91,9 +99,7 @@ TG_INLINE void NAME(top_of)(double *to, const double *x) { EACH to[l] = tg_max(t
 /* What `where` chooses, and what it passes on to what it has chosen from. to may be a or b. */
 TG_INLINE void NAME(choose)(double *to, const double *c, const double *a, const double *b)
 {
-    double t[LANES];
-    EACH t[l] = c[l] != 0.0 ? a[l] : b[l];
-    EACH to[l] = t[l];
+    TG_TURNS_APART EACH to[l] = c[l] != 0.0 ? a[l] : b[l];
 }
 TG_INLINE void NAME(split)(const double *c, const double *g, double *ga, double *gb)
 {
@@ -103,11 +109,31 @@ TG_INLINE void NAME(split)(const double *c, const double *g, double *ga, double 
     }
 }
 
+TG_INLINE void NAME(add_chosen)(double *to, const double *c, const double *g, int other)
+{
+    TG_TURNS_APART EACH to[l] += other ? (c[l] != 0.0 ? 0.0 : g[l]) : (c[l] != 0.0 ? g[l] : 0.0);
+}
+
+/* sum and the product of a pair of a dot, to where that may stand, too. */
+TG_INLINE void NAME(add_product)(const tg_job *j, double *to, const double *sum, const uint32_t *pair)
+{
+    const uint32_t n_fixed = j->program->n_const + j->program->n_in;
+    const double *x = AT(j->primal, pair[0]), *w = AT(j->primal, pair[2]);
+    if (WEIGHT(pair[2])) {
+        const double c = j->same[pair[2]];
+        TG_TURNS_APART EACH to[l] = sum[l] + x[l] * c;
+    } else if (SHARED(pair[0])) {
+        const double c = j->same[pair[0]];
+        TG_TURNS_APART EACH to[l] = sum[l] + c * w[l];
+    } else
+        TG_TURNS_APART EACH to[l] = sum[l] + x[l] * w[l];
+}
+
 /* Instructions from .. to - 1, the first of which is s; live: over live slots, else over kept ones. */
 TG_INLINE void NAME(forward)(tg_job *j, const tg_instr *s, uint32_t from, uint32_t to, int live)
 {
     const tg_program *p = j->program;
-    const uint32_t n_fixed = p->n_const + p->n_in;
+    static const double zeros[LANES];
     double *v = j->primal, t[LANES], total[LANES];
     for (uint32_t k = from; k < to; k++, s++) {
         const uint32_t *pool = p->pool + 2 * (size_t)s->a + (live ? 1 : 0);
@@ -119,37 +145,31 @@ TG_INLINE void NAME(forward)(tg_job *j, const tg_instr *s, uint32_t from, uint32
     case TG_##NAME_: {                                                                                                 \
         const double *xa = A, *xb = B;                                                                                 \
         if (IS_SHORT(TG_##NAME_))                                                                                      \
-            PRIMALS_OF(NAME_, primal)                                                                                  \
+            PUT_OF(NAME_, primal)                                                                                      \
         else                                                                                                           \
-            NAME(long_primals)(TG_##NAME_, t, xa, xb);                                                                 \
-        EACH Y[l] = t[l];                                                                                              \
-        if (TG_REFUSE_##refusal != TG_REFUSE_NEVER && !NAME(finite)(t))                                                \
+            NAME(long_primals)(TG_##NAME_, Y, xa, xb);                                                                 \
+        if (TG_REFUSE_##refusal != TG_REFUSE_NEVER && !NAME(finite)(Y))                                                \
             NAME(check)(j, s, k, xa, xb, Y);                                                                           \
         break;                                                                                                         \
     }
 #include "ops.def"
         case TG_DOT: {
-            uint32_t n = s->b & ~1u;
-            const double *bias = s->b % 2 ? AT(v, pool[2 * n]) : NULL;
+            const uint32_t n = s->b & ~1u;
+            const double *bias = s->b % 2 ? AT(v, pool[2 * n]) : zeros;
             const tg_weight *weights = LANES > 1 ? tg_weights_of(j, k, s->b / 2) : NULL;
-            if (bias)                                   /* a choice by lane would read from nowhere, masked and slow */
-                EACH t[l] = bias[l];
-            else
-                EACH t[l] = 0.0;
+            double sum[LANES];
+            if (weights || !n)
+                TG_TURNS_APART EACH Y[l] = bias[l];
             if (weights)
-                NAME(add_weights)(t, weights, n / 2, v, live);
-            for (uint32_t i = 0; i < n && !weights; i += 2) {
-                const double *x = AT(v, pool[2 * i]), *w = AT(v, pool[2 * i + 2]);
-                if (WEIGHT(pool[2 * i + 2])) {
-                    const double c = j->same[pool[2 * i + 2]];
-                    EACH t[l] += x[l] * c;
-                } else if (SHARED(pool[2 * i])) {
-                    const double c = j->same[pool[2 * i]];
-                    EACH t[l] += c * w[l];
-                } else
-                    EACH t[l] += x[l] * w[l];
+                NAME(add_weights)(Y, weights, n / 2, v, live);
+            else if (n == 2)
+                NAME(add_product)(j, Y, bias, pool);
+            else if (n) {
+                NAME(add_product)(j, sum, bias, pool);
+                for (uint32_t i = 2; i + 2 < n; i += 2)
+                    NAME(add_product)(j, sum, sum, pool + 2 * i);
+                NAME(add_product)(j, Y, sum, pool + 2 * (n - 2));
             }
-            EACH Y[l] = t[l];
             break;
         }
         case TG_SUM:
@@ -229,32 +249,28 @@ TG_CLONES static void NAME(primals)(tg_job *j, const tg_instr *s, uint32_t from,
 }
 
 /* What the products of a dot get: n operands, two a product. */
-TG_INLINE void NAME(pass_on_products)(tg_job *j, const uint32_t *pool, uint32_t n, const double *all)
+TG_INLINE void NAME(pass_on_products)(tg_job *j, const uint32_t *pool, uint32_t n, const double *g)
 {
     const uint32_t n_const = j->program->n_const, n_fixed = n_const + j->program->n_in;
+    const int any_shared = LANES > 1 && j->same;
+    const uint8_t *idle = j->shared;
     const double *v = j->primal;
     double *adj = j->adj;
-    PARTS {
-        double g[PART];
-        OF_PART g[l] = all[q + l];
-        for (uint32_t i = 0; i < n; i += 2, pool += 4) {
-            const double *x = IN_PART(v, pool[0]), *w = IN_PART(v, pool[2]);
-            if (WEIGHT(pool[0]) || WEIGHT(pool[2])) {
-                const uint32_t own = WEIGHT(pool[0]) ? 0 : 2;
-                if (pool[3 - own] >= n_const)
-                    NAME(add_scaled)(IN_PART(adj, pool[3 - own]), g, j->same[pool[own]]);
-                continue;
-            }
-            if (pool[1] >= n_const)
-                NAME(add_weighed)(IN_PART(adj, pool[1]), g, w);
-            if (pool[3] < n_const)
-                continue;
-            if (SHARED(pool[0]))
-                NAME(add_scaled)(IN_PART(adj, pool[3]), g, j->same[pool[0]]);
-            else
-                NAME(add_weighed)(IN_PART(adj, pool[3]), g, x);
+    for (uint32_t i = 0; i < n; i += 2, pool += 4) {
+        if (any_shared && (WEIGHT(pool[0]) || WEIGHT(pool[2]))) {
+            const uint32_t own = WEIGHT(pool[0]) ? 0 : 2;
+            if (IS_WANTED(pool[3 - own]))
+                NAME(add_scaled)(AT(adj, pool[3 - own]), g, j->same[pool[own]]);
+            continue;
         }
-        pool -= 2 * (size_t)n;
+        if (IS_WANTED(pool[1]))
+            NAME(add_weighed)(AT(adj, pool[1]), g, AT(v, pool[2]));
+        if (!IS_WANTED(pool[3]))
+            continue;
+        if (any_shared && SHARED(pool[0]))
+            NAME(add_scaled)(AT(adj, pool[3]), g, j->same[pool[0]]);
+        else
+            NAME(add_weighed)(AT(adj, pool[3]), g, AT(v, pool[0]));
     }
 }
 
@@ -262,23 +278,27 @@ TG_INLINE void NAME(pass_on_products)(tg_job *j, const uint32_t *pool, uint32_t 
 TG_CLONES static void NAME(reverse)(tg_job *j, const tg_instr *s, uint32_t from, uint32_t to)
 {
     const tg_program *p = j->program;
-    const uint32_t n_const = p->n_const;
+    const uint32_t n_const = p->n_const, n_fixed = n_const + p->n_in;
+    const uint8_t *idle = j->shared;
     const double *v = j->primal;
-    double *adj = j->adj, g[LANES], ga[LANES], gb[LANES];
+    double *adj = j->adj, ga[LANES], gb[LANES];
     s += to - from;
     for (uint32_t k = to; k-- > from;) {
         s--;
         const uint32_t *pool = p->pool + 2 * (size_t)s->a;
-        double *G = AT(adj, s->live_y);
+        double *own = AT(adj, s->live_y), one[1] = {0.0};
+        const double *g = LANES > 1 ? own : one;        /* no operand has that slot */
         if (tg_row(s) == TG_GUARD)
             continue;
-        EACH g[l] = G[l];
-        EACH G[l] = 0.0;                                /* of -0.0, too: the job may start again in native code */
-        if (LANES == 1 && g[0] == 0.0)
-            continue;
+        if (LANES == 1) {
+            one[0] = own[0];
+            own[0] = 0.0;
+            if (one[0] == 0.0)
+                continue;
+        }
         switch (tg_row(s)) {
 #define PASS(NAME_, live, short_partial, long_partial)                                                                 \
-    if ((live) >= n_const) {                                                                                           \
+    if (IS_WANTED(live)) {                                                                                             \
         double *to = AT(adj, live);                                                                                    \
         if (IS_SHORT(TG_##NAME_))                                                                                      \
             ADDED_OF(NAME_, short_partial)                                                                             \
@@ -304,12 +324,12 @@ TG_CLONES static void NAME(reverse)(tg_job *j, const tg_instr *s, uint32_t from,
             const uint32_t n = s->b & ~1u;
             const tg_weight *weights = LANES > 1 ? tg_weights_of(j, k, s->b / 2) : NULL;
             double *kept = LANES > 1 ? tg_kept_adjoint(j, k) : NULL;
-            if (s->b % 2 && pool[2 * n + 1] >= n_const)
+            if (s->b % 2 && IS_WANTED(pool[2 * n + 1]))
                 NAME(add_to)(AT(adj, pool[2 * n + 1]), g);
             if (kept)
-                EACH kept[l] = g[l];
+                TG_TURNS_APART EACH kept[l] = g[l];
             if (weights)
-                NAME(pass_weights)(g, weights, n / 2, adj, n_const);
+                NAME(pass_weights)(j, g, weights, n / 2);
             else
                 NAME(pass_on_products)(j, pool, n, g);
             break;
@@ -317,20 +337,19 @@ TG_CLONES static void NAME(reverse)(tg_job *j, const tg_instr *s, uint32_t from,
         case TG_SUM:
         case TG_FSUM:
             for (uint32_t i = 0; i < s->b; i++)
-                if (pool[2 * i + 1] >= n_const)
+                if (IS_WANTED(pool[2 * i + 1]))
                     NAME(add_to)(AT(adj, pool[2 * i + 1]), g);
             break;
         case TG_WHERE:
-            NAME(split)(AT(v, pool[0]), g, ga, gb);
-            if (pool[3] >= n_const)
-                NAME(add_to)(AT(adj, pool[3]), ga);
-            if (pool[5] >= n_const)
-                NAME(add_to)(AT(adj, pool[5]), gb);
+            if (IS_WANTED(pool[3]))
+                NAME(add_chosen)(AT(adj, pool[3]), AT(v, pool[0]), g, 0);
+            if (IS_WANTED(pool[5]))
+                NAME(add_chosen)(AT(adj, pool[5]), AT(v, pool[0]), g, 1);
             break;
         case TG_LOGSUMEXP:
             for (uint32_t i = 0; i < s->b; i++) {
                 const double *x = AT(v, pool[2 * i]), *y = AT(v, s->y);
-                if (pool[2 * i + 1] < n_const)
+                if (!IS_WANTED(pool[2 * i + 1]))
                     continue;
                 EACH ga[l] = WEIGHED(g[l], tg_exp(x[l] - y[l]));
                 NAME(add_to)(AT(adj, pool[2 * i + 1]), ga);
@@ -338,6 +357,8 @@ TG_CLONES static void NAME(reverse)(tg_job *j, const tg_instr *s, uint32_t from,
             break;
         default: break;
         }
+        if (LANES > 1)
+            EACH own[l] = 0.0;                          /* of -0.0, too: the job may start again in native code */
     }
 }
 
@@ -467,6 +488,7 @@ static const width NAME(width) = {
     .collect = NAME(collect),
 };
 
+#undef IS_WANTED
 #undef WEIGHT
 #undef SHARED
 #undef IS

@@ -5,9 +5,6 @@
 #undef EACH
 #define EACH OF_PART
 
-/* Whether anybody asks for the adjoint of a slot. */
-#define IS_WANTED(live) ((live) >= n_const && !(LANES > 1 && idle && (live) < n_fixed && idle[live] == TG_IDLE))
-
 /* Tangents of the kept slots, whose primals are there. */
 TG_CLONES static void NAME(tangents)(tg_job *j, const tg_instr *s, uint32_t from, uint32_t to)
 {
@@ -212,6 +209,5 @@ TG_CLONES static void NAME(reverse_tangents)(tg_job *j, const tg_instr *s, uint3
 }
 
 #undef PASS
-#undef IS_WANTED
 #undef EACH
 #define EACH OF_ALL

@@ -191,9 +191,8 @@ typedef struct tg_job {
     uint64_t bytes;                     /* of memory, that of other threads' hands included */
     double *memory, *primal, *tangent, *adj, *adj_tangent;
     uint8_t *shared;                    /* of the fixed slots, NULL where nobody asks: TG_SHARED, the same in all
-                                           rows, TG_WEIGHT, too, or, along tangents, TG_IDLE, whose gradient
-                                           nobody wants */
-    double *same;                       /* of the shared ones: that number */
+                                           rows, TG_WEIGHT, too; TG_IDLE, whose gradient nobody wants */
+    double *same;                       /* of the shared ones: that number; NULL where there are none */
     tg_looping *looping;                /* of a loop */
     tg_sharing *sharing;                /* of several threads: see wide/share.h; else NULL */
     tg_calling *calling;                /* by call */

@@ -107,12 +107,12 @@ int tg_start(tg_job *j)
     j->adj_tangent = j->adj + (j->seed ? live : 0);
     j->same = j->adj_tangent + (j->seed && j->tangents ? live : 0);
     j->shared = wide ? (uint8_t *)(j->same + (sharing ? n_fixed : 0)) : NULL;
-    for (const tg_feed *f = j->feed; wide && f < j->feed + j->n_feeds; f++)
-        if (sharing && !f->in_stride && f->count) {
-            memset(j->shared + p->n_const + f->first, TG_SHARED, f->count);
+    for (const tg_feed *f = j->feed; wide && f < j->feed + j->n_feeds; f++) {
+        const int mark = sharing && !f->in_stride && f->count ? TG_SHARED : 0;
+        memset(j->shared + p->n_const + f->first, f->grad || f->grad_tangent ? mark : mark | TG_IDLE, f->count);
+        if (mark)
             memcpy(j->same + p->n_const + f->first, f->in, f->count * sizeof *f->in);
-        } else if (!sharing && !f->grad && !f->grad_tangent)
-            memset(j->shared + p->n_const + f->first, TG_IDLE, f->count);
+    }
     if (sharing && p->n_const) {
         memset(j->shared, TG_SHARED, p->n_const);
         memcpy(j->same, p->constant, p->n_const * sizeof *j->same);
@@ -246,13 +246,13 @@ static void between_calls(tg_job *j, uint32_t from, uint32_t to, tg_narrow_repla
 static void upwards(tg_job *j, uint32_t from, uint32_t to, tg_narrow_replay *narrow, group_replay *grouped)
 {
     const tg_wide *w = groups_of(j);
-    const tg_group *g;
+    const tg_group *g = NULL;
     if (j->program->n_calls) {
         between_calls(j, from, to, narrow, grouped);
         return;
     }
     for (uint32_t at = w ? tg_group_at(w, from) : 0, end; from < to; from = end) {
-        end = tg_first_part(w, &at, from, to, &g);
+        end = w ? tg_first_part(w, &at, from, to, &g) : to;
         if (g)
             grouped(j, g, from, end, narrow);
         else if (w)
@@ -266,13 +266,13 @@ static void upwards(tg_job *j, uint32_t from, uint32_t to, tg_narrow_replay *nar
 static void downwards(tg_job *j, uint32_t from, uint32_t to, tg_narrow_replay *narrow, group_replay *grouped)
 {
     const tg_wide *w = groups_of(j);
-    const tg_group *g;
+    const tg_group *g = NULL;
     for (uint32_t k = call_from(j->program, to), at; k-- > 0 && (at = j->program->call[k].at) >= from; to = at) {
         narrow(j, j->program->alone + at + 1, at + 1, to);
         tg_call_all(j, k, TG_CALL_BACK);
     }
     for (uint32_t at = w && to ? tg_group_at(w, to - 1) + 1 : 0, start; to > from; to = start) {
-        start = tg_last_part(w, &at, from, to, &g);
+        start = w ? tg_last_part(w, &at, from, to, &g) : from;
         if (g)
             grouped(j, g, start, to, narrow);
         else if (w)

@@ -226,6 +226,22 @@ def test_an_output_that_is_an_input_a_constant_or_given_twice_is_written_for_eve
     assert program.map(in_axes=(0, None), reduce="sum")([1.0] * 40, 5.0) == [200.0, 40.0, 120.0, 40.0, 200.0]
 
 
+@pytest.mark.parametrize("n", [1, 2, LANES, 2 * LANES + 1])
+def test_gradients_that_nobody_asks_for_change_no_bit_of_the_others(n):
+    """A sweep of lanes leaves them out, whatever an instruction passes on to them."""
+
+    def f(w, x, b):
+        first = [tapegrad.dot(w[2 * k : 2 * k + 2], x, b) for k in range(3)]
+        chosen = tapegrad.where(tapegrad.greater(x[0], w[0]), x[1] * b, w[1])
+        return tapegrad.logsumexp([*first, x[0], w[0]]) + tapegrad.sum([chosen, b, x[1], first[0] / (x[0] * x[0] + b)])
+
+    args = [0.5, -0.25, 1.0, 0.75, -1.5, 0.125], rows_of(n), 1.25
+    batch = record(f, args[0], [0.5, 1.0], 1.0).map(in_axes=(None, 0, None))
+    _, gradients = batch.value_and_grad(*args, argnums=(0, 1, 2))
+    for asked in ((0,), (1,), (2,), (0, 1), (0, 2), (1, 2)):
+        assert batch.grad(*args, argnums=asked) == tuple(gradients[k] for k in asked)
+
+
 def test_an_argument_that_is_named_twice_has_its_gradient_twice(np):
     program = record(lambda x, y: x * y, 1.0, 1.0)
     assert program.grad(1.0, 3.0, argnums=(0, 1, 0, -2)) == (3.0, 1.0, 3.0, 3.0)

@@ -194,6 +194,18 @@ class Hoisting(Made):
         return super().step(state, x, *rates, *(a * rates[0] for a in rates))
 
 
+@given(loops(), st.lists(numbers, min_size=2, max_size=20))
+@settings(deadline=None, max_examples=20)
+def test_gradients_that_nobody_asks_for_change_no_bit_of_the_others(drawn, firsts):
+    made, state, xs, params = drawn
+    loop = recorded(Hoisting(made.steps, made.outs, made.n_params, made.with_y), state, params)
+    states = [[x, *state[1:]] for x in firsts]
+    batch = loop.map(in_axes=(0, *[None] * (1 + len(params))), reduce="sum")
+    _, grads = gradients(batch, states, xs, params)
+    for k, grad in enumerate(grads):
+        assert known(batch.grad(states, xs, *params, argnums=k)) == known(grad)
+
+
 @given(loops(), st.integers(1, 14), st.lists(numbers, min_size=1, max_size=20))
 @settings(deadline=None, max_examples=60)
 def test_what_follows_from_params_alone_is_carried_out_once_and_gives_the_same_bits(drawn, checkpoints, firsts):

@@ -53,6 +53,8 @@ void tg_lay_stage(tg_stage *s, const tg_cell *cell, uint32_t n_own, const tg_job
             j.adj = numbers(memory, used, p->n_live, s);
         if (like->seed && j.tangents)
             j.adj_tangent = numbers(memory, used, p->n_live, s);
+        if (like->seed && s->lanes > 1)
+            j.shared = tg_carve(memory, used, p->n_const + (uint64_t)p->n_in, 1);
         tg_lay_calls(&j, &within, cell->n_paths, memory, used);
         if (like->seed && !k && p->n_hoisted)
             tg_lay_watch(s, memory, used);
@@ -137,7 +139,7 @@ void tg_set_shared(tg_stage *s, double *const params[2], int one_for_all)
     go_once(s, same);
 }
 
-void tg_set_all(const tg_stage *s, double *primals, int64_t n)
+void tg_set_all(const tg_stage *s, double *primals, size_t each, int64_t n)
 {
     const tg_job *j = s->job;
     const tg_program *p = j->program;
@@ -145,7 +147,7 @@ void tg_set_all(const tg_stage *s, double *primals, int64_t n)
                  shared = ((size_t)p->n_in - s->n_own + p->n_hoisted) * width(s) * sizeof *primals;
     if (!n || (!memcmp(primals, j->primal, constants) && !memcmp(primals + from, j->primal + from, shared)))
         return;
-    for (; n-- > 0; primals += p->n_kept * width(s)) {
+    for (; n-- > 0; primals += each) {
         memcpy(primals, j->primal, constants);
         memcpy(primals + from, j->primal + from, shared);
     }
@@ -168,24 +170,21 @@ static void put(const tg_stage *s, tg_job *j, uint32_t lanes, double *const in[2
    narrower ones a wide one takes long to load. */
 TG_INLINE void move(const double *from, double *to, uint32_t lanes, size_t w)
 {
-    double t[TG_WIDEST];                /* else these are calls of memcpy */
     if (lanes == (1u << w) - 1)
-        for (size_t l = 0; l < w; l++)
-            t[l] = from[l];
+        TG_TURNS_APART for (size_t l = 0; l < w; l++)   /* else it is a call of memcpy */
+            to[l] = from[l];
     else
-        for (size_t l = 0; l < w; l++)
-            t[l] = lanes >> l & 1 ? from[l] : to[l];
-    for (size_t l = 0; l < w; l++)
-        to[l] = t[l];
+        TG_TURNS_APART for (size_t l = 0; l < w; l++)
+            to[l] = lanes >> l & 1 ? from[l] : to[l];
 }
 
-TG_INLINE void add(const double *restrict from, double *restrict to, uint32_t lanes, size_t w)
+TG_INLINE void add(const double *from, double *to, uint32_t lanes, size_t w)
 {
     if (lanes == (1u << w) - 1)
-        for (size_t l = 0; l < w; l++)
+        TG_TURNS_APART for (size_t l = 0; l < w; l++)
             to[l] += from[l];
     else
-        for (size_t l = 0; l < w; l++)
+        TG_TURNS_APART for (size_t l = 0; l < w; l++)
             to[l] += lanes >> l & 1 ? from[l] : 0.0;
 }
 
@@ -376,7 +375,7 @@ TG_INLINE void collect(const tg_stage *s, const tg_job *j, int order, double *to
     double *adj = adjoints_of(j, order), *from = adj + j->program->n_const * w;
     for (size_t i = 0; i < s->n_own * w; i += w) {
         move(from + i, to + i, lanes, w);
-        for (size_t l = 0; l < w; l++)
+        TG_TURNS_APART for (size_t l = 0; l < w; l++)
             from[i + l] = 0.0;
     }
     tg_watch(s, adj, s->amount[order], w);

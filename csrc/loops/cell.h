@@ -82,8 +82,8 @@ static inline void tg_move_numbers(double *to, const double *from, size_t n)
 void *tg_carve(char *memory, uint64_t *used, uint64_t n, size_t size);
 /* The params of a block, of each lane, or one for all lanes; and what follows from them alone. */
 void tg_set_shared(tg_stage *s, double *const params[2], int one_for_all);
-/* The same, of a cell of one path, to n places for primals one after the other, 0 at first, unless they have it. */
-void tg_set_all(const tg_stage *s, double *primals, int64_t n);
+/* The same, of a cell of one path, to n places for primals, each so many numbers, 0 at first, unless they have it. */
+void tg_set_all(const tg_stage *s, double *primals, size_t each, int64_t n);
 /* Carry out lanes, path[l] first: it gets the path that was taken. Returns lanes that found no path, which get no
    outputs. out may be in. primals: where they go, of a cell of one path, what it shares is there; or NULL. There may be
    more to do: then again with the same. */

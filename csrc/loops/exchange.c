@@ -101,22 +101,19 @@ static size_t ahead(const tg_job *j, size_t steps, size_t next)
 static void read_lines(const tg_job *j, int order, int64_t step, size_t steps, size_t next, double *to, size_t size)
 {
     const uint32_t n_x = j->loop->n_x;
-    const size_t w = tg_width(j), from = (size_t)step * n_x, n = steps * n_x, over = size - n_x * w;
+    const size_t w = tg_width(j), from = (size_t)step * n_x, n = steps * n_x;
+    const size_t by = n_x == 1 ? size : w, run = n_x == 1 || size == n_x * w ? n : n_x; /* so many are by apart */
     const size_t far = order ? 0 : ahead(j, steps, next);
     for (size_t l = 0; l + 1 < w; l += 2) {
         const double *p = j->looping->x[order][l] + from, *q = j->looping->x[order][l + 1] + from;
-        double *x = to + l, *y;
-        uint32_t i = 0;                 /* which of a step's numbers x is */
-        for (size_t k = 0; k + 1 < n; k += 2) {
-            y = x + w + (++i == n_x ? over : 0);
-            i = i == n_x ? 0 : i;
-            tg_cross(p + k, q + k, x, y);
-            x = y + w + (++i == n_x ? over : 0);
-            i = i == n_x ? 0 : i;
-        }
-        if (n % 2) {
-            x[0] = p[n - 1];
-            x[1] = q[n - 1];
+        double *x = to + l;
+        for (size_t k = 0; k < n; k += run, x += size) {
+            for (size_t m = 0; m + 1 < run; m += 2)
+                tg_cross(p + k + m, q + k + m, x + m * by, x + (m + 1) * by);
+            if (run % 2) {
+                x[(run - 1) * by] = p[k + run - 1];
+                x[(run - 1) * by + 1] = q[k + run - 1];
+            }
         }
         for (size_t k = 0; far && k < n; k += LINE) {
             fetch(p + far + k);
@@ -195,6 +192,14 @@ void tg_read_all_x(const tg_job *j, double *to, size_t size)
     const int64_t n = j->loop->n_x ? j->loop->length : 0;
     for (int64_t step = 0; step < n; step += TG_TILED)
         read_tile(j, 0, step, to + (size_t)step * size, size);
+}
+
+int tg_wants(const tg_job *j, uint32_t first, uint32_t n)
+{
+    int any = 0;
+    for (const tg_feed *f = j->feed; f < j->feed + j->n_feeds; f++)
+        any |= f->first < first + (uint64_t)n && f->first + (uint64_t)f->count > first && (f->grad || f->grad_tangent);
+    return any;
 }
 
 void tg_write_adjoints(const tg_job *j, uint32_t input, double *const from[2], uint32_t lanes)

@@ -22,6 +22,19 @@ static int small(const tg_cell *c)
     return most <= BESIDE;
 }
 
+/* Which adjoints a sweep in lanes may leave out: by xs and by params that nobody wants. */
+static void mark_idle(const tg_job *j, const tg_stage *s)
+{
+    const tg_loop *o = j->loop;
+    for (uint32_t k = 0; k < s->cell->n_paths && s->job[k].shared; k++) {
+        uint8_t *mark = s->job[k].shared + s->job[k].program->n_const;
+        if (!tg_wants(j, o->n_state, o->first_param - o->n_state))
+            memset(mark + o->n_state, TG_IDLE, s->n_own - o->n_state);
+        for (uint32_t i = 0; i < s->n_shared; i++)
+            mark[s->n_own + i] = tg_wants(j, o->first_param + s->cell->shared[i], 1) ? 0 : TG_IDLE;
+    }
+}
+
 uint64_t tg_lay_loop(const tg_job *j, tg_looping *w, char *memory)
 {
     const tg_loop *o = j->loop;
@@ -55,6 +68,11 @@ uint64_t tg_lay_loop(const tg_job *j, tg_looping *w, char *memory)
         lay_pair(j, w->tile, (uint64_t)o->n_x * TG_TILED, memory, &used);
     w->stopped_in = tg_carve(memory, &used, widest, sizeof(double));
     tg_lay_chain(j, w, memory, &used);
+    if (j->seed && memory) {
+        mark_idle(j, &w->step);
+        if (o->final)
+            mark_idle(j, &w->final);
+    }
     if (j->seed) {
         const uint64_t each = tg_state_size(j) * (uint64_t)tg_orders(j);
         const int at_once = !j->tangents && !w->step.is_long;
@@ -65,7 +83,7 @@ uint64_t tg_lay_loop(const tg_job *j, tg_looping *w, char *memory)
         w->kept = tg_carve(memory, &used, (uint64_t)w->capacity, each * sizeof(double));
         w->kept_at = w->capacity < o->length ? tg_carve(memory, &used, (uint64_t)w->capacity, sizeof(int64_t)) : NULL;
         w->whole = NULL;
-        w->each = o->step->program[0]->n_kept * tg_width(j);
+        w->each = (o->step->program[0]->n_kept | 1) * tg_width(j);  /* else many steps are in few places of a cache */
         if (at_once && w->capacity >= o->length && o->step->n_paths == 1 &&
             (uint64_t)o->length <= WHOLE / (8 * w->each + 1)) {
             w->whole = tg_carve(memory, &used, (uint64_t)o->length * w->each, sizeof(double));

@@ -139,6 +139,19 @@ static int go(tg_job *j)
     return 1;
 }
 
+/* Some steps on of which all is kept, where none tells of anything and all go well at once; 0: not one. */
+static int go_along(tg_job *j)
+{
+    tg_looping *w = j->looping;
+    const int64_t at = w->at, end = w->end - at < TG_TILED ? w->end : at + TG_TILED;
+    if (!w->whole || j->loop->until || j->loop->n_y || j->loop->step->native[0] || w->alive != every_lane(j))
+        return 0;
+    for (; w->at < end && tg_go_well(&w->step, j->loop->n_state, w->in[0], w->whole + (size_t)w->at * w->each); w->at++)
+        w->interpreted[w->at] = 1;
+    w->advanced += (uint64_t)(w->at - at - (w->at > at && w->at == w->end));
+    return w->at > at;
+}
+
 /* All steps are done: what is given, and where it is swept, its adjoints; 1: there is more to do. */
 static int arrive(tg_job *j)
 {
@@ -275,7 +288,7 @@ static void set_whole(const tg_job *j)
     const tg_looping *w = j->looping;
     if (!w->whole)
         return;
-    tg_set_all(&w->step, w->whole, o->length);
+    tg_set_all(&w->step, w->whole, w->each, o->length);
     tg_read_all_x(j, w->whole + (o->step->program[0]->n_const + o->n_state) * tg_width(j), w->each);
 }
 
@@ -320,10 +333,7 @@ static void load(tg_job *j)
     w->chained = tg_can_chain(j);
     if (!w->chained)
         set_whole(j);
-    w->x_wanted = 0;
-    for (const tg_feed *f = j->feed; f < j->feed + j->n_feeds; f++)
-        w->x_wanted |= f->first < o->first_param && f->first + (uint64_t)f->count > o->n_state &&
-                       (f->grad || f->grad_tangent);
+    w->x_wanted = tg_wants(j, o->n_state, o->first_param - o->n_state);
     if (o->until)
         tg_fill_unreached(j);
     begin(j);
@@ -458,6 +468,8 @@ static void first(tg_job *j)
         if (w->at == w->end - 1)
             copy_state(j, w->in, w->last);
     }
+    if (go_along(j))
+        return;
     if (w->at < w->end && go(j)) {
         w->advanced += w->at < w->end && !w->step.more && !w->until.more;
         return;
@@ -574,7 +586,7 @@ int tg_run_loop(tg_job *j, uint64_t budget)
         }
         if (j->looping->step.more || j->looping->final.more || j->looping->until.more)
             return 1;
-        if (j->looping->chained && j->looping->at > at)
+        if (j->looping->at > at)
             took *= (uint64_t)(j->looping->at - at);
         budget -= took < budget ? took : budget;
     }

@@ -55,6 +55,8 @@ void tg_read_x(const tg_job *j, int64_t step);
 const double *tg_read_tile(const tg_job *j, int64_t first);
 /* Those of all steps, which are so many numbers apart there; no tangents. */
 void tg_read_all_x(const tg_job *j, double *to, size_t size);
+/* Whether anybody wants derivatives by any of n inputs from first on. */
+int tg_wants(const tg_job *j, uint32_t first, uint32_t n);
 /* Derivatives by an input, a number for each lane: to a row of its own each, or added to one. */
 void tg_write_adjoints(const tg_job *j, uint32_t input, double *const from[2], uint32_t lanes);
 /* The same of n inputs from first on and all lanes that are alive. */

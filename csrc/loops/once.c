@@ -88,6 +88,7 @@ static void weigh(tg_stage *s)
     tg_open_window(&at_hand, p);
     j.adj = s->trial[0];
     j.adj_tangent = s->trial[1];
+    j.shared = NULL;                    /* by all inputs, whoever wants them: as a lane alone */
     memset(factor, 0, slots * w * sizeof *factor);
     memset(s->worst, 0, w * sizeof *s->worst);
     for (uint32_t k = 0; k < s->n_watched; k++)

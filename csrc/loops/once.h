@@ -14,10 +14,10 @@
 /* What it takes, of a cell with something hoisted; see tg_lay_stage. */
 void tg_lay_watch(tg_stage *s, char *memory, uint64_t *used);
 /* After each step: take down what it has left in adjoints, of an order, of w lanes. */
-TG_INLINE void tg_watch(const tg_stage *s, const double *restrict adj, double *restrict amount, size_t w)
+TG_INLINE void tg_watch(const tg_stage *s, const double *adj, double *amount, size_t w)
 {
     for (uint32_t k = 0; k < s->n_watched; k++)
-        for (size_t l = 0; l < w; l++)
+        TG_TURNS_APART for (size_t l = 0; l < w; l++)
             amount[l] += fabs(adj[s->watched[k] * w + l]);
 }
 /* After all steps: lanes whose adjoints may come out otherwise in a sweep of steps that are written out. */
