@@ -4,7 +4,9 @@
     loop over its lanes is what the compiler vectorises: operands are read whether they count or not, and results go
     through a local array, which nothing aliases. No lane sees another, so a row has the same bits at any width.
 
-    A lane whose adjoint is 0 passes nothing on, as on the tape: an infinite partial must not turn it into nan.  */
+    A lane whose adjoint is 0 passes nothing on, as on the tape: an infinite partial must not turn it into nan.
+
+    One lane has rows that most programs are made of in frequent.h.  */
 
 #define AT(array, slot) ((array) + (size_t)(slot) * LANES)
 #define OF_ALL for (int l = 0; l < LANES; l++)
@@ -51,6 +53,7 @@ static void NAME(check_terms)(tg_job *j, uint32_t at, const uint32_t *slot, doub
 }
 
 #include "each_lane.h"
+#include "frequent.h"
 
 static inline int NAME(finite)(const double *y)
 {
@@ -114,6 +117,10 @@ TG_INLINE void NAME(forward)(tg_job *j, uint32_t from, uint32_t to, int live)
         const tg_instr *s = p->instr + k;
         const uint32_t *pool = p->pool + 2 * (size_t)s->a + (live ? 1 : 0);
         double *Y = AT(v, live ? s->live_y : s->y);
+        if (LANES == 1 && is_frequent(s)) {
+            k = (live ? frequent_values : frequent_primals)(p, v, k, to) - 1;
+            continue;
+        }
 #define A AT(v, live ? s->live_a : s->a)
 #define B AT(v, live ? s->live_b : s->b)
         switch (tg_row(s)) {
@@ -264,6 +271,10 @@ TG_CLONES static void NAME(reverse)(tg_job *j, uint32_t from, uint32_t to)
         const tg_instr *s = p->instr + k;
         const uint32_t *pool = p->pool + 2 * (size_t)s->a;
         double *G = AT(adj, s->live_y);
+        if (LANES == 1 && is_frequent(s)) {
+            k = frequent_reverse(p, v, adj, from, k + 1);
+            continue;
+        }
         if (tg_row(s) == TG_GUARD)
             continue;
         EACH g[l] = G[l];

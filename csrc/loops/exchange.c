@@ -168,7 +168,9 @@ void tg_read_x(const tg_job *j, int64_t step)
     tg_looping *w = j->looping;
     const int64_t tile = step / TG_TILED, first = tile * TG_TILED;
     const size_t size = o->n_x * tg_width(j);
-    for (int order = 0; order < tg_orders(j) && o->n_x; order++) {
+    if (!size)
+        return;
+    for (int order = 0; order < tg_orders(j); order++) {
         double *to = w->in[order] + tg_state_size(j);
         if (j->lanes == 1) {
             read_steps(j, order, step, 1, 0, to, size);

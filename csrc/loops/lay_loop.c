@@ -78,5 +78,7 @@ uint64_t tg_lay_loop(const tg_job *j, tg_looping *w, char *memory)
         }
         w->taken = o->step->n_paths > 1 ? tg_carve(memory, &used, (uint64_t)o->length * tg_width(j), 1) : NULL;
     }
+    w->plain = j->lanes == 1 && !j->tangents && !o->until && !o->n_x && !o->n_y && o->step->n_paths == 1 &&
+               !w->step.is_long && !w->whole;
     return used;
 }

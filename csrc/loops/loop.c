@@ -105,6 +105,11 @@ static int go(tg_job *j)
     tg_looping *w = j->looping;
     double *primals;
     uint32_t lanes;
+    if (w->plain && w->alive && w->at < w->end && tg_go_well(&w->step, o->n_state, w->in[0], NULL)) {
+        w->at++;
+        w->seen = w->at > w->seen ? w->at : w->seen;
+        return 1;
+    }
     if (!w->step.more && ask_until(j))
         return 1;
     lanes = lanes_at(j, w->at);
@@ -234,6 +239,10 @@ static void come_back(tg_job *j, double *primals)
     const uint32_t lanes = lanes_at(j, w->at);
     if (!lanes)
         return;
+    if (w->plain && primals) {
+        tg_come_back(&w->step, 1, 0, w->in, primals, w->in_adj, w->in_adj);
+        return;
+    }
     if (!w->step.more) {
         if (!primals)
             tg_read_x(j, w->at);

@@ -29,6 +29,7 @@ struct tg_looping {
     double *noted;                      /* of steps that are carried out at once, or NULL; how many have room */
     int64_t room;
     int chained;                        /* whether they are in this block */
+    int plain;                          /* one lane, one path, and a step is from state to state */
     tg_stage beside;                    /* the step in lanes, for steps of one lane: see go_beside */
     double *beside_in[2], *columns;     /* NULL where a step is too large, and there are lanes anyway */
     uint32_t alive, left;               /* left: lanes that have to come back, while a step or final is under way */
