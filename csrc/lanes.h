@@ -4,7 +4,9 @@
     loop over its lanes is what the compiler vectorises: operands are read whether they count or not, and results go
     through a local array, which nothing aliases. No lane sees another, so a row has the same bits at any width.
 
-    A lane whose adjoint is 0 passes nothing on, as on the tape: an infinite partial must not turn it into nan.  */
+    A lane whose adjoint is 0 passes nothing on, as on the tape: an infinite partial must not turn it into nan.
+
+    One lane has rows that most programs are made of in frequent.h.  */
 
 #define AT(array, slot) ((array) + (size_t)(slot) * LANES)
 #define OF_ALL for (int l = 0; l < LANES; l++)
@@ -54,6 +56,7 @@ static void NAME(check_terms)(tg_job *j, const tg_instr *s, uint32_t at, const u
 }
 
 #include "each_lane.h"
+#include "frequent.h"
 
 TG_INLINE int NAME(finite)(const double *y)
 {
@@ -138,6 +141,12 @@ TG_INLINE void NAME(forward)(tg_job *j, const tg_instr *s, uint32_t from, uint32
     for (uint32_t k = from; k < to; k++, s++) {
         const uint32_t *pool = p->pool + 2 * (size_t)s->a + (live ? 1 : 0);
         double *Y = AT(v, live ? s->live_y : s->y);
+        if (LANES == 1 && is_frequent(s)) {
+            const tg_instr *last = (live ? frequent_values : frequent_primals)(p, v, s, s + (to - k)) - 1;
+            k += (uint32_t)(last - s);
+            s = last;
+            continue;
+        }
 #define A AT(v, live ? s->live_a : s->a)
 #define B AT(v, live ? s->live_b : s->b)
         switch (tg_row(s)) {
@@ -286,6 +295,12 @@ TG_CLONES static void NAME(reverse)(tg_job *j, const tg_instr *s, uint32_t from,
     for (uint32_t k = to; k-- > from;) {
         s--;
         const uint32_t *pool = p->pool + 2 * (size_t)s->a;
+        if (LANES == 1 && is_frequent(s)) {
+            const tg_instr *left = frequent_reverse(p, v, adj, s - (k - from), s + 1);
+            k -= (uint32_t)(s - left);
+            s = left;
+            continue;
+        }
         double *own = AT(adj, s->live_y), one[1] = {0.0};
         const double *g = LANES > 1 ? own : one;        /* no operand has that slot */
         if (tg_row(s) == TG_GUARD)

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -775,6 +776,43 @@ def test_all_steps_at_once_give_the_same_bits(data, n, rows):
     loop, made = chained(data.draw(st.sampled_from(["raise", "nan"])))
     for expected, got in zip(everything(loop), everything(made)):
         assert got == expected
+
+
+def damped(s, x, k):
+    a, b = s
+    for _ in range(10):
+        a, b = a * tapegrad.math.exp(-k[0]) + b / x, tapegrad.math.sin(a) + k[1] * b
+    return [a, b], a * b + x * k[1]
+
+
+@pytest.mark.parametrize("rows, n", [(1, 6_000), (17, 400)])
+def test_many_steps_are_noted_a_unit_at_a_time_and_give_the_same_bits(rows, n):
+    """Compiled, of a loop too long to note all steps at once, for every number of states; also where one refuses."""
+    args = [0.5, -0.25], 3.0, [0.5, 0.25]
+    step, compiled = (record(damped, *args) for _ in range(2))
+    compiled.native()
+    random = Random(n)
+    xs = [[random.uniform(2.0, 4.0) for _ in range(n)] for _ in range(rows)]
+    states = [[random.uniform(-1.0, 1.0) for _ in range(2)] for _ in range(rows)]
+    weights = [[0.5, 2.0]] * rows, [x[::-1] for x in xs]
+    bad = [*xs[:-1], [*xs[-1][:-5], 0.0, *xs[-1][-4:]]]
+
+    def everything(recorded, checkpoints):
+        loop = recorded.scan(checkpoints=checkpoints)
+        noted = loop._cells[0].described()[0].chain
+        assert not noted or 8 * noted.n_noted * n * min(rows, 16) > 2**20
+        many = loop if rows == 1 else loop.map(in_axes=(0, 0, None))
+        of = [a[0] if rows == 1 else a for a in (states, xs, bad, *weights)]
+        yield told(many.vjp(of[0], of[1], args[2])[1], tuple(of[3:]), argnums=(0, 1, 2))
+        yield told(recorded.scan(checkpoints=checkpoints, final=ended).map(in_axes=(0, 0, None)).value_and_grad,
+                   states, xs, args[2], argnums=(0, 1, 2))  # fmt: skip
+        yield told(many.value_and_grad, of[0], of[2], args[2])
+
+    ended = record(lambda s, k: s[0] * s[1] * k[0], args[0], args[2])
+    expected = [*everything(step, None)]
+    assert "division" in expected[-1][1]
+    for checkpoints in None, 1, 2, 5:
+        assert [*everything(compiled, checkpoints)] == expected
 
 
 @pytest.mark.parametrize("on_error", ["raise", "nan"])

@@ -1,14 +1,17 @@
 /*  Chains at work: many steps in one call of machine code, where all lanes go the one way that it knows.
 
     With a sweep to come, what is noted of all steps has to fit a near cache, else there would be more to wait for than
-    a call for each step costs; without, it is noted for nobody, over and over in the same place.  */
+    a call for each step costs. Where it does not, states are kept before each unit of steps that does, and a unit is
+    noted when its turn to be swept comes. Otherwise, and without a sweep, it is noted for nobody, over and over in the
+    same place.  */
 #include "flush.h"
 #include "loops/looping.h"
 #include "ops.h"
 
 #include <string.h>
 
-#define NEAR ((uint64_t)1 << 20)        /* bytes of what is noted */
+#define NEAR ((uint64_t)1 << 20)        /* bytes of what is noted, of all steps or of a unit */
+#define NEARER ((uint64_t)1 << 18)
 #define AT_ONCE ((uint64_t)1 << 22)     /* instructions of all steps, between looks for signals */
 
 static const tg_chain *chain_of(const tg_job *j) { return j->loop->step->chain; }
@@ -21,9 +24,11 @@ void tg_lay_chain(const tg_job *j, tg_looping *w, char *memory, uint64_t *used)
     w->noted = NULL;
     if (!chain_of(j) || j->tangents || o->until || !n)
         return;
-    if (j->seed && (n > NEAR / (8 * each(j) + 1) || n > AT_ONCE / (o->step->program[0]->n_instr + (uint64_t)1)))
-        return;
     w->room = j->seed || n < TG_TILED ? (int64_t)n : TG_TILED;
+    if (j->seed && (n > NEAR / (8 * each(j) + 1) || n > AT_ONCE / (o->step->program[0]->n_instr + (uint64_t)1)))
+        w->room = (int64_t)(NEARER / (8 * each(j) + 1) / TG_TILED * TG_TILED);
+    if (!w->room)
+        return;
     w->noted = tg_carve(memory, used, (uint64_t)w->room * each(j), sizeof(double));
 }
 
@@ -37,7 +42,7 @@ int tg_can_chain(const tg_job *j)
 static double *noted_of(const tg_job *j, int64_t step)
 {
     const tg_looping *w = j->looping;
-    return w->noted + (size_t)(w->room < j->loop->length ? 0 : step) * each(j);
+    return w->noted + (step < w->noted_from ? 0 : (size_t)(step - w->noted_from) * each(j));
 }
 
 static void tell_all(tg_job *j, int64_t first, int64_t n)
@@ -58,9 +63,10 @@ int tg_chain_on(tg_job *j)
     const double *x = tg_read_tile(j, first);
     if (chain_of(j)->forward[j->lanes > 1](w->step.job->primal, x, noted_of(j, first), w->in[0], n))
         return 0;
-    if (j->loop->n_y)
+    if (j->loop->n_y && first >= w->seen)
         tell_all(j, first, n);
-    w->at = w->seen = first + n;
+    w->at = first + n;
+    w->seen = w->at > w->seen ? w->at : w->seen;
     return 1;
 }
 
@@ -72,14 +78,14 @@ void tg_chain_back(tg_job *j)
     const size_t x = o->n_x * tg_width(j), y = o->n_y * tg_width(j);
     const double *weight = w->out_adj[0] + tg_state_size(j);
     const fp_mode mode = flush_to_zero();
-    for (int64_t step = 0; own_weights && step < w->end; step++) {
+    for (int64_t step = w->noted_from; own_weights && step < w->end; step++) {
         tg_weigh_ys(j, step);
         memcpy(noted_of(j, step) + x, weight, y * sizeof *weight);
     }
     chain_of(j)->reverse[j->lanes > 1](w->step.job->primal, w->noted, w->step.job->adj, w->in_adj[0],
                                        own_weights ? w->noted + x : weight, own_weights ? (int64_t)each(j) : 0,
-                                       w->step.amount[0], w->end);
-    for (w->at = w->end; w->x_wanted && w->at-- > 0;) {
+                                       w->step.amount[0], w->end - w->noted_from);
+    for (w->at = w->end; w->x_wanted && w->at-- > w->noted_from;) {
         tg_move_numbers(w->in_adj[0] + tg_state_size(j), noted_of(j, w->at), x);
         tg_write_x(j, w->alive);
     }

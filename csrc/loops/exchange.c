@@ -165,7 +165,9 @@ void tg_read_x(const tg_job *j, int64_t step)
     tg_looping *w = j->looping;
     const int64_t tile = step / TG_TILED, first = tile * TG_TILED;
     const size_t size = o->n_x * tg_width(j);
-    for (int order = 0; order < tg_orders(j) && o->n_x; order++) {
+    if (!size)
+        return;
+    for (int order = 0; order < tg_orders(j); order++) {
         double *to = w->in[order] + tg_state_size(j);
         if (j->lanes == 1) {
             read_steps(j, order, step, 1, 0, to, size);
@@ -326,3 +328,6 @@ void tg_fill_unreached(const tg_job *j)
         for (int64_t step = 0; step < o->length; step++)
             tg_write_adjoints(j, o->x_at[i] + (uint32_t)(step * o->x_by[i]), no_slope, lanes);
 }
+
+tg_stopped tg_where_stopped(const tg_job *j) { return j->looping->stopped; }
+uint64_t tg_advanced(const tg_job *j) { return j->looping->advanced; }

@@ -2,6 +2,8 @@
 #include "loops/looping.h"
 #include "loops/schedule.h"
 
+#include <assert.h>
+
 #define WHOLE ((uint64_t)1 << 21)       /* bytes of what all steps make, where that is kept and no states: caches
                                            have it */
 #define BESIDE 2048             /* primals of a step at most, of which there are twice as many as lanes then */
@@ -96,5 +98,24 @@ uint64_t tg_lay_loop(const tg_job *j, tg_looping *w, char *memory)
         }
         w->taken = o->step->n_paths > 1 ? tg_carve(memory, &used, (uint64_t)o->length * tg_width(j), 1) : NULL;
     }
+    w->plain = j->lanes == 1 && !j->tangents && !o->until && !o->n_x && !o->n_y && o->step->n_paths == 1 &&
+               !w->step.is_long && !w->whole;
     return used;
+}
+
+int tg_start_loop(tg_job *j)
+{
+    tg_looping counted = {0};
+    uint64_t bytes, laid;
+    j->lanes = j->stop - j->start > 1 ? TG_WIDEST : 1;
+    bytes = tg_lay_loop(j, &counted, NULL);
+    j->memory = bytes < SIZE_MAX / 4 ? tg_zeroed((size_t)bytes + 64) : NULL;
+    if (!j->memory)
+        return TG_MEMORY;
+    j->looping = (tg_looping *)(((uintptr_t)j->memory + 63) & ~(uintptr_t)63);
+    laid = tg_lay_loop(j, j->looping, (char *)j->looping);
+    assert(laid == bytes);
+    (void)laid;
+    tg_again(j);
+    return TG_OK;
 }

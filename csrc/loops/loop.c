@@ -13,23 +13,6 @@
 /* COUNT: how many steps there are, where it takes a pass to know; LAST: what is given; TURN: back over that. */
 enum phase { LOAD, COUNT, FIRST, LAST, TURN, BACK };
 
-int tg_start_loop(tg_job *j)
-{
-    tg_looping counted = {0};
-    uint64_t bytes, laid;
-    j->lanes = j->stop - j->start > 1 ? TG_WIDEST : 1;
-    bytes = tg_lay_loop(j, &counted, NULL);
-    j->memory = bytes < SIZE_MAX / 4 ? tg_zeroed((size_t)bytes + 64) : NULL;
-    if (!j->memory)
-        return TG_MEMORY;
-    j->looping = (tg_looping *)(((uintptr_t)j->memory + 63) & ~(uintptr_t)63);
-    laid = tg_lay_loop(j, j->looping, (char *)j->looping);
-    assert(laid == bytes);
-    (void)laid;
-    tg_again(j);
-    return TG_OK;
-}
-
 /* ---- steps ---- */
 
 static inline void copy_state(const tg_job *j, double *const from[2], double *const to[2])
@@ -105,6 +88,11 @@ static int go(tg_job *j)
     tg_looping *w = j->looping;
     double *primals;
     uint32_t lanes;
+    if (w->plain && w->alive && w->at < w->end && tg_go_well(&w->step, o->n_state, w->in[0], NULL)) {
+        w->at++;
+        w->seen = w->at > w->seen ? w->at : w->seen;
+        return 1;
+    }
     if (!w->step.more && ask_until(j))
         return 1;
     lanes = lanes_at(j, w->at);
@@ -205,7 +193,7 @@ static int turn(tg_job *j)
     return 0;
 }
 
-static int64_t kept_step(const tg_looping *w, int64_t k) { return w->kept_at ? w->kept_at[k] : k; }
+static int64_t kept_step(const tg_looping *w, int64_t k) { return w->kept_at ? w->kept_at[k] : k * w->unit; }
 
 /* Carry out steps before which states are kept, from the one before which the state is on down, side by side: which
    step is which lane makes no difference to its numbers. How many; 0 where they are too few to be worth it. */
@@ -247,6 +235,10 @@ static void come_back(tg_job *j, double *primals)
     const uint32_t lanes = lanes_at(j, w->at);
     if (!lanes)
         return;
+    if (w->plain && primals) {
+        tg_come_back(&w->step, 1, 0, w->in, primals, w->in_adj, w->in_adj);
+        return;
+    }
     if (!w->step.more) {
         if (!primals)
             tg_read_x(j, w->at);
@@ -298,6 +290,8 @@ static void unchain(tg_job *j)
     if (j->looping->chained)
         set_whole(j);
     j->looping->chained = 0;
+    j->looping->unit = 1;
+    j->looping->n_kept = 0;
 }
 
 static void load(tg_job *j)
@@ -331,6 +325,8 @@ static void load(tg_job *j)
         tg_set_shared(&w->until, w->params, 0);
     tg_find_x(j);
     w->chained = tg_can_chain(j);
+    w->unit = !w->chained ? 1 : j->seed ? w->room : o->length;
+    w->noted_from = j->seed ? tg_last_unit(w) : o->length;
     if (!w->chained)
         set_whole(j);
     w->x_wanted = tg_wants(j, o->n_state, o->first_param - o->n_state);
@@ -365,8 +361,9 @@ static double *kept_state(const tg_job *j, int64_t k, double *of[2])
 static void set_out(tg_job *j)
 {
     tg_looping *w = j->looping;
-    const int64_t left = w->end - w->at, room = w->capacity - w->n_kept + 1;
-    w->goal = w->at + (left > 1 ? tg_next_kept(left, room) : 0);
+    const int64_t steps = tg_last_unit(w) - w->at, room = w->capacity - w->n_kept + 1;
+    const int64_t left = (w->unit == 1 ? steps : steps / w->unit) + 1;
+    w->goal = w->at + (left > 1 ? tg_next_kept(left, room) : 0) * w->unit;
 }
 
 static void keep(tg_job *j)
@@ -403,7 +400,6 @@ static void go_again(tg_job *j, uint32_t unsure)
     w->sure = w->alive & ~unsure;
     w->alive = unsure;
     w->x_wanted = 0;
-    w->n_kept = 0;
     for (int order = 0; order < tg_orders(j); order++)
         for (size_t i = 0; i < j->loop->n_params * tg_width(j); i++)
             if (unsure >> i % tg_width(j) & 1)
@@ -445,6 +441,7 @@ static void go_chained(tg_job *j)
     if (tg_chain_on(j))
         w->advanced += (uint64_t)(w->at - at - (w->at == w->end));
     else {
+        assert(j->phase == FIRST);      /* what went well once does so again */
         unchain(j);
         begin(j);
         w->advanced = 0;
@@ -456,25 +453,21 @@ static void go_chained(tg_job *j)
 static void first(tg_job *j)
 {
     tg_looping *w = j->looping;
-    if (w->chained && w->at < w->end) {
-        go_chained(j);
-        return;
-    }
-    if (j->seed && w->at < w->end && !w->whole && !w->step.more && !w->until.more) {
-        if (w->at == 0 && w->n_kept == 0)
+    const int keeps = j->seed && (w->chained ? w->unit < w->end : !w->whole);
+    if (keeps && w->at < w->end && !w->step.more && !w->until.more) {
+        if (w->at == 0 ? w->n_kept == 0 : w->at == w->goal && w->at < tg_last_unit(w))
             keep(j);
-        else if (w->at == w->goal && w->at < w->end - 1)
-            keep(j);
-        if (w->at == w->end - 1)
+        if (w->at == tg_last_unit(w))
             copy_state(j, w->in, w->last);
     }
-    if (go_along(j))
+    if (w->chained && w->at < w->end)
+        go_chained(j);
+    else if (go_along(j))
         return;
-    if (w->at < w->end && go(j)) {
+    else if (w->at < w->end && go(j))
         w->advanced += w->at < w->end && !w->step.more && !w->until.more;
-        return;
-    }
-    j->phase = LAST;
+    else
+        j->phase = LAST;
 }
 
 /* All is given, and swept as far as the last state. */
@@ -526,46 +519,57 @@ static void back_beside(tg_job *j, int n)
     restore_fp(mode);
 }
 
+/* Back over a unit, or some steps on to where it is noted. */
+static void back_chained(tg_job *j)
+{
+    tg_looping *w = j->looping;
+    w->noted_from = tg_last_unit(w);
+    if (w->at < w->noted_from && w->at == w->goal)
+        keep(j);
+    else if (w->at < w->end)
+        go_chained(j);
+    else {
+        tg_chain_back(j);
+        w->end = w->noted_from;
+        if (w->end)
+            take_out(j);
+    }
+}
+
 static void back(tg_job *j)
 {
     tg_looping *w = j->looping;
-    int n;
-    if (w->chained && w->end) {
-        tg_chain_back(j);
-        w->end = 0;
-    } else if (w->whole && w->end)
-        back_along(j);
-    if (!w->end) {
+    if (!w->end)
         finish_block(j);
-        return;
-    }
-    if (w->at < w->goal) {
+    else if (w->chained)
+        back_chained(j);
+    else if (w->whole)
+        back_along(j);
+    else if (w->at < w->goal) {
         go(j);
         w->advanced += !w->step.more;
-        return;
-    }
-    if (w->at < w->end - 1) {
+    } else if (w->at < w->end - 1)
         keep(j);
-        return;
-    }
-    n = go_beside(j);
-    if (n)
-        back_beside(j, n);
     else {
-        come_back(j, NULL);
-        if (w->step.more)
-            return;
-        w->end--;
+        const int n = go_beside(j);
+        if (n)
+            back_beside(j, n);
+        else {
+            come_back(j, NULL);
+            if (w->step.more)
+                return;
+            w->end--;
+        }
+        if (w->end)
+            take_out(j);
     }
-    if (w->end)
-        take_out(j);
 }
 
 int tg_run_loop(tg_job *j, uint64_t budget)
 {
     const uint64_t each = (uint64_t)j->loop->step->program[0]->n_instr + 1;
     while (j->base < j->stop && budget > 0) {
-        const int64_t at = j->looping->at;
+        const int64_t at = j->looping->at, end = j->looping->end;
         uint64_t took = each;
         switch ((enum phase)j->phase) {
         case LOAD: load(j); break;
@@ -586,12 +590,11 @@ int tg_run_loop(tg_job *j, uint64_t budget)
         }
         if (j->looping->step.more || j->looping->final.more || j->looping->until.more)
             return 1;
-        if (j->looping->at > at)
+        if (j->looping->chained && j->looping->end < end)
+            took *= (uint64_t)(end - j->looping->end);
+        else if (j->looping->at > at)
             took *= (uint64_t)(j->looping->at - at);
         budget -= took < budget ? took : budget;
     }
     return j->base < j->stop;
 }
-
-tg_stopped tg_where_stopped(const tg_job *j) { return j->looping->stopped; }
-uint64_t tg_advanced(const tg_job *j) { return j->looping->advanced; }

@@ -27,8 +27,10 @@ struct tg_looping {
     double *tile[2];                    /* of rows, xs of TG_TILED steps, side by side */
     int64_t tiled;                      /* which: their number from the start, or -1 */
     double *noted;                      /* of steps that are carried out at once, or NULL; how many have room */
-    int64_t room;
+    int64_t room, noted_from;           /* noted_from: of which on it stays, until others are swept */
     int chained;                        /* whether they are in this block */
+    int64_t unit;                       /* states are kept before each so manieth step; so many are swept at once */
+    int plain;                          /* one lane, one path, and a step is from state to state */
     tg_stage beside;                    /* the step in lanes, for steps of one lane: see go_beside */
     double *beside_in[2], *columns;     /* NULL where a step is too large, and there are lanes anyway */
     uint32_t alive, left;               /* left: lanes that have to come back, while a step or final is under way */
@@ -43,6 +45,11 @@ struct tg_looping {
 
 static inline size_t tg_width(const tg_job *j) { return (size_t)j->lanes; }
 static inline int tg_orders(const tg_job *j) { return j->tangents ? 2 : 1; }
+/* Where the last unit begins that is not swept. */
+static inline int64_t tg_last_unit(const tg_looping *w)
+{
+    return w->unit == 1 ? w->end - 1 : (w->end - 1) / w->unit * w->unit;
+}
 static inline size_t tg_state_size(const tg_job *j) { return j->loop->n_state * tg_width(j); }
 
 /* Inputs from first on to slots. */
@@ -79,7 +86,7 @@ void tg_lay_chain(const tg_job *j, tg_looping *w, char *memory, uint64_t *used);
 int tg_can_chain(const tg_job *j);
 /* Some steps on from the one before which the state is; 0: not all went well. */
 int tg_chain_on(tg_job *j);
-/* Back over all steps. */
+/* Back over the steps that are noted. */
 void tg_chain_back(tg_job *j);
 
 #endif

@@ -1,0 +1,109 @@
+/*  What most programs are made of, for one row: sums, differences, products and dots, as lanes.h has them.
+
+    Such an instruction is a few of the processor's, so what tells them apart counts: branches, which processors foresee
+    much further ahead than jumps through a table, in loops so small that all they need stays in registers. lanes.h has
+    the others, one at a time.  */
+#ifndef TG_FREQUENT_H
+#define TG_FREQUENT_H
+
+#include "compiled.h"
+#include "ops.h"
+#include "program.h"
+
+#define IS_FREQUENT(row) ((row) == TG_ADD || (row) == TG_SUB || (row) == TG_MUL)
+
+static inline int is_frequent(const tg_instr *s)
+{
+    const int row = tg_row(s);
+    return IS_FREQUENT(row) || row == TG_DOT;
+}
+
+/* The dot of n operands. */
+TG_INLINE double dot(const double *v, const uint32_t *x, uint32_t n)
+{
+    double t = n % 2 ? v[x[2 * (size_t)n - 2]] : 0.0;
+    for (; n > 1; n -= 2, x += 4)
+        t += v[x[0]] * v[x[2]];
+    return t;
+}
+
+/* Primals from instruction s on, as long as it is one of these, but not of end: the first that is not. */
+TG_INLINE const tg_instr *frequent_forward(const tg_program *p, double *v, const tg_instr *s, const tg_instr *end,
+                                           int live)
+{
+    const uint32_t *pool = p->pool + (live ? 1 : 0);
+    for (; s < end; s++) {
+        double *y = v + (live ? s->live_y : s->y);
+        const int row = tg_row(s);
+#define TG_BINARY(NAME, method, aliases, symbol, refusal, doc, primal, ...)                                            \
+        if (IS_FREQUENT(TG_##NAME) && row == TG_##NAME) {                                                              \
+            const double a = v[live ? s->live_a : s->a], b = v[live ? s->live_b : s->b];                               \
+            *y = (primal);                                                                                             \
+            continue;                                                                                                  \
+        }
+#include "ops.def"
+        if (row == TG_DOT) {
+            const uint32_t *x = pool + 2 * (size_t)s->a;
+            *y = s->b == 3 ? v[x[4]] + v[x[0]] * v[x[2]] : dot(v, x, s->b);
+        } else
+            break;
+    }
+    return s;
+}
+
+TG_OUTSIDE const tg_instr *frequent_values(const tg_program *p, double *v, const tg_instr *s, const tg_instr *end)
+{
+    return frequent_forward(p, v, s, end, 1);
+}
+
+TG_OUTSIDE const tg_instr *frequent_primals(const tg_program *p, double *v, const tg_instr *s, const tg_instr *end)
+{
+    return frequent_forward(p, v, s, end, 0);
+}
+
+/* Adjoints from instruction s - 1 down to end, as long as it is one of these: behind the last that is not. */
+TG_INLINE const tg_instr *frequent_reverse(const tg_program *p, const double *v, double *adj, const tg_instr *end,
+                                           const tg_instr *s)
+{
+    const uint32_t n_const = p->n_const;
+    for (; s > end && is_frequent(s - 1); s--) {
+        const tg_instr *i = s - 1;
+        const int row = tg_row(i);
+        const double g = adj[i->live_y];
+        adj[i->live_y] = 0.0;
+        if (g == 0.0)
+            continue;
+#define PASS(to, partial)                                                                                              \
+        if ((to) >= n_const)                                                                                           \
+            adj[to] += g * (partial);
+#define TG_UNARY(...)
+#define TG_BINARY(NAME, method, aliases, symbol, refusal, doc, primal, da, db, ...)                                    \
+        if (IS_FREQUENT(TG_##NAME) && row == TG_##NAME) {                                                              \
+            const double a = v[i->a], b = v[i->b], y = v[i->y];                                                        \
+            (void)a, (void)b, (void)y;                                                                                 \
+            PASS(i->live_a, da)                                                                                        \
+            PASS(i->live_b, db)                                                                                        \
+            continue;                                                                                                  \
+        }
+#include "ops.def"
+        const uint32_t *x = p->pool + 2 * (size_t)i->a;
+        if (i->b == 3) {
+            PASS(x[5], 1.0)
+            PASS(x[1], v[x[2]])
+            PASS(x[3], v[x[0]])
+            continue;
+        }
+        if (i->b % 2)
+            PASS(x[2 * (size_t)i->b - 1], 1.0)
+        for (uint32_t n = i->b; n > 1; n -= 2, x += 4) {
+            PASS(x[1], v[x[2]])
+            PASS(x[3], v[x[0]])
+        }
+#undef PASS
+    }
+    return s;
+}
+
+#undef IS_FREQUENT
+
+#endif
