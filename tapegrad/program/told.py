@@ -18,7 +18,7 @@ class _Unknown(Exception):
 
 def told(recorded: Recorded, mapped: tuple[tuple[bool, ...], int, int] | None = None) -> tuple[Any, ...] | None:
     """What `Quick._told` gives: what addresses are of, the paths, what they are part of, the params, whether what is
-    refused is nan, and how arguments, params and result are made up. None: calls are not for there, or hold or are loops.
+    refused is nan, and how arguments, params and result are made up. None: calls are not for there, hold or are loops.
 
     mapped: over rows, which arguments are, how they are reduced, on how many threads."""
     compiled = len(recorded.compiled)  # before the paths are read, so that none is compiled unnoticed
