@@ -664,9 +664,9 @@ def made():
         (3.0, [4.0]), "s", params=w, on_branch="record")
     for x in ([-1.0, 2.0], [1.0, 2.0]):
         f(x, (3.0, [4.0]), "s")
-    return f
+    return f, [g.map((0, None), reduce=reduce, threads=2) for reduce in (None, "mean")]
 g = tapegrad.record(lambda x, y: x[0] * y + w[0] * x[1], [1.0, 2.0], 3.0, params=w)
-def results(f):
+def results(f, batches):
     found = []
     for x in ([1.0, 2.0], [-1.0, 2.0]):
         args = x, (3.0, [4.0]), "s"
@@ -676,25 +676,23 @@ def results(f):
             args = np.array(x), *args[1:]
             found.append([y.tolist() for y in (f.grad(*args), f.hvp(*args[:1], *args), f.hessian(*args))])
             rows = np.ones((20, 2))
-            for reduce in (None, "mean"):
-                batch = g.map((0, None), reduce=reduce, threads=2)
+            for batch in batches:
                 value, slopes = batch.value_and_grad(rows, 2.0, argnums=(0,))
                 found.append([np.asarray(value).tolist(), slopes[0].tolist(), np.asarray(batch(rows, 2.0)).tolist()])
     return found
-f = made()
-expected = results(f)
+expected = results(*made())
 def attempt(arm, disarm):
-    f = made()
+    programs = made()
     failed = False
     arm()
     try:
-        found = results(f)
+        found = results(*programs)
     except FAILURES:
         failed = True
     finally:
         disarm()
     assert failed or found == expected
-    assert results(f) == expected
+    assert results(*programs) == expected
     return failed
 """
 

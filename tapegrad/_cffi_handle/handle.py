@@ -99,11 +99,10 @@ def trim() -> None:
     while n > 0 and live(n - 1) is None:
         n -= 1
         tape.owner[n] = ffi.NULL
+    gone = [pins.pop(i, None) for i in range(n, before)] if pins else []  # first: later nodes get these numbers
     del handles[n:]
     lib.tg_pop(tape)
-    if pins:
-        gone = [pins.pop(i, None) for i in range(n, before)]
-        del gone  # what they hold may run finalizers, which may record and pin: at the end
+    del gone  # what they hold may run finalizers, which may record and pin: at the end
 
 
 @alone

@@ -167,14 +167,21 @@ def as_numbers() -> bool:
     return bool(_as_numbers_anywhere) and (getattr(_local, "as_numbers", 0) > 0 or _current() is not None)
 
 
-@alone
 def as_numbers_by(step: int, /) -> bool:
     """Values answer ==, != and bool as numbers in this thread (1), or no more (-1); whether they did before."""
-    global _as_numbers_anywhere
     before = as_numbers()
-    _local.as_numbers = getattr(_local, "as_numbers", 0) + step
-    _as_numbers_anywhere += step
+    if step > 0:
+        _count_as_numbers(step)
+    _local.as_numbers = getattr(_local, "as_numbers", 0) + step  # between: what fails leaves a count too high, no more
+    if step < 0:
+        _count_as_numbers(step)
     return before
+
+
+@alone
+def _count_as_numbers(step: int) -> None:
+    global _as_numbers_anywhere
+    _as_numbers_anywhere += step
 
 
 @alone

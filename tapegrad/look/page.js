@@ -13,6 +13,7 @@ const tg_sigmoid = a => { const e = exp(-fabs(a)); return a < 0 ? e / (1 + e) : 
 const tg_softplus = a => (a > 0 ? a : a === a ? 0 : a) + log1p(exp(-fabs(a)));
 const tg_max = (a, b) => a > b || a !== a ? a : b, tg_min = (a, b) => a < b || a !== a ? a : b;
 const tg_sign = a => a > 0 ? 1 : a < 0 ? -1 : a, tg_share = (a, y) => y === 0 ? 0 : a / y;
+const tg_bearing = (a, b) => Math.abs(a) < Math.abs(b) ? 1 / (b + a * (a / b)) : b / a / (a + b * (b / a));
 const tg_first = (a, b) => a > b ? 1 : a === b ? 0.5 : a < b ? 0 : a + b;
 const tg_pow_da = (a, b) => b === 0 ? 0 : b === 2 ? 2 * a : b * pow(a, b - 1);
 const tg_pow_db = (a, b, y) => a === 0 && b >= 0 ? 0 : y * log(a);

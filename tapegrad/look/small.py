@@ -18,7 +18,7 @@ GAP = 152.0  # between layers: the film writes on the edges there
 _KNOWN = frozenset(
     "a b y log2 log10 sqrt tan asin acos atan atan2 asinh acosh atanh cbrt floor ceil trunc hypot fabs tg_exp tg_expm1 "
     "tg_log tg_log1p tg_sin tg_cos tg_sinh tg_cosh tg_erf tg_pow tg_tanh tg_relu tg_sigmoid tg_softplus tg_max tg_min "
-    "tg_weigh tg_sign tg_first tg_share tg_pow_da tg_pow_db TG_1_LN2 TG_1_LN10 TG_2_SQRTPI".split()
+    "tg_weigh tg_sign tg_first tg_share tg_bearing tg_pow_da tg_pow_db TG_1_LN2 TG_1_LN10 TG_2_SQRTPI".split()
 )
 _KNOWN_MANY = frozenset(("DOT", "SUM", "LOGSUMEXP", "CROSS_ENTROPY", "MSE", "HINGE", "WHERE"))
 

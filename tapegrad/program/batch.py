@@ -254,9 +254,9 @@ class Batch(handle.Quick):
     def _told(self) -> tuple[Any, ...] | None:
         r = self._rows
         several = len(r.recorded.paths) > 1 or r.recorded.max_paths == 1  # or rows of paths that are never kept
-        if several or any(type(axes) is not int or axes for axes in r.axes if axes is not None):
+        if several or [axes for axes in r.axes if axes is not None and (type(axes) is not int or axes)]:
             return None  # rows are sorted by path, axes moved and nests taken apart in Python
-        mapped = tuple(axes is not None and type(form) is not Static for axes, form in zip(r.axes, r.recorded.forms))
+        mapped = tuple([axes is not None and type(form) is not Static for axes, form in zip(r.axes, r.recorded.forms)])
         return told(r.recorded, (mapped, REDUCED.index(r.reduce), min(r.threads, MOST_THREADS)))
 
     def __repr__(self) -> str:

@@ -56,9 +56,13 @@ def run(
                 if not path.refused_alike(at, job, refused):
                     raise
                 error = path.error(at, job, None)  # f has no except for it
-        if not nan_errors or job.c.nan_errors or not isinstance(error, REFUSALS):
+        if nan_errors and not job.c.nan_errors and isinstance(error, REFUSALS):
+            job.c.nan_errors = True
+            continue
+        try:
             raise error from None
-        job.c.nan_errors = True
+        finally:
+            del error  # or it and this frame, with all arguments, wait for Python's collector
 
 
 def path(recorded: Recorded, flat: array[float], nan_errors: bool = False) -> Trace:

@@ -11,6 +11,9 @@ from .replay import CData, Trace
 
 DEEPEST = 100  # nests
 
+# Lists where generators would do: CPython 3.12 and 3.13 do not survive an allocation that fails as they make one, and
+# this is called within calls.
+
 
 class _Unknown(Exception):
     """Of a form that is read and built in Python alone."""
@@ -23,12 +26,12 @@ def told(recorded: Recorded, mapped: tuple[tuple[bool, ...], int, int] | None = 
     mapped: over rows, which arguments are, how they are reduced, on how many threads."""
     compiled = len(recorded.compiled)  # before the paths are read, so that none is compiled unnoticed
     paths = [(path, path.native) for path in recorded.paths]
-    if any(type(path) is not Trace or path.calls for path, _ in paths):
+    if [path for path, _ in paths if type(path) is not Trace or path.calls]:
         return None
     try:
         return (
             paths,
-            tuple((_address(p.core), _address(native[0]) if native else 0, p.cost, p.slice) for p, native in paths),
+            tuple([(_address(p.core), _address(native[0]) if native else 0, p.cost, p.slice) for p, native in paths]),
             recorded.compiled, compiled, recorded.paths, recorded.children, recorded.params, recorded.on_error == "nan",
             _series(tuple, None, recorded.forms, 0), _form(recorded.param_place.form, 0), _form(recorded.out, 0),
             mapped,
@@ -57,5 +60,5 @@ def _form(form: Form, depth: int) -> tuple[Any, ...] | None:
 
 def _series(kind: type, shape: tuple[int, ...] | None, parts: Sequence[Form], depth: int) -> tuple[Any, ...]:
     alike = len(parts) > 1 and parts.count(parts[0]) == len(parts)
-    found = tuple(_form(part, depth + 1) for part in (parts[:1] if alike else parts))
+    found = tuple([_form(part, depth + 1) for part in (parts[:1] if alike else parts)])
     return kind, shape, len(parts), found
