@@ -199,6 +199,10 @@ def test_no_rows_give_nothing_a_sum_of_zero_and_no_gradient(np):
     value, grad = program.map(in_axes=(None, 0), reduce="sum").value_and_grad(np.ones(3), np.zeros((0, 3)))
     assert value == 0.0 and grad.tolist() == [0.0, 0.0, 0.0]
     assert math.isnan(program.map(in_axes=(None, 0), reduce="mean")(np.ones(3), np.zeros((0, 3))))
+    for batch in (record(lambda x, y: x * y, 1.0, 1.0).map(reduce=reduce) for reduce in (None, "sum")):
+        for call in batch, batch.grad, batch.value_and_grad:
+            with pytest.raises(ValueError, match="argument y has 5 rows, argument x has 0"):
+                call(np.zeros(0), np.ones(5))
 
 
 def test_params_are_shared_and_read_at_every_replay():

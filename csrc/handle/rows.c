@@ -14,7 +14,7 @@ typedef struct {
 
 typedef struct {
     const tg_known *known;
-    Py_ssize_t rows, n;         /* n: parts */
+    Py_ssize_t rows, n;         /* rows: -1 until an array is there; n: parts */
     part *parts;
     double *shared;             /* by input: what is shared, then sums of derivatives, then of the outputs */
     uint32_t *failed;
@@ -55,7 +55,7 @@ static int read_parts(call *c, PyObject *const *given)
         } else {
             if (!tg_open_array_of(f, given[k], &one->in))
                 return 0;
-            if (c->rows && one->in.shape[0] != c->rows)
+            if (c->rows >= 0 && one->in.shape[0] != c->rows)
                 return 0;
             c->rows = one->in.shape[0];
             one->feed.in = one->in.buf;
@@ -193,7 +193,7 @@ static void finish(call *c)
 
 PyObject *tg_call_rows(tg_known *p, tg_call_kind kind, PyObject *const *given, Py_ssize_t n, PyObject *argnums)
 {
-    call c = {.known = p, .n = p->args.length + 1};
+    call c = {.known = p, .rows = -1, .n = p->args.length + 1};
     PyObject *made = NULL;
     if (n != p->args.length || (!p->reduce && p->out.kind != TG_A_NUMBER && p->out.kind != TG_AN_ARRAY) ||
         (kind != TG_VALUE && (p->out.kind != TG_A_NUMBER || !tg_can_choose(p, argnums))))
