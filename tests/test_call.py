@@ -246,6 +246,13 @@ def test_plain_calls_need_no_python(monkeypatch, np):
         program(Fraction(1, 2), 2.0)
 
 
+def test_a_list_within_another_gets_its_own_rows_of_a_jacobian(np):
+    x = np.array([2.0, 3.0])
+    program = record(lambda x: [x[0] * 1.5, [x[1] * 2.0, x[0] * x[1]], (x[1],)], x)
+    first, (second, third), (fourth,) = program.jacobian(x)
+    assert [row.tolist() for row in (first, second, third, fourth)] == [[1.5, 0.0], [0.0, 2.0], [3.0, 2.0], [0.0, 1.0]]
+
+
 @on_c
 def test_plain_rows_need_no_python(monkeypatch, np):
     w = tapegrad.leaves([2.0])

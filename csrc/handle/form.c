@@ -285,7 +285,7 @@ static PyObject *build_series(const tg_form *f, PyObject *x, int list, const tg_
     const tg_form *part = f->part;
     if (is_plain(f) && !rows)
         return build_plain(list, f->length, from);
-    if (is_plain(f) && rows->array && list)
+    if (is_plain(f) && f == rows->out && rows->array && list)
         return PySequence_List(rows->array);
     made = list ? PyList_New(f->length) : PyTuple_New(f->length);
     for (Py_ssize_t k = 0; made && k < f->length; k++, part += f->step) {
