@@ -5,7 +5,6 @@
 #include "loops/once.h"
 #include "loops/schedule.h"
 
-#include <assert.h>
 #include <string.h>
 
 #define WORTH_BESIDE 4
@@ -440,12 +439,15 @@ static void go_chained(tg_job *j)
     const int64_t at = w->at;
     if (tg_chain_on(j))
         w->advanced += (uint64_t)(w->at - at - (w->at == w->end));
-    else {
-        assert(j->phase == FIRST);      /* what went well once does so again */
+    else if (j->phase == FIRST) {
         unchain(j);
         begin(j);
         w->advanced = 0;
         w->seen = at;
+    } else {                            /* what went well once does so again, unless somebody has changed xs since */
+        tg_take_adjoints(&w->step, w->sums);
+        drop(j, &w->step, w->alive, 0);
+        w->end = 0;
     }
 }
 

@@ -9,6 +9,7 @@
 #include "crew.h"
 #include "loops/hoist.h"
 #include "loops/loop.h"
+#include "loops/looping.h"
 #include "loops/schedule.h"
 #include "look/steps.h"
 
@@ -317,6 +318,58 @@ static void a_row_that_leaves_the_known_paths_is_told(void)
     unmade(&s);
 }
 
+/* Machine code to which so many chunks of steps go well. */
+enum { LONG = 200, NOTED = 2000 };
+static int well, refused, swept;
+
+static int some_steps(const double *v, const double *x, double *noted, double *state, int64_t steps)
+{
+    (void)v, (void)x, (void)state;
+    memset(noted, 0, (size_t)steps * NOTED * sizeof *noted);
+    refused += well == 0;
+    return well-- == 0;
+}
+
+static void some_steps_back(const double *v, double *noted, double *adj, double *state, const double *weights,
+                            int64_t by, double *amount, int64_t steps)
+{
+    (void)v, (void)noted, (void)adj, (void)state, (void)weights, (void)by, (void)amount;
+    swept += (int)steps;
+}
+
+static void a_row_whose_xs_change_while_it_is_swept_is_told(void)
+{
+    static const tg_chain chain = {NOTED, {some_steps, some_steps}, {some_steps_back, some_steps_back}};
+    static const double one = 1.0, state[2], x[LONG];
+    const tg_program outside = {.n_in = 3 + LONG, .n_out = 1};
+    setting s = made();
+    tg_cell cells[3];
+    s.n_paths = 1;
+    s.length = LONG;
+    for (s.states = 1; s.states <= 3; s.states++)
+        for (int chunks = (LONG + TG_TILED - 1) / TG_TILED; chunks < 100; chunks += 3) {
+            const tg_loop loop = loop_of(&s, cells);
+            double value, by[3 + LONG];
+            uint32_t failed[1] = {0};
+            const tg_feed feeds[3] = {{.count = 2, .in = state, .grad = by},
+                                      {.first = 2, .count = LONG, .in = x, .grad = by + 2},
+                                      {.first = 2 + LONG, .count = 1, .in = &weight, .grad = by + 2 + LONG}};
+            tg_job job = {.program = &outside, .loop = &loop, .feed = feeds, .n_feeds = 3, .seed = &one, .out = &value,
+                          .stop = 1, .failed = failed};
+            cells[0].chain = &chain;
+            memset(by, 0, sizeof by);
+            well = chunks;
+            refused = swept = 0;
+            CHECK(tg_start(&job) == TG_OK);
+            while (tg_run(&job, s.budget))
+                ;
+            CHECK(job.failures == (uint64_t)refused && failed[0] == (uint32_t)refused);
+            CHECK(refused || swept == LONG);
+            tg_finish(&job);
+        }
+    unmade(&s);
+}
+
 /* The loss and its gradient by way of graphs of so many steps each, as carry_out has them: whether memory was there. */
 static int in_graphs(const setting *s, int row, int64_t each, double *value, double g[2], double *by_w)
 {
@@ -579,6 +632,7 @@ int main(void)
     steps_are_repeated_as_often_as_the_formula_says();
     long_loops_are_repeated_as_the_formula_says();
     a_row_that_leaves_the_known_paths_is_told();
+    a_row_whose_xs_change_while_it_is_swept_is_told();
     graphs_of_steps_have_the_numbers_of_plain_code();
     what_is_hoisted_gives_the_same_bits_and_fails_where_the_function_does();
     calls_have_the_bits_of_their_loops();
