@@ -263,6 +263,15 @@ def test_plain_rows_need_no_python(monkeypatch, np):
         mean(x, Fraction(1, 2), "text")
 
 
+@pytest.mark.parametrize("rows", [(0, 40), (40, 0), (0, 1), (1, 0), (2, 3)])
+def test_arguments_of_different_numbers_of_rows_are_refused(np, rows):
+    batch = record(lambda x, y: x * y, 1.0, 1.0).map()
+    batch(np.ones(2), np.ones(2))
+    for call in (batch, batch.value_and_grad, batch.grad):
+        with pytest.raises(ValueError, match=f"argument y has {rows[1]} rows, argument x has {rows[0]}"):
+            call(*map(np.ones, rows))
+
+
 @on_c
 def test_a_batch_asks_anew_once_there_are_paths_or_native_code(tmp_path, monkeypatch, np):
     monkeypatch.setenv("TAPEGRAD_CACHE", str(tmp_path))

@@ -55,7 +55,7 @@ static int read_parts(call *c, PyObject *const *given)
         } else {
             if (!tg_open_array_of(f, given[k], &one->in))
                 return 0;
-            if (c->rows && one->in.shape[0] != c->rows)
+            if (!one->in.shape[0] || (c->rows && one->in.shape[0] != c->rows))
                 return 0;
             c->rows = one->in.shape[0];
             one->feed.in = one->in.buf;
