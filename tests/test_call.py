@@ -273,6 +273,15 @@ def test_arguments_of_different_numbers_of_rows_are_refused(np, rows):
 
 
 @on_c
+def test_calls_of_a_batch_that_has_no_such_way_are_as_without_it(np):
+    batch = record(lambda x, y: x * y, 1.0, 1.0).map()
+    some = np.ones(2)
+    for name in ("jvp", "jacobian", "hessian"):  # of a program's class, taken by hand
+        method = getattr(Program, name)
+        assert outcome(method, batch, some, some) == outcome(method.__wrapped__, batch, some, some)
+
+
+@on_c
 def test_a_batch_asks_anew_once_there_are_paths_or_native_code(tmp_path, monkeypatch, np):
     monkeypatch.setenv("TAPEGRAD_CACHE", str(tmp_path))
     program = record(lambda x: x if x > 0.0 else -x, 1.0, on_branch="record")
