@@ -131,7 +131,7 @@ def varied(draw, x, wildly):
     return x
 
 
-ARGNUMS = (0, -1, (0,), (1, 0), (), "params", ("params", 0), [0], 2, True, None, 1.0)
+ARGNUMS = (0, -1, (0,), (1, 0), (), "params", ("params", 0), [0], 2, 10**30, True, None, 1.0)
 
 
 @pytest.mark.filterwarnings("ignore:f takes more paths")
