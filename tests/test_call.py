@@ -294,8 +294,9 @@ def test_a_batch_asks_anew_once_there_are_paths_or_native_code(tmp_path, monkeyp
     for times in (3, 3):
         assert squares(np.array([3.0])) == 9.0 and len(asked) == times
     if os.name != "nt":
-        plain.native()
-        assert squares(np.array([3.0])) == 9.0 and len(asked) == 4
+        for _ in range(2):
+            plain.native()
+            assert squares(np.array([3.0])) == 9.0 and len(asked) == 4
 
 
 @on_c
