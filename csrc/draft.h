@@ -29,9 +29,10 @@ typedef struct {
     tg_draft_node *node;        /* inputs are the first ones */
     double *value;              /* NULL where nobody asks for values of nodes: those of constants are in them */
     uint32_t *pool;
-    union {                     /* by node, until all are there: the first in the list of those made of it, or a sieve of
-                                   them, and the next in the list that it is in, a node + 1; then slots of its result.
-                                   Of a guard, whom nobody looks for, always what tg_instr has in y and live_y */
+    union {                     /* by node, until all are there: the first in the list of those made of it, or a sieve
+                                   of them, and the next in the list that it is in, a node + 1; then slots of its
+                                   result. Of a guard, whom nobody looks for, always what tg_instr has in y and
+                                   live_y */
         struct { uint32_t *first, *next; };
         struct { uint32_t *kept, *live; };
     };

@@ -78,6 +78,9 @@ def test_true_is_no_place_of_an_argument():
     for make in (program.map, loop.map):
         with says(TypeError, "in_axes[0] must be integers and None", "not True"):
             make(True).grad(*rows)
+    for axis in (True, 1.0, "0", [0]):  # of the steps of a loop
+        with says(TypeError, "in_axes[1] must be integers and None", f"not {axis!r}"):
+            loop.map((None, axis))
 
 
 def test_params_that_are_not_there_are_no_empty_gradient():

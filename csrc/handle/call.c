@@ -285,8 +285,10 @@ Py_ssize_t tg_chosen(const tg_known *p, PyObject *argnum)
     Py_ssize_t k = n;
     if (PyLong_CheckExact(argnum)) {
         k = PyLong_AsSsize_t(argnum);
-        if (k == -1 && PyErr_Occurred())
+        if (k == -1 && PyErr_Occurred()) {              /* too large */
             PyErr_Clear();
+            return -1;
+        }
         if (k < -n || k >= n)
             return -1;
         k = k < 0 ? k + n : k;

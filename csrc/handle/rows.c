@@ -195,7 +195,8 @@ PyObject *tg_call_rows(tg_known *p, tg_call_kind kind, PyObject *const *given, P
 {
     call c = {.known = p, .rows = -1, .n = p->args.length + 1};
     PyObject *made = NULL;
-    if (n != p->args.length || (!p->reduce && p->out.kind != TG_A_NUMBER && p->out.kind != TG_AN_ARRAY) ||
+    if (kind > TG_GRAD || n != p->args.length ||        /* another kind: of Program's method, by hand */
+        (!p->reduce && p->out.kind != TG_A_NUMBER && p->out.kind != TG_AN_ARRAY) ||
         (kind != TG_VALUE && (p->out.kind != TG_A_NUMBER || !tg_can_choose(p, argnums))))
         return NULL;
     c.parts = tg_zeroed((size_t)c.n * sizeof *c.parts);

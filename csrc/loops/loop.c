@@ -62,10 +62,8 @@ static void drop(tg_job *j, tg_stage *s, uint32_t lost, int cell)
 static int ask_until(tg_job *j)
 {
     tg_looping *w = j->looping;
-    uint32_t lanes, lost;
-    if (!j->loop->until || w->counted)
-        return 0;
-    lanes = lanes_at(j, w->at);
+    uint32_t lost;
+    const uint32_t lanes = j->loop->until && !w->counted ? lanes_at(j, w->at) : 0;
     if (!lanes)
         return 0;
     if (!w->until.more)
@@ -569,10 +567,9 @@ static void back(tg_job *j)
 
 int tg_run_loop(tg_job *j, uint64_t budget)
 {
-    const uint64_t each = (uint64_t)j->loop->step->program[0]->n_instr + 1;
     while (j->base < j->stop && budget > 0) {
         const int64_t at = j->looping->at, end = j->looping->end;
-        uint64_t took = each;
+        uint64_t took = (uint64_t)j->loop->step->program[0]->n_instr + 1;
         switch ((enum phase)j->phase) {
         case LOAD: load(j); break;
         case COUNT:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..program.batch import Batch, Rows, threads_of
+from ..program.containers import Container
 from ..program.form import Nest, Shaped
 from ..program.recorded import Argnums
 from ..program.rows import Axes, axes_of, plain
@@ -26,12 +27,13 @@ class LoopBatch:
         in_axes = plain(in_axes)
         self._loop, self._axes, self._reduce, self._threads = loop, in_axes, reduce, threads_of(threads, reduce)
         forms = loop._step.state, loop._step.x, *loop._step.params
-        axes = in_axes if isinstance(in_axes, (tuple, list)) else (in_axes,) * len(forms)
+        axes = in_axes if isinstance(in_axes, tuple) else (in_axes,) * len(forms)
         if len(axes) != len(forms):
             raise ValueError(f"in_axes has {len(in_axes)} entries, the loop takes {len(forms)} arguments")
         for k, (axis, form) in enumerate(zip(axes, forms)):
-            if k != 1 or isinstance(axis, bool):  # those of xs go with the way in which the steps are given
-                list(axes_of(axis, form, f"in_axes[{k}]"))
+            if k == 1 and isinstance(form, Container) and not isinstance(axis, bool):
+                continue  # those of xs go with the way in which the steps are given
+            list(axes_of(axis, form, f"in_axes[{k}]"))
 
     def __repr__(self) -> str:
         return f"<batch of {self._loop!r}: in_axes={self._axes}, reduce={self._reduce!r}, threads={self._threads}>"

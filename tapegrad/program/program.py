@@ -86,12 +86,12 @@ class Program(handle.Quick, Generic[P]):
 
         Returns:
             recorded: nodes that f made; needed: those that its results and guards need or that can refuse, inputs
-            included; then how many are left
-            after_folding constants, after_sharing common subexpressions, after_fusing sums of products into dots;
-            instructions, guards, constants, inputs, outputs; slots: for values and derivatives; live_slots: for values
-            alone; groups: of instructions of one operation that one row takes side by side, and their average width,
-            0 where the program is too narrow; loops: instructions that carry one out; bytes; lanes: rows that a
-            batch takes side by side; paths; unkept: how often one was recorded beyond max_paths; seconds: of freezing.
+            included; then how many are left after_folding constants, after_sharing common subexpressions, after_fusing
+            sums of products into dots; instructions, guards, constants, inputs, outputs; slots: for values and
+            derivatives; live_slots: for values alone; groups: of instructions of one operation that one row takes side
+            by side, and their average width, 0 where the program is too narrow; loops: instructions that carry one out;
+            bytes; lanes: rows that a batch takes side by side; paths; unkept: how often one was recorded beyond
+            max_paths; seconds: of freezing.
 
         >>> record(lambda x: x * x + 1.0, 1.0).stats["instructions"]
         1
@@ -123,8 +123,7 @@ class Program(handle.Quick, Generic[P]):
         return self._listing(None)
 
     def _listing(self, most: int | None) -> str:
-        paths = self._recorded.paths
-        inputs = self._inputs()
+        paths, inputs = self._recorded.paths, self._inputs()
         return "\n".join(
             (f"path {k}: " if len(paths) > 1 else "") + path.listing(inputs, most) for k, path in enumerate(paths)
         )
@@ -202,16 +201,14 @@ class Program(handle.Quick, Generic[P]):
         """
         from .native import make_native  # slow to import, and seldom needed
 
-        for path in self._recorded.paths:
+        for path in (paths := self._recorded.paths[:]):
             make_native(path)
-        self._recorded.compiled += self._recorded.paths
+        self._recorded.compiled += set(paths).difference(self._recorded.compiled)
         return self
 
     # ---- replay ----
 
-    def map(
-        self, in_axes: Axes = 0, reduce: Literal["mean", "sum"] | None = None, threads: int = 1
-    ) -> Batch:
+    def map(self, in_axes: Axes = 0, reduce: Literal["mean", "sum"] | None = None, threads: int = 1) -> Batch:
         """The program over the rows of a batch.
 
         Args:

@@ -57,7 +57,7 @@ class Recorded:
         forms, out: of the arguments and of the result.
         params: Values that are inputs besides the arguments, or numbers.
         paths: the traces, the first one first.
-        compiled: those that were to be compiled since, as often as they were: who was told of paths asks anew.
+        compiled: those that `Program.native` has compiled since: who was told of paths asks anew.
         children: (path, instruction at which it stops): the path that goes on.
         on_branch, on_error, max_paths: as `record` has them; on_error of what is looked at may be "caught": nan only
             where f has no except.

@@ -228,7 +228,7 @@ static void every_allocation_may_fail(void)
     CHECK(n > 10);
 }
 
-/* What was given back is lent again where it is large enough and was worth keeping; each is an allocation that fails. */
+/* What was given back is lent again where it is large enough and was worth keeping; each an allocation that fails. */
 static void memory_is_kept_up_to_a_size(void)
 {
     static tg_kept kept;
