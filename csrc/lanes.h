@@ -1,8 +1,9 @@
 /*  The replay of a block of LANES rows side by side: included by replay.c once for each width.
 
     Slot s of an array is the LANES doubles from s * LANES on. Each instruction is decoded once for the block, and the
-    loop over its lanes is what the compiler vectorises: operands are read whether they count or not, and results go
-    through a local array, which nothing aliases. No lane sees another, so a row has the same bits at any width.
+    loop over its lanes is what the compiler vectorises: operands are read whether they count or not. Results of
+    short rows go where they belong at once, others through a local array. No lane sees another, so a row has the same
+    bits at any width.
 
     A lane whose adjoint is 0 passes nothing on, as on the tape: an infinite partial must not turn it into nan.
 

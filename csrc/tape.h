@@ -237,13 +237,14 @@ uint32_t *tg_recorded(const tg_tape *t, uint32_t id, uint32_t *pair, uint32_t *n
 /* realloc and calloc, unless tg_fail_allocation said otherwise. Freed with free. */
 void *tg_realloc(void *old, size_t bytes);
 void *tg_zeroed(size_t bytes);
-/* Twice the room and some in an array that is full, whose elements take so many bytes each: NULL without memory, then
-   all is as it was. */
+/* Twice the room and some in an array that is full, whose elements take so many bytes each: NULL without memory, or
+   where they would be too many, then all is as it was. */
 static inline void *tg_more(void *array, uint32_t *cap, uint32_t some, size_t each)
 {
-    void *grown = tg_realloc(array, (2 * *cap + some) * each);
+    const uint32_t more = 2 * *cap + some;
+    void *grown = more > *cap ? tg_realloc(array, more * each) : NULL;
     if (grown)
-        *cap = 2 * *cap + some;
+        *cap = more;
     return grown;
 }
 void tg_free_adjoints(tg_tape *t);

@@ -3,8 +3,10 @@ is named with its step, however many steps are looked at together."""
 
 from __future__ import annotations
 
+import gc
 import linecache
 import math
+import sys
 import xml.etree.ElementTree as ElementTree
 
 import pytest
@@ -387,3 +389,17 @@ def test_a_step_that_finds_no_path_once_something_is_nan_raises_what_was_refused
     loop(-1.0, [1.0])
     with pytest.raises(ZeroDivisionError, match="in step 1"):
         loop.diagnose(-1.0, [1.0, 2.0])
+
+
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="only CPython frees at once")
+def test_what_a_loop_refuses_is_let_go_once_it_is_looked_at():
+    loop = record(lambda s, x: s.log() * x, 2.0, 1.0).scan()
+
+    def refusals():
+        return [e for e in gc.get_objects() if type(e) is ValueError and "log(-0.69" in str(e)]
+
+    gc.disable()
+    try:
+        assert loop.diagnose(0.5, [1.0, 1.0]).operation == "log" and not refusals()
+    finally:
+        gc.enable()

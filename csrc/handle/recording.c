@@ -218,18 +218,16 @@ static inline int64_t here(recording *r)
 /* Room for one more element of an array, n of them being in use: 0, or -1 with an exception. */
 static int grow(void *array, uint32_t n, uint32_t *cap, size_t size)
 {
-    uint32_t more = *cap < 64 ? 64 : 2 * *cap;
     void *old, *grown;
     if (n < *cap)
         return 0;
     memcpy(&old, array, sizeof old);
-    grown = more > *cap ? tg_realloc(old, more * size) : NULL;
+    grown = tg_more(old, cap, 64, size);
     if (!grown) {
         PyErr_NoMemory();
         return -1;
     }
     memcpy(array, &grown, sizeof grown);
-    *cap = more;
     return 0;
 }
 

@@ -195,9 +195,10 @@ static void go_downwards(sharing *s, tg_job *j, uint32_t piece, uint32_t from, u
 {
     for (const tg_part *a = part_at(s, piece + 1); a-- > part_at(s, piece);) {
         const tg_long_sum *sum = s->pieces->sum + a->sum;
-        const tg_instr t = tg_instruction(j->program, sum->at);
+        tg_instr t;
         if (sum->piece != piece || sum->at < from || sum->at >= to)
             continue;
+        t = tg_instruction(j->program, sum->at);
         tg_reverse_between(j, sum->at + 1, to);
         take(s->sum[0] + a->sum, j->adj + t.live_y, 1);
         if (j->tangents)
@@ -214,9 +215,10 @@ static void pass_to_parts(sharing *s, tg_job *j, uint32_t piece)
 {
     for (const tg_part *a = part_at(s, piece + 1); a-- > part_at(s, piece);) {
         const tg_long_sum *sum = s->pieces->sum + a->sum;
-        const tg_instr t = tg_instruction(j->program, sum->at);
+        tg_instr t;
         if (sum->piece == piece)
             continue;
+        t = tg_instruction(j->program, sum->at);
         tg_wait_for_progress(s->given + a->sum, 1);
         tg_pass_to_terms(j, &t, a->first, a->n, s->sum[0][a->sum], j->tangents ? s->sum[1][a->sum] : 0.0);
     }

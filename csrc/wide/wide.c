@@ -354,7 +354,6 @@ static int is_listed(const tg_group *g)
     return listed;
 }
 
-enum { NO_CHAIN, CHAIN_A, CHAIN_B = TG_CHAIN_B };
 static int add_group(finding *f, uint32_t first, uint32_t n, int chain)
 {
     const tg_instr *s = f->p->alone + first;
@@ -372,9 +371,9 @@ static int add_group(finding *f, uint32_t first, uint32_t n, int chain)
     *g = (tg_group){.first = first, .n = n, .op = s->op, .terms = operands(s), .pool = s->a, .y = {s->y, s->live_y}};
     if (chain) {
         g->chain = (uint8_t)chain;
-        code = find_both(f, first, 1, chain == CHAIN_A ? 0 : 1, g->operand[0]);
+        code = find_both(f, first, 1, chain == TG_CHAIN_A ? 0 : 1, g->operand[0]);
         if (!code)
-            code = find_both(f, first, n, chain == CHAIN_A ? 1 : 0, g->operand[1]);
+            code = find_both(f, first, n, chain == TG_CHAIN_A ? 1 : 0, g->operand[1]);
         if (!code)
             code = find_both(f, first, n, RESULT, g->operand[2]);
     } else if (tg_has_few(g)) {
@@ -457,14 +456,14 @@ int tg_group_program(tg_program *p)
         if (k == p->n_instr || !grouped(p->alone + k) || (k > first && !goes_on(&f, first, k))) {
             uint32_t end = k;
             if (grouped(p->alone + first) && k - first >= tg_least_group(p->alone[first].op)) {
-                code = add_group(&f, first, k - first, NO_CHAIN);
+                code = add_group(&f, first, k - first, TG_NO_CHAIN);
                 p->grouped += k - first;
             } else {
                 const int as_a = k == first + 1 && k < p->n_instr && is_link(p, k, 1);
                 while (k == first + 1 && end < p->n_instr && is_link(p, end, as_a))
                     end++;
                 if (end - first >= TG_GROUP) {
-                    code = add_group(&f, first, end - first, as_a ? CHAIN_A : CHAIN_B);
+                    code = add_group(&f, first, end - first, as_a ? TG_CHAIN_A : TG_CHAIN_B);
                     chains++;
                 } else
                     end = k;

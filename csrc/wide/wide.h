@@ -21,7 +21,8 @@
 enum { TG_SAME, TG_SIDE_BY_SIDE, TG_LISTED };
 enum { TG_KEPT, TG_LIVE };      /* the two numberings */
 
-enum { TG_RUN = 8, TG_FEW_TERMS = 5, TG_CHAIN_B = 2 };
+enum { TG_RUN = 8, TG_FEW_TERMS = 5 };
+enum { TG_NO_CHAIN, TG_CHAIN_A, TG_CHAIN_B };
 #define TG_RUNS 0x80000000u     /* in a list: this slot and those behind it are side by side, TG_RUN of them */
 
 typedef struct {
@@ -40,7 +41,7 @@ typedef struct {
     uint32_t stretches, n_stretches;    /* of a many-operand row: where in list the first element of each is, and
                                            behind the last the number of all elements, then for each the first
                                            one of its layer, see layers.c, or TG_NONE; 0: there are none */
-    uint8_t chain;              /* 1, or TG_CHAIN_B: the sum until there is operand b */
+    uint8_t chain;              /* which operand the sum until there is */
     uint8_t straight;           /* a sum of many terms, which are side by side in both numberings */
     uint8_t apart;              /* adjoints may be added operand by operand: nobody sees the difference */
     uint8_t names;              /* the primals that its partials name, as tg_names has it */

@@ -253,10 +253,10 @@ def looked_at(loop: Loop, of: Callable[[Loop], Recorded], flat: array[float], cu
     so many steps."""
     try:
         return Steps(loop, of(loop), flat, cuts)
-    except REFUSALS as refused:
-        error = refused
-    loop = quiet(loop)
-    try:
-        return Steps(loop, of(loop), flat, cuts)
-    except NoPath:
-        raise error from None
+    except REFUSALS:
+        loop = quiet(loop)
+        try:
+            return Steps(loop, of(loop), flat, cuts)
+        except NoPath:
+            pass  # then what was refused is what is to be said
+        raise

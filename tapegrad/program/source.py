@@ -361,7 +361,7 @@ class Writer:
         for s in self.chunks[k]:
             names = [local.get(slot, f"V({slot})") for slot, _ in s.operands]
             if s.guard:
-                yield self._guard(lib.tg_instruction(self.p, s.k).y, dict(zip("ab", names)))
+                yield self._guard(s.y, dict(zip("ab", names)))
                 continue
             y = local[s.y] = f"y{s.k}"
             if s.row.kind == "many":

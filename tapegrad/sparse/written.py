@@ -65,4 +65,3 @@ class WrittenOut(Recorded):
     def other_path(self, k: int, at: int, flat: array[float]) -> tuple[int, Trace]:
         point.path(self._source, flat)
         return super().other_path(k, at, flat)
-
