@@ -39,7 +39,8 @@ def record(
             the path is recorded.
         on_branch: "raise": a replay that would take another branch raises BranchChanged; "record": f is recorded there
             as well, a program for each path. Where an operation is refused, f may have an except for it: it is asked.
-        on_error: "raise": what raises on Values raises in a replay; "nan": it gives nan, and no except of f's counts.
+        on_error: "raise": what raises on Values raises in a replay; "nan": it gives nan, and no except of f's counts,
+            but on a path that is yet to be recorded, where f runs: there it raises.
         strict: raise where f reads `.data`, sets `_backward` or goes past the tape otherwise, instead of warning, once
             a line.
         max_paths: how many paths are kept. Beyond, f is recorded anew for every call that takes another.
