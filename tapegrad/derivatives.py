@@ -395,10 +395,15 @@ def hvp(fun: Function, argnums: int = 0) -> Callable[..., Any]:
     return _Hvp(fun, by)
 
 
+def _is_computed(y: Value) -> bool:
+    return bool(y._op or y.operands)  # the symbol first: of operands there may be a million
+
+
 def vjp(fun: Function, *primals: Any) -> tuple[Any, Callable[..., Any]]:
     """The value of fun at primals, and a function from a cotangent, shaped like it, to the tuple of v^T J, one for each
     argument. fun is called once; what it did is kept as long as that function is. Its argument `argnums` says by what,
-    as that of `grad` does: then no other derivative is given.
+    as that of `grad` does: then no other derivative is given. After a `tape.reset` there is none: it raises
+    RuntimeError.
 
     >>> value, pull = vjp(lambda x, y: [x * y, x], 2.0, 3.0)
     >>> value, pull([1.0, 0.0])
@@ -406,8 +411,11 @@ def vjp(fun: Function, *primals: Any) -> tuple[Any, Callable[..., Any]]:
     """
     run = Run(fun, range(len(primals)), primals, {})
     ends = list(itertools.accumulate((form.size for form in run.forms), initial=0))
+    computed = next((y for y in run.outputs if isinstance(y, Value) and _is_computed(y)), None)
 
     def pull(cotangent: Any, argnums: Argnums | None = None) -> Any:
+        if computed is not None and not _is_computed(computed):
+            raise RuntimeError("the tape was reset since vjp: what the function did is forgotten; call vjp again")
         at = range(len(primals)) if argnums is None else _positions(argnums, len(primals))
         seeds = _like(cotangent, run.out, "the cotangent")
         to_values = any(isinstance(seed, Value) for seed in seeds)

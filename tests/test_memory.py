@@ -674,6 +674,18 @@ def test_no_reset_while_a_function_is_being_differentiated(derived, reset):
     assert derived(f)(3.0) == {tapegrad.grad: 6.0, tapegrad.hessian: 2.0}[derived]
 
 
+def test_what_vjp_kept_is_asked_in_vain_after_a_reset(reset):
+    """Not answered with 0: but for results that are arguments themselves, or numbers, which nothing was done to."""
+    _, pull = tapegrad.vjp(lambda x, y: [2.0, x, x * y], 2.0, 3.0)
+    assert pull([1.0, 1.0, 1.0]) == (4.0, 2.0)
+    _, same = tapegrad.vjp(lambda x: [x, 1.0], 2.0)
+    reset()
+    for argnums in (None, 0):
+        with pytest.raises(RuntimeError, match="tape was reset since vjp"):
+            pull([1.0, 1.0, 1.0], argnums=argnums)
+    assert same([3.0, 1.0]) == (3.0,)
+
+
 def test_reset_forgets_rules(reset):
     x = Value(2.0)
     y = ruled(x, 100)
