@@ -109,6 +109,11 @@ def _restore(self: Value, state: dict[str, Any]) -> None:
 
 
 def _reduce(self: Value, protocol: Any = 2) -> tuple[Any, ...]:
+    if handle.as_numbers_by(0):  # what comes of a pickle is a leaf: without the derivative that its copy keeps
+        raise TypeError(
+            "a Value cannot be pickled within a function that is being differentiated or recorded: what it becomes has "
+            "no derivative; copy keeps that, and v.data is a number"
+        )
     if self.operands:
         raise TypeError("a Value with a history cannot be pickled: pickle v.data, or Value(v.data), a leaf")
     state = {name: x for name, x in vars(self).items() if name not in ("_op", "_backward")}

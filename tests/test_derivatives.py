@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import copy
 import dataclasses
 import functools
@@ -9,6 +10,7 @@ import inspect
 import itertools
 import math
 import multiprocessing
+import operator
 import pickle
 import random
 
@@ -670,6 +672,35 @@ def test_a_copy_within_a_function_has_data_of_its_own():
     grad(f)([1.0, 2.0])
     assert tapegrad.data(model) == before
     assert grad(lambda x: copy.deepcopy(model)(x))([1.0, 2.0]) == grad(model)([1.0, 2.0])
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_what_is_differentiated_or_recorded_is_not_pickled(protocol):
+    """It would come back as a leaf, whose derivative is 0: so would what a cache on disk, or a process, makes of it."""
+    model = nn.MLP(1, [1])
+
+    def f(x):
+        for what in x, [x], {"product": x * x}, model:
+            with pytest.raises(TypeError, match=r"differentiated or recorded.*copy keeps"):
+                pickle.dumps(what, protocol)
+        return copy.copy(x) * x
+
+    assert grad(f)(3.0) == 6.0 and hessian(f)(3.0) == 2.0 and vjp(f, 3.0)[1](1.0) == (6.0,)
+    assert record(f, 1.0, strict=True).grad(3.0) == 6.0
+    assert tapegrad.data(pickle.loads(pickle.dumps(model))) == tapegrad.data(model)
+    assert pickle.loads(pickle.dumps(grad(cubic)))(2.0, 3.0) == grad(cubic)(2.0, 3.0)
+
+
+def test_processes_do_not_compute_what_is_differentiated():
+    """They pickle in a thread of their own, where what comes back is what cannot be pickled."""
+
+    def f(x):
+        with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as processes:
+            (y,) = processes.map(operator.neg, [x])
+            return y
+
+    with pytest.raises(TypeError, match=r"a Value with a history cannot be pickled"):
+        grad(f)(3.0)
 
 
 def test_perturbations_are_not_confused():
