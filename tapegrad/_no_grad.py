@@ -50,11 +50,11 @@ class no_grad:
 
         @functools.wraps(f)
         def steps(*args: Any, **kwargs: Any) -> Steps:
-            return Steps(f(*args, **kwargs))
+            return Steps(f(*args, **kwargs), self)
 
         @functools.wraps(f)
         def async_steps(*args: Any, **kwargs: Any) -> AsyncSteps:
-            return AsyncSteps(f(*args, **kwargs))
+            return AsyncSteps(f(*args, **kwargs), self)
 
         if inspect.iscoroutinefunction(f):
             return task  # type: ignore[return-value]  # what all of these return is as f has it

@@ -1,37 +1,36 @@
-"""Generators that are in `no_grad` while they run."""
+"""Generators that are in a context while they run."""
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator
+from contextlib import AbstractContextManager
 from typing import Any
-
-from ._no_grad import no_grad
 
 
 class Steps(Generator[Any, Any, Any]):
-    """A generator that is in no_grad while it runs, and nobody else is."""
+    """A generator that is in a context while it runs, and nobody else is."""
 
-    def __init__(self, generator: Generator[Any, Any, Any]) -> None:
-        self._generator = generator
+    def __init__(self, generator: Generator[Any, Any, Any], context: AbstractContextManager[Any]) -> None:
+        self._generator, self._context = generator, context
 
     def send(self, value: Any) -> Any:
-        with no_grad():
+        with self._context:
             return self._generator.send(value)
 
     def throw(self, *error: Any) -> Any:
-        with no_grad():
+        with self._context:
             return self._generator.throw(*error)
 
 
 class AsyncSteps(AsyncGenerator[Any, Any]):
     """As `Steps`, asynchronously."""
 
-    def __init__(self, generator: AsyncGenerator[Any, Any]) -> None:
-        self._generator = generator
+    def __init__(self, generator: AsyncGenerator[Any, Any], context: AbstractContextManager[Any]) -> None:
+        self._generator, self._context = generator, context
 
     async def asend(self, value: Any) -> Any:
-        with no_grad():
+        with self._context:
             return await self._generator.asend(value)
 
     async def athrow(self, *error: Any) -> Any:
-        with no_grad():
+        with self._context:
             return await self._generator.athrow(*error)
