@@ -403,6 +403,25 @@ def test_what_special_refuses(f, args):
         f(*args[:-1], Value(args[-1]))
 
 
+@pytest.mark.parametrize(
+    ("f", "at", "slopes"),
+    [
+        (tm.sqrt, (0.0,), [math.inf]), (tm.asin, (-1.0,), [math.inf]), (tm.acos, (1.0,), [-math.inf]),
+        (tm.hypot, (0.0, 0.0), [0.0, 0.0]), (tm.atan2, (0.0, 0.0), [math.nan, math.nan]),
+        (tm.pow, (0.0, 0.0), [0.0, 0.0]), (tm.pow, (0.0, 1.0), [1.0, 0.0]), (tm.pow, (2.0, 0.0), [0.0, math.log(2.0)]),
+        (special.xlogy, (0.0, 0.0), [-math.inf, 0.0]), (tm.fmod, (-6.0, 2.0), [1.0, 3.0]),
+        (tm.remainder, (5.0, 2.0), [1.0, -2.0]), (Value.__mod__, (-7.0, 2.0), [1.0, 4.0]),
+        (tm.copysign, (0.0, -1.0), [0.0, 0.0]), (tapegrad.maximum, (3.0, 3.0), [0.5, 0.5]),
+        (tapegrad.minimum, (0.0, -0.0), [0.5, 0.5]),
+    ],
+)  # fmt: skip
+def test_slopes_in_corners_are_what_the_manual_says(f, at, slopes):
+    x = [Value(k) for k in at]
+    f(*x).backward()
+    assert all(map(same_bits, tapegrad.grads(x), slopes))
+    assert all(map(same_bits, record(lambda x: f(*x), list(at)).grad(list(at)), slopes))
+
+
 def test_the_order_of_a_polygamma_is_a_number():
     with pytest.raises(TypeError, match="order"):
         Value(1.0).polygamma(Value(1.0))
