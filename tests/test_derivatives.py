@@ -29,10 +29,13 @@ from tapegrad import (
     hvp,
     jacobian,
     jvp,
+    maximum,
+    minimum,
     nn,
     no_grad,
     record,
     set_data,
+    special,
     tape,
     value_and_grad,
     vjp,
@@ -935,6 +938,25 @@ def test_derivatives_below_the_smallest_normal_number_are_zero():
     assert program.jacobian(1.0) == 0.0
     assert record(lambda x: [f(x), x], 1.0).jacobian(1.0) == [0.0, 1.0]
     assert 5e-324 / 2 == 0.0 and 1e-310 / 2 != 0.0
+
+
+@pytest.mark.parametrize(
+    "f, at, expected",
+    [
+        (special.xlogy, (0.0, 0.0), [[0.0, math.inf], [math.inf, 0.0]]),
+        (special.xlogy, (-0.0, 0.0), [[0.0, math.inf], [math.inf, 0.0]]),
+        (special.xlogy, (0.0, 2.0), [[0.0, 0.5], [0.5, 0.0]]),
+        (maximum, (1.0, math.nan), [[0.0, 0.0], [0.0, 0.0]]),
+        (minimum, (math.nan, 1.0), [[0.0, 0.0], [0.0, 0.0]]),
+        (maximum, (1.0, 1.0), [[0.0, 0.0], [0.0, 0.0]]),
+    ],
+)
+def test_second_derivatives_in_corners_are_the_same_recorded_and_replayed(f, at, expected):
+    """The limit where there is one, as JAX and PyTorch have it."""
+    program = record(lambda x: f(x[0], x[1]), [1.0, 2.0], on_branch="record")
+    assert hessian(lambda x: f(x[0], x[1]))(list(at)) == expected
+    assert program.hessian(list(at)) == [rows[0] for rows in program.map().hessian([list(at)])] == expected
+    assert jacobian(grad(lambda x: f(x[0], x[1])))(list(at)) == expected
 
 
 # ---- the check ----
