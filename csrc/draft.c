@@ -27,15 +27,6 @@ static uint32_t hash_many(const tg_draft *d, int op, uint32_t start, uint32_t n)
     return (uint32_t)(h >> 32);
 }
 
-/* Both operands at once. */
-static inline uint64_t pair_of(uint32_t a, uint32_t b)
-{
-    const uint32_t both[2] = {a, b};
-    uint64_t pair;
-    memcpy(&pair, both, sizeof pair);
-    return pair;
-}
-
 static inline int is_same(const tg_draft_node *n, int op, uint64_t pair)
 {
     uint64_t own;
@@ -48,51 +39,20 @@ static int is_same_many(const tg_draft *d, const tg_draft_node *n, int op, uint3
     return n->op == op && n->b == m && !memcmp(d->pool + n->a, d->pool + start, m * sizeof *d->pool);
 }
 
-/*  Nodes are found again in lists, each of them in one. Most operations are of what was made just now: they are in the
-    list of their later operand, constants not counted, so that what is looked at stands near it and is in the cache.
-    Those of an operand that has had MANY are in lists by hash, and so is what has no such operand. What is left to the
-    operand then is a sieve: a bit of it is set where the hash of one of them names it, so that most that are new are
-    known to be so without a look.  */
-enum { MANY = 4 };
-#define SIEVE 0x80000000u       /* it is one, and not the first of a list */
+enum { MANY = 16 };             /* nodes of one list, from where on these are in others */
 
 static inline uint32_t *bucket_of(const tg_draft *d, uint32_t h) { return d->bucket + ((uint64_t)h * d->cap >> 32); }
-static inline uint32_t bit_of(uint32_t h) { return 1u << h % 32 | SIEVE; }
 
-/* Put all of a list where their hash says; the sieve of these. */
-static uint32_t spread(tg_draft *d, uint32_t i)
+/* Put all of a list where their hash says. */
+static void spread(tg_draft *d, uint32_t i)
 {
-    uint32_t sieve = SIEVE;
     for (uint32_t below; i; i = below) {
         const tg_draft_node *n = d->node + (i - 1);
-        const uint32_t h = tg_is_many(n->op) ? hash_many(d, n->op, n->a, n->b) : hash(n->op, n->a, n->b);
-        uint32_t *list = bucket_of(d, h);
+        uint32_t *list = bucket_of(d, tg_is_many(n->op) ? hash_many(d, n->op, n->a, n->b) : hash(n->op, n->a, n->b));
         below = d->next[i - 1];
         d->next[i - 1] = *list;
         *list = i;
-        sieve |= bit_of(h);
     }
-    return sieve;
-}
-
-/* Add a node that is used by nobody yet. Field by field: read in one piece, what was written in several has to wait. */
-TG_INLINE uint32_t push(tg_draft *d, int op, uint64_t pair, uint32_t where, uint32_t *list, double value)
-{
-    const uint32_t i = d->len;
-    tg_draft_node *n = d->node + i;
-    memcpy(n, &pair, sizeof pair);
-    n->where = where;
-    n->uses = 0;
-    n->op = (uint8_t)op;
-    n->is_out = n->retained = 0;
-    n->quiet = d->quiet;
-    d->first[i] = 0;
-    d->next[i] = *list;
-    *list = i + 1;
-    if (d->value)
-        d->value[i] = value;
-    d->len = i + 1;
-    return i;
 }
 
 /* The old node that equals what is new. */
@@ -103,28 +63,13 @@ static inline uint32_t share(tg_draft *d, uint32_t i, int op)
     return i;
 }
 
-/* The node (op, a, b), an old one where there is its equal. own: the list or sieve of an operand, or NULL. */
-TG_INLINE uint32_t intern(tg_draft *d, int op, uint32_t a, uint32_t b, uint32_t *own, double value, uint32_t where)
+/* The node (op, a, b) in a list, + 1; 0 where it is not there. *n: how many were looked at. */
+static inline uint32_t find(const tg_draft *d, uint32_t list, int op, uint64_t pair, uint32_t *n)
 {
-    const uint64_t pair = pair_of(a, b);
-    uint32_t h, i, n = 0, *list;
-    if (own && !(*own & SIEVE)) {
-        for (i = *own; i; i = d->next[i - 1], n++)
-            if (is_same(d->node + (i - 1), op, pair))
-                return share(d, i - 1, op);
-        if (n < MANY)
-            return push(d, op, pair, where, own, value);
-        *own = spread(d, *own);
-    }
-    h = hash(op, a, b);
-    list = bucket_of(d, h);
-    if (!own || !(~*own & bit_of(h)))
-        for (i = *list; i; i = d->next[i - 1])
-            if (is_same(d->node + (i - 1), op, pair))
-                return share(d, i - 1, op);
-    if (own)
-        *own |= bit_of(h);
-    return push(d, op, pair, where, list, value);
+    uint32_t i = list;
+    for (*n = 0; i && !is_same(d->node + (i - 1), op, pair); ++*n)
+        i = d->next[i - 1];
+    return i;
 }
 
 static tg_kept kept_nodes, kept_pool;
@@ -143,13 +88,15 @@ static int more_nodes(tg_draft *d, uint32_t cap)
     d->node = (tg_draft_node *)((double *)memory + values);
     d->first = (uint32_t *)(d->node + cap);
     d->next = d->first + cap;
-    d->bucket = d->next + cap;                          /* with room for 2 cap words */
+    d->bucket = d->next + cap;
+    d->sieve = d->bucket + cap;
     d->cap = cap;
     memset(d->bucket, 0, cap * sizeof *d->bucket);
     if (d->len) {
         memcpy(d->node, old.node, d->len * sizeof *d->node);
         memcpy(d->first, old.first, d->len * sizeof *d->first);
         memcpy(d->next, old.next, d->len * sizeof *d->next);
+        memcpy(d->sieve, old.sieve, d->len * sizeof *d->sieve);
         if (d->value)
             memcpy(d->value, old.value, d->len * sizeof *d->value);
     }
@@ -198,21 +145,22 @@ void tg_free_draft(tg_draft *d)
     tg_give_back(&kept_pool, d->pool);
 }
 
-/* The operands of a node are used once more (1), or once less (-1). */
-static inline void use(tg_draft *d, const tg_draft_node *n, int by)
+static inline void use(tg_draft *d, tg_draft_node *n) { d->used += !n->uses++; }
+
+static void use_operands(tg_draft *d, const tg_draft_node *n)
 {
     const uint32_t *ids;
     uint32_t pair[2], m = tg_draft_operands(d, n, &ids, pair);
     for (uint32_t k = 0; k < m; k++)
-        d->node[ids[k]].uses += (uint32_t)by;
+        use(d, d->node + ids[k]);
 }
 
 uint32_t tg_draft_add(tg_draft *d, tg_draft_node node, double value)
 {
     const uint32_t i = d->len;
-    use(d, &node, 1);
+    use_operands(d, &node);
     d->node[i] = node;
-    d->first[i] = 0;
+    d->first[i] = d->sieve[i] = 0;
     if (d->value)
         d->value[i] = value;
     d->len = i + 1;
@@ -228,33 +176,35 @@ void tg_draft_guard(tg_draft *d, uint32_t a, uint32_t b, uint32_t where, uint32_
 
 uint32_t tg_draft_constant(tg_draft *d, double value)
 {
-    uint32_t half[2];
+    uint32_t half[2], *list, i, n;
+    uint64_t pair;
     memcpy(half, &value, sizeof half);
-    return intern(d, TG_LEAF, half[0], half[1], NULL, value, 0);
+    pair = tg_pair_of(half[0], half[1]);
+    list = bucket_of(d, hash(TG_LEAF, half[0], half[1]));
+    i = find(d, *list, TG_LEAF, pair, &n);
+    return i ? share(d, i - 1, TG_LEAF) : tg_draft_push(d, TG_LEAF, pair, value, 0, list);
 }
 
 uint32_t tg_draft_two(tg_draft *d, int op, uint32_t a, uint32_t b, double value, uint32_t where)
 {
-    tg_draft_node *const node = d->node;
-    const uint32_t before = d->len, low = a < b ? a : b, high = a < b ? b : a;
-    int fixed_a, fixed_b;
-    uint32_t i;
-    if (op == TG_ADD || op == TG_MUL) {
-        a = low;
-        b = high;
-    }
-    fixed_a = node[a].op == TG_LEAF;
-    fixed_b = node[b].op == TG_LEAF;
-    if (fixed_a && fixed_b) {
+    const tg_two two = tg_two_of(d, op, a, b);
+    uint32_t *const own = d->first + two.own, *list, i = 0, n = 0;
+    if (tg_draft_is_constant(d, two.own)) {
         d->folded++;
         return tg_draft_constant(d, value);
     }
-    i = intern(d, op, a, b, d->first + (fixed_a || (b > a && !fixed_b) ? b : a), value, where);
-    if (i == before) {
-        node[a].uses++;
-        node[b].uses += a != b;
+    list = *own == TG_SPREAD ? bucket_of(d, hash(op, two.a, two.b)) : own;
+    if (d->sieve[two.own] & tg_sieve_bit(op, &two))
+        i = find(d, *list, op, tg_pair_of(two.a, two.b), &n);
+    if (i)
+        return share(d, i - 1, op);
+    if (n >= MANY && list == own) {
+        spread(d, *own);
+        *own = TG_SPREAD;
+        d->sieve[two.own] = ~0u;
+        list = bucket_of(d, hash(op, two.a, two.b));
     }
-    return i;
+    return tg_draft_push_two(d, op, &two, value, where, list);
 }
 
 uint32_t tg_draft_pooled(tg_draft *d, int op, uint32_t n, double value, uint32_t where)
@@ -275,8 +225,8 @@ uint32_t tg_draft_pooled(tg_draft *d, int op, uint32_t n, double value, uint32_t
             d->pool_len = start;
             return share(d, i - 1, op);
         }
-    i = push(d, op, pair_of(start, n), where, list, value);
-    use(d, d->node + i, 1);
+    i = tg_draft_push(d, op, tg_pair_of(start, n), value, where, list);
+    use_operands(d, d->node + i);
     return i;
 }
 
@@ -301,11 +251,24 @@ static void drop_unused(tg_draft *d)
 {
     for (uint32_t i = d->len; i-- > 0;) {
         tg_draft_node *n = d->node + i;
+        const uint32_t *ids;
+        uint32_t pair[2], m;
         if (n->uses || n->op >= TG_GUARD || can_refuse(d, n))
             continue;
-        use(d, n, -1);
+        m = tg_draft_operands(d, n, &ids, pair);
+        for (uint32_t k = 0; k < m; k++)
+            d->node[ids[k]].uses--;
         n->op = TG_GONE;
     }
+}
+
+/* Whether anything is used by nobody, but for inputs. */
+static int any_unused(const tg_draft *d)
+{
+    uint32_t used = d->used;
+    for (uint32_t k = 0; k < d->len && d->node[k].op == TG_INPUT; k++)
+        used += !d->node[k].uses;
+    return used < d->len;
 }
 
 /* The product that this sum can take in: the operand of an addition that is used here alone; TG_NONE without. */
@@ -318,12 +281,18 @@ static inline uint32_t product_of(const tg_draft_node *node, const tg_draft_node
                                                              : TG_NONE;
 }
 
-/* ((bias + x0 * w0) + x1 * w1) + .. becomes a dot. The pool has room for dots behind what it holds. */
-static void fuse(tg_draft *d)
+/* ((bias + x0 * w0) + x1 * w1) + .. becomes a dot. The pool has room for dots behind what it holds. What is not gone
+   then, as most is that is in dots, is listed where instructions will be, up to the end of the room for them: the first
+   of these. */
+static uint32_t fuse(tg_draft *d)
 {
     tg_draft_node *const node = d->node;
+    uint32_t left = d->cap;
     for (uint32_t i = d->len; i-- > 0;) {
         uint32_t *const start = d->pool + d->pool_len, *end = start, rest = i, product;
+        if (node[i].op == TG_GONE)
+            continue;
+        d->instr[--left] = i;
         while (node[rest].op == TG_ADD && (rest == i || node[rest].uses == 1) &&
                (product = product_of(node, node + rest)) != TG_NONE) {
             tg_draft_node *sum = node + rest, *m = node + product;
@@ -348,6 +317,7 @@ static void fuse(tg_draft *d)
         node[i].b = (uint32_t)(end - start);
         d->pool_len += node[i].b;
     }
+    return left;
 }
 
 /* Which operands are no constants, as tg_moving has it. */
@@ -395,20 +365,20 @@ static inline void note_use(tg_draft *d, tg_draft_node *n, const uint32_t *ids, 
     }
 }
 
-/* Count what there is, note last uses and what has to be kept; list constants and instructions. */
-static void survey(tg_draft *d, tg_program *size)
+/* Count what there is, note last uses and what has to be kept; list constants and instructions, which takes no more
+   room than all that is left, listed from there on. */
+static void survey(tg_draft *d, uint32_t left, tg_program *size)
 {
     uint32_t at = 0;
-    for (uint32_t i = 0; i < d->len; i++) {
+    for (; left < d->cap; left++) {
+        const uint32_t i = d->instr[left], *ids;
         tg_draft_node *n = d->node + i;
-        const uint32_t *ids;
         uint32_t pair[2], m;
-        if (n->op == TG_GONE)                           /* as most are that are in dots */
-            continue;
         switch (n->op) {
         case TG_LEAF:
             d->constant[size->n_const] = i;
-            d->kept[i] = d->live[i] = size->n_const++;
+            d->live[i] = size->n_const++;
+            d->kept[i] = 0;                             /* its level, where instructions are put in order */
             continue;
         case TG_INPUT: size->n_in++; continue;
         case TG_RESULT:
@@ -436,14 +406,14 @@ tg_program *tg_finish_draft(tg_draft *d, const uint32_t *out, uint32_t n_out)
     if (tg_draft_room(d, 0, 3 * (uint64_t)d->len))      /* two operands and a bias for each that may become a dot */
         return NULL;
     d->instr = d->bucket;                               /* nobody is looked for any more */
-    d->constant = d->instr + d->cap;
+    d->constant = d->sieve;
     for (uint32_t k = 0; k < n_out; k++) {
         d->node[out[k]].is_out = 1;
-        d->node[out[k]].uses++;
+        use(d, d->node + out[k]);
     }
-    drop_unused(d);
-    fuse(d);
-    survey(d, &size);
+    if (any_unused(d))
+        drop_unused(d);
+    survey(d, fuse(d), &size);
     if (size.n_calls || !tg_widen(d, size.n_instr, &order))
         p = tg_new_program(size.n_const, size.n_in, n_out, size.n_instr, size.n_pool);
     if (p && (order ? tg_emit_wide(d, p, order) : (tg_emit(d, p), TG_OK))) {

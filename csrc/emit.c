@@ -21,13 +21,13 @@ static void emit_one(tg_draft *d, tg_program *p, uint32_t i, uint32_t at, uint32
     tg_instr *s = p->alone + at;
     s->op = n->op | (n->quiet && tg_can_refuse(n->op) ? TG_QUIET : 0);
     s->where = n->where;
-    s->y = d->kept[i];
-    s->live_y = d->live[i];
+    s->y = kept[i];
+    s->live_y = live[i];
     if (!tg_is_many(n->op) && n->op != TG_CALL) {
-        s->a = d->kept[n->a];
-        s->b = d->kept[n->b];
-        s->live_a = d->live[n->a];
-        s->live_b = d->live[n->b];
+        s->a = kept[n->a];
+        s->b = kept[n->b];
+        s->live_a = live[n->a];
+        s->live_b = live[n->b];
         return;
     }
     s->a = *n_pool;
@@ -48,8 +48,11 @@ static void place_fixed(tg_draft *d, tg_program *p)
 {
     for (uint32_t k = 0; k < p->n_in; k++)
         d->kept[k] = d->live[k] = p->n_const + d->node[k].a;
-    for (uint32_t k = 0; k < p->n_const; k++)
-        p->constant[d->kept[d->constant[k]]] = tg_draft_number(d, d->constant[k]);
+    for (uint32_t k = 0; k < p->n_const; k++) {
+        const uint32_t i = d->constant[k];
+        d->kept[i] = d->live[i];
+        p->constant[d->live[i]] = tg_draft_number(d, i);
+    }
 }
 
 /* ---- narrow ---- */
@@ -206,6 +209,8 @@ typedef struct {
 typedef struct {
     space kept, live;
     uint32_t n_fixed, retained;
+    uint32_t *done, *next;      /* by instruction of the order, + 1: the first in the list of those whose results it is
+                                   the last to use, and the next in the list that it is in */
 } wide_slots;
 
 static uint32_t take_span(space *s, int span, uint32_t m)
@@ -249,14 +254,22 @@ static void place_group(tg_draft *d, const uint32_t *order, uint32_t from, uint3
     }
 }
 
-static void release_wide(tg_draft *d, uint32_t i, uint32_t at, wide_slots *s)
+/* List results by who uses them last, whose slots are free from then on. */
+static void list_done(const tg_draft *d, const uint32_t *order, uint32_t n, wide_slots *s)
 {
-    tg_draft_node *n = d->node + i;
-    if (n->last != at || tg_draft_is_fixed(n) || n->is_out)
-        return;
-    n->last = TG_NONE;                                  /* once */
+    for (uint32_t k = 0; k < n; k++) {
+        const tg_draft_node *node = d->node + tg_ordered(d, order[k]);
+        if (node->op == TG_GUARD || node->is_out)
+            continue;
+        s->next[k] = s->done[node->last];
+        s->done[node->last] = k + 1;
+    }
+}
+
+static void release_wide(const tg_draft *d, uint32_t i, wide_slots *s)
+{
     give_back_span(&s->live, d->live[i]);
-    if (!n->retained)
+    if (!d->node[i].retained)
         give_back_span(&s->kept, d->kept[i]);
 }
 
@@ -267,14 +280,9 @@ static void place_wide(tg_draft *d, const uint32_t *order, uint32_t n, wide_slot
         for (to = from + 1; to < n && !(order[to] & TG_STARTS); to++)
             ;
         place_group(d, order, from, to, s);
-        for (uint32_t k = from; k < to; k++) {
-            const uint32_t i = tg_ordered(d, order[k]), *ids;
-            uint32_t pair[2], m = tg_draft_operands(d, d->node + i, &ids, pair);
-            for (uint32_t j = 0; j < m; j++)
-                release_wide(d, ids[j], k, s);
-            if (d->node[i].op != TG_GUARD)              /* where nobody reads it */
-                release_wide(d, i, k, s);
-        }
+        for (uint32_t k = from; k < to; k++)
+            for (uint32_t done = s->done[k]; done; done = s->next[done - 1])
+                release_wide(d, tg_ordered(d, order[done - 1]), s);
     }
     for (uint32_t k = 0; k < n; k++) {
         const uint32_t i = tg_ordered(d, order[k]);
@@ -289,11 +297,12 @@ static void place_wide(tg_draft *d, const uint32_t *order, uint32_t n, wide_slot
 int tg_emit_wide(tg_draft *d, tg_program *p, const uint32_t *order)
 {
     const uint32_t n = p->n_instr;
-    uint8_t *taken = tg_zeroed(2 * SPANS * ((size_t)n + 1));
+    uint32_t *const lists = tg_zeroed(2 * (size_t)n * sizeof *lists + 2 * SPANS * ((size_t)n + 1));
     uint32_t n_pool = 0;
-    int code = taken ? tg_set_order(p, order) : TG_MEMORY;
-    wide_slots s = {.n_fixed = p->n_const + p->n_in};
+    int code = lists ? tg_set_order(p, order) : TG_MEMORY;
+    wide_slots s = {.n_fixed = p->n_const + p->n_in, .done = lists, .next = lists + n};
     if (!code) {
+        uint8_t *const taken = (uint8_t *)(lists + 2 * (size_t)n);
         for (uint32_t k = 0; k < n; k++)
             p->order[k] &= ~TG_STARTS;
         for (int span = 0; span < SPANS; span++) {
@@ -303,6 +312,7 @@ int tg_emit_wide(tg_draft *d, tg_program *p, const uint32_t *order)
         s.live.first = s.n_fixed;
         s.kept.first = s.n_fixed + survey(d, order, n, p->n_const);
         place_fixed(d, p);
+        list_done(d, order, n, &s);
         place_wide(d, order, n, &s);
         for (uint32_t k = 0; k < n; k++)
             emit_one(d, p, tg_ordered(d, order[k]), k, &n_pool);
@@ -310,6 +320,6 @@ int tg_emit_wide(tg_draft *d, tg_program *p, const uint32_t *order)
         p->n_live = end_of(&s.live);
         code = tg_group_program(p);
     }
-    free(taken);
+    free(lists);
     return code;
 }

@@ -230,40 +230,49 @@ static void catch_up(const tg_tape *t, const tg_recording *rec, reach *r, tg_dra
     }
 }
 
-static void draft_up(const tg_tape *t, const tg_recording *rec, reach *r, tg_draft *d, uint32_t *ids)
+/* Nodes from .. to - 1, between which nothing of the recording's comes. */
+static void draft_some(const tg_tape *t, const tg_recording *rec, const reach *r, tg_draft *d, const course *at,
+                       uint32_t from, uint32_t to, uint32_t *ids)
 {
-    const uint32_t top = r->top, start = rec->start;
-    const uint8_t *const needed = r->needed;
+    const uint32_t start = rec->start, where = at->where, foreign = at->foreign;
+    const uint32_t *const as = t->a, *const bs = t->b;
+    const double *const data = t->data;
+    const uint8_t *const needed = r->needed, *const ops = t->op;
     uint32_t *const number = r->number;
-    course at = {0};
-    for (uint32_t k = 0; k < rec->n_in; k++) {          /* inputs first: nodes 0 to n_in - 1 */
-        tg_draft_add(d, (tg_draft_node){.op = TG_INPUT, .a = k}, t->data[rec->in[k]]);
-        number[rec->in[k]] = k;
-    }
-    for (uint32_t i = r->first; i <= top; i++) {
-        uint32_t a;
-        int op;
-        if (i >= at.next)
-            catch_up(t, rec, r, d, &at, i);
-        if (i == top || needed[i] != NEEDED)
+    for (uint32_t i = from; i < to; i++) {
+        const int op = ops[i] & TG_OPCODE;
+        if (needed[i] != NEEDED)
             continue;
-        op = t->op[i] & TG_OPCODE;
-        if (at.foreign)
+        if (foreign)
             d->foreign += i >= start && op != TG_LEAF;
         if (i < start || op == TG_LEAF || op == TG_NODE) {
             d->captured += i < start && i >= rec->outer;
-            a = tg_draft_constant(d, t->data[i]);
+            number[i] = tg_draft_constant(d, data[i]);
         } else if (op == TG_COPY)
-            a = number[t->a[i]];
+            number[i] = number[as[i]];
         else if (tg_is_many(op)) {
-            uint32_t n = tg_operands(t, i, ids, r->widest);
+            const uint32_t n = tg_operands(t, i, ids, r->widest);
             for (uint32_t k = 0; k < n; k++)
                 ids[k] = number[ids[k]];
-            a = many_of(d, op, ids, n, t->data[i], at.where);
+            number[i] = many_of(d, op, ids, n, data[i], where);
         } else
-            a = tg_draft_two(d, op, number[t->a[i]], number[t->b[i]], t->data[i], at.where);
-        number[i] = a;
+            number[i] = tg_draft_quickly(d, op, number[as[i]], number[bs[i]], data[i], where);
     }
+}
+
+static void draft_up(const tg_tape *t, const tg_recording *rec, reach *r, tg_draft *d, uint32_t *ids)
+{
+    course at = {0};
+    for (uint32_t k = 0; k < rec->n_in; k++) {          /* inputs first: nodes 0 to n_in - 1 */
+        tg_draft_add(d, (tg_draft_node){.op = TG_INPUT, .a = k}, t->data[rec->in[k]]);
+        r->number[rec->in[k]] = k;
+    }
+    for (uint32_t i = r->first, to; i < r->top; i = to) {
+        catch_up(t, rec, r, d, &at, i);
+        to = at.next < r->top ? at.next : r->top;
+        draft_some(t, rec, r, d, &at, i, to, ids);
+    }
+    catch_up(t, rec, r, d, &at, r->top);                /* what was asked at the end */
 }
 
 static int known(const tg_tape *t, const uint32_t *ids, uint32_t n)

@@ -81,11 +81,8 @@ typedef struct {
     struct keyed *sorted[2], *room;
 } widening;
 
-static uint32_t level_of(const tg_draft *d, uint32_t id, uint32_t first)
-{
-    const tg_draft_node *n = d->node + id;
-    return id < first || n->op == TG_LEAF || n->op == TG_INPUT ? 0 : d->kept[id];
-}
+/* Of an operand: 0 of what was there before node first, as inputs always are, and of constants. */
+static uint32_t level_of(const tg_draft *d, uint32_t id, uint32_t first) { return id < first ? 0 : d->kept[id]; }
 
 /* The level of an instruction among those from node first on, noted where somebody may read it: one more. */
 static inline uint32_t find_level(const widening *w, uint32_t id, uint32_t first)
