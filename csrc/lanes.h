@@ -292,6 +292,7 @@ TG_CLONES static void NAME(reverse)(tg_job *j, const tg_instr *s, uint32_t from,
     const uint8_t *idle = j->shared;
     const double *v = j->primal;
     double *adj = j->adj, ga[LANES], gb[LANES];
+    const double zero = tg_zero();
     s += to - from;
     for (uint32_t k = to; k-- > from;) {
         s--;
@@ -373,8 +374,8 @@ TG_CLONES static void NAME(reverse)(tg_job *j, const tg_instr *s, uint32_t from,
             break;
         default: break;
         }
-        if (LANES > 1)
-            EACH own[l] = 0.0;                          /* of -0.0, too: the job may start again in native code */
+        if (LANES > 1)                                  /* of -0.0, too: the job may start again in native code */
+            TG_TURNS_APART EACH own[l] = zero;
     }
 }
 

@@ -150,6 +150,7 @@ TG_CLONES static void NAME(reverse_tangents)(tg_job *j, const tg_instr *s, uint3
     const uint8_t *idle = j->shared;
     const double *v = j->primal, *d = j->tangent;
     double *adj = j->adj, *adt = j->adj_tangent, g[LANES], h[LANES], ga[LANES], gb[LANES], ha[LANES], hb[LANES];
+    const double zero = tg_zero();
     s += to - from;
     for (uint32_t k = to; k-- > from;) {
         s--;
@@ -160,7 +161,7 @@ TG_CLONES static void NAME(reverse_tangents)(tg_job *j, const tg_instr *s, uint3
         OF_ALL {
             g[l] = G[l];
             h[l] = H[l];
-            G[l] = H[l] = 0.0;
+            G[l] = H[l] = zero;
         }
         if (LANES == 1 && g[0] == 0.0 && h[0] == 0.0)
             continue;

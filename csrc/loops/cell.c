@@ -373,10 +373,11 @@ TG_INLINE void seed(const tg_stage *s, const tg_program *p, double *adj, const d
 TG_INLINE void collect(const tg_stage *s, const tg_job *j, int order, double *to, uint32_t lanes, size_t w)
 {
     double *adj = adjoints_of(j, order), *from = adj + j->program->n_const * w;
+    const double zero = tg_zero();
     for (size_t i = 0; i < s->n_own * w; i += w) {
         move(from + i, to + i, lanes, w);
         TG_TURNS_APART for (size_t l = 0; l < w; l++)
-            from[i + l] = 0.0;
+            from[i + l] = zero;
     }
     tg_watch(s, adj, s->amount[order], w);
 }
