@@ -189,6 +189,8 @@ def as_numbers() -> bool:
 def as_numbers_by(step: int, /) -> bool:
     """Values answer ==, != and bool as numbers in this thread (1), or no more (-1); whether they did before."""
     before = as_numbers()
+    if step < 0 and not getattr(_local, "as_numbers", 0):  # Ctrl-C came before it was counted
+        return before
     if step > 0:
         _count_as_numbers(step)
     _local.as_numbers = getattr(_local, "as_numbers", 0) + step  # between: what fails leaves a count too high, no more
