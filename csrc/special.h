@@ -283,9 +283,9 @@ static inline double tg_stirling(double a)
 static inline double tg_betaln(double a, double b)
 {
     double low = a < b ? a : b, high = a < b ? b : a;
-    if (!(low > 0.0 && high >= 10.0))
+    if (!(high >= 10.0 && low + high >= 10.0 && low > -0.5 * high))
         return tg_lgamma(low) + tg_lgamma(high) - tg_lgamma(low + high);
-    return tg_log_gamma(low) - low * tg_log(high) - (low + high - 0.5) * tg_log1p(low / high) + low +
+    return tg_lgamma(low) - low * tg_log(high) - (low + high - 0.5) * tg_log1p(low / high) + low +
            (tg_stirling(high) - tg_stirling(low + high));
 }
 

@@ -56,7 +56,7 @@ def refused(code: int, op: int, a: float, b: float) -> Exception:
         return ValueError("f returned a Value that was there before it ran: it has to compute what it returns")
     what, symbol = call(op, a, b), ffi.string(lib.tg_ops[op].symbol)
     if code == lib.TG_ZERO_DIVISION:
-        return ZeroDivisionError(f"{what}: " + ("division by zero" if symbol == b"/" else "0.0 to a negative power"))
+        return ZeroDivisionError(f"{what}: " + ("0.0 to a negative power" if symbol == b"**" else "division by zero"))
     if code == lib.TG_OVERFLOW:
         return OverflowError(f"{what}: result too large for a float")
     return ValueError(f"{what}: " + ("the result is complex" if symbol == b"**" else "math domain error"))

@@ -163,16 +163,23 @@ class Run:
 def _called(fun: Function, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, bool, int]:
     """What f returns, Values answering as numbers; whether another function of functions, or a recording, is under way
     that is to see the derivative; and how deep in no_grad the caller is, which is none of f's business."""
-    off = handle.no_grad_by(0)
-    if off:
-        handle.no_grad_by(-off)
-    within = handle.as_numbers_by(1)
+    off, within = handle.no_grad_by(0), handle.as_numbers_by(0)
     try:
-        return fun(*args, **kwargs), within and not off, off
+        handle.as_numbers_by(1)  # within: Ctrl-C is heard after a call
+        return _outside_no_grad(off, fun, args, kwargs), within and not off, off
     finally:
         handle.as_numbers_by(-1)
-        if off:
-            handle.no_grad_by(off)
+
+
+def _outside_no_grad(off: int, fun: Function, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    """What f returns, off being how deep in no_grad the caller is."""
+    if not off:
+        return fun(*args, **kwargs)
+    try:
+        handle.no_grad_by(-off)
+        return fun(*args, **kwargs)
+    finally:
+        handle.no_grad_by(off)
 
 
 def _doubles(x: Any) -> Any:

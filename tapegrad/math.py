@@ -116,7 +116,7 @@ def ldexp(x: Any, i: int, /) -> Any:
     while left:  # the odd step first: of the others the last alone can round
         step = int(_math.fmod(left, 1000)) or (1000 if left > 0 else -1000)
         y, left = y * 2.0**step, left - step
-    if _math.isinf(_data(y)) and _math.isfinite(_data(x)):
+    if i > 0 and (y >= inf or y <= -inf) and -inf < x < inf:  # asked of Values, for replays have to find the same
         raise OverflowError("math range error")
     return y
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 try:
     from ._core import ffi, lib
@@ -35,6 +36,8 @@ else:
             raise ImportError("TAPEGRAD_HANDLE=c: the C handle is built on CPython with a GIL only; use cffi here")
         elif lib.tg_make_c_handle():
             raise ImportError("the C handle could not be made; the error is printed above")
+        elif f"{__package__}._c_handle" not in sys.modules:
+            raise ImportError("tapegrad cannot be imported in a subinterpreter: there is one tape in a process")
         else:
             from . import _c_handle as module
         return module

@@ -7,17 +7,19 @@ import inspect
 import math
 import pathlib
 import re
+import sys
 
 import pytest
 from reference import UNARY
 from tapegrad._core import lib
 
 import tapegrad
+from tapegrad import tape
 
 ROOT = pathlib.Path(tapegrad.__file__).parent.parent
-ORDER = "handle operands recording held operations attributes value many bulk gradients layout copies".split()
+ORDER = "handle operands frame recording held operations attributes value many bulk gradients layout copies".split()
 ORDER += ["form", "call", "rows", "quick"]
-OF_C = {"form", "call", "rows"}  # which calls that need no Python are made of
+OF_C = {"frame", "form", "call", "rows"}  # where frames are, and which calls that need no Python are made of
 MEMBERS = ["data", "grad", "operands", "_op", "_prev", "_backward", "_push_grad", "backward"]
 MEMBERS += [name for name in UNARY if hasattr(math, name) or name in ("relu", "sigmoid", "softplus")]
 
@@ -31,6 +33,19 @@ def both():
     from tapegrad import _c_handle, _cffi_handle
 
     return _c_handle, _cffi_handle
+
+
+def test_a_subinterpreter_is_refused():
+    """Values of two interpreters on one tape would take each other's ids."""
+    interpreters = pytest.importorskip("_xxsubinterpreters")  # of CPython before 3.13
+    if tape.handle != "c":
+        pytest.skip("the cffi handle does not see it")
+    other = interpreters.create()
+    try:
+        with pytest.raises(interpreters.RunFailedError, match="cannot be imported in a subinterpreter"):
+            interpreters.run_string(other, f"import sys; sys.path[:0] = {sys.path!r}; import tapegrad")
+    finally:
+        interpreters.destroy(other)
 
 
 def parameters(function):

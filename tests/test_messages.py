@@ -29,6 +29,15 @@ def test_a_function_of_floats_names_the_ways_that_keep_the_gradient(function):
         function(Value(0.5))
 
 
+@pytest.mark.parametrize(
+    ("f", "symbol"), [(lambda x: 1.0 // x, "//"), (lambda x: 1.0 % x, "%"), (lambda x: 1.0 / x, "/")]
+)
+def test_a_division_by_zero_is_called_so(f, symbol):
+    for call in (lambda: f(Value(0.0)), lambda: record(f, 2.0)(0.0)):
+        with says(ZeroDivisionError, f"1.0 {symbol} 0.0: division by zero"):
+            call()
+
+
 def test_argnums_takes_params_beside_integers():
     w = Value(3.0)
     program = record(lambda x: x * w, 2.0, params=[w])

@@ -1406,19 +1406,43 @@ def test_what_another_thread_computes_in_f_warns_for_its_comparisons_are_no_guar
         record(f, 1.0, strict=True)
 
 
+@pytest.mark.parametrize(
+    "ask",
+    [lambda x: x > 1, lambda x: 1.0 <= x, lambda x: x == 2.0, lambda x: x != x * 1.0, bool, lambda x: x in (1, 2),
+     lambda x: x.data > 1],
+)  # fmt: skip
+def test_what_another_thread_asks_of_fs_numbers_warns_for_it_is_no_guard(ask):
+    def f(x):
+        found, y = [], x * x
+        thread = threading.Thread(target=lambda: found.append(ask(y)))
+        thread.start()
+        thread.join()
+        return y if found[0] else x
+
+    with pytest.warns(RuntimeWarning, match="another thread asked something of its numbers"):
+        record(f, 1.0)
+    with pytest.raises(RuntimeError, match="another thread asked something of its numbers"):
+        record(f, 1.0, strict=True)
+
+
 def test_what_another_thread_computes_for_itself_does_not_matter():
     stop = threading.Event()
 
     def busy():
         while not stop.is_set():
-            (Value(1.0) * 2.0).backward()
+            y, z = Value(1.0), Value(1.0) * 2.0
+            z.backward()
+            assert y < 2.0 and y != z and z in [y, z] and not z < tapegrad.leaves([1.0])[0]
 
+    before = sys.getswitchinterval()
     thread = threading.Thread(target=busy)
     thread.start()
     try:
+        sys.setswitchinterval(1e-5)
         for _ in range(20):
             assert record(lambda x: sum((x * k for k in range(50)), 0.0), 1.0, strict=True)(2.0) == 2450.0
     finally:
+        sys.setswitchinterval(before)
         stop.set()
         thread.join()
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import builtins
 import math
+import signal
 from fractions import Fraction
 
 import pytest
+from tapegrad._core import lib
 
 import tapegrad
-from tapegrad import BranchChanged, Value, load, record
+from tapegrad import BranchChanged, Value, load, record, tape
 from tapegrad.program.replay import shown
+from tapegrad.program.trace import under_way
 from tapegrad.value import handle
 
 HOWS = ("raise", "record")
@@ -136,6 +139,36 @@ def test_outside_equality_is_identity_and_truth_is_true():
 def test_an_f_that_raises_leaves_identity_as_it_was():
     with pytest.raises(KeyError):
         record(lambda x: {}[x], 0.0)
+    assert bool(Value(0.0)) and Value(0.0) != 0.0
+
+
+@pytest.mark.skipif(tape.handle == "cffi", reason="it begins and ends in Python, where a signal may come in between")
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer here")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a signal within what Python calls back
+def test_an_f_that_is_interrupted_anywhere_leaves_identity_and_the_tape_as_they_were():
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(*signalled):
+        raise Interrupted
+
+    def f(x):
+        return x * x if x > 0 else -x
+
+    tapegrad.grad(f)(2.0)  # what is imported late is there
+    record(f, 2.0)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for k in range(1500):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, (1 + k % 300) * 1e-6)
+                while True:
+                    tapegrad.grad(f)(2.0)
+                    record(f, 2.0)
+            except Interrupted:
+                assert not handle.as_numbers_by(0) and not lib.tg_main.recorders and under_way() is None
+    finally:
+        signal.signal(signal.SIGALRM, before)
     assert bool(Value(0.0)) and Value(0.0) != 0.0
 
 

@@ -10,6 +10,7 @@ static PyObject *get_data(PyObject *self, void *unused)
     (void)unused;
     if (!has_node((Value *)self) || tg_note_escape(".data was read: a replay does not see it"))
         return NULL;
+    tg_note_stranger(((Value *)self)->id, TG_NONE);
     return PyFloat_FromDouble(T->data[((Value *)self)->id]);
 }
 

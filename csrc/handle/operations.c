@@ -249,6 +249,8 @@ PyObject *tg_compare(PyObject *self, PyObject *other, int how)
     }
     if (status == 0) {
         PyObject *answer = how == Py_EQ && self == other ? Py_True : Py_NotImplemented;
+        if (equality && !tg_as_numbers())
+            tg_note_stranger(((Value *)self)->id, is_value(other) ? ((Value *)other)->id : TG_NONE);
         Py_INCREF(answer);
         return answer;
     }
@@ -259,8 +261,10 @@ int tg_truth(PyObject *self)
 {
     PyObject *answer;
     int truth;
-    if (!tg_as_numbers())
+    if (!tg_as_numbers()) {
+        tg_note_stranger(((Value *)self)->id, TG_NONE);
         return 1;
+    }
     answer = ask(self, Py_None, 0.0, 5);
     truth = answer == Py_True;
     Py_XDECREF(answer);

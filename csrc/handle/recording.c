@@ -6,14 +6,12 @@
     every record takes the slow path, and keeps its nodes and their ids: what is dead may have been asked something.  */
 #include "recording.h"
 
+#include "frame.h"
 #include "operands.h"
 
 #include <pythread.h>
 #include <stdlib.h>
 #include <string.h>
-#if defined(__unix__) || defined(__APPLE__)
-#include <dlfcn.h>
-#endif
 
 /* What is known of an instruction. Its code is held by codes or skipped, so that no other comes to lie there. */
 typedef struct {
@@ -40,6 +38,7 @@ typedef struct recording {
     tg_noted_call *call;        /* with ids of their own */
     uint32_t n_asked, asked_cap, n, cap, n_calls, call_cap;
     uint32_t quiet;             /* a sweep is being recorded */
+    uint32_t asked_elsewhere;   /* another thread has asked something of its nodes */
     int grad_off;               /* how deep in no_grad it began: that is none of f's business */
 } recording;
 
@@ -55,59 +54,6 @@ void tg_note_sweep(int on)
 {
     if (current)
         current->quiet = (uint32_t)on;
-}
-
-/* What a frame has as an attribute, but for the way through its name: the limited API has no f_lasti and no f_back.
-   d: all zero at first, then where it is found. */
-static inline PyObject *of_frame(PyFrameObject *frame, const char *name, PyGetSetDef *d)
-{
-    PyObject *o = (PyObject *)frame;
-    if (!d->name) {
-        const PyGetSetDef *own = PyType_GetSlot(Py_TYPE(o), Py_tp_getset);
-        while (own && own->name && strcmp(own->name, name))
-            own++;
-        *d = own && own->name ? *own : (PyGetSetDef){.name = name};
-    }
-    return d->get ? d->get(o, d->closure) : PyObject_GetAttrString(o, name);
-}
-
-/* f_lasti; -1 where it is unknown. */
-static int lasti_of(PyFrameObject *frame)
-{
-    static PyGetSetDef lasti;
-    PyObject *at = of_frame(frame, "f_lasti", &lasti);
-    const Py_ssize_t k = at ? PyLong_AsSsize_t(at) : -1;
-    Py_XDECREF(at);
-    if (k < 0)
-        PyErr_Clear();
-    return (int)k;
-}
-
-/* The same without an object, by a function that is public but not in the limited API, where the process has it. */
-static int (*instruction_of)(PyFrameObject *frame);
-
-static void find_instruction_of(void)
-{
-#if defined(__unix__) || defined(__APPLE__)
-    void *process = dlopen(NULL, RTLD_LAZY);
-    instruction_of = process ? (int (*)(PyFrameObject *))dlsym(process, "PyFrame_GetLasti") : NULL;
-#endif
-    if (!instruction_of)
-        instruction_of = lasti_of;
-}
-
-/* The line that a frame is at; 0: unknown. */
-static uint32_t line_of(PyObject *table, PyFrameObject *frame, int at)
-{
-    char *lines;
-    Py_ssize_t n;
-    uint32_t line = 0;
-    if (table == Py_None)
-        return (uint32_t)PyFrame_GetLineNumber(frame);
-    if (at >= 0 && !PyBytes_AsStringAndSize(table, &lines, &n) && at / 2 < n / (Py_ssize_t)sizeof line)
-        memcpy(&line, lines + at / 2 * (Py_ssize_t)sizeof line, sizeof line);
-    PyErr_Clear();
-    return line;
 }
 
 /* The index of a code object, added where it is new; 0 for one that stands for an operation, whose caller counts; or -1
@@ -170,7 +116,7 @@ static int grow_known(recording *r)
 static int64_t learn(recording *r, PyFrameObject *frame, PyObject *code, int at)
 {
     const Py_ssize_t k = index_of(r, code);
-    const uint32_t line = k > 0 ? line_of(PyList_GetItem(r->tables, k), frame, at) : 0;
+    const uint32_t line = k > 0 ? tg_line_of(PyList_GetItem(r->tables, k), frame, at) : 0;
     const int named = k < (1 << (32 - TG_WHERE_LINE)) - 1 && line < 1u << TG_WHERE_LINE;
     const uint32_t where = k == 0 ? CALLER : named ? (uint32_t)k << TG_WHERE_LINE | line : 0;
     if (k < 0 || grow_known(r))
@@ -184,7 +130,7 @@ static int64_t learn(recording *r, PyFrameObject *frame, PyObject *code, int at)
 static inline int64_t place_of(recording *r, PyFrameObject *frame)
 {
     PyObject *code = (PyObject *)PyFrame_GetCode(frame);
-    const int at = instruction_of(frame);
+    const int at = tg_instruction_of(frame);
     const instruction *of = find(r, code, at);
     const int64_t where = of->code ? (int64_t)of->where : learn(r, frame, code, at);
     Py_DECREF(code);
@@ -194,11 +140,10 @@ static inline int64_t place_of(recording *r, PyFrameObject *frame)
 /* The line of who called a frame that stands for an operation. */
 static int64_t caller_of(recording *r, PyFrameObject *frame)
 {
-    static PyGetSetDef back_of;
     PyObject *back = NULL;              /* a frame that is held */
     int64_t where = CALLER;
     while (where == CALLER) {
-        frame = (PyFrameObject *)of_frame(frame, "f_back", &back_of);
+        frame = (PyFrameObject *)tg_back_of(frame);
         Py_XDECREF(back);
         back = (PyObject *)frame;
         where = !frame ? -1 : back == Py_None ? 0 : place_of(r, frame);
@@ -281,10 +226,34 @@ static int add_question(recording *r, tg_comparison asked)
     return 0;
 }
 
+/* Whether a node was made by the recording's own thread. */
+static int is_own(const recording *r, uint32_t id)
+{
+    uint32_t low = 0, high = r->n;
+    while (low < high) {
+        const uint32_t k = low + (high - low) / 2;
+        if (r->event[k].id <= id)
+            low = k + 1;
+        else
+            high = k;
+    }
+    return id != TG_NONE && id >= r->first && !(low && r->event[low - 1].where == TG_FOREIGN);
+}
+
+void tg_do_note_stranger(uint32_t a, uint32_t b)
+{
+    const uint64_t thread = (uint64_t)PyThread_get_thread_ident();
+    for (recording *other = all; other; other = other->next)
+        if (other->thread != thread && (is_own(other, a) || is_own(other, b)))
+            other->asked_elsewhere = 1;
+}
+
 int tg_do_note_question(uint32_t a, uint32_t b, double k, uint32_t how, int outcome)
 {
     recording *r = current;
     int64_t where = r ? here(r) : 0;
+    if (all != r || r->next)
+        tg_do_note_stranger(a, b);
     if (!r)
         return 0;
     return where < 0 ? -1 : add_question(r, (tg_comparison){a, b, k, how, (uint32_t)outcome, (uint32_t)where});
@@ -384,8 +353,7 @@ static PyObject *begin_recording(PyObject *module, PyObject *args)
         free(r);
         return NULL;
     }
-    if (!instruction_of)
-        find_instruction_of();
+    tg_find_instruction_of();
     Py_INCREF(escaped);
     r->escaped = escaped;
     Py_INCREF(lines);
@@ -449,6 +417,7 @@ static PyObject *end_recording(PyObject *module, PyObject *unused)
 }
 
 #define FOREIGN "another thread computed a part of it: what that thread compared is no guard"
+#define STRANGER "another thread asked something of its numbers: that is no guard, and == is identity there"
 
 /* A program has taken Values for constants: of the recording around it, or where it is recorded while a function is
    being differentiated, which may be by them. */
@@ -483,7 +452,8 @@ static PyObject *freeze(PyObject *module, PyObject *args)
             .call = r->call, .n_calls = r->n_calls,
         };
         p = tg_freeze(T, &rec, &code);
-        if (p && !(p->foreign && tg_note_escape(FOREIGN)) && !(p->captured && note_captured(r)))
+        if (p && !(p->foreign && tg_note_escape(FOREIGN)) && !(r->asked_elsewhere && tg_note_escape(STRANGER)) &&
+            !(p->captured && note_captured(r)))
             result = Py_BuildValue("KO", (unsigned long long)(uintptr_t)p, r->codes);
         else if (!p)
             tg_raise(code, TG_LEAF, 0.0, 0.0);

@@ -7,6 +7,7 @@
 #include "program.h"
 
 int tg_do_note_question(uint32_t a, uint32_t b, double k, uint32_t how, int outcome);
+void tg_do_note_stranger(uint32_t a, uint32_t b);
 int tg_do_note_escape(const char *what);
 int tg_do_note_place(void);
 
@@ -15,6 +16,14 @@ int tg_do_note_place(void);
 static inline int tg_note_question(uint32_t a, uint32_t b, double k, uint32_t how, int outcome)
 {
     return T->recorders ? tg_do_note_question(a, b, k, how, outcome) : 0;
+}
+
+/* Something was asked of two nodes, or of one and TG_NONE, that this thread's recording is not told as a question:
+   where they are of what another thread records, that is to know. */
+static inline void tg_note_stranger(uint32_t a, uint32_t b)
+{
+    if (T->recorders)
+        tg_do_note_stranger(a, b);
 }
 
 /* Something happens that a replay cannot see. 0, or -1 with an exception. */

@@ -21,7 +21,7 @@ from .handle import (
     refuse,
     tape,
 )
-from .recording import note_escape
+from .recording import note_escape, note_stranger
 
 _POWK = ROWS["POWK"]
 _SYMBOLS = [ffi.string(lib.tg_ops[op].symbol).decode() for op in range(lib.tg_op_count)]
@@ -45,6 +45,7 @@ class Attributes(Handle):
         """
         if tape.recorders:
             note_escape(".data was read: a replay does not see it")
+            note_stranger(self)
         return tape.data[node(self)]  # type: ignore[no-any-return]
 
     @data.setter

@@ -10,7 +10,7 @@ from .._core import ffi, lib
 from . import handle
 from .handle import ROWS, Handle, alone, grad_off, joined, new, node, number, refuse, tape
 from .held import room
-from .recording import as_numbers, note_question
+from .recording import as_numbers, note_question, note_stranger
 
 _NEG, _POW, _POWK = (ROWS[name] for name in ("NEG", "POW", "POWK"))
 _LT, _LE, _GT, _GE, _EQ, _NE = range(lib.TG_REFUSES)
@@ -144,14 +144,21 @@ class Operations(Handle):
 
     def __eq__(self, other: Any) -> bool:
         if not as_numbers():
+            note_stranger(self, other)
             return True if self is other else NotImplemented
         return _equal(self, other, _EQ)
 
     def __ne__(self, other: Any) -> bool:
-        return _equal(self, other, _NE) if as_numbers() else NotImplemented
+        if not as_numbers():
+            note_stranger(self, other)
+            return NotImplemented
+        return _equal(self, other, _NE)
 
     def __bool__(self) -> bool:
-        return not as_numbers() or _compared(_NE, self, 0.0)
+        if not as_numbers():
+            note_stranger(self)
+            return True
+        return _compared(_NE, self, 0.0)
 
 
 def _nearest(x: Any) -> Any:

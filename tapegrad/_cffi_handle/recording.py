@@ -5,6 +5,7 @@ Recordings of one thread may lie within each other; the innermost is told. What 
 marked as foreign: what that compared is not known here. While there is one anywhere, nodes and their ids stay."""
 from __future__ import annotations
 
+import bisect
 import contextlib
 import sys
 import threading
@@ -32,6 +33,7 @@ class _Recording:
         self.events: list[tuple[int, int, int]] = []
         self.calls: list[tuple[Any, list[int], int, int]] = []  # tg_loop, ids, how many of them are inputs, where
         self.quiet = 0  # a sweep is being recorded
+        self.asked_elsewhere = False  # another thread has asked something of its nodes
         self._index: dict[int, int] = {}  # by identity: the hash of a code object takes as long as it is
 
     def _enter(self, code: Any) -> int:
@@ -72,6 +74,11 @@ class _Recording:
         if not self.events or self.events[-1][1:] != (where, quiet):
             self.events.append((i, where, quiet))
 
+    def is_own(self, i: int) -> bool:
+        """Whether a node was made by the recording's own thread."""
+        k = bisect.bisect_left(self.events, (i + 1,))
+        return i != lib.TG_NONE and i >= self.first and not (k and self.events[k - 1][1] == _FOREIGN)
+
     def where_here(self, codes: list[Any], where: int) -> int:
         """A line of a program's as one of the recording's."""
         code, line = codes[where >> _LINE_BITS], where & ((1 << _LINE_BITS) - 1)
@@ -104,9 +111,21 @@ def note_escape(what: str) -> None:
             _local.current = recording
 
 
+def note_stranger(*operands: Any) -> None:
+    """Something was asked of them that this thread's recording is not told as a question: where they are of what
+    another thread records, that is to know."""
+    if not tape.recorders:
+        return
+    thread, ids = threading.get_ident(), [node(x) for x in operands if isinstance(x, Handle)]
+    for other in _everyone:
+        if other.thread != thread and any(map(other.is_own, ids)):
+            other.asked_elsewhere = True
+
+
 def note_question(a: Handle | float, b: Handle | float, how: int, outcome: bool) -> None:
     """A question was asked of a Value and another or a number; see tg_comparison."""
     recording = _current() if tape.recorders else None
+    note_stranger(a, b)
     if recording is not None:
         ids = [node(x) if isinstance(x, Handle) else lib.TG_NONE for x in (a, b)]
         number = a if isinstance(b, Handle) else b
@@ -170,6 +189,8 @@ def as_numbers() -> bool:
 def as_numbers_by(step: int, /) -> bool:
     """Values answer ==, != and bool as numbers in this thread (1), or no more (-1); whether they did before."""
     before = as_numbers()
+    if step < 0 and not getattr(_local, "as_numbers", 0):  # Ctrl-C came before it was counted
+        return before
     if step > 0:
         _count_as_numbers(step)
     _local.as_numbers = getattr(_local, "as_numbers", 0) + step  # between: what fails leaves a count too high, no more
@@ -308,6 +329,8 @@ def freeze(start: Handle, inputs: Iterable[Handle], outputs: Iterable[Handle]) -
     try:
         if p.foreign:
             note_escape("another thread computed a part of it: what that thread compared is no guard")
+        if recording.asked_elsewhere:
+            note_escape("another thread asked something of its numbers: that is no guard, and == is identity there")
         if p.captured:
             _note_captured(recording)
     except BaseException:

@@ -144,13 +144,16 @@ def trace(
     Raises:
         TypeError, ValueError: f returned no number, or a Value that it did not compute.
     """
-    around = _under_way.all[:]
-    handle.begin_recording(escapes, _lines)
-    recording = Recording(params, written_out)
-    _under_way.all.append(recording)
+    around, recording, begun = _under_way.all, Recording(params, written_out), True
     start: Any = None
     made = args = elements = result = values = start
     try:
+        try:
+            handle.begin_recording(escapes, _lines)
+        except MemoryError:
+            begun = False
+            raise
+        _under_way.all = [*around, recording]
         recording.start = start = Value(0.0)
         made = handle.leaves(numbers)
         elements = iter(made)
@@ -166,8 +169,9 @@ def trace(
         address, codes = handle.freeze(start, made + list(params), values)
         seconds = time.perf_counter() - before
     finally:
-        _under_way.all.pop()
-        handle.end_recording()
+        _under_way.all = around  # not by a call: Ctrl-C is heard after one
+        if begun:
+            handle.end_recording()
         recording.start = None
         start = made = args = elements = result = values = None  # a traceback that is kept keeps this frame
     program = ffi.gc(ffi.cast("tg_program *", address), lib.tg_free_program, ffi.cast("tg_program *", address).bytes)
