@@ -1,6 +1,7 @@
 /*  Groups of the rows that take an instruction or two, EIGHT of their instructions at a time: from where operands lie
     to where results do. Memory is what such rows cost, so nothing is copied that need not be: of eight operands that
-    are not side by side the numbers are gathered first, and so are what is left of less than eight.
+    are not side by side the numbers are gathered first. Less than eight that are left go with some of those before,
+    which are done again; where adjoints are added, which may not be done twice, they go by themselves.
 
     The order in which adjoints are added is that of groups.c, within eight instructions as within a block.  */
 #include "wide/wide.h"
