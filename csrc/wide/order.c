@@ -8,7 +8,8 @@
     before, which is where a repeat ends, and not within one: that costs shorter groups, and threads more waiting.
 
     Within a group they stand as in the function, or by their first operands, or by their second ones and those with
-    the same one by their first: where most operands are what the instruction before has, or next to it, so that a replay reads them as they lie.
+    the same one by their first: where most operands are what the instruction before has, or next to it, so
+    that a replay reads them as they lie.
 
     Whether that pays is counted, and nothing else decides, so that the order is the same on every machine: half of a
     tile has to be in groups that are long enough, else it stays as it is. Where repeats are too long for a tile, larger
