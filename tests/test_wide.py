@@ -296,6 +296,22 @@ def test_two_grids_side_by_side_are_as_one():
     assert check_bits(f, [math.sin(11 * k) for k in range(2 * n * n)]).stats["groups"]
 
 
+def test_what_takes_turns_is_put_apart():
+    """Instructions that have a number in common are a group that has no list of it, in whatever order they are made."""
+
+    def apart(x):
+        return [3.0 * a for a in x[:200]] + [5.0 * b for b in x[200:]]
+
+    def in_turn(x):
+        return [y for a, b in zip(x[:200], x[200:]) for y in (3.0 * a, 5.0 * b)]
+
+    x = [math.sin(k) for k in range(400)]
+    stats = [record(f, x).stats for f in (apart, in_turn)]
+    assert stats[0]["groups"] == stats[1]["groups"] == 2
+    assert stats[0]["bytes"] == stats[1]["bytes"]
+    check_bits(in_turn, x)
+
+
 @pytest.mark.parametrize("neurons", [1, 7])
 def test_adjoints_of_0_pass_nothing_on_to_what_is_infinite(neurons):
     """Of a layer over rows, too, where they are multiplied side by side."""

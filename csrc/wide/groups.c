@@ -12,7 +12,6 @@
 #include "ops.h"
 
 #include <math.h>
-#include <string.h>
 
 #define EACH for (int l = 0; l < LANES; l++)
 #define LANES 16
@@ -63,9 +62,11 @@ TG_INLINE const double *read(const tg_wide *w, const tg_slots *s, const double *
         const uint32_t *list = w->list + s->at + at;
         if (m == n)
             for (uint32_t l = 0; l < n; l += TG_RUN)
-                if (list[l] & TG_RUNS)
-                    memcpy(room->x + l, v + (list[l] & ~TG_RUNS), TG_RUN * sizeof *v);
-                else
+                if (list[l] & TG_RUNS) {
+                    const double *x = v + (list[l] & ~TG_RUNS);
+                    TG_TURNS_APART for (uint32_t e = 0; e < TG_RUN; e++)    /* else it is a call of memcpy */
+                        room->x[l + e] = x[e];
+                } else
                     for (uint32_t e = l; e < l + TG_RUN; e++)
                         room->x[e] = v[list[e] & ~TG_RUNS];
         else
@@ -141,22 +142,23 @@ TG_INLINE void dots(const double *v, const uint32_t *pair, uint32_t stride, uint
 #undef W
 }
 
-/* The sums of a block of instructions of few terms from at on. */
-TG_INLINE void few(const tg_job *j, const tg_group *s, uint32_t at, int numbering, block *rooms, double *t)
+/* The sums of n instructions of few terms from at on. */
+TG_INLINE void few(const tg_job *j, const tg_group *s, uint32_t at, const uint32_t n, int numbering, block *rooms,
+                   double *restrict t)
 {
     const tg_wide *w = j->program->wide;
     const double *v = j->primal;
-    const uint32_t n = BLOCK, terms = s->op == TG_DOT ? s->terms & ~1u : s->terms;
-    const double *x = terms < s->terms ? read(w, &s->operand[terms][numbering], v, at, n, n, rooms + terms) : nothing;
-    ALL t[l] = x[l];
+    const uint32_t terms = s->op == TG_DOT ? s->terms & ~1u : s->terms;
+    const double *sum = terms < s->terms ? read(w, &s->operand[terms][numbering], v, at, n, n, rooms + terms) : nothing;
     for (uint32_t i = 0; i < terms; i++) {
-        x = read(w, &s->operand[i][numbering], v, at, n, n, rooms + i);
+        const double *x = read(w, &s->operand[i][numbering], v, at, n, n, rooms + i);
         if (s->op == TG_DOT) {
             const double *y = read(w, &s->operand[i + 1][numbering], v, at, n, n, rooms + i + 1);
             i++;
-            ALL t[l] += x[l] * y[l];
+            TG_TURNS_APART ALL t[l] = sum[l] + x[l] * y[l];
         } else
-            ALL t[l] += x[l];
+            TG_TURNS_APART ALL t[l] = sum[l] + x[l];
+        sum = t;
     }
 }
 
@@ -197,10 +199,11 @@ TG_INLINE void ask(tg_job *j, const tg_group *g, uint32_t first, uint32_t m, con
             out(j, first + l, xa[l], xb[l], xa[l]);
 }
 
-/* How many elements are next of those that are left: calls of functions go by FEW where they are no block. */
+/* How many elements are next of those that are left: calls of functions and sums of few terms go by FEW where they are
+   no block. */
 static inline uint32_t next(const tg_group *s, uint32_t left)
 {
-    return left >= BLOCK ? BLOCK : left > FEW && !s->terms && s->op != TG_GUARD ? FEW : left;
+    return left >= BLOCK ? BLOCK : left > FEW && tg_has_few(s) && s->op != TG_WHERE && s->op != TG_GUARD ? FEW : left;
 }
 
 /* m instructions from k on, of n. */
@@ -213,8 +216,8 @@ TG_INLINE void forward(tg_job *j, const tg_group *s, uint32_t k, uint32_t m, con
     double *v = j->primal, *Y = v + s->y[numbering] + at, t[LANES];
     const double *xa, *xb;
     if (s->terms && s->op != TG_WHERE) {
-        if (tg_has_few(s) && m == BLOCK)
-            few(j, s, at, numbering, rooms, t);
+        if (tg_has_few(s) && s->terms > 1 && m == n)
+            few(j, s, at, n, numbering, rooms, t);
         else
             sums(j, s, at, m, numbering, t);
         put(Y, t, m, n);
@@ -431,11 +434,11 @@ TG_INLINE void sums_reverse(tg_job *j, const tg_group *s, uint32_t at, uint32_t 
     }
 }
 
-TG_INLINE void few_reverse(tg_job *j, const tg_group *s, uint32_t at, block *rooms, const double *g)
+TG_INLINE void few_reverse(tg_job *j, const tg_group *s, uint32_t at, const uint32_t n, block *rooms, const double *g)
 {
     const tg_wide *w = j->program->wide;
     const double *v = j->primal;
-    const uint32_t n = BLOCK, terms = s->op == TG_DOT ? s->terms & ~1u : s->terms;
+    const uint32_t terms = s->op == TG_DOT ? s->terms & ~1u : s->terms;
     double *adj = j->adj, ga[LANES];
     if (terms < s->terms && s->moves >> terms & 1)
         add(w, &s->operand[terms][TG_LIVE], adj, at, n, g);
@@ -506,8 +509,8 @@ TG_INLINE void reverse(tg_job *j, const tg_group *s, uint32_t k, uint32_t m, con
         return;
     if (s->op == TG_WHERE)
         choose(j, s, at, m, read(w, &s->operand[0][TG_KEPT], v, at, m, n, rooms), g, adj);
-    else if (s->terms && tg_has_few(s) && s->apart && m == BLOCK)
-        few_reverse(j, s, at, rooms, g);
+    else if (s->terms && tg_has_few(s) && s->apart && m == n)
+        few_reverse(j, s, at, n, rooms, g);
     else if (s->terms)
         sums_reverse(j, s, at, m, g);
     else {

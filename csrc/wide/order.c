@@ -7,8 +7,9 @@
     a tile, whose working set stays in the second cache. A tile ends where the fewest results are used that were made
     before, which is where a repeat ends, and not within one: that costs shorter groups, and threads more waiting.
 
-    Within a group they stand as in the function, or by their first operands, or by their second ones: where most
-    operands are what the instruction before has, or next to it, so that a replay reads them as they lie.
+    Within a group they stand as in the function, or by their first operands, or by their second ones and those with
+    the same one by their first: where most operands are what the instruction before has, or next to it, so
+    that a replay reads them as they lie.
 
     Whether that pays is counted, and nothing else decides, so that the order is the same on every machine: half of a
     tile has to be in groups that are long enough, else it stays as it is. Where repeats are too long for a tile, larger
@@ -213,8 +214,10 @@ static void arrange(const widening *w, const uint32_t *node, uint32_t *to, uint3
     for (int m = 0; m < 2 && most < 2 * n - n / 4; m++) {
         keyed *x = w->sorted[m];
         uint32_t found;
-        for (uint32_t k = 0; k < n; k++)
-            x[k] = (keyed){w->key[m][k], k};
+        for (uint32_t k = 0; k < n; k++) {
+            const uint32_t at = m ? w->sorted[0][k].at : k;
+            x[k] = (keyed){w->key[m][at], at};
+        }
         sort(x, w->room, n);
         found = neighbours(w, x, n, &breaks);
         if (found > most + n / 8 && breaks <= n / RUN) {

@@ -23,8 +23,10 @@ typedef struct {
     const tg_program *p;
     tg_wide *w;
     uint32_t *made;             /* by kept slot: 1 + the instruction that gave what is in it */
+    uint32_t *seen[2];          /* by slot of either numbering: 1 + the last instruction of a short row that read it */
     meeting *met;            /* by live slot */
     uint32_t stamp;             /* of the last operand */
+    uint32_t alike;             /* a bit for each of operands a and b that all have had since the group began */
     uint32_t cap, cap_list;
     uint8_t named[TG_NAMED];
 } finding;
@@ -45,8 +47,17 @@ static uint32_t operands(const tg_instr *s)
     return tg_row(s) != TG_GUARD && tg_is_many(tg_row(s)) ? s->b : 0;
 }
 
+/* So many instructions that have an operand in common stay a group of their own: it need not be listed. */
+enum { ALIKE = 128 };
+
+/* The operands of one or two that two instructions have in common, a bit each. */
+static uint32_t in_common(const tg_instr *s, const tg_instr *t)
+{
+    return (s->a == t->a && s->live_a == t->live_a ? 1 : 0) | (s->b == t->b && s->live_b == t->live_b ? 2 : 0);
+}
+
 /* Whether instruction k goes on with a group that begins at first. */
-static int goes_on(const finding *f, uint32_t first, uint32_t k)
+static int goes_on(finding *f, uint32_t first, uint32_t k)
 {
     const tg_program *p = f->p;
     const tg_instr *s = p->alone + first, *t = p->alone + k;
@@ -60,6 +71,14 @@ static int goes_on(const finding *f, uint32_t first, uint32_t k)
             return 0;
     if (n)
         return t->a == s->a + step * n;
+    if (tg_is_short(t->op)) {
+        const uint32_t before = step == 1 ? 3 : f->alike;
+        f->alike = before & in_common(s, t);
+        if (f->alike != before && step >= ALIKE)
+            return 0;
+        if (f->seen[TG_KEPT][t->y] > first || f->seen[TG_LIVE][t->live_y] > first)
+            return 0;
+    }
     return f->made[t->a] <= first && f->made[t->b] <= first && (t->a < p->n_const) == (s->a < p->n_const) &&
            (t->b < p->n_const) == (s->b < p->n_const);
 }
@@ -443,6 +462,18 @@ static void leave_alone(tg_program *p)
     }
 }
 
+/* Note what instruction k made and read. */
+static void note(finding *f, uint32_t k)
+{
+    const tg_instr *s = f->p->alone + k;
+    if (tg_row(s) != TG_GUARD)
+        f->made[s->y] = k + 1;
+    if (tg_is_short(s->op)) {
+        f->seen[TG_KEPT][s->a] = f->seen[TG_KEPT][s->b] = k + 1;
+        f->seen[TG_LIVE][s->live_a] = f->seen[TG_LIVE][s->live_b] = k + 1;
+    }
+}
+
 int tg_group_program(tg_program *p)
 {
     finding f = {.p = p};
@@ -451,7 +482,9 @@ int tg_group_program(tg_program *p)
     f.w = tg_zeroed(sizeof *f.w);
     f.made = tg_zeroed(p->n_kept * sizeof *f.made + 1);
     f.met = tg_zeroed(p->n_live * sizeof *f.met + 1);
-    code = f.w && f.made && f.met ? TG_OK : TG_MEMORY;
+    f.seen[TG_KEPT] = tg_zeroed(p->n_kept * sizeof *f.seen[TG_KEPT] + 1);
+    f.seen[TG_LIVE] = tg_zeroed(p->n_live * sizeof *f.seen[TG_LIVE] + 1);
+    code = f.w && f.made && f.met && f.seen[TG_KEPT] && f.seen[TG_LIVE] ? TG_OK : TG_MEMORY;
     for (uint32_t k = 0; !code && k <= p->n_instr && p->n_kept < TG_RUNS && p->n_live < TG_RUNS; k++) {
         if (k == p->n_instr || !grouped(p->alone + k) || (k > first && !goes_on(&f, first, k))) {
             uint32_t end = k;
@@ -469,13 +502,15 @@ int tg_group_program(tg_program *p)
                     end = k;
             }
             for (first = end; k < end; k++)
-                f.made[p->alone[k].y] = k + 1;
+                note(&f, k);
         }
-        if (k < p->n_instr && tg_row(p->alone + k) != TG_GUARD)
-            f.made[p->alone[k].y] = k + 1;
+        if (k < p->n_instr)
+            note(&f, k);
     }
     free(f.made);
     free(f.met);
+    free(f.seen[TG_KEPT]);
+    free(f.seen[TG_LIVE]);
     if (code) {
         tg_free_groups(f.w);
         return code;

@@ -1,7 +1,8 @@
 /*  The groups of a wide program, and their replay for one row: see wide.c and groups.c.
 
     A group is instructions in a row of one operation, none of which reads what another gives. Its results lie side by
-    side in both numberings of slots. Where an operand of each of them is: all the same slot, slots side by side, or a
+    side in both numberings of slots; those of a row that takes an instruction or two have no operand's slot, so that
+    what was done may be done again. Where an operand of each of them is: all the same slot, slots side by side, or a
     list of slots, which has a bit where RUN of them are side by side.
 
     Many-operand rows of a group fall into stretches where that pays: within one, each operand goes by equal steps from

@@ -311,6 +311,44 @@ static void groups_make_the_instructions_that_they_are_of(void)
     free_tape(&t);
 }
 
+/* -(-x), where every result but the first lies where the operand of the instruction before lay: a group may not do any
+   of these again. */
+static void results_may_lie_where_operands_lay(void)
+{
+    enum { N = 33 };
+    tg_program *p = tg_new_program(0, N, N, 2 * N, 0);
+    uint32_t order[2 * N], failed;
+    double x[N], out[N], grad[N], seed[N];
+    tg_feed feed = {.count = N, .in = x, .grad = grad, .in_stride = N, .grad_stride = N};
+    tg_job job = {.program = p, .feed = &feed, .n_feeds = 1, .stop = 1, .out = out, .out_stride = N, .failed = &failed};
+    if (!p)
+        return;
+    for (uint32_t k = 0; k < N; k++) {
+        const uint32_t operand[] = {k, N + 1 + k}, result[] = {N + 1 + k, N + k};
+        for (uint32_t i = 0; i < 2; i++) {
+            p->alone[i * N + k] = (tg_instr){TG_NEG, result[i], operand[i], operand[i], result[i], operand[i],
+                                             operand[i], 0};
+            order[i * N + k] = i * N + k;
+        }
+        p->out[2 * k] = p->out[2 * k + 1] = N + k;
+        x[k] = 1.0 + k;
+        seed[k] = 3.0 + k;
+        grad[k] = 0.0;
+    }
+    p->n_kept = p->n_live = 2 * N + 1;
+    CHECK(!tg_check_program(p) && !tg_set_order(p, order) && !tg_group_program(p) && p->n_groups);
+    for (int reverse = 0; reverse < 2; reverse++) {
+        job.seed = reverse ? seed : NULL;
+        CHECK(tg_start(&job) == TG_OK);
+        while (tg_run(&job, 1000))
+            ;
+        tg_finish(&job);
+        for (uint32_t k = 0; k < N; k++)
+            CHECK(out[k] == x[k] && grad[k] == (reverse ? seed[k] : 0.0));
+    }
+    tg_free_program(p);
+}
+
 /* Of every width, in slices of every size, forward, backward and both. */
 static void check_bits(const tg_program *p)
 {
@@ -826,6 +864,7 @@ int main(void)
     the_bits_depend_on_the_row_alone();
     wide_programs_have_these_bits_too();
     groups_make_the_instructions_that_they_are_of();
+    results_may_lie_where_operands_lay();
     second_derivatives_are_differences_of_first_ones();
     matrices_have_the_bits_of_one_direction_after_the_other();
     kept_rows_are_swept_again();
