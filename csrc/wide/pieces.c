@@ -123,7 +123,8 @@ static void cut(cutting *c, int32_t *alive)
     const tg_program *p = c->p;
     tg_pieces *s = c->made;
     uint32_t begun = 0, highest = 0, met = 0, best = 0;     /* best: of places from met on, which is 0 before */
-    const uint32_t each = p->n_instr / PIECES, len = each < PIECE ? PIECE : each < c->tiles * PIECE ? each : c->tiles * PIECE;
+    const uint32_t each = p->n_instr / PIECES, most = c->tiles * PIECE;
+    const uint32_t len = each < PIECE ? PIECE : each < most ? each : most;
     int32_t n = 0, least = 0;
     s->n_pieces = 1;
     s->start[0] = 0;
