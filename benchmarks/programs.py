@@ -7,6 +7,7 @@ weights of their own; or 65,536 that share them, of which only tapegrad knows, a
 millisecond's work, which threads have to be quick for. "links" comes in a batch, too. "six" and "thousand" are
 Rosenbrock's chained function of so many numbers, where calls as such count; "vast" is that of 10^5, and "heat" fifty
 steps of the heat equation on 64 x 64: programs too large for the caches, in which the same is done over and over. With
+"vast" goes Rosenbrock's function of 10^6 numbers on two threads, as a running total and as a sum. With
 "row" go derivatives of other functions that are more than a gradient: Rosenbrock's, joints, and nearest centres."""
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ LAYERS = [(2, 16), (16, 16), (16, 1)]
 WEIGHTS = sum((n_in + 1) * n_out for n_in, n_out in LAYERS)
 ROWS = 1024
 SHORT = 1e-4  # seconds: the clock itself takes 1e-7
+MILLION = 10**6
 COPIES = 64  # of the rows where they share their weights, which takes little memory
 
 draw = random.Random(1)
@@ -83,6 +85,14 @@ def rosenbrock(x: Sequence[Any], relu: Callable[[Any], Any] | None = None, tanh:
     for a, b in zip(x, x[1:]):
         slope, rest = b - a * a, 1.0 - a
         total = total + 100.0 * (slope * slope) + rest * rest
+    return total
+
+
+def squares(x: Sequence[Any]) -> Any:
+    """Rosenbrock's function as a running total of powers, which are not products that a dot takes in."""
+    total = 0.0
+    for a, b in zip(x, x[1:]):
+        total = total + 100.0 * (b - a * a) ** 2 + (1.0 - a) ** 2
     return total
 
 
@@ -200,6 +210,29 @@ class Tapegrad:
             "jacobian": lambda: hand.jacobian(at[26]), "nearest": lambda: rows(centres, points),
             "nearest along": lambda: rows.hvp(centres, along, points),
         }  # fmt: skip
+
+    def on_threads(self) -> dict[str, Any]:
+        """How many times as fast value and gradient at one point are on two threads: of a running total, of a sum."""
+        import numpy
+
+        import tapegrad
+
+        def summed(x: Sequence[Any]) -> Any:
+            return tapegrad.sum([100.0 * (b - a * a) ** 2 + (1.0 - a) ** 2 for a, b in zip(x, x[1:])])
+
+        at, found = numpy.array([draw.uniform(-2.0, 2.0) for _ in range(MILLION)]), {}
+        for name, f in ("running total", squares), ("sum", summed):
+            program = tapegrad.record(f, at)
+            took: dict[int, list[float]] = {1: [], 2: []}
+            for turn in range(16):
+                for threads, times in took.items():
+                    tapegrad.set_num_threads(threads)
+                    began = time.perf_counter()
+                    program.value_and_grad(at)
+                    times.extend([time.perf_counter() - began] if turn else [])
+            tapegrad.set_num_threads(1)
+            found[name] = statistics.median(took[1]) / statistics.median(took[2])
+        return found
 
     def training(self) -> tuple[Callable[[], Any], Callable[[], Any]]:
         """A step of gradient descent on 100 points: a program mapped over them, and all of it recorded every time."""
@@ -408,6 +441,8 @@ def main(contender: str, graph: str, seconds: str) -> None:
     found["one"], found["along"] = timed(engine.one, float(seconds)), timed(engine.along, float(seconds))
     if graph in ("vast", "heat") and contender == "tapegrad":
         found["value alone"] = timed(lambda: engine.program(engine.at), float(seconds))
+    if graph == "vast" and contender == "tapegrad":
+        found["on threads"] = engine.on_threads()
     if graph in BATCHES:
         rows = numpy.array(BATCHES[graph])
         for threads in (1, 2):

@@ -223,6 +223,9 @@ def _wide_goals(programs: Any) -> Iterator[tuple[str, str, float, list[float]]]:
             native = [one for one in cells if one["name"] == "tapegrad, native"]
             yield "… compiled: value and gradient, ms", "at most", 1.3, [1e3 * one["one"] for one in native]
             yield "… compiling, s", "at most", 1.0, [one["freeze"] for one in native]
+            shared = [one["on threads"] for one in cells if "on threads" in one]
+            for name in "running total", "sum":
+                yield f"… of 10^6, a {name}, two threads: times one", "at least", 1.7, [one[name] for one in shared]
 
 
 def _sparse_goals(sparse: Any) -> Iterator[tuple[str, str, float, list[float]]]:

@@ -2,6 +2,8 @@
 #define _DEFAULT_SOURCE
 #include "crew.h"
 
+#include <string.h>
+
 #if defined(__unix__) || defined(__APPLE__)
 
 #include "tape.h"
@@ -234,3 +236,32 @@ void tg_together(int n, void (*work)(void *), void *context)
 }
 
 #endif
+
+/* ---- copies ---- */
+
+enum { WORTH = 1 << 15, PARTS = 16 };   /* numbers: a few times what it takes to begin, and pages that are new */
+
+typedef struct {
+    double *to;
+    const double *from;
+    size_t n;
+    tg_progress next;
+} copying;
+
+static void copy_some(void *context)
+{
+    copying *c = context;
+    for (size_t k; (k = tg_take_next(&c->next)) < PARTS;) {
+        const size_t first = c->n / PARTS * k, n = k + 1 < PARTS ? c->n / PARTS : c->n - first;
+        if (c->from)
+            memcpy(c->to + first, c->from + first, n * sizeof *c->to);
+        else
+            memset(c->to + first, 0, n * sizeof *c->to);
+    }
+}
+
+void tg_copy_together(int threads, double *to, const double *from, size_t n)
+{
+    copying c = {.to = to, .from = from, .n = n};
+    tg_together(n < WORTH ? 1 : threads, copy_some, &c);
+}

@@ -16,6 +16,7 @@
 #ifndef TG_CREW_H
 #define TG_CREW_H
 
+#include <stddef.h>
 #include <stdint.h>
 #if defined(__unix__) || defined(__APPLE__)
 #include <stdatomic.h>
@@ -29,6 +30,9 @@
 
 /* Run work(context) on at most this many threads at once; it has to bear that others of them come late, or never. */
 void tg_together(int threads, void (*work)(void *), void *context);
+
+/* Numbers to their place, or zeros where from is NULL, by so many threads where they are enough to be worth it. */
+void tg_copy_together(int threads, double *to, const double *from, size_t n);
 
 void tg_lock_crew(void);
 void tg_unlock_crew(void);

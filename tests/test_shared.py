@@ -92,6 +92,84 @@ def test_any_number_of_threads_gives_the_same_bits(f):
     assert on_threads(2, lambda: program.grad(x)) == pytest.approx([v.grad for v in values], rel=1e-11, abs=1e-11)
 
 
+def term(a, b):
+    return (100.0 * (b - a * a) ** 2 + (1.0 - a) ** 2).sin()
+
+
+def ratios(x):
+    """Two totals at once, one of which is read on its way, and asked."""
+    up = down = 0.0
+    taken = []
+    for k, (a, b) in enumerate(zip(x, x[1:])):
+        up = up + term(a, b)
+        down = down - 0.5 * a.log() - b
+        if k % 900 == 800:
+            taken.append(up * a)
+            if up > 1e6:
+                break
+    return up / down + tapegrad.sum(taken) + x[5] * down
+
+
+def ends_early(x):
+    """What the total came to is read by all that comes then, and another one begins there."""
+    half = len(x) // 2
+    total = x[0]
+    for a, b in zip(x[:half], x[1:]):
+        total += term(a, b)
+    rest = total * 0.5
+    for a, b in zip(x[half:], x[half + 1 :]):
+        rest += term(a, b) * total
+    return rest
+
+
+def adding(step):
+    def f(x):
+        total = 0.0
+        for a, b in zip(x, x[1:]):
+            total = step(total, a, b)
+        return total
+
+    return f
+
+
+TOTALS = {
+    "first": adding(lambda total, a, b: total + term(a, b)),
+    "second": adding(lambda total, a, b: term(a, b) + total),
+    "taken away": adding(lambda total, a, b: total - term(a, b)),
+    "products": adding(lambda total, a, b: 3.0 * b + (total + 100.0 * (b - a * a) ** 2 + (1.0 - a) ** 2 - 2.0 * a)),
+    "pairs": adding(lambda total, a, b: total + (term(a, b) + a)),
+    "decaying": adding(lambda total, a, b: 0.999 * total + term(a, b)),
+    "refusing": adding(lambda total, a, b: total + term(a, b).exp().sqrt() / b),
+    "two": ratios,
+    "ends early": ends_early,
+}
+
+
+@pytest.mark.parametrize("f", TOTALS.values(), ids=TOTALS)
+def test_running_totals_have_the_same_bits(f):
+    x = [0.6 + 0.2 * math.sin(k) for k in range(3600)]
+    program = record(f, x)
+    along = [math.cos(k) for k in range(len(x))]
+    values = [Value(a) for a in x]
+    y = f(values)
+    y.backward()
+    for call in (
+        lambda: [program(x)], lambda: program.grad(x), lambda: program.hvp(x, along),
+        lambda: program.jvp((x,), (along,)),
+    ):  # fmt: skip
+        expected = bits(call())
+        for n in 2, 3:
+            assert bits(on_threads(n, call)) == expected
+    assert pieces(program)
+    assert on_threads(2, lambda: program(x)) == y.data
+    assert on_threads(2, lambda: program.grad(x)) == pytest.approx([v.grad for v in values], rel=1e-9, abs=1e-9)
+    for k, odd in (10, -0.5), (1700, 0.0), (3599, 1e200), (2500, math.nan), (2900, -math.inf):
+        z = [*x[:k], odd, *x[k + 1 :]]
+        said, *found = (on_threads(n, lambda z=z: outcome(lambda: [program(z)])) for n in (1, 2, 3))
+        for other in found:
+            assert other == said or (type(other) is type(said) and str(other) == str(said))
+
+
 @st.composite
 def long_functions(draw):
     """Some 20,000 instructions."""
@@ -220,6 +298,31 @@ print(os.waitpid(child, 0)[1])
 """
     )
     assert out.stdout.split() == ["0"]
+
+
+def test_a_total_passes_on_what_underflows_as_on_one_thread():
+    x = [2.0**-1040, *(0.5 + 0.1 * math.sin(k) for k in range(3600))]
+
+    def f(x):
+        total = x[1]
+        for a, b in zip(x[1:], x[2:]):
+            total = total + term(a, b) * 2.0**700
+        return total * x[0]
+
+    program = record(f, x)
+    alone = program.grad(x)
+    assert list(map(float.hex, on_threads(3, lambda: program.grad(x)))) == list(map(float.hex, alone))
+
+
+def test_large_arrays_are_copied_by_all_threads():
+    np = pytest.importorskip("numpy")
+    x = np.linspace(-1.0, 1.0, 70_001)
+    program = record(lambda x: tapegrad.sum([a * a * b for a, b in zip(x, x[1:])]), x)
+    value, grad = program.value_and_grad(x)
+    for n in 2, 3:
+        again, same = on_threads(n, lambda: program.value_and_grad(x))
+        assert again == value and same.tolist() == grad.tolist()
+        assert on_threads(n, lambda: program.hvp(x, x)).tolist() == program.hvp(x, x).tolist()
 
 
 def test_adjoints_that_underflow_are_flushed_alike():

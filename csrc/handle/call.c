@@ -1,6 +1,8 @@
 #include "call.h"
+#include "crew.h"
 #include "matrix.h"
 #include "recording.h"
+#include "wide/share.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -103,14 +105,14 @@ static int is_short(const tg_path *path, uint64_t times) { return path->cost * t
 static int64_t carry_out(replay *r)
 {
     tg_job *j = &r->job;
-    const size_t bytes = j->program->n_in * sizeof(double);
+    const size_t n = j->program->n_in;
     int more = 1;
     tg_again(j);
     r->failed = 0;
     if (kinds[r->kind].seed)                            /* what the last call left there */
-        memset(inputs(r, j->adj), 0, bytes);
+        tg_copy_together(tg_threads(), inputs(r, j->adj), NULL, n);
     if (kinds[r->kind].seed && kinds[r->kind].tangents)
-        memset(inputs(r, j->adj_tangent), 0, bytes);
+        tg_copy_together(tg_threads(), inputs(r, j->adj_tangent), NULL, n);
     if (is_short(r->path, (uint64_t)kinds[r->kind].work))
         tg_run(j, UINT64_MAX);
     else

@@ -1,4 +1,6 @@
 #include "form.h"
+#include "crew.h"
+#include "wide/share.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -126,7 +128,7 @@ static int read_array(const tg_form *f, PyObject *x, double *to)
         return 0;
     good = has_shape(&view, f->shape, 0) && (size_t)view.len == f->size * sizeof *to;
     if (good && f->size)
-        memcpy(to, view.buf, f->size * sizeof *to);
+        tg_copy_together(tg_threads(), to, view.buf, f->size);
     PyBuffer_Release(&view);
     return good;
 }
@@ -226,7 +228,7 @@ static PyObject *build_array(const tg_form *f, const double *from)
     Py_buffer view;
     PyObject *x = new_array(f->shape, f->size, &view);
     if (x && f->size)
-        memcpy(view.buf, from, f->size * sizeof *from);
+        tg_copy_together(tg_threads(), view.buf, from, f->size);
     if (x)
         PyBuffer_Release(&view);
     return x;

@@ -3,6 +3,7 @@
 #include "crew.h"
 #include "ops.h"
 #include "wide/spread.h"
+#include "wide/totals.h"
 #include "wide/wide.h"
 
 #include <stdlib.h>
@@ -10,10 +11,12 @@
 
 enum {
     PIECE = 3000,               /* instructions, at least: fewer than any tile, more than half of one */
-    TILES = 4,                  /* in a piece, where there are PIECES all the same: to begin one takes its time */
+    TILES = 4,                  /* in a piece, where there are PIECES all the same, and those pay: to begin one takes
+                                   its time, but others begin sooner with what waits for it */
     PIECES = 64,
     FEWEST = 4,                 /* pieces that are worth it */
     NEIGHBOURS = 64,
+    SOON = 64,                  /* instructions */
     STEPS = 16,                 /* of a piece that would have many */
     NEAR = 8                    /* pieces that may be under way together: what they wait for is carried at once */
 };
@@ -39,7 +42,7 @@ typedef struct {
 typedef struct {
     const tg_program *p;
     tg_pieces *made;
-    uint32_t fixed;
+    uint32_t tiles, fixed;      /* tiles: in a piece, at most */
     uint32_t *in_slot;          /* by kept slot: the value in it, a fixed slot or an instruction behind those */
     uint32_t *last;             /* by value: its last touch */
     uint8_t *crosses;           /* by value */
@@ -50,14 +53,14 @@ typedef struct {
     uint32_t *met;              /* by piece: 1 + the last wait for it */
     uint32_t n_steps, n_waits, n_moves;
 } cutting;
-enum { READ_ELSEWHERE = 1, IS_OUTPUT = 2, CROSSES = READ_ELSEWHERE | IS_OUTPUT, IS_TERM = 4 };
+enum { READ_ELSEWHERE = 1, IS_OUTPUT = 2, CROSSES = READ_ELSEWHERE | IS_OUTPUT, IS_TERM = 4, IS_TOTAL = 8 };
 enum { NOT_WORTH = 1 };         /* a code: too few pieces, or too much to carry */
 
 typedef int on_operand(cutting *c, uint32_t value, uint32_t piece, uint32_t k, const tg_instr *s);
 typedef int on_result(cutting *c, uint32_t piece, uint32_t k);
 
-/* Tell of all operands and results but constants, and terms of long sums that other pieces make; stops where what is
-   told says so. */
+/* Tell of all operands and results but constants, terms of long sums that other pieces make, and running totals before
+   they are done; stops where what is told says so. */
 static int walk(cutting *c, on_operand *operand, on_result *result)
 {
     const tg_program *p = c->p;
@@ -75,12 +78,13 @@ static int walk(cutting *c, on_operand *operand, on_result *result)
             const int is_long = sum < c->made->n_sums && c->made->sum[sum].at == k;
             for (uint32_t m = is_long ? c->made->sum[sum++].own : 0; m < n; m++) {
                 const uint32_t value = c->in_slot[many ? p->pool[2 * (size_t)(s->a + m)] : pair[m]];
-                const int code = value < p->n_const ? TG_OK : operand(c, value, u, k, s);
+                const int untold = value < p->n_const || c->crosses[value] & IS_TOTAL;
+                const int code = untold ? TG_OK : operand(c, value, u, k, s);
                 if (code)
                     return code;
             }
             if (row != TG_GUARD) {
-                const int code = result(c, u, k);
+                const int code = c->crosses[c->fixed + k] & IS_TOTAL ? TG_OK : result(c, u, k);
                 if (code)
                     return code;
                 c->in_slot[s->y] = c->fixed + k;
@@ -105,6 +109,13 @@ static int note_use(cutting *c, uint32_t value, uint32_t piece, uint32_t k, cons
     return TG_OK;
 }
 
+/* What a result counts for as long as it is in use: what is used up soon belongs to the repeat that it is made in. */
+static int32_t weight(const cutting *c, uint32_t k)
+{
+    const uint32_t *order = c->p->order;
+    return order[c->last[c->fixed + k]] - order[k] < SOON ? 2 : 1;
+}
+
 /* Find where pieces begin: not within what the order mixes, and of neighbouring places where the fewest results are
    used that were made before. alive: room for a number for each instruction, zero. */
 static void cut(cutting *c, int32_t *alive)
@@ -112,7 +123,8 @@ static void cut(cutting *c, int32_t *alive)
     const tg_program *p = c->p;
     tg_pieces *s = c->made;
     uint32_t begun = 0, highest = 0, met = 0, best = 0;     /* best: of places from met on, which is 0 before */
-    const uint32_t each = p->n_instr / PIECES, len = each < PIECE ? PIECE : each < TILES * PIECE ? each : TILES * PIECE;
+    const uint32_t each = p->n_instr / PIECES, most = c->tiles * PIECE;
+    const uint32_t len = each < PIECE ? PIECE : each < most ? each : most;
     int32_t n = 0, least = 0;
     s->n_pieces = 1;
     s->start[0] = 0;
@@ -121,7 +133,7 @@ static void cut(cutting *c, int32_t *alive)
         c->last[c->fixed + k] = k;
     walk(c, note_use, pass_by);
     for (uint32_t k = 0; k < p->n_instr; k++)
-        alive[c->last[c->fixed + k]]--;
+        alive[c->last[c->fixed + k]] -= weight(c, k);
     for (uint32_t k = 0; k < p->n_instr; k++) {
         const int whole = k && highest == k - 1;
         if (met && (!whole || k - met == NEIGHBOURS)) {
@@ -134,7 +146,7 @@ static void cut(cutting *c, int32_t *alive)
             least = n;
         }
         highest = p->order[k] > highest ? p->order[k] : highest;
-        n += 1 + alive[k];
+        n += weight(c, k) + alive[k];
     }
     s->start[s->n_pieces] = p->n_instr;
 }
@@ -486,6 +498,7 @@ static int split(cutting *c)
     if (alive && s->start && s->out_piece && s->out_place && c->in_slot && c->last && c->crosses && c->met) {
         cut(c, alive);
         code = s->n_pieces < FEWEST ? NOT_WORTH : tg_find_long_sums(p, s, c->in_slot, c->crosses, IS_TERM);
+        code = code ? code : tg_find_totals(p, s, c->in_slot, c->crosses, IS_TOTAL);
         code = code ? code : find_touches(c);
     }
     free(alive);
@@ -504,14 +517,34 @@ static int split(cutting *c)
     return code;
 }
 
+/* Of so many tiles each, at most. A code as split has it. */
+static int make_pieces_of(const tg_program *p, uint32_t tiles, tg_pieces **made)
+{
+    cutting c = {.p = p, .tiles = tiles, .fixed = p->n_const + p->n_in, .made = tg_zeroed(sizeof *c.made)};
+    int code = c.made ? split(&c) : TG_MEMORY;
+    code = code ? code : tg_find_pays(p, c.made);
+    if (code) {
+        tg_free_pieces(c.made);
+        c.made = NULL;
+    }
+    *made = c.made;
+    return code;
+}
+
 static tg_pieces *make_pieces(const tg_program *p)
 {
-    cutting c = {.p = p, .fixed = p->n_const + p->n_in, .made = tg_zeroed(sizeof *c.made)};
-    const int code = c.made ? p->wide && !p->n_calls ? split(&c) : NOT_WORTH : TG_MEMORY;
-    if (!code)
-        return c.made;
-    tg_free_pieces(c.made);
-    return code == NOT_WORTH ? tg_zeroed(sizeof *c.made) : NULL;
+    tg_pieces *large = NULL, *small = NULL;
+    int code = p->wide && !p->n_calls ? make_pieces_of(p, TILES, &large) : NOT_WORTH;
+    if (!code && !large->pays[1])
+        code = make_pieces_of(p, 1, &small);
+    if (code == NOT_WORTH && !large)
+        return tg_zeroed(sizeof *large);
+    if (code == TG_MEMORY || (small && (small->pays[1] || !large->pays[0]))) {
+        tg_free_pieces(large);
+        return small;
+    }
+    tg_free_pieces(small);
+    return large;
 }
 
 const tg_pieces *tg_pieces_of(const tg_program *p)
@@ -548,6 +581,11 @@ void tg_free_pieces(tg_pieces *s)
     free(s->first_part);
     free(s->part);
     free(s->start);
+    free(s->total);
+    free(s->first_span);
+    free(s->span);
+    free(s->first_links);
+    free(s->links);
     free(s->out_piece);
     free(s->out_place);
     free(s);

@@ -8,7 +8,8 @@
     in turn may wait for any that was taken.
 
     Terms of a long sum are not carried, if nobody else wants them: what has been added up goes from piece to piece,
-    each of which adds its own terms to it, and backwards passes on to them.
+    each of which adds its own terms to it, and backwards passes on to them. So it is with a running total, additions
+    one after the other: a piece leaves them out, and keeps what they add until it is done with all else.
 
     Adjoints that pieces add in one place are added there in the order of one thread. A piece that adds first, or only
     once, begins with 0 and adds its sum when it is its turn; any other fetches what has been added until then.  */
@@ -55,8 +56,26 @@ typedef struct {
     uint32_t piece, sum, first, n, before;
 } tg_part;
 
+/* A running total: additions each of which adds to what the one before gave, which nobody else wants. The last of them,
+   and the piece with that. */
+typedef struct {
+    uint32_t last, piece;
+} tg_total;
+
+/* What a piece does for a total, with instructions first .. last, among others: it adds n numbers, which are kept from
+   `room` on, and the first of which is what the total begins with where no piece comes before. */
+typedef struct {
+    uint32_t total, first, last, n, room, before;
+} tg_span;
+
+/* Additions of a span in a row, n of them; room: in the span's. slot: of the total before them. */
+typedef struct {
+    uint32_t at, n, span, room, slot[2];
+} tg_links;
+
 struct tg_pieces {
-    uint32_t n_pieces;          /* 0: it is not worth it */
+    uint32_t n_pieces;          /* 0: there are too few */
+    int pays[2];                /* whether two threads are faster than one: for values, and for derivatives */
     uint32_t n_carried;         /* places behind fixed slots */
     uint32_t *start;            /* of each piece, and behind the last */
     tg_way way[TG_WAYS];
@@ -64,6 +83,11 @@ struct tg_pieces {
     tg_long_sum *sum;           /* in order */
     uint32_t *first_part;       /* of each piece, and behind the last */
     tg_part *part;              /* of a piece in the order of their sums */
+    uint32_t n_totals, n_spans, n_links, n_room;        /* n_room: what the spans of a piece take, at most */
+    tg_total *total;
+    uint32_t *first_span, *first_links;     /* of each piece, and behind the last */
+    tg_span *span;
+    tg_links *links;            /* in order */
     uint32_t *out_piece, *out_place;    /* of each output: the piece that gives it, n_pieces of a fixed one; and where
                                            its adjoint is */
 };
@@ -71,5 +95,8 @@ struct tg_pieces {
 /* The pieces of a program, which are its own, and made when they are wanted first; NULL without memory. */
 const tg_pieces *tg_pieces_of(const tg_program *p);
 void tg_free_pieces(tg_pieces *s);
+
+/* Find out whether they pay, once all else is known: TG_OK or TG_MEMORY. See pays.c. */
+int tg_find_pays(const tg_program *p, tg_pieces *s);
 
 #endif

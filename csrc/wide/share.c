@@ -9,6 +9,7 @@
 #include "flush.h"
 #include "wide/pieces.h"
 #include "wide/spread.h"
+#include "wide/totals.h"
 #include "wide/wide.h"
 
 #include <fenv.h>
@@ -24,6 +25,7 @@ enum { PRIMALS, TANGENTS, ADJOINTS, ADJOINT_TANGENTS, KINDS };
 
 typedef struct {
     tg_job job;
+    double *room;               /* what the piece adds to running totals, and its tangents */
     uint32_t failed;
     int taken;                  /* guarded by the crew's lock */
 } hand;
@@ -38,6 +40,7 @@ struct tg_sharing {
     tg_progress *added;         /* by piece: whether its parts of other pieces' sums are, this way up */
     tg_progress *given;         /* by sum: whether its adjoint is, this way down */
     double *sum[2];             /* by sum: upwards what it is until now, and its tangent; downwards its adjoints */
+    tg_running *running;
     double **primals, **tangents;   /* by piece, those of the hand that had it; the last are the job's own */
     uint32_t done;              /* pieces, this way */
     /* of a turn */
@@ -169,17 +172,18 @@ static void add_part(sharing *s, tg_job *j, const tg_part *a)
 }
 
 /* Instructions from .. to - 1 of a piece. */
-static void go_upwards(sharing *s, tg_job *j, uint32_t piece, uint32_t from, uint32_t to)
+static void go_upwards(sharing *s, hand *h, uint32_t piece, uint32_t from, uint32_t to)
 {
+    tg_job *j = &h->job;
     for (const tg_part *a = part_at(s, piece); a < part_at(s, piece + 1); a++) {
         const tg_long_sum *sum = s->pieces->sum + a->sum;
         if (sum->piece != piece || sum->at < from || sum->at >= to)
             continue;
-        tg_forward_between(j, from, sum->at);
+        tg_forward_running(s->running, j, h->room, piece, from, sum->at);
         add_part(s, j, a);
         from = sum->at + 1;
     }
-    tg_forward_between(j, from, to);
+    tg_forward_running(s->running, j, h->room, piece, from, to);
 }
 
 /* What is left for other pieces' sums, once the terms are there. */
@@ -199,7 +203,7 @@ static void go_downwards(sharing *s, tg_job *j, uint32_t piece, uint32_t from, u
         if (sum->piece != piece || sum->at < from || sum->at >= to)
             continue;
         t = tg_instruction(j->program, sum->at);
-        tg_reverse_between(j, sum->at + 1, to);
+        tg_reverse_running(s->running, j, piece, sum->at + 1, to);
         take(s->sum[0] + a->sum, j->adj + t.live_y, 1);
         if (j->tangents)
             take(s->sum[1] + a->sum, j->adj_tangent + t.live_y, 1);
@@ -207,7 +211,7 @@ static void go_downwards(sharing *s, tg_job *j, uint32_t piece, uint32_t from, u
         tg_pass_to_terms(j, &t, a->first, a->n, s->sum[0][a->sum], j->tangents ? s->sum[1][a->sum] : 0.0);
         to = sum->at;
     }
-    tg_reverse_between(j, from, to);
+    tg_reverse_running(s->running, j, piece, from, to);
 }
 
 /* What later pieces' sums pass on to the terms of a piece, which nobody else has passed anything to. */
@@ -241,7 +245,7 @@ static void carry_out_forward(sharing *s, hand *h, uint32_t k)
             if (j->tangents)
                 copy(j->tangent + m->kept, place(s, TANGENTS, m->place), m->n);
         }
-        go_upwards(s, j, k, t->from, t->to);
+        go_upwards(s, h, k, t->from, t->to);
         wait_for(s, way->wait + t->wait_out, way->wait + t[1].wait);
         for (const tg_move *m = way->move + t->move_out; m < way->move + t[1].move; m++) {
             copy(place(s, PRIMALS, m->place), j->primal + (in_live ? m->live : m->kept), m->n);
@@ -251,6 +255,7 @@ static void carry_out_forward(sharing *s, hand *h, uint32_t k)
         tg_set_progress(s->steps + k, (uint32_t)(t - first) + 1);
     }
     add_parts(s, j, k);
+    tg_add_spans(s->running, j, h->room, k);
 }
 
 static void carry_out_reverse(sharing *s, hand *h, uint32_t k)
@@ -397,6 +402,7 @@ static void begin_again(sharing *s)
         tg_set_progress(s->added + k, 0);
     for (uint32_t k = 0; k < s->pieces->n_sums; k++)
         tg_set_progress(s->given + k, 0);
+    tg_begin_running(s->running);
 }
 
 /* How many instructions the pieces are that come next and are done within a budget, which all hands have. */
@@ -482,7 +488,8 @@ static int make_hands(sharing *s, tg_job *j, int n)
     s->sum[0] = tg_zeroed(2 * (size_t)all->n_sums * sizeof **s->sum + 1);
     s->primals = tg_zeroed(2 * (all->n_pieces + (size_t)1) * sizeof *s->primals);
     s->hand = tg_zeroed((size_t)n * sizeof *s->hand);
-    if (!s->steps || !s->added || !s->given || !s->sum[0] || !s->primals || !s->hand)
+    s->running = tg_make_running(all);
+    if (!s->running || !s->steps || !s->added || !s->given || !s->sum[0] || !s->primals || !s->hand)
         return 0;
     s->sum[1] = s->sum[0] + all->n_sums;
     s->tangents = s->primals + all->n_pieces + 1;
@@ -499,8 +506,11 @@ static int make_hands(sharing *s, tg_job *j, int n)
         h->job.failed = &h->failed;
         h->job.start = 0;
         h->job.stop = 1;
-        if (tg_start(&h->job))
+        h->room = tg_realloc(NULL, 2 * (size_t)all->n_room * sizeof *h->room + 1);
+        if (!h->room || tg_start(&h->job)) {
+            free(h->room);
             return 0;
+        }
         j->bytes += h->job.bytes;
         if (!s->n_hands)
             h->job.primal = j->primal;
@@ -513,7 +523,7 @@ void tg_begin_share(tg_job *j)
 {
     const int n = wanted(j);
     const tg_pieces *all = n > 1 ? tg_pieces_of(j->program) : NULL;
-    const int hands = all && all->n_pieces ? n : 1;
+    const int hands = all && all->n_pieces && all->pays[j->seed != NULL] ? n : 1;
     if (hands == (j->sharing ? j->sharing->n_hands : 1))
         return;
     tg_end_share(j);
@@ -536,6 +546,7 @@ void tg_end_share(tg_job *j)
     for (int k = 0; k < s->n_hands; k++) {
         s->job->bytes -= s->hand[k].job.bytes;
         tg_finish(&s->hand[k].job);
+        free(s->hand[k].room);
     }
     for (int kind = 0; kind < KINDS; kind++)
         free(s->carried[kind]);
@@ -543,6 +554,7 @@ void tg_end_share(tg_job *j)
     free(s->added);
     free(s->given);
     free(s->sum[0]);
+    tg_free_running(s->running);
     free(s->primals);
     free(s->hand);
     free(s);

@@ -73,6 +73,62 @@ static tg_program *two_sums(int64_t *code)
     return p;
 }
 
+enum { FIRST, SECOND, DIFFERENCE, PRODUCTS, ASKED, READ, DECAYING, BEGUN_AGAIN, SHAPES };
+static int shape;
+
+/* A running total of this shape through many pieces. */
+static tg_program *running(int64_t *code)
+{
+    tg_tape t = new_tape();
+    uint32_t in[INPUTS], out[OUTPUTS], n_asked = 0, other;
+    static tg_comparison asked[INPUTS];
+    tg_program *p;
+    for (int k = 0; k < INPUTS; k++)
+        in[k] = leaf(&t, 0.3 + 0.2 * sin(k));
+    for (int k = 0; k < OUTPUTS; k++)
+        out[k] = in[k];
+    other = in[3];
+    for (int k = 0; k < INPUTS; k++) {
+        const uint32_t a = in[k], b = in[k ? k - 1 : 5], d = op(&t, TG_SUB, b, op(&t, TG_MUL, a, a));
+        uint32_t e = d, f, *total = out, three = leaf(&t, 3.0);
+        for (int m = 0; m < 4; m++)
+            e = op(&t, TG_SUB, op(&t, TG_SIN, e, 0), op(&t, TG_MUL, d, in[0]));
+        f = op(&t, TG_TANH, e, 0);
+        if (shape == SECOND)
+            *total = op(&t, TG_ADD, f, *total);
+        else if (shape == DIFFERENCE)
+            *total = op(&t, TG_SUB, *total, f);
+        else
+            *total = op(&t, TG_ADD, *total, f);
+        if (shape == PRODUCTS || shape == READ)
+            *total = op(&t, TG_ADD, op(&t, TG_ADD, *total, op(&t, TG_MUL, e, three)), op(&t, TG_ADD, a, f));
+        if (shape == ASKED && k % EVERY == 11)
+            asked[n_asked++] = (tg_comparison){*total, TG_NONE, 1e9, 0, 1, (uint32_t)k};
+        if (shape == READ && k % EVERY == 11)
+            out[2 + k / EVERY] = op(&t, TG_MUL, *total, e);
+        if (shape == DECAYING)
+            out[1] = other = op(&t, TG_ADD, op(&t, TG_MUL, other, in[1]), e);
+        if (shape == BEGUN_AGAIN && k == INPUTS / 2)
+            other = *total;
+        if (shape == BEGUN_AGAIN && k > INPUTS / 2)
+            out[1] = op(&t, TG_ADD, op(&t, TG_MUL, other, e), out[1]);
+    }
+    p = tg_freeze(&t, &(tg_recording){.start = in[0], .outer = TG_NONE, .in = in, .n_in = INPUTS, .out = out,
+                                      .n_out = OUTPUTS, .compared = asked, .n_compared = n_asked}, code);
+    free_tape(&t);
+    return p;
+}
+
+/* It is shared whether that pays or not. */
+static tg_program *shared(tg_program *p)
+{
+    tg_pieces *s = p ? (tg_pieces *)tg_pieces_of(p) : NULL;
+    CHECK(s && s->n_pieces);
+    if (s)
+        s->pays[0] = s->pays[1] = 1;
+    return p;
+}
+
 typedef struct {
     double out[OUTPUTS], out_tangent[OUTPUTS], grad[INPUTS], grad_tangent[INPUTS];
     uint32_t failed[2];
@@ -131,7 +187,7 @@ static int replay(const tg_program *p, result *r, int threads, uint64_t budget, 
 static void any_number_of_threads_gives_the_same_bits(void)
 {
     int64_t code;
-    tg_program *p = repeats(&code);
+    tg_program *p = shared(repeats(&code));
     static result one, other;
     CHECK(p && p->order && p->n_instr > 1 << 14);
     for (int mode = 0; p && mode < 8; mode++) {
@@ -147,7 +203,7 @@ static void any_number_of_threads_gives_the_same_bits(void)
 static void sums_of_what_many_pieces_make_have_the_same_bits(void)
 {
     int64_t code;
-    tg_program *p = two_sums(&code);
+    tg_program *p = shared(two_sums(&code));
     static result one, other;
     for (int mode = 0; p && mode < 8; mode++) {
         CHECK(replay(p, &one, 1, UINT64_MAX, mode, 0, 0.0) == TG_OK && one.out[0] != 0.0 && one.out[1] != 0.0);
@@ -160,10 +216,28 @@ static void sums_of_what_many_pieces_make_have_the_same_bits(void)
     tg_free_program(p);
 }
 
+static void running_totals_have_the_same_bits(void)
+{
+    for (shape = 0; shape < SHAPES; shape++) {
+        int64_t code;
+        tg_program *p = shared(running(&code));
+        static result one, other;
+        for (int mode = 0; p && mode < 8; mode++) {
+            CHECK(replay(p, &one, 1, UINT64_MAX, mode, 0, 0.0) == TG_OK && one.out[0] != 0.0);
+            for (int threads = 2; threads < 5; threads++)
+                for (uint64_t budget = 1000; budget < 1u << 20; budget *= 1000)
+                    CHECK(replay(p, &other, threads, budget, mode, 0, 0.0) == TG_OK &&
+                          !memcmp(&one, &other, sizeof one));
+        }
+        CHECK(p && (p->pieces->n_totals || shape == ASKED || shape == READ || shape == DECAYING));
+        tg_free_program(p);
+    }
+}
+
 static void the_first_failure_is_told_whoever_has_it(void)
 {
     int64_t code;
-    tg_program *p = repeats(&code);
+    tg_program *p = shared(repeats(&code));
     static result one, other;
     const struct { int odd; double number; } bad[] = {{900, 1e3}, {3, INFINITY}, {1, -5.0}, {2398, NAN}, {700, -1e200}};
     for (size_t k = 0; p && k < sizeof bad / sizeof *bad; k++) {
@@ -215,7 +289,7 @@ static void several_callers_share_a_program(void)
 static void a_fork_has_threads_of_its_own(void)
 {
     int64_t code;
-    tg_program *p = repeats(&code);
+    tg_program *p = shared(repeats(&code));
     static result one, other;
     int status = 1;
     pid_t child;
@@ -239,7 +313,7 @@ static void a_fork_has_threads_of_its_own(void)
 static void every_allocation_may_fail(tg_program *make(int64_t *code))
 {
     int64_t code;
-    tg_program *p = make(&code);
+    tg_program *p = shared(make(&code));
     static result one, other;
     CHECK(replay(p, &one, 1, UINT64_MAX, 3, 0, 0.0) == TG_OK);
     for (int n = 1; n < 60; n++) {
@@ -260,11 +334,14 @@ int main(void)
         seeds[k] = 1.0 + 0.1 * k;
     any_number_of_threads_gives_the_same_bits();
     sums_of_what_many_pieces_make_have_the_same_bits();
+    running_totals_have_the_same_bits();
     the_first_failure_is_told_whoever_has_it();
     several_callers_share_a_program();
     a_fork_has_threads_of_its_own();
     every_allocation_may_fail(repeats);
     every_allocation_may_fail(two_sums);
+    shape = READ;
+    every_allocation_may_fail(running);
     tg_dismiss_crew();
     return summary();
 }
