@@ -1,8 +1,8 @@
 /*  What most programs are made of, for one row: sums, differences, products and dots, as lanes.h has them.
 
     Such an instruction is a few of the processor's, so what tells them apart counts: branches, which processors foresee
-    much further ahead than jumps through a table, in loops so small that all they need stays in registers. lanes.h has
-    the others, one at a time.  */
+    much further ahead than jumps through a table, in loops so small that all they need stays in registers. links.h has
+    those that are links, lanes.h all others, one at a time.  */
 #ifndef TG_FREQUENT_H
 #define TG_FREQUENT_H
 
@@ -11,6 +11,8 @@
 #include "program.h"
 
 #define IS_FREQUENT(row) ((row) == TG_ADD || (row) == TG_SUB || (row) == TG_MUL)
+
+#include "links.h"
 
 static inline int is_frequent(const tg_instr *s)
 {
@@ -34,7 +36,7 @@ TG_INLINE const tg_instr *frequent_forward(const tg_program *p, double *v, const
     const uint32_t *pool = p->pool + (live ? 1 : 0);
     for (; s < end; s++) {
         double *y = v + (live ? s->live_y : s->y);
-        const int row = tg_row(s);
+        const int row = (int)(s->op & ~TG_QUIET);
 #define TG_BINARY(NAME, method, aliases, symbol, refusal, doc, primal, ...)                                            \
         if (IS_FREQUENT(TG_##NAME) && row == TG_##NAME) {                                                              \
             const double a = v[live ? s->live_a : s->a], b = v[live ? s->live_b : s->b];                               \
@@ -45,7 +47,9 @@ TG_INLINE const tg_instr *frequent_forward(const tg_program *p, double *v, const
         if (row == TG_DOT) {
             const uint32_t *x = pool + 2 * (size_t)s->a;
             *y = s->b == 3 ? v[x[4]] + v[x[0]] * v[x[2]] : dot(v, x, s->b);
-        } else
+        } else if (s->op & TG_LINK)
+            s = (live ? link_values : link_primals)(p, v, s, end) - 1;
+        else
             break;
     }
     return s;
@@ -68,7 +72,7 @@ TG_INLINE const tg_instr *frequent_reverse(const tg_program *p, const double *v,
     const uint32_t n_const = p->n_const;
     for (; s > end && is_frequent(s - 1); s--) {
         const tg_instr *i = s - 1;
-        const int row = tg_row(i);
+        const int row = (int)(i->op & ~TG_QUIET);
         const double g = adj[i->live_y];
         adj[i->live_y] = 0.0;
         if (g == 0.0)
@@ -86,6 +90,10 @@ TG_INLINE const tg_instr *frequent_reverse(const tg_program *p, const double *v,
             continue;                                                                                                  \
         }
 #include "ops.def"
+        if (i->op & TG_LINK) {
+            s = link_adjoints(p, v, adj, end, s, g) + 1;
+            continue;
+        }
         const uint32_t *x = p->pool + 2 * (size_t)i->a;
         if (i->b == 3) {
             PASS(x[5], 1.0)

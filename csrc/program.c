@@ -54,6 +54,36 @@ int tg_set_order(tg_program *p, const uint32_t *order)
     return TG_OK;
 }
 
+/* What kind of link an instruction would be behind one that gives slot y, a kept one; 0: none. */
+static uint32_t kind_of_link(const tg_program *p, const tg_instr *s, uint32_t y)
+{
+    const uint32_t *x = p->pool + 2 * (size_t)s->a, row = (uint32_t)tg_row(s);
+    switch (row) {
+    case TG_ADD:
+    case TG_SUB:
+    case TG_MUL: return s->a == y ? 4 * row + 1 : s->b == y ? 4 * row + 2 : 0;
+    case TG_DOT: return s->b != 3 ? 0 : x[0] == y ? 4 * row + 1 : x[2] == y ? 4 * row + 2 : x[4] == y ? 4 * row + 3 : 0;
+    default: return 0;
+    }
+}
+
+void tg_mark_links(tg_program *p)
+{
+    tg_instr *s = p->alone;
+    uint32_t n = 0, last = 0, last_but_one = 0;         /* n: how many links there are in a row */
+    for (uint32_t k = 1; k <= p->n_alone; k++) {
+        const uint32_t kind = k < p->n_alone ? kind_of_link(p, s + k, s[k - 1].y) : 0;
+        if (!kind || (n > 1 && kind != last && kind != last_but_one)) {
+            for (uint32_t i = k - n; n >= TG_FEW_LINKS && i < k; i++, p->n_links++)
+                s[i].op |= TG_LINK;
+            n = 0;
+        }
+        n += kind != 0;
+        last_but_one = last;
+        last = kind;
+    }
+}
+
 int tg_set_calls(tg_program *p, const tg_loop *const *loops, uint32_t n)
 {
     const size_t bytes = n * sizeof *p->call;
@@ -328,7 +358,8 @@ static int in_order(contents *c)
         const tg_instr *s = tg_at(&w, k);
         int named = 0;
         c->place = place_of(p, k);
-        if (tg_row(s) > TG_CALL || (tg_row(s) < TG_GUARD && !tg_ops[tg_row(s)].da[0]) ||
+        if (tg_row(s) > TG_CALL || (s->op & TG_LINK && !p->n_links) ||
+            (tg_row(s) < TG_GUARD && !tg_ops[tg_row(s)].da[0]) ||
             (s->op & TG_QUIET && !tg_can_refuse(tg_row(s))) || (tg_row(s) == TG_WHERE && s->b != 3))
             return 0;
         if (tg_row(s) == TG_CALL) {

@@ -25,6 +25,7 @@
 
 #define TG_DEEPEST 8u           /* loops within one another */
 #define TG_QUIET 0x80000000u    /* in the op of an instruction: whatever it gives is not refused */
+#define TG_LINK 0x40000000u     /* in the op of one in `alone`, not in copies: see links.h */
 
 typedef struct tg_instr {
     uint32_t op;            /* a row of the table, TG_QUIET where it is, TG_GUARD or TG_CALL */
@@ -57,6 +58,7 @@ typedef struct tg_program {
     uint32_t *order;        /* of a wide program or a hoisted one: where each instruction is in the function's order */
     tg_wide *wide;          /* its groups: see wide/wide.h */
     uint32_t n_groups, grouped;     /* how many, and the instructions in them */
+    uint32_t n_links;       /* how many are marked as links */
     uint32_t n_hoisted;     /* how many come first that a loop carries out once: see loops/hoist.h */
     tg_pieces *pieces;      /* NULL until they are wanted: see wide/pieces.h; guarded by the crew's lock */
     uint32_t n_calls, depth;    /* depth: how many loops are within one another */
@@ -116,6 +118,8 @@ void tg_free_program(tg_program *p);
    checked with its order first, and is grouped then. What is in groups is not stored besides. */
 int tg_set_order(tg_program *p, const uint32_t *order);
 int tg_group_program(tg_program *p);
+/* Mark its links, once it is what it is to be. */
+void tg_mark_links(tg_program *p);
 /* Instruction k; all of them. Who reads many in C has a tg_window. */
 tg_instr tg_instruction(const tg_program *p, uint32_t k);
 void tg_copy_instructions(const tg_program *p, tg_instr *to);
@@ -244,6 +248,7 @@ static inline void tg_cross(const double *p, const double *q, double *s, double 
 #define TG_GUARD TG_OPS
 #define TG_CALL (TG_OPS + 1)
 #define TG_GROUP 8u             /* instructions of a group, at least */
+#define TG_FEW_LINKS 8u         /* in a row: fewer are not marked */
 
 enum { TG_WINDOW = 128 };
 
@@ -272,7 +277,7 @@ static inline const tg_instr *tg_at(tg_window *w, uint32_t k)
     return w->instr + (k - w->first);
 }
 
-static inline int tg_row(const tg_instr *s) { return (int)(s->op & ~TG_QUIET); }
+static inline int tg_row(const tg_instr *s) { return (int)(s->op & ~(TG_QUIET | TG_LINK)); }
 
 /* Whether a row goes through much of a program: for who asks where parts of it end, what it reads last is not in use
    until then. */

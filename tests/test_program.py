@@ -285,6 +285,40 @@ def test_the_working_set_of_a_chain_does_not_grow():
     assert record(f, 1.0).stats["slots"] <= 6
 
 
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda x, a, b: x * a + b,
+        lambda x, a, b: b + a * x,
+        lambda x, a, b: a - x * x,
+        lambda x, a, b: (a - x) * x,
+        lambda x, a, b: (x * a).tanh() - b,
+        lambda x, a, b: x * a * (1.0 - x) + x,
+    ],
+)
+def test_a_chain_has_the_bits_of_values_of_lanes_and_when_saved(step):
+    """What each operation gives the next one, for one row, and adjoints that way back, do not go through memory."""
+
+    def f(x, a, b):
+        for _ in range(50):
+            x = step(x, a, b)
+        return x
+
+    program = record(f, 0.5, 0.75, 0.125)
+    saved = pickle.loads(pickle.dumps(program))
+    rows = [(0.1 * k - 0.3, 0.75 - 0.05 * k, 0.25 * k - 0.5) for k in range(19)] + [(0.5, 0.0, -0.0)]
+    lanes = program.map().value_and_grad(*map(list, zip(*rows)), argnums=(0, 1, 2))
+    for k, row in enumerate(rows):
+        xs = [Value(x) for x in row]
+        y = f(*xs)
+        y.backward()
+        value, grads = program.value_and_grad(*row, argnums=(0, 1, 2))
+        assert repr(program(*row)) == repr(value) == repr(y.data) == repr(lanes[0][k])
+        assert list(map(repr, grads)) == [repr(of_rows[k]) for of_rows in lanes[1]]
+        assert repr(saved.value_and_grad(*row, argnums=(0, 1, 2))) == repr((value, grads))
+        assert grads == pytest.approx([x.grad for x in xs], rel=1e-12, nan_ok=True)
+
+
 @pytest.mark.parametrize("k", [0, 1, 2, 3, -1, 0.5, -2.5, True])
 def test_a_power_keeps_its_exponent(k):
     program, x = record(lambda x: x**k, 1.5), Value(2.25)

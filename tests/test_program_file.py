@@ -516,7 +516,7 @@ def test_a_hostile_instruction_is_refused(small_data):
     for k in range(16):
         if k % 8 == 7:
             continue
-        for n in (0, 1, 2, 3, 4, 5, 6, 7, GUARD - 3, GUARD - 1, GUARD, GUARD + 1, 1 << 31, HUGE):
+        for n in (0, 1, 2, 3, 4, 5, 6, 7, GUARD - 3, GUARD - 1, GUARD, GUARD + 1, lib.TG_LINK, 1 << 31, HUGE):
             hostile = patched(small_data, start + 4 * k, "I", n)
             if n >= GUARD + 1:
                 with pytest.raises(ValueError, match="do not fit together"):
@@ -525,7 +525,9 @@ def test_a_hostile_instruction_is_refused(small_data):
                 replay_if_accepted(hostile)
 
 
-@pytest.mark.parametrize("op", [*(op for op in range(GUARD) if not in_programs(op)), GUARD, GUARD + 1, HUGE])
+@pytest.mark.parametrize(
+    "op", [*(op for op in range(GUARD) if not in_programs(op)), GUARD, GUARD + 1, lib.TG_LINK | 2, HUGE]
+)
 def test_an_opcode_that_no_program_has_is_refused(small_data, op):
     start, _ = instructions(small_data)
     with pytest.raises(ValueError, match="do not fit together"):

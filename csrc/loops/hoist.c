@@ -84,6 +84,7 @@ static void write(hoisting *h, tg_program *made)
         uint32_t pair[4], n;
         const uint32_t *operand = operands_of(p, s, pair, &n);
         *to = *s;
+        to->op &= ~TG_LINK;
         h->order[at] = k;
         if (tg_is_many(tg_row(s))) {
             uint32_t *pool = made->pool + 2 * (size_t)n_pool;
@@ -133,6 +134,7 @@ int tg_hoist(const tg_program *p, uint32_t n_own, tg_program **made)
             if (p->n_const)
                 memcpy(q->constant, p->constant, p->n_const * sizeof *p->constant);
             write(&h, q);
+            tg_mark_links(q);
             code = tg_set_order(q, h.order);
         }
         if (code)

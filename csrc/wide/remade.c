@@ -99,9 +99,11 @@ tg_instr tg_instruction(const tg_program *p, uint32_t k)
     uint32_t at;
     const tg_group *g = group_of(p, k, &at);
     tg_instr made;
-    if (!g)
-        return *tg_alone(p, at, k);
-    make(p, g, k - g->first, 1, &made);
+    if (g)
+        make(p, g, k - g->first, 1, &made);
+    else
+        made = *tg_alone(p, at, k);
+    made.op &= ~TG_LINK;
     return made;
 }
 
@@ -109,8 +111,10 @@ void tg_copy_instructions(const tg_program *p, tg_instr *to)
 {
     tg_window w;
     tg_open_window(&w, p);
-    for (uint32_t k = 0; k < p->n_instr; k++)
+    for (uint32_t k = 0; k < p->n_instr; k++) {
         to[k] = *tg_at(&w, k);
+        to[k].op &= ~TG_LINK;
+    }
 }
 
 void tg_one_by_one(tg_job *j, uint32_t from, uint32_t to, tg_narrow_replay *narrow)

@@ -347,6 +347,7 @@ class _Reader:
             raise MemoryError
         if code:
             raise ValueError("its instructions do not fit together")
+        lib.tg_mark_links(p)
         return Trace(p, [(self.text(), self.text()) for _ in range(n_codes)], 0.0, calls), (parent, stop)
 
 

@@ -770,6 +770,94 @@ static void a_chain_needs_few_slots(void)
     free_tape(&t);
 }
 
+/* A link of y, and of a and b. */
+static uint32_t link_of(tg_tape *t, int kind, uint32_t y, uint32_t a, uint32_t b)
+{
+    switch (kind) {
+    case 0: return op(t, TG_ADD, op(t, TG_MUL, y, a), b);
+    case 1: return op(t, TG_ADD, b, op(t, TG_MUL, a, y));
+    case 2: return op(t, TG_ADD, op(t, TG_MUL, a, b), y);
+    case 3: return op(t, TG_ADD, op(t, TG_MUL, y, a), y);
+    case 4: return op(t, TG_SUB, a, y);
+    case 5: return op(t, TG_SUB, y, b);
+    case 6: return op(t, TG_MUL, y, a);
+    case 7: return op(t, TG_MUL, b, y);
+    case 8: return op(t, TG_MUL, y, y);
+    default: return op(t, TG_SUB, y, y);
+    }
+}
+
+enum { KINDS = 10, LINKS = 12 };
+
+/* Of links of two kinds that take turns, then of one. */
+static tg_program *program_of_links(int kind, int other)
+{
+    tg_tape t = new_tape();
+    uint32_t in[3], y;
+    int64_t code;
+    tg_program *p;
+    for (int k = 0; k < 3; k++)
+        in[k] = leaf(&t, 0.5);
+    y = op(&t, TG_TANH, in[0], in[0]);
+    for (int k = 0; k < LINKS; k++)
+        y = link_of(&t, k % 2 ? other : kind, y, in[1], k % 3 ? in[2] : y);
+    y = op(&t, TG_SIN, y, y);
+    for (int k = 0; k < LINKS; k++)
+        y = link_of(&t, kind, y, in[2], in[1]);
+    p = tg_freeze(&t, &(tg_recording){.start = in[0], .outer = TG_NONE, .in = in, .n_in = 3, .out = &y, .n_out = 1},
+                  &code);
+    CHECK(p && !tg_check_program(p));
+    free_tape(&t);
+    return p;
+}
+
+/* Value alone, value again and three adjoints at a point. */
+static void links_at(const tg_program *p, const double *x, uint64_t budget, double *to)
+{
+    const double seed = 1.5;
+    uint32_t failed = 0;
+    for (int sweep = 0; sweep < 2; sweep++) {
+        tg_feed feed = {.count = 3, .in = x, .in_stride = 3, .grad = sweep ? to + 2 : NULL, .grad_stride = 3};
+        tg_job job = {.program = p, .feed = &feed, .n_feeds = 1, .stop = 1, .out = to + sweep, .out_stride = 1,
+                      .seed = sweep ? &seed : NULL, .failed = &failed};
+        CHECK(tg_start(&job) == TG_OK);
+        while (tg_run(&job, budget))
+            ;
+        tg_finish(&job);
+    }
+}
+
+/* A number, whatever kind of nan it may be. */
+static int is_same(double a, double b) { return isnan(a) ? isnan(b) : !memcmp(&a, &b, sizeof a); }
+
+static void links_have_the_bits_of_other_instructions(void)
+{
+    const double at[] = {0.5, 1.25, -0.75, 0.0, -0.0, INFINITY, 1e-320, 3.0};
+    uint32_t marked = 0;
+    for (int pair = 0; pair < KINDS * KINDS; pair++) {
+        tg_program *p = program_of_links(pair / KINDS, pair % KINDS), *q = program_of_links(pair / KINDS, pair % KINDS);
+        marked += p->n_links;
+        for (uint32_t k = 0; k < q->n_alone; k++)
+            q->alone[k].op &= ~TG_LINK;
+        for (uint32_t k = 0; k < p->n_instr; k++)
+            CHECK(!(tg_instruction(p, k).op & TG_LINK));
+        for (int k = 0; k < 8 * 8 * 8; k++) {
+            const double x[3] = {at[k / 64], at[k / 8 % 8], at[k % 8]};
+            double one[5], other[5];
+            links_at(p, x, k % 2 ? 1 + (uint64_t)k % 7 : 1000, one);
+            links_at(q, x, 1000, other);
+            for (int i = 0; i < 5; i++)
+                CHECK(is_same(one[i], other[i]));
+        }
+        CHECK(tg_check_program(p) == TG_OK);
+        p->n_links = 0;                                 /* as if its marks were somebody else's */
+        CHECK(tg_check_program(p) == (memcmp(p->alone, q->alone, p->n_alone * sizeof *p->alone) ? TG_BAD_ID : TG_OK));
+        tg_free_program(p);
+        tg_free_program(q);
+    }
+    CHECK(marked > KINDS * KINDS * LINKS);
+}
+
 /* Fail each allocation in turn: a code comes back, nothing is lost, and the next try is good. */
 static int hessian_of(const tg_program *p, result *r)
 {
@@ -877,6 +965,7 @@ int main(void)
     guards_that_nobody_can_answer_are_refused();
     equal_nodes_are_found_among_many();
     a_chain_needs_few_slots();
+    links_have_the_bits_of_other_instructions();
     every_allocation_may_fail();
     two_threads_replay_one_program();
     return summary();
