@@ -260,7 +260,6 @@ void tg_begin_running(tg_running *r)
         tg_set_progress(r->given + k, 0);
 }
 
-
 /* What an addition to the total in this slot adds; returns how many numbers that is. x: primals v, or tangents. */
 TG_INLINE uint32_t hold(const tg_program *p, const tg_instr *s, uint32_t total, int live, const double *v,
                         const double *x, double *to)

@@ -276,7 +276,7 @@ class Trace:
         lines, guards = [f"{p.n_in} inputs{inputs}, {p.n_const} constants, {p.n_instr} instructions"], 0
         left_out = range(most, p.n_instr - most) if most is not None else range(0)
         for k in range(p.n_instr):
-            s = p.alone[k]
+            s = lib.tg_instruction(p, k)
             if k in left_out:
                 guards += s.op == GUARD
                 if s.op == CALL:
