@@ -57,12 +57,14 @@ int tg_set_order(tg_program *p, const uint32_t *order)
 /* What kind of link an instruction would be behind one that gives slot y, a kept one; 0: none. */
 static uint32_t kind_of_link(const tg_program *p, const tg_instr *s, uint32_t y)
 {
-    const uint32_t *x = p->pool + 2 * (size_t)s->a, row = (uint32_t)tg_row(s);
+    const uint32_t row = (uint32_t)tg_row(s), *x;
     switch (row) {
     case TG_ADD:
     case TG_SUB:
     case TG_MUL: return s->a == y ? 4 * row + 1 : s->b == y ? 4 * row + 2 : 0;
-    case TG_DOT: return s->b != 3 ? 0 : x[0] == y ? 4 * row + 1 : x[2] == y ? 4 * row + 2 : x[4] == y ? 4 * row + 3 : 0;
+    case TG_DOT:
+        x = p->pool + 2 * (size_t)s->a;
+        return s->b != 3 ? 0 : x[0] == y ? 4 * row + 1 : x[2] == y ? 4 * row + 2 : x[4] == y ? 4 * row + 3 : 0;
     default: return 0;
     }
 }

@@ -122,6 +122,18 @@ def ends_early(x):
     return rest
 
 
+def with_an_input(x):
+    """What is added every now and then is older than the total: operands stand in order."""
+    total = x[0]
+    for k, (a, b) in enumerate(zip(x, x[1:])):
+        total = total + term(a, b)
+        if k % 20 == 19:
+            total = x[3] + total
+        if k % 500 == 7:
+            total = total + x[k]
+    return total
+
+
 def adding(step):
     def f(x):
         total = 0.0
@@ -140,6 +152,7 @@ TOTALS = {
     "pairs": adding(lambda total, a, b: total + (term(a, b) + a)),
     "decaying": adding(lambda total, a, b: 0.999 * total + term(a, b)),
     "refusing": adding(lambda total, a, b: total + term(a, b).exp().sqrt() / b),
+    "with an input": with_an_input,
     "two": ratios,
     "ends early": ends_early,
 }
