@@ -176,7 +176,11 @@ def _outside_no_grad(off: int, fun: Function, args: Sequence[Any], kwargs: dict[
     if not off:
         return fun(*args, **kwargs)
     try:
-        handle.no_grad_by(-off)
+        try:
+            handle.no_grad_by(-off)  # within: Ctrl-C is heard after a call
+        except MemoryError:
+            off = 0
+            raise
         return fun(*args, **kwargs)
     finally:
         handle.no_grad_by(off)

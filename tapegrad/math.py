@@ -112,7 +112,8 @@ def ldexp(x: Any, i: int, /) -> Any:
     """
     if not isinstance(x, _Value):
         return _math.ldexp(x, i)
-    y, left = x, max(-2200, min(2200, _operator.index(i)))
+    i = _operator.index(i)
+    y, left = x, max(-2200, min(2200, i))
     while left:  # the odd step first: of the others the last alone can round
         step = int(_math.fmod(left, 1000)) or (1000 if left > 0 else -1000)
         y, left = y * 2.0**step, left - step

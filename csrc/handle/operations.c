@@ -249,7 +249,7 @@ PyObject *tg_compare(PyObject *self, PyObject *other, int how)
     }
     if (status == 0) {
         PyObject *answer = how == Py_EQ && self == other ? Py_True : Py_NotImplemented;
-        if (equality && !tg_as_numbers())
+        if (equality && !tg_as_numbers() && (is_value(other) || PyNumber_Check(other)))
             tg_note_stranger(((Value *)self)->id, is_value(other) ? ((Value *)other)->id : TG_NONE);
         Py_INCREF(answer);
         return answer;

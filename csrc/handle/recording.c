@@ -199,23 +199,22 @@ static inline int note_where(recording *r, uint32_t where)
 int tg_do_note_place(void)
 {
     recording *r = current;
-    int64_t where;
-    int off;
-    if (all != r || r->next) {
+    int64_t where = 0;
+    if (r) {
+        const int off = tg_grad_off();
+        if (off < 0 || (off && tg_note_escape("no_grad was on: what is computed is a constant of the program")))
+            return -1;
+        where = here(r);
+        if (where < 0)
+            return -1;
+    }
+    if (all != r || r->next) {          /* last: what ran until here may have let other threads note theirs */
         const uint64_t thread = (uint64_t)PyThread_get_thread_ident();
         for (recording *other = all; other; other = other->next)
             if (other->thread != thread && note_where(other, TG_FOREIGN))
                 return -1;
     }
-    if (!r)
-        return 0;
-    off = tg_grad_off();
-    if (off < 0 || (off && tg_note_escape("no_grad was on: what is computed is a constant of the program")))
-        return -1;
-    where = here(r);
-    if (where < 0)
-        return -1;
-    return note_where(r, (uint32_t)where);
+    return r ? note_where(r, (uint32_t)where) : 0;
 }
 
 static int add_question(recording *r, tg_comparison asked)

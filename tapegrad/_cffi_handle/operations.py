@@ -144,13 +144,15 @@ class Operations(Handle):
 
     def __eq__(self, other: Any) -> bool:
         if not as_numbers():
-            note_stranger(self, other)
+            if hasattr(type(other), "__float__"):  # else the answer is no number's
+                note_stranger(self, other)
             return True if self is other else NotImplemented
         return _equal(self, other, _EQ)
 
     def __ne__(self, other: Any) -> bool:
         if not as_numbers():
-            note_stranger(self, other)
+            if hasattr(type(other), "__float__"):  # else the answer is no number's
+                note_stranger(self, other)
             return NotImplemented
         return _equal(self, other, _NE)
 

@@ -77,7 +77,7 @@ class _Recording:
     def is_own(self, i: int) -> bool:
         """Whether a node was made by the recording's own thread."""
         k = bisect.bisect_left(self.events, (i + 1,))
-        return i != lib.TG_NONE and i >= self.first and not (k and self.events[k - 1][1] == _FOREIGN)
+        return self.first <= i < lib.TG_NONE and not (k and self.events[k - 1][1] == _FOREIGN)
 
     def where_here(self, codes: list[Any], where: int) -> int:
         """A line of a program's as one of the recording's."""
@@ -116,7 +116,7 @@ def note_stranger(*operands: Any) -> None:
     another thread records, that is to know."""
     if not tape.recorders:
         return
-    thread, ids = threading.get_ident(), [node(x) for x in operands if isinstance(x, Handle)]
+    thread, ids = threading.get_ident(), [x._id for x in operands if isinstance(x, Handle)]
     for other in _everyone:
         if other.thread != thread and any(map(other.is_own, ids)):
             other.asked_elsewhere = True
@@ -137,14 +137,16 @@ def note_place() -> None:
     """Here the next nodes come from."""
     if not tape.recorders:
         return
-    thread, recording = threading.get_ident(), _current()
-    for other in _everyone:
-        if other.thread != thread:
-            other.note_where(_FOREIGN)
+    thread, recording, where = threading.get_ident(), _current(), 0
     if recording is not None:
         if grad_off():
             note_escape("no_grad was on: what is computed is a constant of the program")
-        recording.note_where(recording.here())
+        where = recording.here()
+    for other in _everyone:  # last: what runs until here may let other threads note where they are
+        if other.thread != thread:
+            other.note_where(_FOREIGN)
+    if recording is not None:
+        recording.note_where(where)
 
 
 def note_layout(p: Any, codes: list[Any], of: Any, a: Any, b: Any) -> None:
