@@ -300,7 +300,7 @@ int tg_emit_wide(tg_draft *d, tg_program *p, const uint32_t *order)
     uint32_t *const lists = tg_zeroed(2 * (size_t)n * sizeof *lists + 2 * SPANS * ((size_t)n + 1));
     uint32_t n_pool = 0;
     int code = lists ? tg_set_order(p, order) : TG_MEMORY;
-    wide_slots s = {.n_fixed = p->n_const + p->n_in, .done = lists, .next = lists + n};
+    wide_slots s = {.n_fixed = p->n_const + p->n_in, .done = lists, .next = lists ? lists + n : NULL};
     if (!code) {
         uint8_t *const taken = (uint8_t *)(lists + 2 * (size_t)n);
         for (uint32_t k = 0; k < n; k++)
