@@ -248,20 +248,28 @@ typedef struct {
     tg_progress next;
 } copying;
 
+static void copy(const copying *c, size_t first, size_t n)
+{
+    if (c->from)
+        memcpy(c->to + first, c->from + first, n * sizeof *c->to);
+    else
+        memset(c->to + first, 0, n * sizeof *c->to);
+}
+
 static void copy_some(void *context)
 {
     copying *c = context;
     for (size_t k; (k = tg_take_next(&c->next)) < PARTS;) {
-        const size_t first = c->n / PARTS * k, n = k + 1 < PARTS ? c->n / PARTS : c->n - first;
-        if (c->from)
-            memcpy(c->to + first, c->from + first, n * sizeof *c->to);
-        else
-            memset(c->to + first, 0, n * sizeof *c->to);
+        const size_t first = c->n / PARTS * k;
+        copy(c, first, k + 1 < PARTS ? c->n / PARTS : c->n - first);
     }
 }
 
 void tg_copy_together(int threads, double *to, const double *from, size_t n)
 {
     copying c = {.to = to, .from = from, .n = n};
-    tg_together(n < WORTH ? 1 : threads, copy_some, &c);
+    if (n < WORTH)
+        copy(&c, 0, n);
+    else
+        tg_together(threads, copy_some, &c);
 }

@@ -36,7 +36,7 @@ TG_INLINE const tg_instr *frequent_forward(const tg_program *p, double *v, const
     const uint32_t *pool = p->pool + (live ? 1 : 0);
     for (; s < end; s++) {
         double *y = v + (live ? s->live_y : s->y);
-        const int row = (int)(s->op & ~TG_QUIET);
+        const int row = (int)(s->op & ~TG_QUIET);           /* of a link none of those here */
 #define TG_BINARY(NAME, method, aliases, symbol, refusal, doc, primal, ...)                                            \
         if (IS_FREQUENT(TG_##NAME) && row == TG_##NAME) {                                                              \
             const double a = v[live ? s->live_a : s->a], b = v[live ? s->live_b : s->b];                               \
@@ -72,7 +72,7 @@ TG_INLINE const tg_instr *frequent_reverse(const tg_program *p, const double *v,
     const uint32_t n_const = p->n_const;
     for (; s > end && is_frequent(s - 1); s--) {
         const tg_instr *i = s - 1;
-        const int row = (int)(i->op & ~TG_QUIET);
+        const int row = (int)(i->op & ~TG_QUIET);           /* as above */
         const double g = adj[i->live_y];
         adj[i->live_y] = 0.0;
         if (g == 0.0)

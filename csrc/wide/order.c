@@ -27,7 +27,6 @@ enum {
     TABLE = 1024,
     RUN = 16,                   /* neighbours in a row that are worth another order */
     LATITUDE = 16,              /* the last of so many parts of a tile is where it may end */
-    SOON = 64,                  /* nodes */
     PART = 4                    /* one of so many instructions has to be in a tile that pays */
 };
 static const uint32_t tiles[] = {1u << 12, 1u << 16, 1u << 20};
@@ -320,10 +319,6 @@ static int is_local(const widening *w, uint32_t k)
     return !tg_is_long(n->op, n->b);
 }
 
-/* What a result counts for that is in use from node id to node last: what is used up soon belongs to the repeat that it
-   is made in. */
-static int weight(uint32_t id, uint32_t last) { return last - id < SOON ? 2 : 1; }
-
 /* Where a tile that begins at start ends. */
 static uint32_t tile_end(const widening *w, uint32_t start, uint32_t tile, uint32_t n)
 {
@@ -337,9 +332,9 @@ static uint32_t tile_end(const widening *w, uint32_t start, uint32_t tile, uint3
         for (uint32_t i = 0; i < m && is_local(w, k); i++)
             if (w->d->node[ids[i]].last == k && !tg_draft_is_fixed(w->d->node + ids[i]) &&
                 (i == 0 || ids[i] != ids[i - 1]))
-                alive -= weight(ids[i], w->node[k]);
+                alive -= tg_weight_in_use(ids[i], w->node[k]);
         if (own->op != TG_GUARD && own->last > k && is_local(w, own->last))
-            alive += weight(w->node[k], w->node[own->last]);
+            alive += tg_weight_in_use(w->node[k], w->node[own->last]);
         if (alive <= least) {
             least = alive;
             end = k + 1;

@@ -16,7 +16,6 @@ enum {
     PIECES = 64,
     FEWEST = 4,                 /* pieces that are worth it */
     NEIGHBOURS = 64,
-    SOON = 64,                  /* instructions */
     STEPS = 16,                 /* of a piece that would have many */
     NEAR = 8                    /* pieces that may be under way together: what they wait for is carried at once */
 };
@@ -109,11 +108,10 @@ static int note_use(cutting *c, uint32_t value, uint32_t piece, uint32_t k, cons
     return TG_OK;
 }
 
-/* What a result counts for as long as it is in use: what is used up soon belongs to the repeat that it is made in. */
 static int32_t weight(const cutting *c, uint32_t k)
 {
     const uint32_t *order = c->p->order;
-    return order[c->last[c->fixed + k]] - order[k] < SOON ? 2 : 1;
+    return tg_weight_in_use(order[k], order[c->last[c->fixed + k]]);
 }
 
 /* Find where pieces begin: not within what the order mixes, and of neighbouring places where the fewest results are

@@ -78,6 +78,11 @@ static inline uint32_t tg_slot(const tg_wide *w, const tg_slots *s, uint32_t k)
 static inline int tg_is_same(const tg_slots *a, const tg_slots *b) { return a->how == b->how && a->at == b->at; }
 static inline int tg_has_few(const tg_group *g) { return g->terms <= TG_FEW_TERMS; }
 
+/* What a result counts for, where repeats are looked for, that is in use from one place of the function to another:
+   what is used up soon belongs to the repeat that it is made in. */
+enum { TG_SOON = 64 };
+static inline int tg_weight_in_use(uint32_t made, uint32_t last) { return last - made < TG_SOON ? 2 : 1; }
+
 /* The slot of operand i of the first of a stretch's n instructions, and the step to that of the next. */
 typedef struct {
     uint32_t at;

@@ -144,15 +144,13 @@ class Operations(Handle):
 
     def __eq__(self, other: Any) -> bool:
         if not as_numbers():
-            if hasattr(type(other), "__float__"):  # else the answer is no number's
-                note_stranger(self, other)
+            _note_compared(self, other)
             return True if self is other else NotImplemented
         return _equal(self, other, _EQ)
 
     def __ne__(self, other: Any) -> bool:
         if not as_numbers():
-            if hasattr(type(other), "__float__"):  # else the answer is no number's
-                note_stranger(self, other)
+            _note_compared(self, other)
             return NotImplemented
         return _equal(self, other, _NE)
 
@@ -161,6 +159,12 @@ class Operations(Handle):
             note_stranger(self)
             return True
         return _compared(_NE, self, 0.0)
+
+
+def _note_compared(a: Any, b: Any) -> None:
+    """== or != was asked where it is identity."""
+    if hasattr(type(b), "__float__"):  # else the answer is no number's
+        note_stranger(a, b)
 
 
 def _nearest(x: Any) -> Any:
