@@ -7,8 +7,10 @@ import math
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from array import array
 from contextlib import contextmanager, nullcontext
 
@@ -426,16 +428,68 @@ def test_parts_put_together_have_the_same_bits_and_are_kept_as_one(in_parts, cap
 
 
 def test_a_part_that_does_not_compile_leaves_nothing(in_parts, monkeypatch):
-    run = native._run
+    ask = native.Compilers.ask
 
-    def failing(command, *rest):
-        return run([*command, "-std=none"] if "-DFROM=0" in command else command, *rest)
+    def failing(self, command, *rest):
+        return ask(self, [*command, "-std=none"] if "-DFROM=0" in command else command, *rest)
 
-    monkeypatch.setattr(native, "_run", failing)
+    monkeypatch.setattr(native.Compilers, "ask", failing)
     p = record(many_chunks, 0.3, 0.7)
     with pytest.raises(RuntimeError, match="failed"):
         p.native()
     assert os.listdir(in_parts) == [] and p._recorded.paths[0].native is None
+
+
+SLOW = """#!/bin/sh
+case "$*" in *{slow}*)
+    sleep 60 &
+    echo $! >> {started}
+    touch "$TMPDIR/left"
+    wait
+esac
+exec cc "$@"
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer here")
+@pytest.mark.parametrize("slow", ["-E", "-o"])
+@pytest.mark.parametrize("error", [TimeoutError("mine"), RuntimeError("mine"), KeyboardInterrupt("mine")])
+def test_what_a_signal_raises_meanwhile_comes_as_it_is_and_leaves_nothing(in_parts, monkeypatch, tmp_path, error, slow):
+    """Neither files nor compilers, nor what these have started."""
+    compiler, started, temporary = tmp_path / "slow-cc", tmp_path / "started", tmp_path / "temporary"
+    compiler.write_text(SLOW.format(slow=slow, started=started))
+    compiler.chmod(0o700)
+    temporary.mkdir()
+    monkeypatch.setenv("CC", str(compiler))
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    p = record(many_chunks, 0.3, 0.7)
+
+    def interrupt(*signalled):
+        if started.exists():
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+            raise error
+
+    before, since = signal.signal(signal.SIGALRM, interrupt), time.monotonic()
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2, 0.2)
+        with pytest.raises(type(error), match="mine"):
+            p.native()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
+    assert not in_parts.exists() or os.listdir(in_parts) == []
+    assert slow == "-E" or os.listdir(temporary) == []
+    while any(running(int(pid)) for pid in started.read_text().split()):  # a process dies a little after it is killed
+        assert time.monotonic() - since < 30.0
+
+
+def running(pid):
+    """Whether there is such a process, and not as a zombie that waits for who takes orphans."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
 
 
 @pytest.mark.parametrize("cores", [1, 2, 3, 64])
@@ -451,11 +505,11 @@ def test_parts_are_all_chunks_in_order_and_none_is_too_small(chunks, cores):
 PROGRAM = """
 import sys, tapegrad
 from tapegrad.program import native, record
-compiled, run = [], native._run
-def counted(command, *rest):
+compiled, ask = [], native.Compilers.ask
+def counted(self, command, *rest):
     compiled.append("-o" in command)
-    return run(command, *rest)
-native._run = counted
+    return ask(self, command, *rest)
+native.Compilers.ask = counted
 p = record(lambda x, y: (x * y).tanh() + x.exp(), 0.5, 2.0)
 before = p.value_and_grad(0.25, 0.75, argnums=(0, 1))
 try:

@@ -10,12 +10,14 @@ import hashlib
 import logging
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sysconfig
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,8 @@ def folder() -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
+        if error.filename is None:  # a signal's handler raised it
+            raise
         raise RuntimeError(f"native code cannot be kept: {error}; TAPEGRAD_CACHE names another folder") from error
     _trusted(path, stat.S_ISDIR, "a folder")
     return path
@@ -60,17 +64,52 @@ def _trusted(path: Path, is_kind: Callable[[int], bool], kind: str) -> None:
         raise RuntimeError(f"{path} is not {kind} that this user owns and nobody else can write to: it is not loaded")
 
 
-def _run(command: list[str], source: str = "") -> str:
-    """What a command prints; RuntimeError where it fails."""
-    try:
-        done = subprocess.run(
-            command, input=source, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"}
-        )
-    except OSError as error:
-        raise RuntimeError(f"native code needs a C compiler: {command[0]!r} does not run: {error}") from error
-    if done.returncode:
-        raise RuntimeError(f"native code needs a C compiler: {' '.join(command)} failed:\n{done.stderr[-2000:]}")
-    return done.stdout
+class Compilers:
+    """Those that are running, each in a session of its own: gcc, if it alone is killed, leaves at work what it started.
+
+    Args:
+        scratch: the folder for what they write meanwhile.
+    """
+
+    def __init__(self, scratch: str | None = None) -> None:
+        self._env = {**os.environ, "LC_ALL": "C", **({"TMPDIR": scratch} if scratch else {})}
+        self._running: list[subprocess.Popen[str]] = []
+
+    def ask(self, command: list[str], source: str = "") -> tuple[int, str, str]:
+        """What a command returns, prints, and complains of; RuntimeError where it does not run."""
+        pipe = subprocess.PIPE
+        try:
+            process = subprocess.Popen(
+                command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=self._env, start_new_session=True
+            )
+        except OSError as error:
+            if error.filename is None:  # a signal's handler raised it, or there is no room for another process
+                raise
+            raise RuntimeError(f"native code needs a C compiler: {command[0]!r} does not run: {error}") from error
+        with process:
+            self._running.append(process)
+            try:
+                out, complaints = process.communicate(source)
+            except BaseException:
+                self.end()
+                raise
+            finally:
+                self._running.remove(process)
+        return process.returncode, out, complaints
+
+    def run(self, command: list[str], source: str = "") -> str:
+        """What a command prints; RuntimeError where it fails."""
+        code, out, complaints = self.ask(command, source)
+        if code:
+            raise RuntimeError(f"native code needs a C compiler: {' '.join(command)} failed:\n{complaints[-2000:]}")
+        return out
+
+    def end(self) -> None:
+        """Kill those that are running."""
+        for process in list(self._running):
+            if process.poll() is None:
+                with suppress(ProcessLookupError):  # it has just ended
+                    os.killpg(process.pid, signal.SIGKILL)
 
 
 def compiler() -> tuple[list[str], str]:
@@ -94,10 +133,11 @@ def compiler() -> tuple[list[str], str]:
         raise RuntimeError(f"native code needs a C compiler, and none was found ({tried}): install gcc, or set CC")
     command = [path, *command[1:]]
     defines = ["-E", "-dM", "-x", "c", "-"]
-    try:
-        return [*command, *FLAGS, "-march=native"], _run([*command, "-march=native", *defines])
-    except RuntimeError:
-        return [*command, *FLAGS], _run([*command, *defines])
+    compilers = Compilers()
+    code, out, _ = compilers.ask([*command, "-march=native", *defines])
+    if code == 0:
+        return [*command, *FLAGS, "-march=native"], out
+    return [*command, *FLAGS], compilers.run([*command, *defines])
 
 
 def _cores() -> int:
@@ -114,17 +154,17 @@ def _parts(chunks: int, cores: int) -> list[tuple[int, int]]:
 
 def _compile(command: list[str], text: Path, made: Path, chunks: int) -> None:
     """Compile a source, a large one in parts on all cores."""
-    cores = _cores()
+    cores, compilers = _cores(), Compilers(str(text.parent))
     parts = _parts(chunks, cores)
     if len(parts) == 1:
-        _run([*command, str(text), "-o", str(made), "-lm"])
+        compilers.run([*command, str(text), "-o", str(made), "-lm"])
         return
     objects = [str(text.with_suffix(f".{k}.o")) for k in range(len(parts))]
     _log.info("native code: compiling %d chunks in %d parts on %d cores", chunks, len(parts), cores)
     with ThreadPoolExecutor(cores, "tapegrad") as pool:
         jobs = [
-            pool.submit(_run, [*command, f"-DFROM={start}", f"-DTO={stop}", "-c", str(text), "-o", object_file])
-            for (start, stop), object_file in zip(parts, objects)
+            pool.submit(compilers.run, [*command, f"-DFROM={start}", f"-DTO={stop}", "-c", str(text), "-o", to])
+            for (start, stop), to in zip(parts, objects)
         ]
         try:
             for done, job in enumerate(as_completed(jobs), 1):
@@ -133,7 +173,8 @@ def _compile(command: list[str], text: Path, made: Path, chunks: int) -> None:
         finally:
             for job in jobs:
                 job.cancel()
-    _run([*command, *objects, "-o", str(made), "-lm"])
+            compilers.end()
+    compilers.run([*command, *objects, "-o", str(made), "-lm"])
 
 
 def library(source: str, chunks: int) -> Path:
@@ -177,6 +218,8 @@ def opened(path: Path) -> ctypes.CDLL:
     try:
         return ctypes.CDLL(str(path))
     except OSError as error:
+        if type(error) is not OSError:  # a signal's handler raised it: the loader's are of no kind
+            raise
         raise RuntimeError(f"native code cannot be loaded: {error}; TAPEGRAD_CACHE names another folder") from error
 
 
