@@ -23,13 +23,18 @@ if TYPE_CHECKING:
     from . import _c_handle as handle
     from ._c_handle import Value, affine, dot, leaves, softmax, sum
 else:
+    _ONE_TAPE = "tapegrad cannot be imported in a subinterpreter, nor a second time: there is one tape in a process"
 
     def _picked():
         """The module of the handle that TAPEGRAD_HANDLE asks for; without it the C handle where there is one."""
         built = hasattr(lib, "tg_make_c_handle")
         asked = os.environ.get("TAPEGRAD_HANDLE") or ("c" if built else "cffi")
         if asked == "cffi":
+            if lib.tg_main.taken and f"{__package__}._cffi_handle" not in sys.modules:
+                raise ImportError(_ONE_TAPE)
             from . import _cffi_handle as module
+
+            lib.tg_main.taken = 1
         elif asked != "c":
             raise ImportError(f"TAPEGRAD_HANDLE must be 'c' or 'cffi', not {asked!r}")
         elif not built:
@@ -37,7 +42,7 @@ else:
         elif lib.tg_make_c_handle():
             raise ImportError("the C handle could not be made; the error is printed above")
         elif f"{__package__}._c_handle" not in sys.modules:
-            raise ImportError("tapegrad cannot be imported in a subinterpreter: there is one tape in a process")
+            raise ImportError(_ONE_TAPE)
         else:
             from . import _c_handle as module
         return module

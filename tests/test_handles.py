@@ -14,7 +14,6 @@ from reference import UNARY
 from tapegrad._core import lib
 
 import tapegrad
-from tapegrad import tape
 
 ROOT = pathlib.Path(tapegrad.__file__).parent.parent
 ORDER = "handle operands frame recording held operations attributes value many bulk gradients layout copies".split()
@@ -22,6 +21,27 @@ ORDER += ["form", "call", "rows", "quick"]
 OF_C = {"frame", "form", "call", "rows"}  # where frames are, and which calls that need no Python are made of
 MEMBERS = ["data", "grad", "operands", "_op", "_prev", "_backward", "_push_grad", "backward"]
 MEMBERS += [name for name in UNARY if hasattr(math, name) or name in ("relu", "sigmoid", "softplus")]
+
+
+SECOND = """
+import sys
+from tapegrad import Value
+x = Value(3.0)
+kept = {name: module for name, module in sys.modules.items() if name.startswith("tapegrad")}
+for name in kept:
+    del sys.modules[name]
+try:
+    import tapegrad
+except ImportError as error:
+    assert "nor a second time: there is one tape" in str(error), error
+else:
+    raise AssertionError("it was imported")
+sys.modules.update(kept)
+import tapegrad
+assert tapegrad.Value is Value
+(x * x).backward()
+assert x.grad == 6.0
+"""
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +58,17 @@ def both():
 def test_a_subinterpreter_is_refused():
     """Values of two interpreters on one tape would take each other's ids."""
     interpreters = pytest.importorskip("_xxsubinterpreters")  # of CPython before 3.13
-    if tape.handle != "c":
-        pytest.skip("the cffi handle does not see it")
     other = interpreters.create()
     try:
         with pytest.raises(interpreters.RunFailedError, match="cannot be imported in a subinterpreter"):
             interpreters.run_string(other, f"import sys; sys.path[:0] = {sys.path!r}; import tapegrad")
     finally:
         interpreters.destroy(other)
+
+
+def test_a_second_import_is_refused(script):
+    """Two modules would each know half of the handles of the one tape."""
+    script(SECOND)
 
 
 def parameters(function):
