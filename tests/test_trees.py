@@ -517,3 +517,25 @@ def test_every_number_has_a_name():
     assert program._recorded.forms.number_names() == [
         "argument p['w'][0]", "argument p['w'][1].x", "argument p['w'][1].y", "argument 1[0]", "argument 1[1]",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("cyclic", ["list", "dict", "in a field"])
+def test_what_holds_itself_is_refused(cyclic):
+    """Not by how far Python's own calls may go."""
+    itself: Any = [1.0] if cyclic != "dict" else {}
+    if cyclic == "dict":
+        itself["x"] = itself
+    else:
+        itself[0] = itself if cyclic == "list" else Point(itself, 1.0)
+    program = record(lambda xs: xs[0] * 2, [1.0])
+    for call in (program, program.grad, program.value_and_grad):
+        with pytest.raises(TypeError, match="was recorded as"):
+            call(itself)
+    for call in (
+        lambda: record(lambda x: x, itself),
+        lambda: record(lambda x: itself, 1.0),
+        lambda: tapegrad.grad(lambda x: Value(1.0))(itself),
+        lambda: tapegrad.scan(lambda state, x: (state, x), itself, [1.0]),
+    ):
+        with pytest.raises(TypeError, match="is nested too deep, or holds itself"):
+            call()

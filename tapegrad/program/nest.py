@@ -28,7 +28,7 @@ def _registered(x: Any, what: str) -> Form | None:
         if optree is None or optree.tree_is_leaf(x, none_is_leaf=True):
             return None
     children, metadata, entries, close = one_level(x)
-    parts = tuple(form_of(child, f"{what}[{entry!r}]") for child, entry in zip(children, entries))
+    parts = tuple(_form_of(child, f"{what}[{entry!r}]") for child, entry in zip(children, entries))
     return Registered(type(x), tuple(entries), metadata, close, parts)
 
 
@@ -36,28 +36,35 @@ def form_of(x: object, what: str) -> Form:
     """The form of a nest whose numbers may be Values.
 
     Raises:
-        TypeError: there is a number in it that is not real, or a container that takes optree.
+        TypeError: there is a number in it that is not real, or a container that takes optree, or it holds itself.
     """
+    try:
+        return _form_of(x, what)
+    except RecursionError:
+        raise TypeError(f"{what} is nested too deep, or holds itself") from None
+
+
+def _form_of(x: object, what: str) -> Form:
     if type(x) in ELEMENTS:
         return NUMBER
     if isinstance(x, (list, tuple)) and not hasattr(x, "_fields"):
         kind, items = tuple if isinstance(x, tuple) else list, tuple(x)
         if set(map(type, items)) <= ELEMENTS:
             return series(kind, len(items))
-        return Series(kind, tuple(form_of(item, f"{what}[{k}]") for k, item in enumerate(items)))
+        return Series(kind, tuple(_form_of(item, f"{what}[{k}]") for k, item in enumerate(items)))
     if is_array(x):
         return Array(tuple(x.shape))
     x = element(x)
     if isinstance(x, Value) or as_number(x) is not NotImplemented:
         return NUMBER
     if type(x) is dict:
-        return Mapping(tuple(x), tuple(form_of(item, f"{what}[{key!r}]") for key, item in x.items()))
+        return Mapping(tuple(x), tuple(_form_of(item, f"{what}[{key!r}]") for key, item in x.items()))
     names = field_names(x)
     if names is not None:
-        return Fields(type(x), names, tuple(form_of(getattr(x, name), f"{what}.{name}") for name in names))
+        return Fields(type(x), names, tuple(_form_of(getattr(x, name), f"{what}.{name}") for name in names))
     if isinstance(x, AnyNumber):
         raise TypeError(f"{what} must be a real number, not {type(x).__name__!r}")
     registered = _registered(x, what)
     if registered is None and isinstance(x, dict):
-        return form_of(dict(x), what)
+        return _form_of(dict(x), what)
     return registered or Static(x)
