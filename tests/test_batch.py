@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import pickle
 
@@ -321,6 +322,29 @@ def test_a_refusal_on_a_path_that_is_recorded_in_a_batch_names_the_row():
     program.map()([1.0, 5.0])
     with pytest.raises(ValueError, match="math domain error in row 2"):
         program.map()([5.0, 1.0, 3.0])
+
+
+def several_paths(x):
+    if x == 7:
+        raise LookupError("seven")
+    return 1 / (x + 2) if x < 0 else (3 - x).log() if x < 10 else x.exp()
+
+
+@pytest.mark.parametrize("known", [(), (-1.0,), (11.0,), (-1.0, 11.0), (11.0, -1.0)])
+@pytest.mark.parametrize("reduce", [None, "sum"])
+@pytest.mark.parametrize("max_paths", [1, 64])
+@pytest.mark.filterwarnings("ignore:f takes more paths")
+def test_of_rows_that_fail_on_several_paths_the_first_one_is_told(known, reduce, max_paths):
+    """Paths are carried out one after the other, whichever rows take them."""
+    errors = {-2.0: "division by zero in row 3", 5.0: "domain error in row 3", 7.0: "seven", 800.0: "too large.* row 3"}
+    for failing in itertools.permutations(errors):
+        program = record(several_paths, 1.0, on_branch="record", max_paths=max_paths)
+        for x in known:
+            program(x)
+        rows = [1.0, -1.0, 12.0, failing[0], 2.0, *failing[1:], *[1.5] * 20]
+        for call in (program.map(reduce=reduce), program.map(reduce=reduce).value_and_grad):
+            with pytest.raises((ArithmeticError, ValueError, LookupError), match=errors[failing[0]]):
+                call(rows)
 
 
 def test_on_error_nan_makes_the_row_nan_and_leaves_the_others():

@@ -61,6 +61,13 @@ class _Group(NamedTuple):
     primals: Primals | None = None
 
 
+class _Refused(NamedTuple):
+    """A row that finds no path, and what is raised where it is the first."""
+
+    row: int
+    error: Exception
+
+
 def threads_of(threads: Any, reduce: Any) -> int:
     """How many threads there are.
 
@@ -156,6 +163,7 @@ class Rows:
         failed = ffi.new("uint32_t[]", max(1, rows))
         again = bool(kept)
         pending = list(kept) if kept else [_Group(0, recorded.paths[0], None, (0, 0))] if rows else []
+        refused: _Refused | None = None
         while pending:
             group = pending[0] if again else min(pending, key=lambda group: (group.number < 0, group.number))
             pending = [other for other in pending if other is not group]
@@ -190,7 +198,12 @@ class Rows:
             job.c.nan_errors = recorded.on_error == "nan"
             failures = path.run_in_chunks(job, *self._shared(path, count))
             if failures:
-                pending.extend(self._sort(pieces, group, rows, failed))
+                found, now = self._sort(pieces, group, rows, failed)
+                pending.extend(found)
+                if now is not None:  # what is pending may have rows before it
+                    refused, pending = now, _before(now.row, pending)
+        if refused is not None:
+            raise refused.error
         if mean:
             totals[:outs] = [array("d", (x / rows if rows else float("nan") for x in total)) for total in totals[:outs]]
         return totals
@@ -201,8 +214,10 @@ class Rows:
         lib.tg_share_rows(batch, path.core, count, path.cost, min(self.threads, MOST_THREADS))
         return batch.step, batch.threads
 
-    def _sort(self, pieces: list[Piece], group: _Group, rows: int, failed: CData) -> list[_Group]:
-        """Send the rows that left a path to other paths, or raise for the first that finds none."""
+    def _sort(
+        self, pieces: list[Piece], group: _Group, rows: int, failed: CData
+    ) -> tuple[list[_Group], _Refused | None]:
+        """Send the rows that left a path to other paths; the first that finds none, and none of those behind it."""
         recorded, (number, path, chosen, origin, _) = self.recorded, group
         stopped = {row: at - 1 for row, at in enumerate(ffi.unpack(failed, rows)) if at}
         groups: dict[tuple[int, int], array[int]] = {}
@@ -212,12 +227,22 @@ class Rows:
             groups.setdefault(origin if number < 0 else (number, at), array("q")).append(row)
             if not recorded.leads_on(number, at) or (chosen is not None and number < 0 and row == chosen[0]):
                 lost.append(row)
+        refused = None
         if lost:
             branched = sum(path.is_guard(stopped[row]) for row in lost)
-            raise path.error(
+            error = path.error(
                 stopped[lost[0]], self._stopped(pieces, path, lost[0]), lost[0], branched, recorded.way_on
             )
-        return [self._group(pieces, stop, those) for stop, those in groups.items()]
+            refused = _Refused(lost[0], error)
+        found: list[_Group] = []
+        for stop, those in groups.items():  # in order of their first rows
+            if refused is not None and refused.row <= those[0]:
+                break
+            try:
+                found.append(self._group(pieces, stop, those))
+            except Exception as error:  # whatever f raises: an earlier row, on a path that is pending, may raise, too
+                refused = _Refused(those[0], error)
+        return found, refused
 
     def _group(self, pieces: list[Piece], stop: tuple[int, int], rows: array[int]) -> _Group:
         """Rows that stopped there, with the path that the first of them goes on with."""
@@ -239,6 +264,12 @@ class Rows:
         job.c.nan_errors = self.recorded.on_error == "nan"
         path.run(job)
         return job
+
+
+def _before(row: int, groups: list[_Group]) -> list[_Group]:
+    """What there is of groups before a row."""
+    cut = [(group, array("q", [k for k in group.rows or () if k < row])) for group in groups]
+    return [group._replace(rows=rows) for group, rows in cut if rows]
 
 
 class Batch(handle.Quick):
