@@ -26,11 +26,15 @@ class no_grad:
     """
 
     def __enter__(self) -> no_grad:
-        handle.no_grad_by(1)
+        before = handle.no_grad_by(0)
+        try:
+            handle.no_grad_by(1)
+        except BaseException:  # Ctrl-C is heard after a call: it has entered, and nobody will leave
+            handle.no_grad_by(before - handle.no_grad_by(0))
+            raise
         return self
 
-    def __exit__(self, *error: object) -> None:
-        handle.no_grad_by(-1)
+    __exit__ = handle.leave_no_grad  # itself: Ctrl-C is heard as a function of Python's begins
 
     def __call__(self, f: _F) -> _F:
         import functools  # all of these are slow to import, and seldom needed

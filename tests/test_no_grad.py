@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import signal
 import sys
 import threading
+import time
 
 import pytest
 
 import tapegrad
-from tapegrad import Value, no_grad, record
+from tapegrad import Value, no_grad, record, tape
 from tapegrad.value import handle
 
 
@@ -95,6 +97,52 @@ def test_a_context_that_was_copied_inside_is_inside():
     with no_grad():
         context = contextvars.copy_context()
     assert recorded() and not context.run(recorded) and recorded()
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer here")
+@pytest.mark.skipif(tape.handle == "cffi", reason="a signal may come as its __exit__, which is Python, begins")
+def test_an_interrupted_block_is_left_wherever_the_signal_comes():
+    """A notebook whose evaluation was interrupted would train without slopes."""
+
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(*signalled):
+        raise Interrupted
+
+    def go_on():
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            with no_grad():
+                pass
+        pytest.fail("the signal was swallowed")
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for k in range(1000):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, (1 + k % 50) * 1e-6)
+                go_on()
+            except Interrupted:
+                assert handle.no_grad_by(0) == 0 and recorded()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_block_that_is_interrupted_as_it_begins_is_left(monkeypatch, after):
+    by = handle.no_grad_by
+
+    def interrupted(step):
+        depth = by(step) if after or step <= 0 else None
+        if step > 0:
+            raise KeyboardInterrupt
+        return depth
+
+    monkeypatch.setattr(handle, "no_grad_by", interrupted)
+    with pytest.raises(KeyboardInterrupt), no_grad():
+        pass
+    assert by(0) == 0
 
 
 def test_a_thread_starts_outside():

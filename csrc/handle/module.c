@@ -20,6 +20,14 @@ static PyObject *module_no_grad(PyObject *module, PyObject *step)
     return PyLong_FromLong(before);
 }
 
+static PyObject *module_leave_no_grad(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    if (tg_grad_off_by(-1))
+        return NULL;
+    Py_RETURN_NONE;
+}
+
 static PyObject *module_size(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
@@ -71,6 +79,8 @@ static PyObject *module_stats(PyObject *module, PyObject *unused)
 static PyMethodDef tape_functions[] = {
     {"no_grad_by", module_no_grad, METH_O,
      "Enter (1) or leave (-1) no_grad in this context; how deep it was in it before."},
+    {"leave_no_grad", module_leave_no_grad, METH_VARARGS,
+     "Leave no_grad in this context, as __exit__ of a with statement."},
     {"size", module_size, METH_NOARGS, NULL},
     {"nbytes", module_bytes, METH_NOARGS, NULL},
     {"collect", module_collect, METH_NOARGS, NULL},

@@ -5,7 +5,7 @@ recording, held, operations, attributes, value, many, bulk, gradients, layout, c
 from .bulk import adam, data, grads, leaves, plain_leaves, rmsprop, set_data, set_grads, sgd, zero_grad
 from .copies import copies, history
 from .gradients import adjoints, all_finite, depends_on_older, fresh, graph, primals, record_sweep
-from .handle import no_grad_by
+from .handle import leave_no_grad, no_grad_by
 from .held import clear_grads, collect, nbytes, reset, size, stats
 from .layout import lay_out, lay_out_call
 from .many import affine, dot, many, softmax, sum
@@ -16,7 +16,7 @@ from .value import Value
 __all__ = [
     "Quick", "Value", "adam", "adjoints", "affine", "all_finite", "as_numbers_by", "begin_recording", "clear_grads",
     "collect", "copies", "data", "depends_on_older", "differentiating", "dot", "end_recording", "freeze", "fresh",
-    "grads", "graph", "held_from", "history", "lay_out", "lay_out_call", "leaves", "many", "nbytes", "no_grad_by",
-    "older", "plain_leaves", "primals", "quick", "record_sweep", "reset", "rmsprop", "set_data", "set_grads", "sgd",
-    "size", "softmax", "stats", "sum", "zero_grad",
+    "grads", "graph", "held_from", "history", "lay_out", "lay_out_call", "leave_no_grad", "leaves", "many", "nbytes",
+    "no_grad_by", "older", "plain_leaves", "primals", "quick", "record_sweep", "reset", "rmsprop", "set_data",
+    "set_grads", "sgd", "size", "softmax", "stats", "sum", "zero_grad",
 ]  # fmt: skip

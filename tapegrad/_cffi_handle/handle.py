@@ -276,20 +276,17 @@ def need_number(what: str, x: Any) -> float:
 
 # How deep a context is in it. A task starts with a copy of its maker's context and so in no_grad if that is; hence
 # those that live are known here, not who entered and left.
-off_anywhere: set[int] = set()  # mostly empty, and cheaper to ask
+off_anywhere: set[Any] = set()  # weak references, mostly none, and cheaper to ask
 
 
 class _Depth:
     """What the context variable holds; where it holds None, the depth is 0."""
 
-    __slots__ = ("deep",)
+    __slots__ = ("__weakref__", "deep")
 
     def __init__(self, deep: int) -> None:
         self.deep = deep
-        off_anywhere.add(id(self))
-
-    def __del__(self, alive: set[int] = off_anywhere) -> None:
-        alive.discard(id(self))
+        off_anywhere.add(_ref(self, off_anywhere.discard))  # no method that Ctrl-C could come in
 
 
 _off: contextvars.ContextVar[_Depth | None] = contextvars.ContextVar("tapegrad.no_grad", default=None)
@@ -304,5 +301,16 @@ def grad_off() -> int:
 def no_grad_by(step: int) -> int:
     """Enter (1) or leave (-1) no_grad in this context; how deep it was in it before."""
     before = grad_off()
-    _off.set(_Depth(before + step) if before + step > 0 else None)
+    if step:
+        _off.set(_Depth(before + step) if before + step > 0 else None)
     return before
+
+
+def leave_no_grad(*unused: object) -> None:
+    """Leave no_grad in this context, as __exit__ of a with statement."""
+    before = grad_off()
+    try:
+        no_grad_by(-1)
+    except BaseException:  # Ctrl-C came before it had left
+        no_grad_by(before - 1 - grad_off())
+        raise
