@@ -204,9 +204,6 @@ static void group_primals(tg_job *j, const tg_group *s, uint32_t from, uint32_t 
     tg_group_forward(j, s, from, to, narrow, TG_KEPT);
 }
 
-/* The groups are for one row. */
-static const tg_wide *groups_of(const tg_job *j) { return j->lanes == 1 ? j->program->wide : NULL; }
-
 /* The first call that is instruction at or a later one. */
 static uint32_t call_from(const tg_program *p, uint32_t at)
 {
@@ -221,21 +218,18 @@ static uint32_t call_from(const tg_program *p, uint32_t at)
     return low;
 }
 
-/* What of a call is carried out where groups are replayed like this. */
-static int what_of(group_replay *grouped)
-{
-    return grouped == group_values ? TG_CALL_VALUES : grouped == group_primals ? TG_CALL_PRIMALS : TG_CALL_TANGENTS;
-}
-
 /* From .. to - 1, between them the calls, as long as a lane is alive. */
 static void between_calls(tg_job *j, uint32_t from, uint32_t to, tg_narrow_replay *narrow, group_replay *grouped)
 {
     const tg_program *p = j->program;
+    const int what = grouped == group_values    ? TG_CALL_VALUES
+                     : grouped == group_primals ? TG_CALL_PRIMALS
+                                                : TG_CALL_TANGENTS;
     for (uint32_t k = call_from(p, from); from < to && j->alive; k++) {
         const uint32_t end = k < p->n_calls && p->call[k].at < to ? p->call[k].at : to;
         narrow(j, p->alone + from, from, end);
         if (end < to)
-            tg_call_all(j, k, what_of(grouped));
+            tg_call_all(j, k, what);
         if (end < to && grouped != tg_group_tangents)
             tg_call_note_lost(j, k);
         from = end + 1;
@@ -245,41 +239,45 @@ static void between_calls(tg_job *j, uint32_t from, uint32_t to, tg_narrow_repla
 /* From .. to - 1, what is in groups group by group. */
 static void upwards(tg_job *j, uint32_t from, uint32_t to, tg_narrow_replay *narrow, group_replay *grouped)
 {
-    const tg_wide *w = groups_of(j);
-    const tg_group *g = NULL;
-    if (j->program->n_calls) {
+    const tg_program *p = j->program;
+    const tg_group *g;
+    if (p->n_calls)
         between_calls(j, from, to, narrow, grouped);
-        return;
-    }
-    for (uint32_t at = w ? tg_group_at(w, from) : 0, end; from < to; from = end) {
-        end = w ? tg_first_part(w, &at, from, to, &g) : to;
-        if (g)
-            grouped(j, g, from, end, narrow);
-        else if (w)
-            narrow(j, tg_alone(j->program, at, from), from, end);
-        else
-            tg_one_by_one(j, from, end, narrow);
-    }
+    else if (!p->wide)
+        narrow(j, p->alone + from, from, to);
+    else if (j->lanes > 1)
+        tg_one_by_one(j, from, to, narrow);
+    else                                                /* groups are for one row */
+        for (uint32_t at = tg_group_at(p->wide, from), end; from < to; from = end) {
+            end = tg_first_part(p->wide, &at, from, to, &g);
+            if (g)
+                grouped(j, g, from, end, narrow);
+            else
+                narrow(j, tg_alone(p, at, from), from, end);
+        }
 }
 
 /* The same from the last to the first. */
 static void downwards(tg_job *j, uint32_t from, uint32_t to, tg_narrow_replay *narrow, group_replay *grouped)
 {
-    const tg_wide *w = groups_of(j);
-    const tg_group *g = NULL;
-    for (uint32_t k = call_from(j->program, to), at; k-- > 0 && (at = j->program->call[k].at) >= from; to = at) {
-        narrow(j, j->program->alone + at + 1, at + 1, to);
+    const tg_program *p = j->program;
+    const tg_group *g;
+    for (uint32_t k = call_from(p, to), at; k-- > 0 && (at = p->call[k].at) >= from; to = at) {
+        narrow(j, p->alone + at + 1, at + 1, to);
         tg_call_all(j, k, TG_CALL_BACK);
     }
-    for (uint32_t at = w && to ? tg_group_at(w, to - 1) + 1 : 0, start; to > from; to = start) {
-        start = w ? tg_last_part(w, &at, from, to, &g) : from;
-        if (g)
-            grouped(j, g, start, to, narrow);
-        else if (w)
-            narrow(j, tg_alone(j->program, at, start), start, to);
-        else
-            tg_one_by_one_back(j, start, to, narrow);
-    }
+    if (!p->wide)
+        narrow(j, p->alone + from, from, to);
+    else if (j->lanes > 1)
+        tg_one_by_one_back(j, from, to, narrow);
+    else
+        for (uint32_t at = to ? tg_group_at(p->wide, to - 1) + 1 : 0, start; to > from; to = start) {
+            start = tg_last_part(p->wide, &at, from, to, &g);
+            if (g)
+                grouped(j, g, start, to, narrow);
+            else
+                narrow(j, tg_alone(p, at, start), start, to);
+        }
 }
 
 static const width *width_of(const tg_job *j) { return j->lanes == 1 ? &one_width : &wide_width; }

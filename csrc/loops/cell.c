@@ -38,7 +38,7 @@ void tg_lay_stage(tg_stage *s, const tg_cell *cell, uint32_t n_own, const tg_job
     s->cell = cell;
     s->lanes = like->lanes;
     s->orders = like->tangents ? 2 : 1;
-    s->n_own = n_own;
+    s->n_own = s->n_wanted = n_own;
     s->n_shared = cell->program[0]->n_in - n_own;
     s->n_out = cell->program[0]->n_out;
     s->job = tg_carve(memory, used, cell->n_paths, sizeof *s->job);
@@ -373,8 +373,9 @@ TG_INLINE void seed(const tg_stage *s, const tg_program *p, double *adj, const d
 TG_INLINE void collect(const tg_stage *s, const tg_job *j, int order, double *to, uint32_t lanes, size_t w)
 {
     double *adj = adjoints_of(j, order), *from = adj + j->program->n_const * w;
+    const size_t n = (j->interpreted ? s->n_wanted : s->n_own) * w;     /* native code gives all of them */
     const double zero = tg_zero();
-    for (size_t i = 0; i < s->n_own * w; i += w) {
+    for (size_t i = 0; i < n; i += w) {
         move(from + i, to + i, lanes, w);
         TG_TURNS_APART for (size_t l = 0; l < w; l++)
             from[i + l] = zero;

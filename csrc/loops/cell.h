@@ -50,7 +50,9 @@ typedef struct tg_stage {
     double *amount[2];                  /* by lane: what each step has left in their adjoints, by amounts, added up */
     double *factor, *trial[2];          /* of what is hoisted, by slot, and */
     double *worst;                      /* by lane: see once.h */
-    uint32_t n_own, n_shared, n_out, holder;    /* holder: the path in whose slots the shared adjoints are */
+    uint32_t n_own, n_shared, n_out;
+    uint32_t n_wanted;                  /* how many of its own inputs get adjoints: the first ones */
+    uint32_t holder;                    /* the path in whose slots the shared adjoints are */
     int lanes, orders, failed_first;    /* orders: 2 with tangents; failed_first: the lane that is told of */
     int is_set, weighed;                /* whether what is hoisted is there, and what it makes of adjoints is known */
     int interpreted_once, interpreted;  /* what is hoisted; that, or a step after it in this block */

@@ -25,13 +25,14 @@ static int small(const tg_cell *c)
 }
 
 /* Which adjoints a sweep in lanes may leave out: by xs and by params that nobody wants. */
-static void mark_idle(const tg_job *j, const tg_stage *s)
+static void mark_idle(const tg_job *j, tg_stage *s)
 {
     const tg_loop *o = j->loop;
+    if (s->job[0].shared && !tg_wants(j, o->n_state, o->first_param - o->n_state))
+        s->n_wanted = o->n_state;
     for (uint32_t k = 0; k < s->cell->n_paths && s->job[k].shared; k++) {
         uint8_t *mark = s->job[k].shared + s->job[k].program->n_const;
-        if (!tg_wants(j, o->n_state, o->first_param - o->n_state))
-            memset(mark + o->n_state, TG_IDLE, s->n_own - o->n_state);
+        memset(mark + s->n_wanted, TG_IDLE, s->n_own - s->n_wanted);
         for (uint32_t i = 0; i < s->n_shared; i++)
             mark[s->n_own + i] = tg_wants(j, o->first_param + s->cell->shared[i], 1) ? 0 : TG_IDLE;
     }
