@@ -41,9 +41,16 @@ def pytest_collection_finish():
 
 @pytest.fixture(scope="session")
 def sized(request):
-    """A function of two sizes of a long test: the small one, or with --full the full one."""
+    """A function of two sizes of a long test: the small one, or with --full the full one; or a third one instead of it
+    on the cffi handle, which takes ten times as long, where the size asks of the core, the same under both."""
     full = request.config.getoption("--full")
-    return lambda small, large: large if full else small
+
+    def size(small, large, cffi=None):
+        if not full:
+            return small
+        return large if cffi is None or tape.handle == "c" else cffi
+
+    return size
 
 
 @pytest.fixture(scope="session", autouse=True)
