@@ -33,6 +33,14 @@ def pytest_configure():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items):
+    """Compilers and tools say the same beside either handle: where there are two, they are asked on the C handle."""
+    if tape.handle != "c" and hasattr(tapegrad._core.lib, "tg_make_c_handle"):
+        for item in items:
+            if item.get_closest_marker("no_handle"):
+                item.add_marker(pytest.mark.skip(reason="asked on the C handle"))
+
+
 def pytest_collection_finish():
     """The thousands of tests found are of no interest to the collections that some of them ask for."""
     if CPYTHON:
