@@ -74,11 +74,11 @@ sanitized-%: tests/c/test_%.c $(CORE:%=$(MADE)/sanitized/%.o)
 plain-%: tests/c/test_%.c $(CORE:%=$(MADE)/plain/%.o)
 	$(CTEST) $(plain) -o $(MADE)/$* $< $(CORE:%=$(MADE)/plain/%.o) -lm
 	if command -v $(VALGRIND) >/dev/null; then \
-	    $(VALGRIND) --quiet --error-exitcode=1 --leak-check=full $(MADE)/$*; else $(MADE)/$*; fi
+	    $(VALGRIND) --quiet --error-exitcode=1 --leak-check=full $(MADE)/$* few; else $(MADE)/$*; fi
 
 threads-%: tests/c/test_%.c $(CORE:%=$(MADE)/threads/%.o)
 	$(CTEST) $(threads) -o $(MADE)/$*_threads $< $(CORE:%=$(MADE)/threads/%.o) -lm
-	$(MADE)/$*_threads
+	$(MADE)/$*_threads few
 
 # The core is compiled once in each of the three ways, for its lanes take their time.
 COMPILE = @mkdir -p $(@D) && $(CTEST) $($1) -c -o $@ $<

@@ -33,6 +33,14 @@ def pytest_configure():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items):
+    """Compilers and tools say the same beside either handle: where there are two, they are asked on the C handle."""
+    if tape.handle != "c" and hasattr(tapegrad._core.lib, "tg_make_c_handle"):
+        for item in items:
+            if item.get_closest_marker("no_handle"):
+                item.add_marker(pytest.mark.skip(reason="asked on the C handle"))
+
+
 def pytest_collection_finish():
     """The thousands of tests found are of no interest to the collections that some of them ask for."""
     if CPYTHON:
@@ -41,9 +49,16 @@ def pytest_collection_finish():
 
 @pytest.fixture(scope="session")
 def sized(request):
-    """A function of two sizes of a long test: the small one, or with --full the full one."""
+    """A function of two sizes of a long test: the small one, or with --full the full one; or a third one instead of it
+    on the cffi handle, which takes ten times as long, where the size asks of the core, the same under both."""
     full = request.config.getoption("--full")
-    return lambda small, large: large if full else small
+
+    def size(small, large, cffi=None):
+        if not full:
+            return small
+        return large if cffi is None or tape.handle == "c" else cffi
+
+    return size
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -591,8 +591,8 @@ def test_calls_and_programs_leave_nothing_behind(np, sized):
         calls(10)
     gc.collect()
     objects, peak = len(gc.get_objects()), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    calls(sized(20_000, 200_000))
-    for _ in range(sized(200, 2_000)):
+    calls(sized(20_000, 200_000, cffi=50_000))
+    for _ in range(sized(200, 2_000, cffi=500)):
         calls(2)
     gc.collect()
     assert abs(len(gc.get_objects()) - objects) < 100

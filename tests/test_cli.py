@@ -552,7 +552,7 @@ def test_help_names_every_command(cli):
 
 @pytest.fixture(scope="module")
 def steps(sized):
-    return sized(7, 25)
+    return sized(7, 25, cffi=7)
 
 
 @pytest.fixture(scope="module")
@@ -690,7 +690,7 @@ def test_the_seed_decides_the_split_and_the_weights():
 def test_the_demo_learns(sized):
     train, test = iris.split(seed=1936)
     learner = network.Network(tapegrad.Value, network.initial_weights(1936))
-    losses = [learner.step(train[:40], demo.RATE) for _ in range(sized(20, 40))]
+    losses = [learner.step(train[:40], demo.RATE) for _ in range(sized(20, 40, cffi=20))]
     assert losses[-1] < 0.25 * losses[0]
     assert learner.accuracy(test) > 0.8
 
@@ -732,7 +732,7 @@ def test_training_flowers_are_standardised():
 
 def test_the_demo_writes_a_page_that_shows_it_and_says_where(tmp_path, sized, capsys, monkeypatch):
     monkeypatch.setattr(demo, "ROUNDS", 1)
-    demo.main(sized(2, 20), 0, str(tmp_path / "demo.html"))
+    demo.main(sized(2, 20, cffi=2), 0, str(tmp_path / "demo.html"))
     html = (tmp_path / "demo.html").read_text(encoding="utf-8")
     assert capsys.readouterr().out.rstrip().endswith(f"see it: {(tmp_path / 'demo.html').resolve().as_uri()}")
     assert html.startswith("<!doctype html>") and html.rstrip().endswith("</html>")

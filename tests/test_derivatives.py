@@ -404,7 +404,7 @@ def test_a_call_leaves_nothing_on_the_tape(swept, settle):
 
 
 def test_a_million_operations_deep(sized):
-    n = sized(10**5, 10**6)
+    n = sized(10**5, 10**6, cffi=10**5)
 
     def f(x):
         for _ in range(n):

@@ -499,7 +499,7 @@ def test_the_attributes_of_a_copy_stay_with_its_node():
 
 
 def test_a_deep_copy_is_as_deep_as_it_has_to_be(sized):
-    x, depth = Value(1.0), sized(20_000, 1_000_000)
+    x, depth = Value(1.0), sized(20_000, 1_000_000, cffi=100_000)
     y = x
     for _ in range(depth):
         y = y + x
@@ -511,7 +511,7 @@ def test_a_deep_copy_is_as_deep_as_it_has_to_be(sized):
 
 
 def test_a_list_of_the_nodes_of_a_deep_graph_copies(sized):
-    nodes, depth = [Value(1.0)], sized(20_000, 100_000)
+    nodes, depth = [Value(1.0)], sized(20_000, 100_000, cffi=20_000)
     for _ in range(depth):
         nodes.append(nodes[-1] * 1.0)
     copies = copy.deepcopy(nodes)

@@ -215,6 +215,7 @@ COMPILERS = [compiler for compiler in ("gcc", "clang") if shutil.which(compiler)
 
 
 @in_tree
+@pytest.mark.no_handle
 @pytest.mark.parametrize("options", ["-O0", "-O1", "-O2", "-O3", "-O0 -march=native", "-O2 -march=native",
                                      "-O3 -march=native", "-O3 -fno-trapping-math -fno-math-errno"])  # fmt: skip
 @pytest.mark.parametrize("compiler", COMPILERS)
@@ -228,5 +229,6 @@ def test_every_compiler_makes_the_same_bits_of_it(compiler, options, tmp_path):
 
 
 @in_tree
+@pytest.mark.no_handle
 def test_the_coefficients_are_those_that_the_tool_makes():
     subprocess.run([sys.executable, str(ROOT / "tools/polynomials.py"), "--check"], check=True)

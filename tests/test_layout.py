@@ -117,7 +117,7 @@ def test_an_argument_that_is_not_as_recorded_is_named():
 
 
 def test_many_instructions_are_laid_out_at_once(sized):
-    n = sized(10_000, 200_000)
+    n = sized(10_000, 200_000, cffi=50_000)
 
     def chain(x):
         y = x

@@ -305,7 +305,7 @@ def test_a_large_graph_of_values_is_shown_by_operation_and_within_debug_too():
 
 
 def test_a_million_nodes_take_a_second_and_less_than_a_megabyte(sized):
-    w, xs = large(sized(200_000, 1_000_000))
+    w, xs = large(sized(200_000, 1_000_000, cffi=200_000))
     program = record(loss, w, xs)
     draw(record(loss, *large(20000)), *large(20000)).to_html()
     took = []

@@ -167,7 +167,7 @@ def disarm(): lib.tg_fail_allocation(0)
 """
         + SIBLING
         + FORKS,
-        str(sized(1_000, 3_000)),
+        str(sized(1_000, 3_000, cffi=1_000)),
     )
     assert int(out.stdout) >= 8
 
@@ -175,14 +175,14 @@ def disarm(): lib.tg_fail_allocation(0)
 def test_every_allocation_of_python_may_fail(script, sized):
     """A failure may also hit what is not ours: there Python says so and goes on, and only the exit status counts.
 
-    On the cffi handle one in ten, but with --full."""
+    On the cffi handle, whose operations allocate more often, one in ten, or with --full all of fewer operations."""
     step = 1 if tape.handle == "c" else sized(10, 1)
     pytest.importorskip("_testcapi")
     out = script(
         PROGRAM
         + """
 import _testcapi
-SIZE, LAST, ENOUGH, STEP = 20, 20_000, 200, int(sys.argv[1])
+SIZE, LAST, ENOUGH, STEP = int(sys.argv[1]), 20_000, 200, int(sys.argv[2])
 program(Kept(), SIZE)
 tape.reset()
 def arm(): _testcapi.set_nomemory(n - 1, n)
@@ -190,6 +190,7 @@ def disarm(): _testcapi.remove_mem_hooks()
 """
         + SIBLING
         + FORKS,
+        str(sized(20, 20, cffi=4)),
         str(step),
     )
     assert int(out.stdout) >= 100 // step
