@@ -215,8 +215,10 @@ uint64_t tg_cost(const tg_program *p)
             n = 1;
             cost += s->b + (step < most / ((uint64_t)o->length + 1) ? step * (uint64_t)o->length : most);
         } else {
-            const int grouped = p->wide && group < p->wide->n && p->wide->group[group].first == k;
-            n = grouped ? p->wide->group[group++].n : 1;        /* all of which cost the same */
+            const tg_group *g = p->wide && group < p->wide->n ? p->wide->group + group : NULL;
+            const int begins = g && g->first == k;
+            group += begins;
+            n = begins && !g->products ? g->n : 1;              /* all of which cost the same */
             cost += n * each[tg_row(s)] * (tg_is_many(tg_row(s)) ? s->b : 1);
         }
         cost = cost < most ? cost : most;

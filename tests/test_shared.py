@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_threads import together
-from test_wide import STEPS, Repeats, bits, inputs, outcome
+from test_wide import LINKED, STEPS, Repeats, Totals, bits, inputs, outcome
 
 import tapegrad
 from tapegrad import Value
@@ -150,6 +150,8 @@ TOTALS = {
     "taken away": adding(lambda total, a, b: total - term(a, b)),
     "products": adding(lambda total, a, b: 3.0 * b + (total + 100.0 * (b - a * a) ** 2 + (1.0 - a) ** 2 - 2.0 * a)),
     "pairs": adding(lambda total, a, b: total + (term(a, b) + a)),
+    "in turn": adding(lambda total, a, b: total + 100.0 * (b - a * a) ** 2 + term(a, b)),
+    "the other way round": adding(lambda total, a, b: term(a, b) + total + a.sin() * b.tanh()),
     "decaying": adding(lambda total, a, b: 0.999 * total + term(a, b)),
     "refusing": adding(lambda total, a, b: total + term(a, b).exp().sqrt() / b),
     "with an input": with_an_input,
@@ -186,6 +188,9 @@ def test_running_totals_have_the_same_bits(f):
 @st.composite
 def long_functions(draw):
     """Some 20,000 instructions."""
+    if draw(st.booleans()):
+        links = draw(LINKED)
+        return Totals(links, 20_000 // (4 * len(links) + 2))
     steps = draw(st.lists(STEPS, min_size=2, max_size=8))
     overlap, chained, outputs = draw(st.booleans()), draw(st.booleans()), draw(st.booleans())
     return Repeats(steps, 20_000 // (2 * len(steps) + 2), overlap, chained, outputs)

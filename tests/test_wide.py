@@ -104,9 +104,59 @@ class Repeats:
         return tapegrad.logsumexp([had[i % len(had)] for i in of])
 
 
-FUNCTIONS = st.builds(
-    Repeats, st.lists(STEPS, min_size=1, max_size=8), st.sampled_from((3, 40, 75, 130)), st.booleans(), st.booleans(),
-    st.booleans(),
+class Totals:
+    """A running total to which a repeat adds these, one after the other.
+
+    Args:
+        links: numbers and products, some of which are of what the total was before; what is done with it in between.
+    """
+
+    def __init__(self, links, repeats):
+        self.links, self.repeats, self.n_in = links, repeats, repeats + 2
+
+    def __call__(self, x):
+        total, before, out = x[0], x[1], []
+        for a, b in zip(x[1:], x[2:]):
+            began = total
+            for link in self.links:
+                if link == "taken":
+                    out.append(total)
+                elif link == "read":
+                    out.append(total * b)
+                else:
+                    total = LINKS[link](total, a, b, before, x)
+            before = began
+        return [total, *out]
+
+
+def asked(total):
+    return total * 0.5 if total > 1e6 else total
+
+
+LINKS = {
+    "number": lambda total, a, b, before, x: total + a.tanh(),
+    "from the other side": lambda total, a, b, before, x: b.sin() + total,
+    "input": lambda total, a, b, before, x: total + x[0],
+    "constant": lambda total, a, b, before, x: total + 0.25,
+    "product": lambda total, a, b, before, x: total + a.sin() * b.tanh(),
+    "of a constant": lambda total, a, b, before, x: 3.0 * (a - b * b) + total,
+    "of inputs": lambda total, a, b, before, x: total + x[0] * a,
+    "square": lambda total, a, b, before, x: total + (a - b) * (a - b),
+    "of both": lambda total, a, b, before, x: total + (a - b) * (a - b) * b.sin() + a * x[1] * b,
+    "earlier": lambda total, a, b, before, x: total + before,
+    "of an earlier one": lambda total, a, b, before, x: total + before * 0.001,
+    "of its own": lambda total, a, b, before, x: total + total * 0.001,
+    "difference": lambda total, a, b, before, x: total - a.sin(),
+    "refusing": lambda total, a, b, before, x: total + (a + 50.0).log() * b,
+    "asked": lambda total, a, b, before, x: asked(total),
+}
+LINKED = st.lists(st.sampled_from([*LINKS, "taken", "read"]), min_size=1, max_size=4)
+FUNCTIONS = st.one_of(
+    st.builds(
+        Repeats, st.lists(STEPS, min_size=1, max_size=8), st.sampled_from((3, 40, 75, 130)), st.booleans(),
+        st.booleans(), st.booleans(),
+    ),
+    st.builds(Totals, LINKED, st.sampled_from((3, 70, 131, 260))),
 )  # fmt: skip
 
 
@@ -367,6 +417,42 @@ def test_what_is_in_groups_is_not_stored_besides():
     held = 8 * (core.n_const + core.n_pool + core.n_out) + 32 * core.n_alone + 4 * core.n_instr
     groups = ffi.sizeof("tg_group") * core.wide.n + 4 * core.wide.n_list
     assert held + groups < core.bytes < held + groups + 1000
+
+
+ALTERNATING = {
+    "number last": lambda total, a, b: total + 100.0 * (b - a * a) ** 2 + (1.0 - a) ** 2,
+    "product last": lambda total, a, b: total + (1.0 - a) ** 2 + 100.0 * (b - a * a) ** 2,
+    "from the other side": lambda total, a, b: b.sin() * a + ((1.0 - a) ** 2 + total),
+    "squares": lambda total, a, b: total + (b - a * a) * (b - a * a) + a.sin(),
+}
+
+
+@pytest.mark.parametrize("link", ALTERNATING.values(), ids=ALTERNATING)
+def test_a_total_of_numbers_and_products_in_turn_is_a_chain(link):
+    def f(x):
+        total = 0.0
+        for a, b in zip(x, x[1:]):
+            total = link(total, a, b)
+        return [total]
+
+    program = check_bits(f, [math.sin(k) for k in range(2000)])
+    core = program._recorded.paths[0].core
+    chains = [core.wide.group[k] for k in range(core.wide.n) if core.wide.group[k].chain]
+    assert sum(g.n for g in chains if g.products in (lib.TG_EVEN, lib.TG_ODD)) > 3900 and core.n_alone < 100
+
+
+def test_products_alone_are_a_chain_where_each_total_is_read():
+    def f(x):
+        total, seen = x[0], []
+        for a, b in zip(x, x[1:]):
+            total = total + a.sin() * b.sin()
+            seen.append(total)
+        return seen
+
+    program = check_bits(f, [math.sin(k) for k in range(700)])
+    core = program._recorded.paths[0].core
+    chains = [core.wide.group[k] for k in range(core.wide.n) if core.wide.group[k].chain]
+    assert sum(g.n for g in chains if g.products == lib.TG_EVEN | lib.TG_ODD) > 600
 
 
 def test_slots_are_used_again_beside_results_that_last():

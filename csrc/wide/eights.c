@@ -276,32 +276,3 @@ TG_CLONES void tg_eights_reverse(tg_job *j, const tg_group *s, uint32_t from, ui
 #undef EIGHTS
     }
 }
-
-/* ---- chains ---- */
-
-void tg_chain_forward(tg_job *j, const tg_group *s, uint32_t from, uint32_t to, int numbering)
-{
-    const tg_wide *w = j->program->wide;
-    const tg_slots *results = &s->operand[2][numbering];
-    double *v = j->primal, sum = v[from ? tg_slot(w, results, from - 1) : s->operand[0][numbering].at];
-    for (uint32_t k = from; k < to; k++) {
-        sum += v[tg_slot(w, &s->operand[1][numbering], k)];
-        v[tg_slot(w, results, k)] = sum;
-    }
-}
-
-void tg_chain_reverse(tg_job *j, const tg_group *s, uint32_t from, uint32_t to)
-{
-    const tg_wide *w = j->program->wide;
-    const tg_slots *results = &s->operand[2][TG_LIVE];
-    double *adj = j->adj, g = adj[tg_slot(w, results, to - 1)];
-    for (uint32_t k = to; k-- > from;) {
-        const uint32_t below = k ? tg_slot(w, results, k - 1) : s->operand[0][TG_LIVE].at;
-        const double passed = g;
-        adj[tg_slot(w, results, k)] = 0.0;
-        g = adj[below] + passed;
-        adj[tg_slot(w, &s->operand[1][TG_LIVE], k)] += passed;
-        if (k == from)
-            adj[below] = g;
-    }
-}

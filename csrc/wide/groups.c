@@ -290,15 +290,13 @@ TG_CLONES void tg_group_tangents(tg_job *j, const tg_group *s, uint32_t from, ui
     double *d = j->tangent, t[LANES];
     block rooms[TG_FEW_TERMS];
     empty(rooms);
-    if (s->n_stretches) {
+    if (s->n_stretches)
         tg_terms_tangents(j, s, from - s->first, to - s->first, narrow);
-        return;
-    }
-    if (s->terms || s->chain) {
+    else if (s->chain)
+        tg_chain_tangents(j, s, from - s->first, to - s->first);
+    else if (s->terms)
         tg_one_by_one(j, from, to, narrow);
-        return;
-    }
-    if (s->op == TG_GUARD)
+    if (s->terms || s->chain || s->op == TG_GUARD)
         return;
     for (uint32_t k = from, m, at; k < to; k += m) {
         m = to - k < BLOCK ? to - k : BLOCK;

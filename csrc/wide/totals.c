@@ -305,13 +305,13 @@ static void hold_terms(const tg_job *j, const tg_links *l, uint32_t from, uint32
     for (uint32_t end; from < to; from = end) {
         end = tg_first_part(w, &at, from, to, &g);
         if (g && g->chain) {
-            const tg_slots *terms = &g->operand[1][live];
+            tg_chain_terms(j, g, from - g->first, end - g->first, live, along, room);
             /* The first of a chain may have the total where the others have their term. */
-            const int turned = from == g->first && tg_slot(w, &g->operand[1][TG_KEPT], 0) == total;
-            for (uint32_t k = from - g->first; k < end - g->first; k++) {
-                const double y = x[turned && !k ? g->operand[0][live].at : tg_slot(w, terms, k)];
-                *room++ = along && y == 0.0 ? 0.0 : y;
+            if (from == g->first && !tg_is_product(g, 0) && tg_slot(w, &g->operand[1][TG_KEPT], 0) == total) {
+                const double y = x[g->operand[0][live].at];
+                *room = along && y == 0.0 ? 0.0 : y;
             }
+            room += end - from;
             total = tg_slot(w, &g->operand[2][TG_KEPT], end - 1 - g->first);
         } else if (g)
             for (uint32_t k = from; k < end; k++) {

@@ -83,28 +83,17 @@ static int goes_on(finding *f, uint32_t first, uint32_t k)
            (t->b < p->n_const) == (s->b < p->n_const);
 }
 
-/* Whether it adds two different results. */
-static int is_sum(const tg_instr *s) { return s->op == TG_ADD && s->a != s->b && s->live_a != s->live_b; }
-
-/* Whether instruction k adds to the result of the one before, which is a sum, too: as its operand a, or else b. */
-static int is_link(const tg_program *p, uint32_t k, int as_a)
-{
-    const tg_instr *s = p->alone + k;
-    return is_sum(s) && is_sum(s - 1) &&
-           (as_a ? s->a == s[-1].y && s->live_a == s[-1].live_y : s->b == s[-1].y && s->live_b == s[-1].live_y);
-}
-
-/* The slot of operand m of instruction k; where there are two, RESULT is the third. What is no slot comes last. */
-enum { RESULT = 2, WHERE = TG_FEW_TERMS, NUMBER };
+/* The slot of operand m of instruction k. What is no slot comes last. */
+enum { RESULT = TG_FEW_TERMS, WHERE, NUMBER };
 static uint32_t slot_of(const tg_program *p, uint32_t k, uint32_t m, int numbering)
 {
     const tg_instr *s = p->alone + k;
     if (m == WHERE || m == NUMBER)
         return m == WHERE ? s->where : s->live_y;
-    if (operands(s))
-        return p->pool[2 * (size_t)(s->a + m) + (size_t)numbering];
     if (m == RESULT)
         return numbering == TG_LIVE ? s->live_y : s->y;
+    if (operands(s))
+        return p->pool[2 * (size_t)(s->a + m) + (size_t)numbering];
     return m == 0 ? numbering == TG_LIVE ? s->live_a : s->a : numbering == TG_LIVE ? s->live_b : s->b;
 }
 
@@ -124,15 +113,16 @@ static int lengthen(finding *f, uint32_t n)
     return TG_OK;
 }
 
-/* Where operand m of the n instructions from first on is; a list has TG_OK or TG_MEMORY as its code. */
-static int find_slots(finding *f, uint32_t first, uint32_t n, uint32_t m, int numbering, tg_slots *found)
+/* Where operand m of n instructions is, every so many from first on; a list has TG_OK or TG_MEMORY as its code. */
+static int find_slots(finding *f, uint32_t first, uint32_t every, uint32_t n, uint32_t m, int numbering,
+                      tg_slots *found)
 {
     const uint32_t start = slot_of(f->p, first, m, numbering);
-    const uint32_t second = n > 1 ? slot_of(f->p, first + 1, m, numbering) : start;
+    const uint32_t second = n > 1 ? slot_of(f->p, first + every, m, numbering) : start;
     tg_wide *w = f->w;
     uint32_t step = second - start, k = n < 2 ? n : 2;
     if (step <= 1)
-        while (k < n && slot_of(f->p, first + k, m, numbering) == start + k * step)
+        while (k < n && slot_of(f->p, first + every * k, m, numbering) == start + k * step)
             k++;
     *found = (tg_slots){step ? TG_SIDE_BY_SIDE : TG_SAME, start};
     if (k == n)
@@ -141,7 +131,7 @@ static int find_slots(finding *f, uint32_t first, uint32_t n, uint32_t m, int nu
     if (lengthen(f, n))
         return TG_MEMORY;
     for (uint32_t run = 0, next = 0; n-- > 0;) {
-        const uint32_t slot = slot_of(f->p, first + n, m, numbering);
+        const uint32_t slot = slot_of(f->p, first + every * n, m, numbering);
         run = next == slot + 1 ? run + 1 : 1;
         next = slot;
         w->list[found->at + n] = slot | (run >= TG_RUN && m < WHERE ? TG_RUNS : 0);
@@ -150,12 +140,12 @@ static int find_slots(finding *f, uint32_t first, uint32_t n, uint32_t m, int nu
 }
 
 /* Both numberings of an operand, one list where they are the same. */
-static int find_both(finding *f, uint32_t first, uint32_t n, uint32_t m, tg_slots *found)
+static int find_both(finding *f, uint32_t first, uint32_t every, uint32_t n, uint32_t m, tg_slots *found)
 {
     tg_wide *w = f->w;
-    int code = find_slots(f, first, n, m, TG_KEPT, found);
+    int code = find_slots(f, first, every, n, m, TG_KEPT, found);
     if (!code)
-        code = find_slots(f, first, n, m, TG_LIVE, found + 1);
+        code = find_slots(f, first, every, n, m, TG_LIVE, found + 1);
     if (!code && found[0].how == TG_LISTED && found[1].how == TG_LISTED &&
         !memcmp(w->list + found[0].at, w->list + found[1].at, n * sizeof *w->list)) {
         w->n_list = found[1].at;
@@ -363,6 +353,61 @@ static int find_layers(finding *f, const tg_group *g)
     return TG_OK;
 }
 
+/* ---- chains ---- */
+
+enum { NO_LINK, NUMBER_ADDED, PRODUCT_ADDED };
+
+/* What an instruction may add as a link: to something else. */
+static int adds(const tg_program *p, const tg_instr *s)
+{
+    const uint32_t *x;
+    if (s->op == TG_ADD)
+        return s->a != s->b && s->live_a != s->live_b ? NUMBER_ADDED : NO_LINK;
+    if (s->op != TG_DOT || s->b != TG_PRODUCT)
+        return NO_LINK;
+    x = p->pool + 2 * (size_t)s->a;
+    return x[0] != x[4] && x[1] != x[5] && x[2] != x[4] && x[3] != x[5] ? PRODUCT_ADDED : NO_LINK;
+}
+
+/* Which operand of it is the sum until there. */
+static uint32_t sum_of(const tg_instr *s, int chain) { return operands(s) ? TG_PRODUCT - 1 : chain == TG_CHAIN_B; }
+
+/* Where the links end that follow instruction first: each of the kind of the one before the last. */
+static uint32_t end_of_chain(const tg_program *p, uint32_t first, int chain)
+{
+    int kind[2] = {adds(p, p->alone + first), NO_LINK};
+    uint32_t k = first + 1;
+    for (; kind[0] && k < p->n_instr; k++) {
+        const tg_instr *s = p->alone + k, *before;
+        const uint32_t n = k - first, sum = sum_of(s, chain);
+        const int own = adds(p, s);
+        if (n == 1)
+            kind[1] = own;
+        before = kind[0] == kind[1] ? s - 1 : n > 1 ? s - 2 : NULL;     /* of the same kind */
+        if (!own || own != kind[n % 2] || slot_of(p, k, sum, TG_KEPT) != s[-1].y ||
+            slot_of(p, k, sum, TG_LIVE) != s[-1].live_y ||
+            (own == PRODUCT_ADDED && before && s->a != before->a + TG_PRODUCT))
+            break;
+    }
+    return k;
+}
+
+/* What the links of a chain add, and to what. */
+static int find_links(finding *f, tg_group *g)
+{
+    const tg_instr *s = f->p->alone + g->first;
+    const uint32_t first = g->first, every = operands(s) == operands(s + 1) ? 1 : 2;
+    int code = find_both(f, first, 1, 1, sum_of(s, g->chain), g->operand[0]);
+    g->products = (uint8_t)((operands(s) ? TG_EVEN : 0) | (operands(s + 1) ? TG_ODD : 0));
+    g->pool = s[operands(s) ? 0 : 1].a;
+    if (!code && g->products != (TG_EVEN | TG_ODD)) {
+        const uint32_t from = operands(s) ? 1 : 0;
+        code = find_both(f, first + from, every, (g->n - from + every - 1) / every, g->chain == TG_CHAIN_A,
+                         g->operand[1]);
+    }
+    return code ? code : find_both(f, first, 1, g->n, RESULT, g->operand[2]);
+}
+
 /* ---- the whole ---- */
 
 static int is_listed(const tg_group *g)
@@ -389,19 +434,17 @@ static int add_group(finding *f, uint32_t first, uint32_t n, int chain)
     g = w->group + w->n;
     *g = (tg_group){.first = first, .n = n, .op = s->op, .terms = operands(s), .pool = s->a, .y = {s->y, s->live_y}};
     if (chain) {
+        g->op = TG_ADD;
+        g->terms = 0;
         g->chain = (uint8_t)chain;
-        code = find_both(f, first, 1, chain == TG_CHAIN_A ? 0 : 1, g->operand[0]);
-        if (!code)
-            code = find_both(f, first, n, chain == TG_CHAIN_A ? 1 : 0, g->operand[1]);
-        if (!code)
-            code = find_both(f, first, n, RESULT, g->operand[2]);
+        code = find_links(f, g);
     } else if (tg_has_few(g)) {
         const uint32_t n = g->terms ? g->terms : 2;
         for (uint32_t m = 0; m < n && !code; m++) {
             if (m == 1 && !g->terms && read_one(f->p, g))
                 memcpy(g->operand[1], g->operand[0], sizeof g->operand[0]);
             else
-                code = find_both(f, first, g->n, m, g->operand[m]);
+                code = find_both(f, first, 1, g->n, m, g->operand[m]);
             g->moves |= (uint8_t)(!code && moves(f, g, m) && !(m == 1 && !g->terms && !tg_passes_to_b(row))) << m;
         }
         if (!code && row != TG_GUARD) {
@@ -415,9 +458,9 @@ static int add_group(finding *f, uint32_t first, uint32_t n, int chain)
     if (!code && g->n_stretches)
         code = find_layers(f, g);
     if (!code)
-        code = find_slots(f, first, n, WHERE, TG_KEPT, &g->where);
+        code = find_slots(f, first, 1, n, WHERE, TG_KEPT, &g->where);
     if (!code && row == TG_GUARD)
-        code = find_slots(f, first, n, NUMBER, TG_KEPT, &g->number);
+        code = find_slots(f, first, 1, n, NUMBER, TG_KEPT, &g->number);
     w->n += !code;
     return code;
 }
@@ -492,11 +535,11 @@ int tg_group_program(tg_program *p)
                 code = add_group(&f, first, k - first, TG_NO_CHAIN);
                 p->grouped += k - first;
             } else {
-                const int as_a = k == first + 1 && k < p->n_instr && is_link(p, k, 1);
-                while (k == first + 1 && end < p->n_instr && is_link(p, end, as_a))
-                    end++;
+                int chain = TG_NO_CHAIN;
+                while (k == first + 1 && chain < TG_CHAIN_B && end - first < TG_GROUP)
+                    end = end_of_chain(p, first, ++chain);
                 if (end - first >= TG_GROUP) {
-                    code = add_group(&f, first, end - first, as_a ? TG_CHAIN_A : TG_CHAIN_B);
+                    code = add_group(&f, first, end - first, chain);
                     chains++;
                 } else
                     end = k;

@@ -9,8 +9,9 @@
     one instruction to the next. So do the sums of a layer of neurons over rows: an operand is the same weight, the
     other one its rows side by side.
 
-    A chain is additions in a row each of which adds to the result of the one before: what sum(..) of a function makes.
-    They go one after the other, but the sum stays in a register.
+    A chain is instructions in a row each of which adds to the result of the one before: a number, as sum(..) of a
+    function makes them, or a product, which is a dot whose bias is the sum until there. All of its links are of a kind,
+    or every other one is. They go one after the other, but the sum stays in a register.
 
     An instruction in a group is not stored: who wants to see it has it made from the group, see remade.c.  */
 #ifndef TG_WIDE_H
@@ -24,6 +25,7 @@ enum { TG_KEPT, TG_LIVE };      /* the two numberings */
 
 enum { TG_RUN = 8, TG_FEW_TERMS = 5 };
 enum { TG_NO_CHAIN, TG_CHAIN_A, TG_CHAIN_B };
+enum { TG_EVEN = 1, TG_ODD = 2, TG_PRODUCT = 3 };
 #define TG_RUNS 0x80000000u     /* in a list: this slot and those behind it are side by side, TG_RUN of them */
 
 typedef struct {
@@ -31,18 +33,19 @@ typedef struct {
 } tg_slots;
 
 typedef struct {
-    uint32_t first, n, op;      /* op: as that of its instructions */
+    uint32_t first, n, op;      /* op: as that of its instructions, of a chain TG_ADD whatever its links are */
     uint32_t terms;             /* of a many-operand row: operands of each, in pool one after the other from pool on */
-    uint32_t pool;
+    uint32_t pool;              /* and of the products of a chain, TG_PRODUCT each */
     uint32_t y[2];              /* of a guard: what it asks, as its instructions have it */
     uint32_t before;            /* how many instructions are in no group until there */
     tg_slots where, number;     /* of its instructions, as they have it; number: of guards. Lists without TG_RUNS */
     tg_slots operand[TG_FEW_TERMS][2];  /* those of a sum of many terms are in the pool alone; of a chain what is added
-                                           to first, what is added, and the results */
+                                           to first, the numbers that are added, and the results */
     uint32_t stretches, n_stretches;    /* of a many-operand row: where in list the first element of each is, and
                                            behind the last the number of all elements, then for each the first
                                            one of its layer, see layers.c, or TG_NONE; 0: there are none */
     uint8_t chain;              /* which operand the sum until there is */
+    uint8_t products;           /* of a chain, the links that add one: TG_EVEN, TG_ODD, both or none */
     uint8_t straight;           /* a sum of many terms, which are side by side in both numberings */
     uint8_t apart;              /* adjoints may be added operand by operand: nobody sees the difference */
     uint8_t names;              /* the primals that its partials name, as tg_names has it */
@@ -74,6 +77,12 @@ static inline uint32_t tg_slot(const tg_wide *w, const tg_slots *s, uint32_t k)
 {
     return s->how == TG_SAME ? s->at : s->how == TG_SIDE_BY_SIDE ? s->at + k : w->list[s->at + k] & ~TG_RUNS;
 }
+
+/* The links of a chain: whether link k adds a product; whether those that do and others take turns; how many links of
+   its kind are before it. */
+static inline int tg_is_product(const tg_group *g, uint32_t k) { return g->products >> (k & 1) & 1; }
+static inline int tg_is_mixed(const tg_group *g) { return g->products == TG_EVEN || g->products == TG_ODD; }
+static inline uint32_t tg_of_its_kind(const tg_group *g, uint32_t k) { return tg_is_mixed(g) ? k / 2 : k; }
 
 static inline int tg_is_same(const tg_slots *a, const tg_slots *b) { return a->how == b->how && a->at == b->at; }
 static inline int tg_has_few(const tg_group *g) { return g->terms <= TG_FEW_TERMS; }
@@ -170,11 +179,16 @@ void tg_layer_reverse(tg_job *j, const tg_group *g, uint32_t first, uint32_t las
 void tg_terms_tangents(tg_job *j, const tg_group *g, uint32_t from, uint32_t to, tg_narrow_replay *narrow);
 void tg_terms_reverse_tangents(tg_job *j, const tg_group *g, uint32_t from, uint32_t to, tg_narrow_replay *narrow);
 
-/* Elements from .. to - 1 of a group of a row that takes an instruction or two; and of a chain. See eights.c. */
+/* Elements from .. to - 1 of a group of a row that takes an instruction or two. See eights.c. */
 void tg_eights_forward(tg_job *j, const tg_group *g, uint32_t from, uint32_t to, int numbering);
 void tg_eights_reverse(tg_job *j, const tg_group *g, uint32_t from, uint32_t to);
+/* The same of a chain, and what its links add, one after the other: primals, or tangents where along is not 0. See
+   chains.c. */
 void tg_chain_forward(tg_job *j, const tg_group *s, uint32_t from, uint32_t to, int numbering);
+void tg_chain_tangents(tg_job *j, const tg_group *s, uint32_t from, uint32_t to);
 void tg_chain_reverse(tg_job *j, const tg_group *s, uint32_t from, uint32_t to);
+void tg_chain_terms(const tg_job *j, const tg_group *s, uint32_t from, uint32_t to, int numbering, int along,
+                    double *terms);
 
 /* All instructions from .. to - 1 of a job for one row: primals and tangents, and adjoints. */
 void tg_forward_between(tg_job *j, uint32_t from, uint32_t to);

@@ -279,8 +279,8 @@ static void check_made(const tg_program *p, const uint32_t *at, uint32_t lines)
     free(stored);
 }
 
-/* x0 + x1 + x2 .., and then each of them added to that from the other side. */
-static tg_program *two_chains(tg_tape *t, int64_t *code)
+/* x0 + x1 + x2 .., then each of them added to that from the other side, then squares and numbers in turn. */
+static tg_program *three_chains(tg_tape *t, int64_t *code)
 {
     enum { N = 100 };
     uint32_t in[N], y;
@@ -289,6 +289,8 @@ static tg_program *two_chains(tg_tape *t, int64_t *code)
     y = op(t, TG_MUL, in[0], in[1]);
     for (int k = 1; k < 2 * N; k++)
         y = k < N ? op(t, TG_ADD, y, in[k]) : op(t, TG_ADD, in[k - N], y);
+    for (int k = 0; k < N; k++)
+        y = op(t, TG_ADD, op(t, TG_ADD, y, op(t, TG_MUL, in[k], in[k])), in[N - 1 - k]);
     return tg_freeze(t, &(tg_recording){.start = in[0], .outer = TG_NONE, .in = in, .n_in = N, .out = &y, .n_out = 1},
                      code);
 }
@@ -297,11 +299,11 @@ static void groups_make_the_instructions_that_they_are_of(void)
 {
     tg_tape t = new_tape();
     int64_t code;
-    tg_program *wide = wide_program_of_everything(&t, &code), *chains = two_chains(&t, &code);
-    uint32_t at[300];
-    for (uint32_t k = 0; k < 300; k++)
+    tg_program *wide = wide_program_of_everything(&t, &code), *chains = three_chains(&t, &code);
+    uint32_t at[500];
+    for (uint32_t k = 0; k < 500; k++)
         at[k] = k;
-    CHECK(wide && chains && !chains->order && chains->n_instr < 300);
+    CHECK(wide && chains && !chains->order && chains->n_instr < 500);
     for (uint32_t lines = 0; wide && chains && lines < 4; lines++) {
         check_made(wide, wide->order, lines);
         check_made(chains, at, lines);

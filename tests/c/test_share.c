@@ -73,7 +73,7 @@ static tg_program *two_sums(int64_t *code)
     return p;
 }
 
-enum { FIRST, SECOND, DIFFERENCE, PRODUCTS, ASKED, READ, DECAYING, BEGUN_AGAIN, TURNED, SHAPES };
+enum { FIRST, SECOND, DIFFERENCE, PRODUCTS, IN_TURN, ASKED, READ, DECAYING, BEGUN_AGAIN, TURNED, SHAPES };
 static int shape;
 
 /* A running total of this shape through many pieces. */
@@ -102,6 +102,8 @@ static tg_program *running(int64_t *code)
             *total = op(&t, TG_ADD, *total, f);
         if (shape == PRODUCTS || shape == READ)
             *total = op(&t, TG_ADD, op(&t, TG_ADD, *total, op(&t, TG_MUL, e, three)), op(&t, TG_ADD, a, f));
+        if (shape == IN_TURN)                           /* products and numbers */
+            *total = op(&t, TG_ADD, *total, op(&t, TG_MUL, e, three));
         if (shape == TURNED && k % 20 == 19)            /* behind an older operand: the first of a chain */
             *total = op(&t, TG_ADD, in[3], *total);
         if (shape == ASKED && k % EVERY == 11)

@@ -1,0 +1,113 @@
+/*  Chains: links one after the other, what is added to kept in a register.
+
+    A link that adds a product is what a dot of one product and a bias is, to the bit.  */
+#include "wide/wide.h"
+#include "compiled.h"
+#include "ops.h"
+
+/* Where the slot of element k is found without asking how: by a step, or in a list. */
+typedef struct {
+    const uint32_t *list;       /* NULL: none */
+    uint32_t at, step;
+} course;
+
+static course course_of(const tg_wide *w, const tg_slots *s)
+{
+    return (course){s->how == TG_LISTED ? w->list + s->at : NULL, s->at, s->how == TG_SIDE_BY_SIDE};
+}
+
+TG_INLINE uint32_t slot(const course *c, uint32_t k)
+{
+    return c->list ? c->list[k] & ~TG_RUNS : c->at + c->step * k;
+}
+
+/* The links of a chain, in one numbering. */
+typedef struct {
+    course added, results;
+    const uint32_t *factors;    /* of the first product, x and w, four words apart */
+    uint32_t products, half, before;    /* half: 1 where kinds take turns; before: what the first adds to */
+} links;
+
+static links links_of(const tg_job *j, const tg_group *s, int numbering)
+{
+    const tg_program *p = j->program;
+    return (links){course_of(p->wide, &s->operand[1][numbering]), course_of(p->wide, &s->operand[2][numbering]),
+                   p->pool + 2 * (size_t)s->pool + numbering, s->products, (uint32_t)tg_is_mixed(s),
+                   s->operand[0][numbering].at};
+}
+
+TG_INLINE int is_product(const links *l, uint32_t k) { return l->products >> (k & 1) & 1; }
+TG_INLINE const uint32_t *factors(const links *l, uint32_t k)
+{
+    return l->factors + 2 * TG_PRODUCT * (size_t)(k >> l->half);
+}
+TG_INLINE uint32_t below(const links *l, uint32_t k) { return k ? slot(&l->results, k - 1) : l->before; }
+
+/* What link k adds; x: primals v, or tangents. */
+TG_INLINE double term(const links *l, uint32_t k, const double *v, const double *x, int along)
+{
+    const uint32_t *pair = factors(l, k);
+    double y;
+    if (!is_product(l, k)) {
+        y = x[slot(&l->added, k >> l->half)];
+        return along && y == 0.0 ? 0.0 : y;
+    }
+    if (!along)
+        return v[pair[0]] * v[pair[2]];
+    y = tg_unless_0(v[pair[2]], tg_passed_on(x[pair[0]], v[pair[2]]));
+    return y + tg_unless_0(v[pair[0]], tg_passed_on(x[pair[2]], v[pair[0]]));
+}
+
+TG_INLINE void add_up(const links *l, uint32_t from, uint32_t to, const double *v, double *x, int along)
+{
+    double sum = x[below(l, from)];
+    for (uint32_t k = from; k < to; k++) {
+        sum += term(l, k, v, x, along);
+        x[slot(&l->results, k)] = sum;
+    }
+}
+
+void tg_chain_forward(tg_job *j, const tg_group *s, uint32_t from, uint32_t to, int numbering)
+{
+    const links l = links_of(j, s, numbering);
+    add_up(&l, from, to, j->primal, j->primal, 0);
+}
+
+void tg_chain_tangents(tg_job *j, const tg_group *s, uint32_t from, uint32_t to)
+{
+    const links l = links_of(j, s, TG_KEPT);
+    add_up(&l, from, to, j->primal, j->tangent, 1);
+}
+
+void tg_chain_terms(const tg_job *j, const tg_group *s, uint32_t from, uint32_t to, int numbering, int along,
+                    double *terms)
+{
+    const links l = links_of(j, s, numbering);
+    for (uint32_t k = from; k < to; k++)
+        *terms++ = term(&l, k, j->primal, along ? j->tangent : j->primal, along);
+}
+
+void tg_chain_reverse(tg_job *j, const tg_group *s, uint32_t from, uint32_t to)
+{
+    const links l = links_of(j, s, TG_LIVE);
+    const uint32_t n_const = j->program->n_const;
+    const double *v = j->primal;
+    double *adj = j->adj, g = adj[slot(&l.results, to - 1)];
+    for (uint32_t k = to; k-- > from;) {
+        const uint32_t next = below(&l, k), *x = factors(&l, k);
+        const double passed = g;
+        adj[slot(&l.results, k)] = 0.0;
+        g = adj[next] + passed;
+        if (!is_product(&l, k))
+            adj[slot(&l.added, k >> l.half)] += passed;
+        else if (passed != 0.0) {
+            const double a = v[x[-1]], b = v[x[1]];     /* in kept slots */
+            if (x[0] >= n_const)
+                adj[x[0]] += passed * b;
+            if (x[2] >= n_const)
+                adj[x[2]] += passed * a;
+        }
+        if (k == from)
+            adj[next] = g;
+    }
+}
