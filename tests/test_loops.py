@@ -630,6 +630,20 @@ def test_ys_that_are_numbers_are_added_one_after_the_other_on_values_too():
     assert (value.data, by.data) == loop.value_and_grad(1.0, [1.0] * 10) == (0.9999999999999999, 0.0)
 
 
+def test_gradients_at_values_are_by_each_argument_alone():
+    """A state that is among the xs and the params, and params that the step closes over, of a loaded loop as well."""
+    w, a = Value(2.0), Value(3.0)
+    step = record(lambda s, x, k: (s * w + x * k, s * x), 1.0, 0.5, 1.0, params=[w])
+    loop, by = step.scan(final=record(lambda s, k: s * w * k, 1.0, 1.0, params=[w])), (0, 1, 2, "params")
+    loss, expected = loop.value_and_grad(3.0, [3.0, 9.0], 2.0, argnums=by)
+    for one in (loop, pickle.loads(pickle.dumps(loop))):
+        value, (state, xs, k, params) = one.value_and_grad(a, [a, a * a], w, argnums=by)
+        assert (value.data, (state.data, data(xs), k.data, data(params))) == (loss, expected)
+    loop.grad(a, [a, a * a], w).backward()
+    ends = [loop.grad(3.0 + h, [3.0 + h, (3.0 + h) ** 2], 2.0) for h in (0.5, -0.5)]
+    assert a.grad == ends[0] - ends[1]  # a polynomial of degree 2
+
+
 def test_until_may_take_params_on_values_too():
     until = record(lambda s, k: tapegrad.greater(s, k * 2.0), 1.0, 0.5)
     loop, xs = record(decay, 1.0, 0.0, 0.5).scan(length=5, until=until), [1.0] * 5
@@ -895,6 +909,20 @@ def test_all_loops_over_a_compiled_step_share_what_is_compiled_for_loops(monkeyp
     del step, loop, loops, threads
     gc.collect()
     assert paths() is None and kept() is None
+
+
+def test_a_file_has_the_answers_of_until_that_came_before_it_was_written(tmp_path):
+    def again(loop):
+        loop.save(tmp_path / "loop.tg")
+        return tapegrad.load(tmp_path / "loop.tg")(1.0, None)
+
+    step = record(lambda s, x: s * 0.5, 1.0, None)
+    asked = step.scan(length=9, until=lambda s: s < 0.1)
+    numbered = step.scan(length=9, until=lambda s: tapegrad.less(s, 0.1))
+    with pytest.raises(BranchChanged, match="; call a loop before it is saved, or have until give a number, such as"):
+        again(asked)
+    counted = asked(1.0, None)
+    assert again(asked) == again(numbered) == counted == (0.0625, None, 4.0)
 
 
 def test_a_loop_is_saved_pickled_and_copied(loop, tmp_path):

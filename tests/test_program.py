@@ -1554,3 +1554,20 @@ def test_numpy_pools_and_what_compiles_are_loaded_when_they_are_needed(script):
         "later |= {'tapegrad.program.' + name for name in ('native', 'source', 'grouped', 'sums')}\n"
         "assert not later & set(sys.modules), later & set(sys.modules)"
     )
+
+
+def test_a_gradient_at_values_is_by_each_argument_alone():
+    """One Value may be two arguments, or a param, too, and an argument may be computed from another."""
+    a, w = Value(3.0), Value(2.0)
+    program = record(lambda x, y: x * y * y, 1.0, 2.0)
+    assert [g.data for g in program.grad(a, a, argnums=(0, 1))] == [9.0, 18.0]
+    slope = program.grad(a, a * a)
+    slope.backward()
+    assert (slope.data, a.grad) == (81.0, 108.0)
+    assert record(lambda a: program.grad(a, a * a), 1.0).value_and_grad(3.0) == (81.0, 108.0)
+    weighed = record(lambda x: x * x * w, 1.0, params=[w])
+    (by_w,), by_x = weighed.grad(w * 1.0, argnums=("params", 0))
+    assert (by_w.data, by_x.data) == (4.0, 8.0)
+    value, slope = weighed.value_and_grad(w)
+    (value + slope).backward()
+    assert w.grad == 12.0 + 8.0

@@ -296,13 +296,15 @@ class Loop:
         found = None if self.until else called(self.step, args[0], args[1], form, args[2:], n, True)
         return self._unrolled(args) if found is None else (found[0], found[1], n, n)
 
-    def _unrolled(self, args: Sequence[Nest], swept: bool = False) -> tuple[Nest, list[Nest], int, int]:
-        """The last state, the ys of steps, how many there may be and how many there were; swept: of Values, for a sweep
-        that is recorded."""
+    def _unrolled(
+        self, args: Sequence[Nest], params: Sequence[Value] | None = None
+    ) -> tuple[Nest, list[Nest], int, int]:
+        """The last state, the ys of steps, how many there may be and how many there were; params: of the step, where
+        it is done with Values for a sweep that is recorded."""
         form = form_of(args[1], "xs")
         n = self._length_of(count(args[1], form, "xs"))
         step = self.step._recorded
-        f = (lambda *args: on_tape.value(step, args, swept=True)) if swept else self.step
+        f = self.step if params is None else lambda *args: on_tape.value(step, args, True, params)
         state, ys, _, steps = unrolled(f, args[0], args[1], form, args[2:], n, self._until_at(args[2:]))
         return state, ys, n, steps
 
@@ -340,7 +342,7 @@ class Loop:
     def _value_and_grad_of_values(
         self, recorded: Recorded, args: Sequence[Nest], places: list[Place], argnums: Argnums
     ) -> tuple[Value, Any]:
-        at = on_tape.inputs(recorded, args)
+        at = on_tape.inputs(recorded, args, apart=True)
         if handle.no_grad_by(0):
             out, grads = _swept(recorded, array("d", handle.primals(at)), places, ONE)
             value, *slopes = handle.leaves([out[0], *itertools.chain(*grads)])
@@ -348,11 +350,12 @@ class Loop:
             return value, gathered(argnums, [p.like(args).build(each, objects) for p in places])
         elements = iter(at)
         given = [form.like(x).build(elements, objects) for form, x in zip(recorded.forms, args)]
-        state, ys, _, _ = self._unrolled(given, swept=True)
+        params = list(elements)
+        state, ys, _, _ = self._unrolled(given, params)
         ended = None
         if self.final is not None:
-            final = self.final._recorded
-            ended = on_tape.value(final, (state, *given[2 : len(final.forms) + 1]), swept=True)
+            final, own = self.final._recorded, [params[k] for k in self._owned[0]]
+            ended = on_tape.value(final, (state, *given[2 : len(final.forms) + 1]), True, own)
         loss: Any = state if ended is None else ended
         if self._step.y is not None:
             loss = functools.reduce(operator.add, ys, 0.0)  # sum() of floats compensates from CPython 3.12 on

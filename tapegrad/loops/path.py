@@ -180,7 +180,10 @@ class LoopPath(Trace):
         job.c.fail_a, job.c.fail_b = stop.operands
         job.stops = stop.within
         if not recorded.leads_on(stop.path, stop.at):
-            raise path.error(stop.at, job, row, way_on=recorded.way_on, step=stop.step)
+            way_on = recorded.way_on
+            if recorded.f is None and stop.cell.what == "until":  # of a file that was written before it was called
+                way_on += "; call a loop before it is saved, or have until give a number, such as tapegrad.less(..)"
+            raise path.error(stop.at, job, row, way_on=way_on, step=stop.step)
         if (stop.path, stop.at) not in recorded.children and len(recorded.paths) >= most:
             way_on = f"a loop needs all paths of {stop.cell.what}, and {most} are known, which are the most"
             raise path.error(stop.at, job, row, way_on=way_on, step=stop.step)

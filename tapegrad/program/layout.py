@@ -24,8 +24,15 @@ def has_values(args: Sequence[Nest]) -> bool:
         return False
 
 
-def inputs(recorded: Recorded, args: Sequence[Nest]) -> list[Value]:
+def inputs(
+    recorded: Recorded, args: Sequence[Nest], params: Sequence[Value] | None = None, apart: bool = False
+) -> list[Value]:
     """All inputs as Values, arguments and params; numbers among them are leaves.
+
+    Args:
+        params: instead of the program's own.
+        apart: as Values of their own: one Value may be two inputs, and one input computed from another, and yet a
+            gradient is by each alone.
 
     Raises:
         TypeError, ValueError: an argument is not as it was recorded.
@@ -40,8 +47,8 @@ def inputs(recorded: Recorded, args: Sequence[Nest]) -> list[Value]:
         numbers = [next(data) if isinstance(v, Value) else v for v in elements]
         form.read(came.build(iter(numbers), objects), what, array("d"))
         items += form.elements(x)
-    items += recorded.params
-    return [x if isinstance(x, Value) else Value(x) for x in items]
+    items += recorded.params if params is None else params
+    return handle.fresh(items) if apart else [x if isinstance(x, Value) else Value(x) for x in items]
 
 
 def outputs(recorded: Recorded, at: Sequence[Value], swept: bool = False) -> list[Value]:
@@ -69,6 +76,8 @@ def outputs(recorded: Recorded, at: Sequence[Value], swept: bool = False) -> lis
     return handle.lay_out(int(ffi.cast("uintptr_t", path.core)), path.codes, at, recorded.on_error == "nan")
 
 
-def value(recorded: Recorded, args: Sequence[Nest], swept: bool = False) -> Any:
-    """As f returns it, of Values."""
-    return recorded.out.build(iter(outputs(recorded, inputs(recorded, args), swept)), objects)
+def value(
+    recorded: Recorded, args: Sequence[Nest], swept: bool = False, params: Sequence[Value] | None = None
+) -> Any:
+    """As f returns it, of Values; params: instead of the program's own."""
+    return recorded.out.build(iter(outputs(recorded, inputs(recorded, args, params), swept)), objects)

@@ -350,7 +350,7 @@ class Program(handle.Quick, Generic[P]):
     def _value_and_grad_of_values(
         self, args: Sequence[Nest], places: list[Place], argnums: Argnums
     ) -> tuple[Value, Any]:
-        at = layout.inputs(self._recorded, args)
+        at = layout.inputs(self._recorded, args, apart=True)
         if handle.no_grad_by(0):
             y, *gradient = handle.leaves(self._swept(array("d", handle.primals(at)), lambda s: [s.out[0], *s.grad]))
         else:
