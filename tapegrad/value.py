@@ -29,12 +29,10 @@ else:
         """The module of the handle that TAPEGRAD_HANDLE asks for; without it the C handle where there is one."""
         built = hasattr(lib, "tg_make_c_handle")
         asked = os.environ.get("TAPEGRAD_HANDLE") or ("c" if built else "cffi")
+        if lib.tg_main.taken and f"{__package__}._{asked}_handle" not in sys.modules:
+            raise ImportError(_ONE_TAPE)
         if asked == "cffi":
-            if lib.tg_main.taken and f"{__package__}._cffi_handle" not in sys.modules:
-                raise ImportError(_ONE_TAPE)
             from . import _cffi_handle as module
-
-            lib.tg_main.taken = 1
         elif asked != "c":
             raise ImportError(f"TAPEGRAD_HANDLE must be 'c' or 'cffi', not {asked!r}")
         elif not built:
@@ -45,6 +43,7 @@ else:
             raise ImportError(_ONE_TAPE)
         else:
             from . import _c_handle as module
+        lib.tg_main.taken = 1
         return module
 
     handle = _picked()

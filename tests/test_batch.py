@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import math
 import pickle
+import sys
+import weakref
 
 import pytest
 from hypothesis import given, settings
@@ -345,6 +348,40 @@ def test_of_rows_that_fail_on_several_paths_the_first_one_is_told(known, reduce,
         for call in (program.map(reduce=reduce), program.map(reduce=reduce).value_and_grad):
             with pytest.raises((ArithmeticError, ValueError, LookupError), match=errors[failing[0]]):
                 call(rows)
+
+
+def test_what_a_failing_row_raises_keeps_nothing_alive():
+    class Kept:
+        pass
+
+    def fails(x):
+        if x == 7:
+            own = Kept()
+            kept.append(weakref.ref(own))
+            raise LookupError("seven")
+        return x.log()
+
+    kept = []
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(LookupError, match="seven"):
+            record(fails, 1.0, on_branch="record").map()([1.0, 7.0, 2.0])
+        assert [ref() for ref in kept] == [None] or sys.implementation.name != "cpython"
+    finally:
+        gc.enable()
+
+
+def test_memory_that_runs_out_in_a_row_is_told_at_once():
+    def f(x):
+        if x == 7:
+            raise MemoryError("all of it")
+        return 1 / (x + 2) if x < 0 else x.log()
+
+    program = record(f, 1.0, on_branch="record")
+    program(-1.0)
+    with pytest.raises(MemoryError, match="all of it"):  # row 1 fails as well, but on a path that comes later
+        program.map()([1.0, -2.0, 7.0])
 
 
 def test_on_error_nan_makes_the_row_nan_and_leaves_the_others():

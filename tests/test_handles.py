@@ -24,18 +24,20 @@ MEMBERS += [name for name in UNARY if hasattr(math, name) or name in ("relu", "s
 
 
 SECOND = """
-import sys
+import os, sys
 from tapegrad import Value
 x = Value(3.0)
 kept = {name: module for name, module in sys.modules.items() if name.startswith("tapegrad")}
-for name in kept:
-    del sys.modules[name]
-try:
-    import tapegrad
-except ImportError as error:
-    assert "nor a second time: there is one tape" in str(error), error
-else:
-    raise AssertionError("it was imported")
+for handle in "c", "cffi":
+    os.environ["TAPEGRAD_HANDLE"] = handle
+    for name in [name for name in sys.modules if name.startswith("tapegrad")]:
+        del sys.modules[name]
+    try:
+        import tapegrad
+    except ImportError as error:
+        assert "nor a second time: there is one tape" in str(error), error
+    else:
+        raise AssertionError("it was imported")
 sys.modules.update(kept)
 import tapegrad
 assert tapegrad.Value is Value

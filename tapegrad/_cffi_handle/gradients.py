@@ -76,8 +76,7 @@ def depends_on_older(roots: Iterable[Handle], xs: Iterable[Handle], /) -> bool:
     return bool(answer)
 
 
-@alone
-def _copy(v: Handle) -> Handle:
+def _copied(v: Handle) -> Handle:
     i = node(v)
     made = lib.tg_record(tape, _COPY, i, i)
     if made < 0:
@@ -88,7 +87,7 @@ def _copy(v: Handle) -> Handle:
 @alone
 def _fresh(items: list[Any]) -> list[Handle]:
     room(len(items))
-    return [_copy(x) if isinstance(x, Handle) else leaf(x) for x in items]
+    return [_copied(x) if isinstance(x, Handle) else leaf(x) for x in items]
 
 
 def fresh(items: Iterable[Any], /) -> list[Handle]:

@@ -163,7 +163,7 @@ class Rows:
         failed = ffi.new("uint32_t[]", max(1, rows))
         again = bool(kept)
         pending = list(kept) if kept else [_Group(0, recorded.paths[0], None, (0, 0))] if rows else []
-        refused: _Refused | None = None
+        refused: list[_Refused] = []  # one, or none
         while pending:
             group = pending[0] if again else min(pending, key=lambda group: (group.number < 0, group.number))
             pending = [other for other in pending if other is not group]
@@ -198,12 +198,11 @@ class Rows:
             job.c.nan_errors = recorded.on_error == "nan"
             failures = path.run_in_chunks(job, *self._shared(path, count))
             if failures:
-                found, now = self._sort(pieces, group, rows, failed)
-                pending.extend(found)
-                if now is not None:  # what is pending may have rows before it
-                    refused, pending = now, _before(now.row, pending)
-        if refused is not None:
-            raise refused.error
+                pending.extend(self._sort(pieces, group, rows, failed, refused))
+                if refused:  # what is pending may have rows before it
+                    pending = _before(refused[0].row, pending)
+        if refused:
+            raise refused.pop().error  # no frame keeps it, which it would keep
         if mean:
             totals[:outs] = [array("d", (x / rows if rows else float("nan") for x in total)) for total in totals[:outs]]
         return totals
@@ -215,9 +214,9 @@ class Rows:
         return batch.step, batch.threads
 
     def _sort(
-        self, pieces: list[Piece], group: _Group, rows: int, failed: CData
-    ) -> tuple[list[_Group], _Refused | None]:
-        """Send the rows that left a path to other paths; the first that finds none, and none of those behind it."""
+        self, pieces: list[Piece], group: _Group, rows: int, failed: CData, refused: list[_Refused]
+    ) -> list[_Group]:
+        """Send the rows that left a path to other paths, up to the first that finds none, which becomes `refused`."""
         recorded, (number, path, chosen, origin, _) = self.recorded, group
         stopped = {row: at - 1 for row, at in enumerate(ffi.unpack(failed, rows)) if at}
         groups: dict[tuple[int, int], array[int]] = {}
@@ -227,22 +226,21 @@ class Rows:
             groups.setdefault(origin if number < 0 else (number, at), array("q")).append(row)
             if not recorded.leads_on(number, at) or (chosen is not None and number < 0 and row == chosen[0]):
                 lost.append(row)
-        refused = None
         if lost:
-            branched = sum(path.is_guard(stopped[row]) for row in lost)
-            error = path.error(
-                stopped[lost[0]], self._stopped(pieces, path, lost[0]), lost[0], branched, recorded.way_on
-            )
-            refused = _Refused(lost[0], error)
+            branched, first = sum(path.is_guard(stopped[row]) for row in lost), lost[0]
+            job = self._stopped(pieces, path, first)
+            refused[:] = [_Refused(first, path.error(stopped[first], job, first, branched, recorded.way_on))]
         found: list[_Group] = []
         for stop, those in groups.items():  # in order of their first rows
-            if refused is not None and refused.row <= those[0]:
+            if refused and refused[0].row <= those[0]:
                 break
             try:
                 found.append(self._group(pieces, stop, those))
+            except MemoryError:
+                raise
             except Exception as error:  # whatever f raises: an earlier row, on a path that is pending, may raise, too
-                refused = _Refused(those[0], error)
-        return found, refused
+                refused[:] = [_Refused(those[0], error)]
+        return found
 
     def _group(self, pieces: list[Piece], stop: tuple[int, int], rows: array[int]) -> _Group:
         """Rows that stopped there, with the path that the first of them goes on with."""

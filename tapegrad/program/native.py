@@ -15,6 +15,7 @@ import stat
 import subprocess
 import sysconfig
 import tempfile
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
@@ -74,24 +75,29 @@ class Compilers:
     def __init__(self, scratch: str | None = None) -> None:
         self._env = {**os.environ, "LC_ALL": "C", **({"TMPDIR": scratch} if scratch else {})}
         self._running: list[subprocess.Popen[str]] = []
+        self._lock, self._ended = threading.Lock(), False
 
     def ask(self, command: list[str], source: str = "") -> tuple[int, str, str]:
         """What a command returns, prints, and complains of; RuntimeError where it does not run."""
         pipe = subprocess.PIPE
         try:
-            process = subprocess.Popen(
-                command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=self._env, start_new_session=True
-            )
+            with self._lock:
+                if self._ended:
+                    raise RuntimeError("native code is not wanted any more")
+                process = subprocess.Popen(
+                    command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=self._env, start_new_session=True
+                )
+                self._running.append(process)
         except OSError as error:
             if error.filename is None:  # a signal's handler raised it, or there is no room for another process
                 raise
             raise RuntimeError(f"native code needs a C compiler: {command[0]!r} does not run: {error}") from error
         with process:
-            self._running.append(process)
             try:
                 out, complaints = process.communicate(source)
             except BaseException:
                 self.end()
+                process.wait()
                 raise
             finally:
                 self._running.remove(process)
@@ -105,7 +111,9 @@ class Compilers:
         return out
 
     def end(self) -> None:
-        """Kill those that are running."""
+        """Kill those that are running, and begin no more."""
+        with self._lock:
+            self._ended = True
         for process in list(self._running):
             if process.poll() is None:
                 with suppress(ProcessLookupError):  # it has just ended
@@ -170,10 +178,11 @@ def _compile(command: list[str], text: Path, made: Path, chunks: int) -> None:
             for done, job in enumerate(as_completed(jobs), 1):
                 job.result()
                 _log.info("native code: %d of %d parts are compiled", done, len(parts))
-        finally:
+        except BaseException:
             for job in jobs:
                 job.cancel()
             compilers.end()
+            raise
     compilers.run([*command, *objects, "-o", str(made), "-lm"])
 
 
