@@ -144,6 +144,29 @@ def adding(step):
     return f
 
 
+def joined_midway(mixed):
+    """A total that a chain takes up as what one of its links adds."""
+
+    def f(x):
+        n, total, told, chain = len(x), x[1], [], x[0]
+        for k in range(2, n):
+            a, b = x[k], x[k - 1]
+            e = a * a - b * 0.3
+            if k < n // 2:
+                total = total + e * a
+                total = total + (b + 0.25).sin()
+            elif k < n - 40:
+                told.append((e * b).tanh())
+            elif mixed:
+                chain = chain + e * 3.0
+                chain = chain + (total if k == n - 15 else (a + 0.1).sin())
+            else:
+                chain = chain + (total if k == n - 15 else x[k - 300])
+        return tapegrad.sum([chain, x[5], *told])
+
+    return f
+
+
 TOTALS = {
     "first": adding(lambda total, a, b: total + term(a, b)),
     "second": adding(lambda total, a, b: term(a, b) + total),
@@ -157,6 +180,8 @@ TOTALS = {
     "with an input": with_an_input,
     "two": ratios,
     "ends early": ends_early,
+    "joined midway": joined_midway(False),
+    "joined midway, in turn": joined_midway(True),
 }
 
 

@@ -305,12 +305,14 @@ static void hold_terms(const tg_job *j, const tg_links *l, uint32_t from, uint32
     for (uint32_t end; from < to; from = end) {
         end = tg_first_part(w, &at, from, to, &g);
         if (g && g->chain) {
-            tg_chain_terms(j, g, from - g->first, end - g->first, live, along, room);
-            /* The first of a chain may have the total where the others have their term. */
-            if (from == g->first && !tg_is_product(g, 0) && tg_slot(w, &g->operand[1][TG_KEPT], 0) == total) {
-                const double y = x[g->operand[0][live].at];
+            /* Where a total joins a chain, it may be what links add, and what they add to is its term. */
+            const uint32_t k = from - g->first, turned =
+                !tg_is_product(g, k) && tg_slot(w, &g->operand[1][TG_KEPT], tg_of_its_kind(g, k)) == total;
+            if (turned) {
+                const double y = x[k ? tg_slot(w, &g->operand[2][live], k - 1) : g->operand[0][live].at];
                 *room = along && y == 0.0 ? 0.0 : y;
             }
+            tg_chain_terms(j, g, k + turned, end - g->first, live, along, room + turned);
             room += end - from;
             total = tg_slot(w, &g->operand[2][TG_KEPT], end - 1 - g->first);
         } else if (g)
