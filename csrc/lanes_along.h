@@ -39,12 +39,11 @@ TG_CLONES static void NAME(tangents)(tg_job *j, const tg_instr *s, uint32_t from
                 const double *a = IN_PART(v, x), *b = IN_PART(v, w), *ta = IN_PART(d, x), *tb = IN_PART(d, w);
                 if (x == w)
                     EACH {
-                        const double half = tg_unless_0(a[l], tg_passed_on(ta[l], a[l]));
+                        const double half = tg_bent_along(a[l], ta[l]);
                         t[l] += half + half;
                     }
                 else
-                    EACH t[l] += tg_unless_0(b[l], tg_passed_on(ta[l], b[l])) +
-                                 tg_unless_0(a[l], tg_passed_on(tb[l], a[l]));
+                    EACH t[l] += tg_product_along(a[l], ta[l], b[l], tb[l]);
             }
             EACH Y[q + l] = t[l];
         }

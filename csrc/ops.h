@@ -72,6 +72,11 @@ TG_INLINE double tg_passed_on(double g, double partial) { return tg_unless_0(g, 
 
 /* A second partial along a tangent: where one of them is 0, an infinite other one does not count. */
 TG_INLINE double tg_bent_along(double partial, double t) { return tg_unless_0(partial, tg_passed_on(t, partial)); }
+/* The tangent of a product x w. */
+TG_INLINE double tg_product_along(double x, double dx, double w, double dw)
+{
+    return tg_bent_along(w, dx) + tg_bent_along(x, dw);
+}
 
 /* By bits, for vectors. */
 TG_INLINE uint64_t tg_is_infinite_or_nan(double y)

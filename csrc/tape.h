@@ -68,7 +68,7 @@ typedef struct tg_tape {
     uint64_t reclaims;
     double reclaim_seconds;
     uint8_t *rule;              /* a bit a node: a Python rule stands in for the slope; NULL before the first */
-    int taken;                  /* the portable handle, whose lists know all handles, was imported */
+    int taken;                  /* a handle is imported, of which a process has one */
 } tg_tape;
 
 /* A row as text; da is empty where no program has it, db where there is no second operand to differentiate. */

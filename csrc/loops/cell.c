@@ -373,7 +373,7 @@ TG_INLINE void seed(const tg_stage *s, const tg_program *p, double *adj, const d
 TG_INLINE void collect(const tg_stage *s, const tg_job *j, int order, double *to, uint32_t lanes, size_t w)
 {
     double *adj = adjoints_of(j, order), *from = adj + j->program->n_const * w;
-    const size_t n = (j->interpreted ? s->n_wanted : s->n_own) * w;     /* native code gives all there are */
+    const size_t n = (j->interpreted ? s->n_wanted : s->n_own) * w;     /* native code knows none that are idle */
     const double zero = tg_zero();
     for (size_t i = 0; i < n; i += w) {
         move(from + i, to + i, lanes, w);

@@ -46,16 +46,13 @@ TG_INLINE uint32_t below(const links *l, uint32_t k) { return k ? slot(&l->resul
 /* What link k adds; x: primals v, or tangents. */
 TG_INLINE double term(const links *l, uint32_t k, const double *v, const double *x, int along)
 {
-    const uint32_t *pair = factors(l, k);
-    double y;
+    const uint32_t *pair;
     if (!is_product(l, k)) {
-        y = x[slot(&l->added, k >> l->half)];
+        const double y = x[slot(&l->added, k >> l->half)];
         return along && y == 0.0 ? 0.0 : y;
     }
-    if (!along)
-        return v[pair[0]] * v[pair[2]];
-    y = tg_unless_0(v[pair[2]], tg_passed_on(x[pair[0]], v[pair[2]]));
-    return y + tg_unless_0(v[pair[0]], tg_passed_on(x[pair[2]], v[pair[0]]));
+    pair = factors(l, k);
+    return along ? tg_product_along(v[pair[0]], x[pair[0]], v[pair[2]], x[pair[2]]) : v[pair[0]] * v[pair[2]];
 }
 
 TG_INLINE void add_up(const links *l, uint32_t from, uint32_t to, const double *v, double *x, int along)
@@ -94,13 +91,14 @@ void tg_chain_reverse(tg_job *j, const tg_group *s, uint32_t from, uint32_t to)
     const double *v = j->primal;
     double *adj = j->adj, g = adj[slot(&l.results, to - 1)];
     for (uint32_t k = to; k-- > from;) {
-        const uint32_t next = below(&l, k), *x = factors(&l, k);
+        const uint32_t next = below(&l, k);
         const double passed = g;
         adj[slot(&l.results, k)] = 0.0;
         g = adj[next] + passed;
         if (!is_product(&l, k))
             adj[slot(&l.added, k >> l.half)] += passed;
         else if (passed != 0.0) {
+            const uint32_t *x = factors(&l, k);
             const double a = v[x[-1]], b = v[x[1]];     /* in kept slots */
             if (x[0] >= n_const)
                 adj[x[0]] += passed * b;

@@ -191,7 +191,7 @@ double tg_add_tangents(const tg_job *j, const tg_instr *s, uint32_t first, uint3
             y += d[slot[2 * (size_t)k]];
         else {
             const uint32_t x = slot[4 * (size_t)k], w = slot[4 * (size_t)k + 2];
-            y += tg_unless_0(v[w], tg_passed_on(d[x], v[w])) + tg_unless_0(v[x], tg_passed_on(d[w], v[x]));
+            y += tg_product_along(v[x], d[x], v[w], d[w]);
         }
     }
     return y;

@@ -23,9 +23,8 @@ TG_INLINE void dots_along(const stretch *s, const double *v, const double *d, ui
         }                                                                                                              \
     }
 #define BIAS(l) = bias ? bias[l] : 0.0
-#define SLOPE(x, dx, y, dy) tg_unless_0(y, tg_passed_on(dx, y)) + tg_unless_0(x, tg_passed_on(dy, x))
-#define BY_ONE(l) += SLOPE(c, dc, y[l], dy[l])
-#define BY_OWN(l) += SLOPE(x[l], dx[l], y[l], dy[l])
+#define BY_ONE(l) += tg_product_along(c, dc, y[l], dy[l])
+#define BY_OWN(l) += tg_product_along(x[l], dx[l], y[l], dy[l])
     ALL(BIAS)
     for (uint32_t i = 0; i < terms; i += 2) {
         const walk a = walk_of(s, i, TG_KEPT, v, at), b = walk_of(s, i + 1, TG_KEPT, v, at);
@@ -47,7 +46,6 @@ TG_INLINE void dots_along(const stretch *s, const double *v, const double *d, ui
     }
 #undef BY_OWN
 #undef BY_ONE
-#undef SLOPE
 #undef BIAS
 #undef ALL
 }

@@ -273,8 +273,7 @@ TG_INLINE uint32_t hold(const tg_program *p, const tg_instr *s, uint32_t total, 
     }
     for (uint32_t i = 0; i + 1 < s->b; i += 2, pair += 4) {
         const uint32_t a = pair[0], b = pair[2];
-        to[i / 2] = !along ? v[a] * v[b] : tg_unless_0(v[b], tg_passed_on(x[a], v[b])) +
-                                           tg_unless_0(v[a], tg_passed_on(x[b], v[a]));
+        to[i / 2] = along ? tg_product_along(v[a], x[a], v[b], x[b]) : v[a] * v[b];
     }
     return s->b / 2;
 }

@@ -399,7 +399,7 @@ static int find_links(finding *f, tg_group *g)
     const uint32_t first = g->first, every = operands(s) == operands(s + 1) ? 1 : 2;
     int code = find_both(f, first, 1, 1, sum_of(s, g->chain), g->operand[0]);
     g->products = (uint8_t)((operands(s) ? TG_EVEN : 0) | (operands(s + 1) ? TG_ODD : 0));
-    g->pool = s[operands(s) ? 0 : 1].a;
+    g->pool = !g->products ? 0 : s[operands(s) ? 0 : 1].a;
     if (!code && g->products != (TG_EVEN | TG_ODD)) {
         const uint32_t from = operands(s) ? 1 : 0;
         code = find_both(f, first + from, every, (g->n - from + every - 1) / every, g->chain == TG_CHAIN_A,
