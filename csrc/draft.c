@@ -427,7 +427,10 @@ tg_program *tg_finish_draft(tg_draft *d, const uint32_t *out, uint32_t n_out)
         p->out[2 * (size_t)k] = d->kept[out[k]];
         p->out[2 * (size_t)k + 1] = d->live[out[k]];
     }
-    tg_mark_links(p);
+    if (tg_pack_program(p)) {
+        tg_free_program(p);
+        return NULL;
+    }
     p->n_guards = size.n_guards;
     p->folded = d->folded;
     p->shared = d->shared;

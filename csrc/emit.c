@@ -18,7 +18,7 @@ static void emit_one(tg_draft *d, tg_program *p, uint32_t i, uint32_t at, uint32
     const tg_draft_node *n = d->node + i;
     const uint32_t *ids;
     uint32_t pair[2], m = tg_draft_operands(d, n, &ids, pair);
-    tg_instr *s = p->alone + at;
+    tg_instr *s = p->instr + at;
     s->op = n->op | (n->quiet && tg_can_refuse(n->op) ? TG_QUIET : 0);
     s->where = n->where;
     s->y = kept[i];

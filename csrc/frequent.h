@@ -14,7 +14,7 @@
 
 #include "links.h"
 
-static inline int is_frequent(const tg_instr *s)
+static inline int is_frequent(const tg_half *s)
 {
     const int row = tg_row(s);
     return IS_FREQUENT(row) || row == TG_DOT;
@@ -29,17 +29,16 @@ TG_INLINE double dot(const double *v, const uint32_t *x, uint32_t n)
     return t;
 }
 
-/* Primals from instruction s on, as long as it is one of these, but not of end: the first that is not. */
-TG_INLINE const tg_instr *frequent_forward(const tg_program *p, double *v, const tg_instr *s, const tg_instr *end,
-                                           int live)
+/* Primals from instruction s on, as long as it is one of these, but not of end: the first that is not. pool: from the
+   first slot of their numbering on. */
+TG_OUTSIDE const tg_half *frequent_forward(const uint32_t *pool, double *v, const tg_half *s, const tg_half *end)
 {
-    const uint32_t *pool = p->pool + (live ? 1 : 0);
     for (; s < end; s++) {
-        double *y = v + (live ? s->live_y : s->y);
+        double *y = v + s->y;
         const int row = (int)(s->op & ~TG_QUIET);           /* of a link none of those here */
 #define TG_BINARY(NAME, method, aliases, symbol, refusal, doc, primal, ...)                                            \
         if (IS_FREQUENT(TG_##NAME) && row == TG_##NAME) {                                                              \
-            const double a = v[live ? s->live_a : s->a], b = v[live ? s->live_b : s->b];                               \
+            const double a = v[s->a], b = v[s->b];                                                                     \
             *y = (primal);                                                                                             \
             continue;                                                                                                  \
         }
@@ -48,50 +47,43 @@ TG_INLINE const tg_instr *frequent_forward(const tg_program *p, double *v, const
             const uint32_t *x = pool + 2 * (size_t)s->a;
             *y = s->b == 3 ? v[x[4]] + v[x[0]] * v[x[2]] : dot(v, x, s->b);
         } else if (s->op & TG_LINK)
-            s = (live ? link_values : link_primals)(p, v, s, end) - 1;
+            s = links_forward(pool, v, s, end) - 1;
         else
             break;
     }
     return s;
 }
 
-TG_OUTSIDE const tg_instr *frequent_values(const tg_program *p, double *v, const tg_instr *s, const tg_instr *end)
-{
-    return frequent_forward(p, v, s, end, 1);
-}
-
-TG_OUTSIDE const tg_instr *frequent_primals(const tg_program *p, double *v, const tg_instr *s, const tg_instr *end)
-{
-    return frequent_forward(p, v, s, end, 0);
-}
-
-/* Adjoints from instruction s - 1 down to end, as long as it is one of these: behind the last that is not. */
-TG_INLINE const tg_instr *frequent_reverse(const tg_program *p, const double *v, double *adj, const tg_instr *end,
-                                           const tg_instr *s)
+/* Adjoints from instruction s - 1 down to end, as long as it is one of these: behind the last that is not. live: its
+   other half. */
+TG_INLINE const tg_half *frequent_reverse(const tg_program *p, const double *v, double *adj, const tg_half *end,
+                                          const tg_half *s, const tg_half *live)
 {
     const uint32_t n_const = p->n_const;
-    for (; s > end && is_frequent(s - 1); s--) {
-        const tg_instr *i = s - 1;
+    for (; s > end && is_frequent(s - 1); s--, live--) {
+        const tg_half *i = s - 1, *to = live - 1;
         const int row = (int)(i->op & ~TG_QUIET);           /* as above */
-        const double g = adj[i->live_y];
-        adj[i->live_y] = 0.0;
+        const double g = adj[to->y];
+        adj[to->y] = 0.0;
         if (g == 0.0)
             continue;
-#define PASS(to, partial)                                                                                              \
-        if ((to) >= n_const)                                                                                           \
-            adj[to] += g * (partial);
+#define PASS(slot, partial)                                                                                            \
+        if ((slot) >= n_const)                                                                                         \
+            adj[slot] += g * (partial);
 #define TG_UNARY(...)
 #define TG_BINARY(NAME, method, aliases, symbol, refusal, doc, primal, da, db, ...)                                    \
         if (IS_FREQUENT(TG_##NAME) && row == TG_##NAME) {                                                              \
             const double a = v[i->a], b = v[i->b], y = v[i->y];                                                        \
             (void)a, (void)b, (void)y;                                                                                 \
-            PASS(i->live_a, da)                                                                                        \
-            PASS(i->live_b, db)                                                                                        \
+            PASS(to->a, da)                                                                                            \
+            PASS(to->b, db)                                                                                            \
             continue;                                                                                                  \
         }
 #include "ops.def"
         if (i->op & TG_LINK) {
-            s = link_adjoints(p, v, adj, end, s, g) + 1;
+            const tg_half *left = links_reverse(p, v, adj, end, s, live, g);
+            live -= s - left - 1;
+            s = left + 1;
             continue;
         }
         const uint32_t *x = p->pool + 2 * (size_t)i->a;

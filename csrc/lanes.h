@@ -25,8 +25,8 @@
 #define WEIGHT(slot) IS(slot, TG_WEIGHT)
 
 /* Whether anybody asks for the adjoint of a slot. */
-#define IS_WANTED(live)                                                                                                \
-    (LANES == 1 ? (live) >= n_const : (live) >= n_fixed || ((live) >= n_const && !(idle && idle[live] & TG_IDLE)))
+#define IS_WANTED(slot)                                                                                                \
+    (LANES == 1 ? (slot) >= n_const : (slot) >= n_fixed || ((slot) >= n_const && !(idle && idle[slot] & TG_IDLE)))
 
 /* Lanes that did not do as recorded are out from here on. */
 static void NAME(out)(tg_job *j, uint32_t at, uint32_t lanes, const double *a, const double *b, const double *y)
@@ -35,7 +35,7 @@ static void NAME(out)(tg_job *j, uint32_t at, uint32_t lanes, const double *a, c
         tg_note_failure(j, l, at, a[l], b[l], y[l]);
 }
 
-static void NAME(check)(tg_job *j, const tg_instr *s, uint32_t at, const double *a, const double *b, double *y)
+static void NAME(check)(tg_job *j, const tg_half *s, uint32_t at, const double *a, const double *b, double *y)
 {
     uint32_t refused = 0;
     if (s->op & TG_QUIET)
@@ -49,7 +49,7 @@ static void NAME(check)(tg_job *j, const tg_instr *s, uint32_t at, const double 
         NAME(out)(j, at, refused, a, b, y);
 }
 
-static void NAME(check_terms)(tg_job *j, const tg_instr *s, uint32_t at, const uint32_t *slot, double *y)
+static void NAME(check_terms)(tg_job *j, const tg_half *s, uint32_t at, const uint32_t *slot, double *y)
 {
     double a[LANES], b[LANES];
     EACH tg_refused_terms(j->primal + l, slot, 2, s->b, LANES, a + l, b + l);
@@ -79,10 +79,11 @@ TG_INLINE void NAME(add_scaled)(double *to, const double *g, double partial)
     TG_TURNS_APART EACH to[l] += tg_passed_on(g[l], partial);
 }
 /* The dot of weights and what is beside them, added to t; and what it passes on to that. */
-TG_INLINE void NAME(add_weights)(double *restrict t, const tg_weight *w, uint32_t n, const double *v, int live)
+TG_INLINE void NAME(add_weights)(double *restrict t, const tg_weight *w, uint32_t n, const double *v,
+                             int numbering)
 {
     for (uint32_t i = 0; i < n; i++) {
-        const double c = w[i].x, *x = AT(v, live ? w[i].live : w[i].kept);
+        const double c = w[i].x, *x = AT(v, numbering == TG_LIVE ? w[i].live : w[i].kept);
         EACH t[l] += c * x[l];
     }
 }
@@ -133,27 +134,27 @@ TG_INLINE void NAME(add_product)(const tg_job *j, double *to, const double *sum,
         TG_TURNS_APART EACH to[l] = sum[l] + x[l] * w[l];
 }
 
-/* Instructions from .. to - 1, the first of which is s; live: over live slots, else over kept ones. */
-TG_INLINE void NAME(forward)(tg_job *j, const tg_instr *s, uint32_t from, uint32_t to, int live)
+/* Instructions from .. to - 1, over the slots of a numbering. */
+TG_CLONES static void NAME(forward)(tg_job *j, tg_halves halves, uint32_t from, uint32_t to, int numbering)
 {
     const tg_program *p = j->program;
+    const tg_half *s = halves.of[numbering];
+    const uint32_t *const pools = p->pool + numbering;
     static const double zeros[LANES];
     double *v = j->primal, t[LANES], total[LANES];
     for (uint32_t k = from; k < to; k++, s++) {
-        const uint32_t *pool = p->pool + 2 * (size_t)s->a + (live ? 1 : 0);
-        double *Y = AT(v, live ? s->live_y : s->y);
+        const uint32_t *pool = pools + 2 * (size_t)s->a;
+        double *Y = AT(v, s->y);
         if (LANES == 1 && is_frequent(s)) {
-            const tg_instr *last = (live ? frequent_values : frequent_primals)(p, v, s, s + (to - k)) - 1;
+            const tg_half *last = frequent_forward(pools, v, s, s + (to - k)) - 1;
             k += (uint32_t)(last - s);
             s = last;
             continue;
         }
-#define A AT(v, live ? s->live_a : s->a)
-#define B AT(v, live ? s->live_b : s->b)
         switch (tg_row(s)) {
 #define TG_FEW(NAME_, method, aliases, symbol, refusal, doc, primal, ...)                                              \
     case TG_##NAME_: {                                                                                                 \
-        const double *xa = A, *xb = B;                                                                                 \
+        const double *xa = AT(v, s->a), *xb = AT(v, s->b);                                                             \
         if (IS_SHORT(TG_##NAME_))                                                                                      \
             PUT_OF(NAME_, primal)                                                                                      \
         else                                                                                                           \
@@ -171,7 +172,7 @@ TG_INLINE void NAME(forward)(tg_job *j, const tg_instr *s, uint32_t from, uint32
             if (weights || !n)
                 TG_TURNS_APART EACH Y[l] = bias[l];
             if (weights)
-                NAME(add_weights)(Y, weights, n / 2, v, live);
+                NAME(add_weights)(Y, weights, n / 2, v, numbering);
             else if (n == 2)
                 NAME(add_product)(j, Y, bias, pool);
             else if (n) {
@@ -218,11 +219,11 @@ TG_INLINE void NAME(forward)(tg_job *j, const tg_instr *s, uint32_t from, uint32
             break;
         case TG_WHERE: NAME(choose)(Y, AT(v, pool[0]), AT(v, pool[2]), AT(v, pool[4])); break;
         case TG_GUARD: {
-            const double *xa = A, *xb = B;
-            const uint32_t refuses = (s->y >> 1) - TG_REFUSES;
+            const double *xa = AT(v, s->a), *xb = AT(v, s->b);
+            const uint32_t asks = halves.of[TG_KEPT][k - from].y, refuses = (asks >> 1) - TG_REFUSES;
             const int as = (int)(refuses / TG_REFUSAL);
             uint32_t other = 0;
-            switch (s->y >> 1) {
+            switch (asks >> 1) {
 #define HOW(how, sign) case how: EACH other |= (uint32_t)(xa[l] sign xb[l]) << l; break;
             TG_COMPARISONS(HOW)
 #undef HOW
@@ -232,7 +233,7 @@ TG_INLINE void NAME(forward)(tg_job *j, const tg_instr *s, uint32_t from, uint32
                 other |= (uint32_t)(as ? code == TG_ZERO_DIVISION + 1 - as : code != TG_OK) << l;
             }
             }
-            if (s->y & 1)
+            if (asks & 1)
                 other = ~other;
             if (other & (p->order ? ~0u : j->alive)) {
                 NAME(out)(j, k, other, xa, xb, xa);
@@ -243,19 +244,17 @@ TG_INLINE void NAME(forward)(tg_job *j, const tg_instr *s, uint32_t from, uint32
         }
         default: break;
         }
-#undef A
-#undef B
     }
 }
 
-TG_CLONES static void NAME(values)(tg_job *j, const tg_instr *s, uint32_t from, uint32_t to)
+static void NAME(values)(tg_job *j, tg_halves s, uint32_t from, uint32_t to)
 {
-    NAME(forward)(j, s, from, to, 1);
+    NAME(forward)(j, s, from, to, TG_LIVE);
 }
 
-TG_CLONES static void NAME(primals)(tg_job *j, const tg_instr *s, uint32_t from, uint32_t to)
+static void NAME(primals)(tg_job *j, tg_halves s, uint32_t from, uint32_t to)
 {
-    NAME(forward)(j, s, from, to, 0);
+    NAME(forward)(j, s, from, to, TG_KEPT);
 }
 
 /* What the products of a dot get: n operands, two a product. */
@@ -285,25 +284,27 @@ TG_INLINE void NAME(pass_on_products)(tg_job *j, const uint32_t *pool, uint32_t 
 }
 
 /* Adjoints of the live slots, from instruction to - 1 down to from; those of constants are left out. */
-TG_CLONES static void NAME(reverse)(tg_job *j, const tg_instr *s, uint32_t from, uint32_t to)
+TG_CLONES static void NAME(reverse)(tg_job *j, tg_halves halves, uint32_t from, uint32_t to)
 {
+    const tg_half *s = halves.of[TG_KEPT] + (to - from), *live = halves.of[TG_LIVE] + (to - from);
     const tg_program *p = j->program;
     const uint32_t n_const = p->n_const, n_fixed = n_const + p->n_in;
     const uint8_t *idle = j->shared;
     const double *v = j->primal;
     double *adj = j->adj, ga[LANES], gb[LANES];
     const double zero = tg_zero();
-    s += to - from;
     for (uint32_t k = to; k-- > from;) {
         s--;
+        live--;
         const uint32_t *pool = p->pool + 2 * (size_t)s->a;
         if (LANES == 1 && is_frequent(s)) {
-            const tg_instr *left = frequent_reverse(p, v, adj, s - (k - from), s + 1);
+            const tg_half *left = frequent_reverse(p, v, adj, s - (k - from), s + 1, live + 1);
             k -= (uint32_t)(s - left);
+            live -= s - left;
             s = left;
             continue;
         }
-        double *own = AT(adj, s->live_y), one[1] = {0.0};
+        double *own = AT(adj, live->y), one[1] = {0.0};
         const double *g = LANES > 1 ? own : one;        /* no operand has that slot */
         if (tg_row(s) == TG_GUARD)
             continue;
@@ -314,9 +315,9 @@ TG_CLONES static void NAME(reverse)(tg_job *j, const tg_instr *s, uint32_t from,
                 continue;
         }
         switch (tg_row(s)) {
-#define PASS(NAME_, live, short_partial, long_partial)                                                                 \
-    if (IS_WANTED(live)) {                                                                                             \
-        double *to = AT(adj, live);                                                                                    \
+#define PASS(NAME_, slot, short_partial, long_partial)                                                                 \
+    if (IS_WANTED(slot)) {                                                                                             \
+        double *to = AT(adj, slot);                                                                                    \
         if (IS_SHORT(TG_##NAME_))                                                                                      \
             ADDED_OF(NAME_, short_partial)                                                                             \
         else                                                                                                           \
@@ -327,11 +328,11 @@ TG_CLONES static void NAME(reverse)(tg_job *j, const tg_instr *s, uint32_t from,
         const double *xa = AT(v, s->a), *xb = AT(v, s->b), *xy = AT(v, s->y);                                          \
         if (!IS_SHORT(TG_##NAME_))                                                                                     \
             NAME(long_partials)(TG_##NAME_, ga, gb, g, xa, xb, xy);                                                    \
-        PASS(NAME_, s->live_a, da, ga)
+        PASS(NAME_, live->a, da, ga)
 #define TG_UNARY(NAME_, method, aliases, symbol, refusal, doc, primal, da, ...) ROW(NAME_, da) break; }
 #define TG_BINARY(NAME_, method, aliases, symbol, refusal, doc, primal, da, db, ...)                                   \
         ROW(NAME_, da)                                                                                                 \
-        PASS(NAME_, s->live_b, db, gb)                                                                                 \
+        PASS(NAME_, live->b, db, gb)                                                                                   \
         break;                                                                                                         \
     }
 #include "ops.def"

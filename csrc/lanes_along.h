@@ -6,8 +6,9 @@
 #define EACH OF_PART
 
 /* Tangents of the kept slots, whose primals are there. */
-TG_CLONES static void NAME(tangents)(tg_job *j, const tg_instr *s, uint32_t from, uint32_t to)
+TG_CLONES static void NAME(tangents)(tg_job *j, tg_halves halves, uint32_t from, uint32_t to)
 {
+    const tg_half *s = halves.of[TG_KEPT];
     const tg_program *p = j->program;
     double *v = j->primal, *d = j->tangent, all[LANES], t[PART];
     for (uint32_t k = from; k < to; k++, s++) {
@@ -72,7 +73,7 @@ TG_CLONES static void NAME(tangents)(tg_job *j, const tg_instr *s, uint32_t from
 }
 
 /* One instruction of the sweep below, of a row that takes an instruction or two, or of a dot; 0: it is another. */
-TG_INLINE int NAME(bend_parts)(tg_job *j, const tg_instr *s)
+TG_INLINE int NAME(bend_parts)(tg_job *j, const tg_half *s, const tg_half *live)
 {
     const tg_program *p = j->program;
     const uint32_t n_const = p->n_const, n_fixed = n_const + p->n_in, *pool = p->pool + 2 * (size_t)s->a;
@@ -80,7 +81,7 @@ TG_INLINE int NAME(bend_parts)(tg_job *j, const tg_instr *s)
     const double *v = j->primal, *d = j->tangent;
     double *adj = j->adj, *adt = j->adj_tangent;
 #define TAKE                                                                                                           \
-    double *G = IN_PART(adj, s->live_y), *H = IN_PART(adt, s->live_y);                                                 \
+    double *G = IN_PART(adj, live->y), *H = IN_PART(adt, live->y);                                                     \
     double g[PART], h[PART], ga[PART], gb[PART], ha[PART], hb[PART];                                                   \
     (void)gb, (void)hb;                                                                                                \
     EACH g[l] = G[l];                                                                                                  \
@@ -89,9 +90,9 @@ TG_INLINE int NAME(bend_parts)(tg_job *j, const tg_instr *s)
     EACH H[l] = 0.0;                                                                                                   \
     if (LANES == 1 && g[0] == 0.0 && h[0] == 0.0)                                                                      \
         return 1;
-#define PASS(live, x, dx)                                                                                              \
-    if (IS_WANTED(live)) {                                                                                             \
-        double *to = IN_PART(adj, live), *along = IN_PART(adt, live);                                                  \
+#define PASS(slot, x, dx)                                                                                              \
+    if (IS_WANTED(slot)) {                                                                                             \
+        double *to = IN_PART(adj, slot), *along = IN_PART(adt, slot);                                                  \
         EACH to[l] += x[l];                                                                                            \
         EACH along[l] += dx[l];                                                                                        \
     }
@@ -105,9 +106,9 @@ TG_INLINE int NAME(bend_parts)(tg_job *j, const tg_instr *s)
             const double *ta = IN_PART(d, s->a), *tb = IN_PART(d, s->b);                                               \
             TAKE                                                                                                       \
             BENDS_OF(NAME_, da, db, daa, dab, dbb)                                                                     \
-            PASS(s->live_a, ga, ha)                                                                                    \
+            PASS(live->a, ga, ha)                                                                                      \
             if (tg_passes_to_b(TG_##NAME_))                                                                            \
-                PASS(s->live_b, gb, hb)                                                                                \
+                PASS(live->b, gb, hb)                                                                                  \
         }                                                                                                              \
         return 1;
 #include "ops.def"
@@ -142,20 +143,21 @@ TG_INLINE int NAME(bend_parts)(tg_job *j, const tg_instr *s)
 }
 
 /* The reverse sweep and its derivative along the tangents: adj_tangent is d(adj). */
-TG_CLONES static void NAME(reverse_tangents)(tg_job *j, const tg_instr *s, uint32_t from, uint32_t to)
+TG_CLONES static void NAME(reverse_tangents)(tg_job *j, tg_halves halves, uint32_t from, uint32_t to)
 {
+    const tg_half *s = halves.of[TG_KEPT] + (to - from), *live = halves.of[TG_LIVE] + (to - from);
     const tg_program *p = j->program;
     const uint32_t n_const = p->n_const, n_fixed = n_const + p->n_in;
     const uint8_t *idle = j->shared;
     const double *v = j->primal, *d = j->tangent;
     double *adj = j->adj, *adt = j->adj_tangent, g[LANES], h[LANES], ga[LANES], gb[LANES], ha[LANES], hb[LANES];
     const double zero = tg_zero();
-    s += to - from;
     for (uint32_t k = to; k-- > from;) {
         s--;
+        live--;
         const uint32_t *pool = p->pool + 2 * (size_t)s->a;
-        double *G = AT(adj, s->live_y), *H = AT(adt, s->live_y);
-        if (tg_row(s) == TG_GUARD || NAME(bend_parts)(j, s))
+        double *G = AT(adj, live->y), *H = AT(adt, live->y);
+        if (tg_row(s) == TG_GUARD || NAME(bend_parts)(j, s, live))
             continue;
         OF_ALL {
             g[l] = G[l];
@@ -165,19 +167,19 @@ TG_CLONES static void NAME(reverse_tangents)(tg_job *j, const tg_instr *s, uint3
         if (LANES == 1 && g[0] == 0.0 && h[0] == 0.0)
             continue;
         switch (tg_row(s)) {
-#define PASS(live, x, dx)                                                                                              \
-    if (IS_WANTED(live)) {                                                                                             \
-        NAME(add_to)(AT(adj, live), x);                                                                                \
-        NAME(add_to)(AT(adt, live), dx);                                                                               \
+#define PASS(slot, x, dx)                                                                                              \
+    if (IS_WANTED(slot)) {                                                                                             \
+        NAME(add_to)(AT(adj, slot), x);                                                                                \
+        NAME(add_to)(AT(adt, slot), dx);                                                                               \
     }
 #define TG_FEW(NAME_, method, aliases, symbol, refusal, doc, primal, da, db, daa, dab, dbb)                            \
     case TG_##NAME_:                                                                                                   \
         if (!IS_SHORT(TG_##NAME_)) {                                                                                   \
             NAME(long_bends)(TG_##NAME_, ga, gb, ha, hb, g, h, AT(v, s->a), AT(v, s->b), AT(v, s->y), AT(d, s->a),     \
                              AT(d, s->b));                                                                             \
-            PASS(s->live_a, ga, ha)                                                                                    \
+            PASS(live->a, ga, ha)                                                                                      \
             if (tg_passes_to_b(TG_##NAME_))                                                                            \
-                PASS(s->live_b, gb, hb)                                                                                \
+                PASS(live->b, gb, hb)                                                                                  \
         }                                                                                                              \
         break;
 #include "ops.def"

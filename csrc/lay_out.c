@@ -13,11 +13,13 @@ int tg_lay_out(tg_tape *t, const tg_program *p, const uint32_t *in, int nan_erro
     uint32_t *id;                   /* of each live slot now */
     uint64_t words = 0;
     int code;
+    tg_window w;
+    tg_open_window(&w, p);
     for (uint32_t k = 0; k < p->n_in; k++)
         if (in[k] >= t->len)
             return TG_BAD_ID;
     for (uint32_t k = 0; k < p->n_instr; k++)
-        words += tg_is_many(tg_row(p->alone + k)) ? p->alone[k].b + (uint64_t)1 : 0;
+        words += tg_is_many(tg_row(tg_at(&w, k))) ? tg_at(&w, k)->b + (uint64_t)1 : 0;
     code = tg_grow(t, (uint64_t)p->n_const + p->n_instr, words);
     id = code ? NULL : tg_realloc(NULL, (p->n_live + (size_t)1) * sizeof *id);
     if (!id)
@@ -27,7 +29,7 @@ int tg_lay_out(tg_tape *t, const tg_program *p, const uint32_t *in, int nan_erro
     for (uint32_t k = 0; k < p->n_in; k++)
         id[p->n_const + k] = in[k];
     for (uint32_t k = 0; k < p->n_instr; k++) {
-        const tg_instr *s = p->alone + k;
+        const tg_instr *s = tg_at(&w, k);
         const int op = tg_row(s);
         uint32_t pair[2], *ids = pair, n = 2;
         of[k] = TG_NONE;

@@ -10,11 +10,10 @@
 #include "ops.h"
 #include "program.h"
 
-/* Primals from instruction s on, as long as it is marked, but not of end: the first that is not. */
-TG_INLINE const tg_instr *links_forward(const tg_program *p, double *v, const tg_instr *s, const tg_instr *end,
-                                        int live)
+/* Primals from instruction s on, as long as it is marked, but not of end: the first that is not. pool: from the first
+   slot of their numbering on. */
+TG_OUTSIDE const tg_half *links_forward(const uint32_t *pool, double *v, const tg_half *s, const tg_half *end)
 {
-    const uint32_t *pool = p->pool + (live ? 1 : 0);
     uint32_t last = TG_NONE;
     double carried = 0.0;
     for (; s < end && s->op & TG_LINK; s++) {
@@ -26,48 +25,37 @@ TG_INLINE const tg_instr *links_forward(const tg_program *p, double *v, const tg
         }
 #define TG_BINARY(NAME, method, aliases, symbol, refusal, doc, primal, ...)                                            \
         if (IS_FREQUENT(TG_##NAME) && row == TG_##NAME) {                                                              \
-            const uint32_t at_a = live ? s->live_a : s->a, at_b = live ? s->live_b : s->b;                             \
-            const double a = GOT(at_a), b = GOT(at_b);                                                                 \
+            const double a = GOT(s->a), b = GOT(s->b);                                                                 \
             carried = (primal);                                                                                        \
         }
 #include "ops.def"
 #undef GOT
-        last = live ? s->live_y : s->y;
+        last = s->y;
         v[last] = carried;
     }
     return s;
 }
 
-TG_OUTSIDE const tg_instr *link_values(const tg_program *p, double *v, const tg_instr *s, const tg_instr *end)
-{
-    return links_forward(p, v, s, end, 1);
-}
-
-TG_OUTSIDE const tg_instr *link_primals(const tg_program *p, double *v, const tg_instr *s, const tg_instr *end)
-{
-    return links_forward(p, v, s, end, 0);
-}
-
 /* Adjoints from instruction s - 1 on, whose own is g and is marked, down to end, as long as they are: behind the last
-   that is not. */
-TG_OUTSIDE const tg_instr *link_adjoints(const tg_program *p, const double *v, double *adj, const tg_instr *end,
-                                         const tg_instr *s, double g)
+   that is not. live: its other half. */
+TG_OUTSIDE const tg_half *links_reverse(const tg_program *p, const double *v, double *adj, const tg_half *end,
+                                        const tg_half *s, const tg_half *live, double g)
 {
     const uint32_t n_const = p->n_const;
-    for (uint32_t next = 0; next != TG_NONE; s--) {
-        const tg_instr *i = s - 1;
+    for (uint32_t next = 0; next != TG_NONE; s--, live--) {
+        const tg_half *i = s - 1, *to = live - 1;
         const int row = tg_row(i);
         double carried = 0.0;
-        next = i > end && i[-1].op & TG_LINK ? i[-1].live_y : TG_NONE;
+        next = i > end && i[-1].op & TG_LINK ? to[-1].y : TG_NONE;
         if (next != TG_NONE) {
             carried = adj[next];
             adj[next] = 0.0;
         }
-#define PASS(to, partial)                                                                                              \
-        if ((to) == next)                                                                                              \
+#define PASS(slot, partial)                                                                                            \
+        if ((slot) == next)                                                                                            \
             carried += g * (partial);                                                                                  \
-        else if ((to) >= n_const)                                                                                      \
-            adj[to] += g * (partial);
+        else if ((slot) >= n_const)                                                                                    \
+            adj[slot] += g * (partial);
         if (g != 0.0 && row == TG_DOT) {
             const uint32_t *x = p->pool + 2 * (size_t)i->a;
             PASS(x[5], 1.0)
@@ -79,8 +67,8 @@ TG_OUTSIDE const tg_instr *link_adjoints(const tg_program *p, const double *v, d
         if (IS_FREQUENT(TG_##NAME) && g != 0.0 && row == TG_##NAME) {                                                  \
             const double a = v[i->a], b = v[i->b], y = v[i->y];                                                        \
             (void)a, (void)b, (void)y;                                                                                 \
-            PASS(i->live_a, da)                                                                                        \
-            PASS(i->live_b, db)                                                                                        \
+            PASS(to->a, da)                                                                                            \
+            PASS(to->b, db)                                                                                            \
         }
 #include "ops.def"
 #undef PASS

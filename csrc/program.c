@@ -14,8 +14,8 @@ tg_program *tg_new_program(uint32_t n_const, uint32_t n_in, uint32_t n_out, uint
     tg_program *p = bytes <= SIZE_MAX && all < SIZE_MAX ? tg_zeroed((size_t)bytes) : NULL;
     if (!p)
         return NULL;
-    p->alone = tg_zeroed((size_t)all + 1);
-    if (!p->alone) {
+    p->instr = tg_zeroed((size_t)all + 1);
+    if (!p->instr) {
         free(p);
         return NULL;
     }
@@ -35,7 +35,8 @@ void tg_free_program(tg_program *p)
 {
     if (!p)
         return;
-    free(p->alone);
+    free(p->instr);
+    free(p->alone[TG_KEPT]);
     free(p->order);
     free(p->call);
     tg_free_groups(p->wide);
@@ -55,7 +56,7 @@ int tg_set_order(tg_program *p, const uint32_t *order)
 }
 
 /* What kind of link an instruction would be behind one that gives slot y, a kept one; 0: none. */
-static uint32_t kind_of_link(const tg_program *p, const tg_instr *s, uint32_t y)
+static uint32_t kind_of_link(const tg_program *p, const tg_half *s, uint32_t y)
 {
     const uint32_t row = (uint32_t)tg_row(s), *x;
     switch (row) {
@@ -69,15 +70,17 @@ static uint32_t kind_of_link(const tg_program *p, const tg_instr *s, uint32_t y)
     }
 }
 
-void tg_mark_links(tg_program *p)
+static void mark_links(tg_program *p)
 {
-    tg_instr *s = p->alone;
+    const tg_half *s = p->alone[TG_KEPT];
     uint32_t n = 0, last = 0, last_but_one = 0;         /* n: how many links there are in a row */
     for (uint32_t k = 1; k <= p->n_alone; k++) {
         const uint32_t kind = k < p->n_alone ? kind_of_link(p, s + k, s[k - 1].y) : 0;
         if (!kind || (n > 1 && kind != last && kind != last_but_one)) {
-            for (uint32_t i = k - n; n >= TG_FEW_LINKS && i < k; i++, p->n_links++)
-                s[i].op |= TG_LINK;
+            for (uint32_t i = k - n; n >= TG_FEW_LINKS && i < k; i++) {
+                p->alone[TG_KEPT][i].op |= TG_LINK;
+                p->alone[TG_LIVE][i].op |= TG_LINK;
+            }
             n = 0;
         }
         n += kind != 0;
@@ -86,17 +89,58 @@ void tg_mark_links(tg_program *p)
     }
 }
 
+/* Half of an instruction: as its slots are in one of the numberings. */
+static tg_half half_of(const tg_instr *s, int numbering)
+{
+    const int live = numbering == TG_LIVE, same = !live || tg_is_pooled(tg_row(s));
+    return (tg_half){s->op, live ? s->live_y : s->y, same ? s->a : s->live_a, same ? s->b : s->live_b};
+}
+
+/* Whether both halves of all instructions are the same, so that they are stored once. */
+static int halves_agree(const tg_program *p)
+{
+    uint32_t k = 0;
+    for (const tg_instr *s = p->instr; k < p->n_alone; k++, s++)
+        if (s->y != s->live_y || (!tg_is_pooled(tg_row(s)) && (s->a != s->live_a || s->b != s->live_b)))
+            break;
+    return k == p->n_alone;
+}
+
+int tg_pack_program(tg_program *p)
+{
+    const uint32_t halves = halves_agree(p) ? 1 : 2;
+    const uint64_t each = halves * sizeof(tg_half) + sizeof(uint32_t), bytes = p->n_alone * each;
+    tg_half *const kept = bytes < SIZE_MAX ? tg_realloc(NULL, (size_t)bytes + 1) : NULL;
+    if (!kept)
+        return TG_MEMORY;
+    p->alone[TG_KEPT] = kept;
+    p->alone[TG_LIVE] = kept + (halves - 1) * (size_t)p->n_alone;
+    p->where = (uint32_t *)(kept + halves * (size_t)p->n_alone);
+    for (uint32_t k = 0; k < p->n_alone; k++) {
+        p->alone[TG_KEPT][k] = half_of(p->instr + k, TG_KEPT);
+        p->alone[TG_LIVE][k] = half_of(p->instr + k, TG_LIVE);
+        p->where[k] = p->instr[k].where;
+    }
+    free(p->instr);
+    p->instr = NULL;
+    p->bytes += bytes - p->n_instr * (uint64_t)sizeof(tg_instr);
+    mark_links(p);
+    return TG_OK;
+}
+
 int tg_set_calls(tg_program *p, const tg_loop *const *loops, uint32_t n)
 {
     const size_t bytes = n * sizeof *p->call;
     uint32_t k = 0;
+    tg_window w;
+    tg_open_window(&w, p);
     p->call = tg_zeroed(bytes + 1);
     if (!p->call)
         return TG_MEMORY;
     p->bytes += bytes;
     for (uint32_t at = 0; at < p->n_instr; at++) {
         uint64_t n_in, n_out;
-        if (tg_row(p->alone + at) != TG_CALL)
+        if (tg_row(tg_at(&w, at)) != TG_CALL)
             continue;
         if (k == n)
             return TG_BAD_ID;
@@ -114,9 +158,6 @@ int tg_set_calls(tg_program *p, const tg_loop *const *loops, uint32_t n)
     return k == n && p->depth <= TG_DEEPEST ? TG_OK : TG_BAD_ID;
 }
 
-/* Whether its operands are in the pool. */
-static int is_pooled(const tg_instr *s) { return tg_row(s) == TG_CALL || tg_is_many(tg_row(s)); }
-
 /* The operands of all many-operand instructions, and those and the results of calls. */
 static uint64_t pooled(const tg_program *p)
 {
@@ -124,7 +165,7 @@ static uint64_t pooled(const tg_program *p)
     tg_window w;
     tg_open_window(&w, p);
     for (uint32_t k = 0; k < p->n_instr; k++)
-        n += is_pooled(tg_at(&w, k)) ? tg_at(&w, k)->b : 0;
+        n += tg_is_pooled(tg_row(tg_at(&w, k))) ? tg_at(&w, k)->b : 0;
     return n;
 }
 
@@ -159,7 +200,7 @@ tg_program *tg_plain_program(const tg_program *p)
         memcpy(plain->constant, p->constant, p->n_const * sizeof *p->constant);
     for (uint32_t k = 0; k < p->n_instr; k++) {
         at[p->order ? p->order[k] : k] = k;
-        pool[k] = is_pooled(tg_at(&w, k)) ? tg_at(&w, k)->b : 0;
+        pool[k] = tg_is_pooled(tg_row(tg_at(&w, k))) ? tg_at(&w, k)->b : 0;
     }
     for (uint32_t k = 0; k < p->n_instr; k++) {         /* pools in the function's order, too */
         const uint32_t own = pool[at[k]];
@@ -171,9 +212,9 @@ tg_program *tg_plain_program(const tg_program *p)
     for (uint32_t k = 0; k < p->n_instr; k++) {
         const tg_instr *s = tg_at(&w, k);
         const uint32_t place = p->order ? p->order[k] : k;
-        tg_instr *to = plain->alone + place;
+        tg_instr *to = plain->instr + place;
         *to = *s;
-        if (is_pooled(s)) {
+        if (tg_is_pooled(tg_row(s))) {
             to->a = pool[k];
             for (uint32_t m = 0; m < s->b; m++) {
                 const uint32_t slot = p->pool[2 * (size_t)(s->a + m)];
@@ -362,7 +403,7 @@ static int in_order(contents *c)
         const tg_instr *s = tg_at(&w, k);
         int named = 0;
         c->place = place_of(p, k);
-        if (tg_row(s) > TG_CALL || (s->op & TG_LINK && !p->n_links) ||
+        if (tg_row(s) > TG_CALL || s->op & TG_LINK ||
             (tg_row(s) < TG_GUARD && !tg_ops[tg_row(s)].da[0]) ||
             (s->op & TG_QUIET && !tg_can_refuse(tg_row(s))) || (tg_row(s) == TG_WHERE && s->b != 3))
             return 0;

@@ -25,7 +25,7 @@
 
 #define TG_DEEPEST 8u           /* loops within one another */
 #define TG_QUIET 0x80000000u    /* in the op of an instruction: whatever it gives is not refused */
-#define TG_LINK 0x40000000u     /* in the op of one in `alone`, not in copies: see links.h */
+#define TG_LINK 0x40000000u     /* in the op of one that is packed: see links.h */
 
 typedef struct tg_instr {
     uint32_t op;            /* a row of the table, TG_QUIET where it is, TG_GUARD or TG_CALL */
@@ -33,6 +33,19 @@ typedef struct tg_instr {
     uint32_t live_y, live_a, live_b;
     uint32_t where;         /* who recorded it: index of the code << 20 | line; 0: unknown */
 } tg_instr;                 /* of a guard, y is how << 1 | its outcome and live_y its number */
+
+enum { TG_KEPT, TG_LIVE };      /* the two numberings */
+
+/* What a replay reads of an instruction: its slots in one of the numberings. Of many operands, a and b are the same in
+   both. */
+typedef struct tg_half {
+    uint32_t op, y, a, b;
+} tg_half;
+
+/* The halves of some instructions. */
+typedef struct tg_halves {
+    const tg_half *of[2];
+} tg_halves;
 
 typedef struct tg_wide tg_wide;
 typedef struct tg_pieces tg_pieces;
@@ -51,14 +64,16 @@ typedef struct tg_program {
                                                            outputs; gone as constants, as equals, into dots */
     uint32_t captured, foreign;     /* needed nodes of an outer recording, which became constants; of other threads */
     double *constant;
-    tg_instr *alone;        /* the instructions that are in no group, n_alone of them; all where there is no order */
+    tg_instr *instr;        /* while it is made: the instructions that are in no group, n_alone of them; all where
+                               there is no order. NULL once they are packed: then there are */
+    tg_half *alone[2];      /*   their halves, */
+    uint32_t *where;        /*   and who recorded them */
     uint32_t *pool;         /* pairs */
     uint32_t *out;          /* pairs */
     uint64_t bytes;         /* of all that it owns */
     uint32_t *order;        /* of a wide program or a hoisted one: where each instruction is in the function's order */
     tg_wide *wide;          /* its groups: see wide/wide.h */
     uint32_t n_groups, grouped;     /* how many, and the instructions in them */
-    uint32_t n_links;       /* how many are marked as links */
     uint32_t n_hoisted;     /* how many come first that a loop carries out once: see loops/hoist.h */
     tg_pieces *pieces;      /* NULL until they are wanted: see wide/pieces.h; guarded by the crew's lock */
     uint32_t n_calls, depth;    /* depth: how many loops are within one another */
@@ -106,7 +121,7 @@ tg_program *tg_freeze(const tg_tape *t, const tg_recording *rec, int64_t *code);
 /* Which nodes older than the start it would take for constants: ids in ascending order, at most `most`; how many there
    are, or a code. */
 int64_t tg_find_older(const tg_tape *t, const tg_recording *rec, uint32_t *ids, uint32_t most);
-/* A program with room for this much, all zero, its instructions in `alone`; NULL without memory. */
+/* A program with room for this much, all zero, its instructions in `instr`; NULL without memory. */
 tg_program *tg_new_program(uint32_t n_const, uint32_t n_in, uint32_t n_out, uint32_t n_instr, uint32_t n_pool);
 /* Whether a program from elsewhere can be replayed, its counts but n_kept, n_live and n_guards being those it was made
    with: TG_OK, TG_MEMORY, or TG_BAD_ID where an opcode, an index or a slot is out of bounds, a slot is read before it
@@ -118,8 +133,9 @@ void tg_free_program(tg_program *p);
    checked with its order first, and is grouped then. What is in groups is not stored besides. */
 int tg_set_order(tg_program *p, const uint32_t *order);
 int tg_group_program(tg_program *p);
-/* Mark its links, once it is what it is to be. */
-void tg_mark_links(tg_program *p);
+/* Pack its instructions and mark the links, once it is what it is to be: TG_OK or TG_MEMORY. Before, nobody replays
+   it. */
+int tg_pack_program(tg_program *p);
 /* Instruction k; all of them. Who reads many in C has a tg_window. */
 tg_instr tg_instruction(const tg_program *p, uint32_t k);
 void tg_copy_instructions(const tg_program *p, tg_instr *to);
@@ -252,8 +268,8 @@ static inline void tg_cross(const double *p, const double *q, double *s, double 
 
 enum { TG_WINDOW = 128 };
 
-/* Instructions as they follow one another: where it is, those from first on, as they are stored or made from their
-   group. */
+/* Instructions as they follow one another: where it is, those from first on, as they are stored, or made from their
+   halves or their group. */
 typedef struct {
     const tg_program *program;
     const tg_instr *instr;
@@ -277,7 +293,11 @@ static inline const tg_instr *tg_at(tg_window *w, uint32_t k)
     return w->instr + (k - w->first);
 }
 
-static inline int tg_row(const tg_instr *s) { return (int)(s->op & ~(TG_QUIET | TG_LINK)); }
+/* The row of an instruction or of half of one. */
+#define tg_row(s) ((int)((s)->op & ~(TG_QUIET | TG_LINK)))
+
+/* Whether the operands of a row are in the pool. */
+static inline int tg_is_pooled(int row) { return row == TG_CALL || tg_is_many(row); }
 
 /* Whether a row goes through much of a program: for who asks where parts of it end, what it reads last is not in use
    until then. */

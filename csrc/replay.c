@@ -227,7 +227,7 @@ static void between_calls(tg_job *j, uint32_t from, uint32_t to, tg_narrow_repla
                                                 : TG_CALL_TANGENTS;
     for (uint32_t k = call_from(p, from); from < to && j->alive; k++) {
         const uint32_t end = k < p->n_calls && p->call[k].at < to ? p->call[k].at : to;
-        narrow(j, p->alone + from, from, end);
+        narrow(j, tg_alone(p, 0, from), from, end);
         if (end < to)
             tg_call_all(j, k, what);
         if (end < to && grouped != tg_group_tangents)
@@ -244,9 +244,9 @@ static void upwards(tg_job *j, uint32_t from, uint32_t to, tg_narrow_replay *nar
     if (p->n_calls)
         between_calls(j, from, to, narrow, grouped);
     else if (!p->wide)
-        narrow(j, p->alone + from, from, to);
+        narrow(j, tg_alone(p, 0, from), from, to);
     else if (j->lanes > 1)
-        tg_one_by_one(j, from, to, narrow);
+        tg_one_by_one(j, from, to, narrow, grouped == group_values ? TG_LIVE : TG_KEPT);
     else                                                /* groups are for one row */
         for (uint32_t at = tg_group_at(p->wide, from), end; from < to; from = end) {
             end = tg_first_part(p->wide, &at, from, to, &g);
@@ -263,11 +263,11 @@ static void downwards(tg_job *j, uint32_t from, uint32_t to, tg_narrow_replay *n
     const tg_program *p = j->program;
     const tg_group *g;
     for (uint32_t k = call_from(p, to), at; k-- > 0 && (at = p->call[k].at) >= from; to = at) {
-        narrow(j, p->alone + at + 1, at + 1, to);
+        narrow(j, tg_alone(p, 0, at + 1), at + 1, to);
         tg_call_all(j, k, TG_CALL_BACK);
     }
     if (!p->wide)
-        narrow(j, p->alone + from, from, to);
+        narrow(j, tg_alone(p, 0, from), from, to);
     else if (j->lanes > 1)
         tg_one_by_one_back(j, from, to, narrow);
     else
@@ -299,7 +299,7 @@ static void interpret(tg_job *j, uint32_t from, uint32_t to, int kept)
 /* The call that a piece is, and that alone; else TG_NONE. What is compiled around it has kept slots. */
 static uint32_t call_of(const tg_job *j, const tg_code *code, uint32_t k)
 {
-    const tg_instr *s = j->program->n_calls ? j->program->alone + code->first[k] : NULL;
+    const tg_half *s = j->program->n_calls ? j->program->alone[TG_KEPT] + code->first[k] : NULL;
     return s && tg_row(s) == TG_CALL ? s->y : TG_NONE;
 }
 

@@ -209,6 +209,7 @@ def one_by_one(program):
     narrow = pickle.loads(pickle.dumps(program))
     (path,) = narrow._recorded.paths
     plain = lib.tg_plain_program(path.core)
+    assert lib.tg_pack_program(plain) == lib.TG_OK
     narrow._recorded.paths[0] = Trace(ffi.gc(plain, lib.tg_free_program), path.codes, 0.0)
     return narrow
 
@@ -414,9 +415,18 @@ def test_what_is_in_groups_is_not_stored_besides():
     assert 7000 < program.stats["instructions"] < 4.1 * n and program.stats["bytes"] < 90 * n
     core = decode(program._recorded.__reduce__()[1][0]).paths[0].core
     assert core.bytes == program.stats["bytes"] and core.n_alone < core.n_instr / 10
-    held = 8 * (core.n_const + core.n_pool + core.n_out) + 32 * core.n_alone + 4 * core.n_instr
+    held = 8 * (core.n_const + core.n_pool + core.n_out) + 36 * core.n_alone + 4 * core.n_instr
     groups = ffi.sizeof("tg_group") * core.wide.n + 4 * core.wide.n_list
     assert held + groups < core.bytes < held + groups + 1000
+
+
+@pytest.mark.parametrize(("f", "each"), [(lambda x: x[0] + x[1] - x[2], 20), (lambda x: x[0] * x[1].sin() * x[2], 36)])
+def test_an_instruction_has_its_slots_twice_only_where_derivatives_have_others(f, each):
+    program = record(f, [1.0, 2.0, 3.0])
+    core = decode(program._recorded.__reduce__()[1][0]).paths[0].core
+    held = 8 * (core.n_const + core.n_pool + core.n_out) + each * core.n_alone
+    assert core.bytes == held + ffi.sizeof("tg_program") and (core.alone[0] == core.alone[1]) == (each == 20)
+    assert program.grad([1.0, 2.0, 3.0]) == tapegrad.grad(f)([1.0, 2.0, 3.0])
 
 
 ALTERNATING = {

@@ -291,8 +291,10 @@ int tg_note_layout(const tg_program *p, PyObject *codes, const uint32_t *of, con
     recording *r = current;
     uint32_t last = 0;
     int64_t where = 0;
+    tg_window w;
+    tg_open_window(&w, p);
     for (uint32_t k = 0; r && k < p->n_instr; k++) {
-        const tg_instr *s = p->alone + k;
+        const tg_instr *s = tg_at(&w, k);
         if (s->where != last) {
             last = s->where;
             where = last ? where_here(r, codes, last) : 0;

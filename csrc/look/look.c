@@ -125,11 +125,13 @@ static double evaluated(const tg_graph *g, uint32_t i)
 uint64_t tg_graph_operands(const tg_program *p, uint32_t first, uint32_t end)
 {
     uint64_t operands = 0;
+    tg_window w;
+    tg_open_window(&w, p);
     for (uint32_t k = first; k < end; k++) {
-        int op = tg_row(p->alone + k);
+        int op = tg_row(tg_at(&w, k));
         if (op == TG_CALL)
             continue;
-        operands += op < TG_OPS && tg_is_many(op) ? p->alone[k].b : arity(op);
+        operands += op < TG_OPS && tg_is_many(op) ? tg_at(&w, k)->b : arity(op);
     }
     return operands;
 }
@@ -138,8 +140,10 @@ void tg_graph_append(tg_graph *g, const tg_program *p, uint32_t first, uint32_t 
                      int nan_errors)
 {
     uint32_t next = g->start[at];
+    tg_window w;
+    tg_open_window(&w, p);
     for (uint32_t k = first; k < end; k++) {
-        const tg_instr *s = p->alone + k;
+        const tg_instr *s = tg_at(&w, k);
         const uint32_t i = at + k - first, *pool = p->pool + 2 * (size_t)s->a;
         int op = tg_row(s);
         g->op[i] = (uint8_t)(op < TG_OPS ? op : TG_OPS);

@@ -228,9 +228,11 @@ static int lay_constants(growth *w, const tg_program *p, uint32_t *slot)
 /* The instructions of a program. */
 static int lay(growth *w, const tg_program *p, uint32_t *slot, int nan_errors, const tg_codes *codes)
 {
+    tg_window at_hand;
+    tg_open_window(&at_hand, p);
     for (uint32_t k = 0;; k++) {
         const uint32_t first = k;
-        while (k < p->n_instr && tg_row(p->alone + k) != TG_CALL)
+        while (k < p->n_instr && tg_row(tg_at(&at_hand, k)) != TG_CALL)
             k++;
         if (reserve(w, k - first, tg_graph_operands(p, first, k)))
             return TG_MEMORY;
@@ -239,7 +241,7 @@ static int lay(growth *w, const tg_program *p, uint32_t *slot, int nan_errors, c
             w->g->where[w->at] = moved(w->g->where[w->at], codes);
         if (k == p->n_instr)
             return TG_OK;
-        if (lay_call(w, p, p->alone + k, slot, nan_errors, codes))
+        if (lay_call(w, p, tg_at(&at_hand, k), slot, nan_errors, codes))
             return TG_MEMORY;
     }
 }

@@ -90,7 +90,7 @@ static void scatter(const tg_job *j, const uint32_t *pairs, uint32_t n, int live
 
 static const uint32_t *pairs_of(const tg_job *j, uint32_t call)
 {
-    return j->program->pool + 2 * (size_t)j->program->alone[j->program->call[call].at].a;
+    return j->program->pool + 2 * (size_t)j->program->alone[TG_KEPT][j->program->call[call].at].a;
 }
 
 /* Adjoints of results to rows, which are 0 from there on; whether any was not. */
@@ -206,8 +206,8 @@ int tg_stopped_within(const tg_job *j, uint32_t at, tg_stop *stops, int most)
         at = w->stopped.at;
         j = s->job + w->stopped.path;
     }
-    while (n < most && j->program->n_calls && tg_row(j->program->alone + at) == TG_CALL) {
-        const tg_calling *w = j->calling + j->program->alone[at].y;
+    while (n < most && j->program->n_calls && tg_row(j->program->alone[TG_KEPT] + at) == TG_CALL) {
+        const tg_calling *w = j->calling + j->program->alone[TG_KEPT][at].y;
         const tg_stopped *s = &w->job.looping->stopped;
         if (!s->in)
             break;

@@ -34,10 +34,12 @@ static uint32_t mark(hoisting *h, uint32_t n_own)
 {
     const tg_program *p = h->p;
     uint32_t count = 0;
+    tg_window w;
+    tg_open_window(&w, p);
     for (uint32_t slot = 0; slot < p->n_const + p->n_in; slot++)
         h->same[slot] = slot < p->n_const || slot >= p->n_const + n_own;
     for (uint32_t k = 0; k < p->n_instr; k++) {
-        const tg_instr *s = p->alone + k;
+        const tg_instr *s = tg_at(&w, k);
         uint32_t pair[4], n;
         const uint32_t *operand = operands_of(p, s, pair, &n);
         int same = tg_row(s) != TG_GUARD;
@@ -72,19 +74,20 @@ static void write(hoisting *h, tg_program *made)
     const tg_program *p = h->p;
     const uint32_t fixed = p->n_const + p->n_in;
     uint32_t first = 0, other = made->n_hoisted, n_pool = 0;
+    tg_window w;
+    tg_open_window(&w, p);
     made->n_kept = made->n_live = fixed + made->n_hoisted;
     memset(h->kept, 0xFF, p->n_kept * sizeof *h->kept); /* TG_NONE */
     memset(h->live, 0xFF, p->n_live * sizeof *h->live);
     for (uint32_t slot = 0; slot < fixed; slot++)
         h->now[slot] = slot;
     for (uint32_t k = 0; k < p->n_instr; k++) {
-        const tg_instr *s = p->alone + k;
+        const tg_instr *s = tg_at(&w, k);
         const uint32_t at = h->hoisted[k] ? first++ : other++;
-        tg_instr *to = made->alone + at;
+        tg_instr *to = made->instr + at;
         uint32_t pair[4], n;
         const uint32_t *operand = operands_of(p, s, pair, &n);
         *to = *s;
-        to->op &= ~TG_LINK;
         h->order[at] = k;
         if (tg_is_many(tg_row(s))) {
             uint32_t *pool = made->pool + 2 * (size_t)n_pool;
@@ -134,8 +137,8 @@ int tg_hoist(const tg_program *p, uint32_t n_own, tg_program **made)
             if (p->n_const)
                 memcpy(q->constant, p->constant, p->n_const * sizeof *p->constant);
             write(&h, q);
-            tg_mark_links(q);
             code = tg_set_order(q, h.order);
+            code = code ? code : tg_pack_program(q);
         }
         if (code)
             tg_free_program(q);

@@ -370,6 +370,8 @@ static int draft_up(tg_nonzeros *s, const tg_program *p, uint32_t weights_at, ui
 {
     tg_draft *d = &s->d;
     uint32_t widest = 2;
+    tg_window at_hand;
+    tg_open_window(&at_hand, p);
     for (uint32_t k = 0; k < p->n_in; k++)
         of[p->n_const + k] = tg_draft_add(d, (tg_draft_node){.op = TG_INPUT,
                                                              .a = k < weights_at ? k : k + s->n_weights}, 0.0);
@@ -379,7 +381,7 @@ static int draft_up(tg_nonzeros *s, const tg_program *p, uint32_t weights_at, ui
     for (uint32_t k = 0; k < p->n_const; k++)
         of[k] = tg_draft_constant(d, p->constant[k]);
     for (uint32_t k = 0; k < p->n_instr; k++) {
-        const tg_instr *c = p->alone + k;
+        const tg_instr *c = tg_at(&at_hand, k);
         const int op = tg_row(c), quiet = (c->op & TG_QUIET) != 0;
         if (op == TG_GUARD)
             tg_draft_guard(d, of[c->a], of[c->b], c->where, c->y, c->live_y);

@@ -224,7 +224,7 @@ TG_INLINE void forward(tg_job *j, const tg_group *s, uint32_t k, uint32_t m, con
         return;
     }
     if (!s->terms && s->op != TG_GUARD && m < TG_FEW_CALLS) {
-        tg_one_by_one(j, k, k + m, narrow);
+        tg_one_by_one(j, k, k + m, narrow, numbering);
         return;
     }
     xa = read(w, &s->operand[0][numbering], v, at, m, n, rooms);
@@ -295,7 +295,7 @@ TG_CLONES void tg_group_tangents(tg_job *j, const tg_group *s, uint32_t from, ui
     else if (s->chain)
         tg_chain_tangents(j, s, from - s->first, to - s->first);
     else if (s->terms)
-        tg_one_by_one(j, from, to, narrow);
+        tg_one_by_one(j, from, to, narrow, TG_KEPT);
     if (s->terms || s->chain || s->op == TG_GUARD)
         return;
     for (uint32_t k = from, m, at; k < to; k += m) {
@@ -307,7 +307,7 @@ TG_CLONES void tg_group_tangents(tg_job *j, const tg_group *s, uint32_t from, ui
 #define TG_FEW(NAME_, method, aliases, symbol, refusal, doc, primal, da, db, ...)                                      \
         case TG_##NAME_:                                                                                               \
             if (!IS_SHORT(TG_##NAME_) && m < BLOCK / 2) {                                                              \
-                tg_one_by_one(j, k, k + m, narrow);                                                                    \
+                tg_one_by_one(j, k, k + m, narrow, TG_KEPT);                                                           \
                 continue;                                                                                              \
             }                                                                                                          \
             if (IS_SHORT(TG_##NAME_))                                                                                  \

@@ -27,7 +27,7 @@ static uint64_t cost_of(const tg_program *p, uint32_t from, uint32_t to)
             cost += (uint64_t)(end - from) * (g->terms ? g->terms : g->chain ? LINK :
                                               g->op == TG_GUARD || tg_is_short(g->op) ? 1 : CALL);
         else
-            for (const tg_instr *s = tg_alone(p, at, from), *stop = s + (end - from); s < stop; s++)
+            for (const tg_half *s = tg_alone(p, at, from).of[TG_KEPT], *stop = s + (end - from); s < stop; s++)
                 cost += ALONE + (tg_row(s) != TG_GUARD && tg_is_many(tg_row(s)) ? s->b : 0);
     }
     return cost;

@@ -75,7 +75,7 @@ TG_CLONES void tg_terms_tangents(tg_job *j, const tg_group *g, uint32_t from, ui
         const stretch s = the_stretch(j, g, stretch_of(j->program->wide, g, from));
         end = s.first + s.n < to ? s.first + s.n : to;
         if (end - from < FEW) {
-            tg_one_by_one(j, g->first + from, g->first + end, narrow);
+            tg_one_by_one(j, g->first + from, g->first + end, narrow, TG_KEPT);
             continue;
         }
         for (uint32_t k = from; k < end; k += m) {

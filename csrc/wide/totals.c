@@ -298,6 +298,8 @@ static void hold_terms(const tg_job *j, const tg_links *l, uint32_t from, uint32
     const double *v = j->primal, *x = along ? j->tangent : v;
     uint32_t total = l->slot[TG_KEPT], at = tg_group_at(w, from);
     const tg_group *g;
+    tg_window at_hand;
+    tg_open_window(&at_hand, p);
     room += l->room + count_terms(p, l->at, from);
     if (from > l->at)
         total = tg_instruction(p, from - 1).y;
@@ -314,15 +316,12 @@ static void hold_terms(const tg_job *j, const tg_links *l, uint32_t from, uint32
             tg_chain_terms(j, g, k + turned, end - g->first, live, along, room + turned);
             room += end - from;
             total = tg_slot(w, &g->operand[2][TG_KEPT], end - 1 - g->first);
-        } else if (g)
+        } else
             for (uint32_t k = from; k < end; k++) {
-                const tg_instr s = tg_instruction(p, k);
-                room += hold(p, &s, total, live, v, x, room);
-                total = s.y;
-            }
-        else
-            for (const tg_instr *s = tg_alone(p, at, from), *stop = s + (end - from); s < stop; total = s++->y)
+                const tg_instr *s = tg_at(&at_hand, k);
                 room += hold(p, s, total, live, v, x, room);
+                total = s->y;
+            }
     }
 }
 

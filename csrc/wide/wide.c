@@ -60,7 +60,7 @@ static uint32_t in_common(const tg_instr *s, const tg_instr *t)
 static int goes_on(finding *f, uint32_t first, uint32_t k)
 {
     const tg_program *p = f->p;
-    const tg_instr *s = p->alone + first, *t = p->alone + k;
+    const tg_instr *s = p->instr + first, *t = p->instr + k;
     const uint32_t step = k - first, n = operands(s);
     if (t->op != s->op || operands(t) != n)
         return 0;
@@ -87,7 +87,7 @@ static int goes_on(finding *f, uint32_t first, uint32_t k)
 enum { RESULT = TG_FEW_TERMS, WHERE, NUMBER };
 static uint32_t slot_of(const tg_program *p, uint32_t k, uint32_t m, int numbering)
 {
-    const tg_instr *s = p->alone + k;
+    const tg_instr *s = p->instr + k;
     if (m == WHERE || m == NUMBER)
         return m == WHERE ? s->where : s->live_y;
     if (m == RESULT)
@@ -157,7 +157,7 @@ static int find_both(finding *f, uint32_t first, uint32_t every, uint32_t n, uin
 /* Whether each instruction of a group has one operand, or the same one twice. */
 static int read_one(const tg_program *p, const tg_group *g)
 {
-    for (const tg_instr *s = p->alone + g->first; s < p->alone + g->first + g->n; s++)
+    for (const tg_instr *s = p->instr + g->first; s < p->instr + g->first + g->n; s++)
         if (s->a != s->b || s->live_a != s->live_b)
             return 0;
     return 1;
@@ -166,7 +166,7 @@ static int read_one(const tg_program *p, const tg_group *g)
 /* Whether the terms of each sum of the group are side by side. */
 static int terms_are_straight(const finding *f, const tg_group *g)
 {
-    const uint32_t width = tg_row(f->p->alone + g->first) == TG_DOT ? 2 : 1, *pair = f->p->pool + 2 * (size_t)g->pool;
+    const uint32_t width = tg_row(f->p->instr + g->first) == TG_DOT ? 2 : 1, *pair = f->p->pool + 2 * (size_t)g->pool;
     for (uint32_t k = 0; k < g->n; k++, pair += 2 * (size_t)g->terms)
         for (uint32_t m = width; m < g->terms / width * width; m++)
             for (int numbering = 0; numbering < 2; numbering++)
@@ -375,10 +375,10 @@ static uint32_t sum_of(const tg_instr *s, int chain) { return operands(s) ? TG_P
 /* Where the links end that follow instruction first: each of the kind of the one before the last. */
 static uint32_t end_of_chain(const tg_program *p, uint32_t first, int chain)
 {
-    int kind[2] = {adds(p, p->alone + first), NO_LINK};
+    int kind[2] = {adds(p, p->instr + first), NO_LINK};
     uint32_t k = first + 1;
     for (; kind[0] && k < p->n_instr; k++) {
-        const tg_instr *s = p->alone + k, *before;
+        const tg_instr *s = p->instr + k, *before;
         const uint32_t n = k - first, sum = sum_of(s, chain);
         const int own = adds(p, s);
         if (n == 1)
@@ -395,7 +395,7 @@ static uint32_t end_of_chain(const tg_program *p, uint32_t first, int chain)
 /* What the links of a chain add, and to what. */
 static int find_links(finding *f, tg_group *g)
 {
-    const tg_instr *s = f->p->alone + g->first;
+    const tg_instr *s = f->p->instr + g->first;
     const uint32_t first = g->first, every = operands(s) == operands(s + 1) ? 1 : 2;
     int code = find_both(f, first, 1, 1, sum_of(s, g->chain), g->operand[0]);
     g->products = (uint8_t)((operands(s) ? TG_EVEN : 0) | (operands(s + 1) ? TG_ODD : 0));
@@ -420,7 +420,7 @@ static int is_listed(const tg_group *g)
 
 static int add_group(finding *f, uint32_t first, uint32_t n, int chain)
 {
-    const tg_instr *s = f->p->alone + first;
+    const tg_instr *s = f->p->instr + first;
     const int row = tg_row(s);
     tg_wide *w = f->w;
     tg_group *g;
@@ -480,15 +480,14 @@ static void shrink(finding *f)
     }
 }
 
-/* Leave those that are in no group, in as little memory as there is to be had. */
+/* Leave those that are in no group. */
 static void leave_alone(tg_program *p)
 {
     tg_wide *w = p->wide;
-    tg_instr *fewer;
     uint32_t n = 0, from = 0;
     for (uint32_t at = 0; at <= w->n; at++) {
         const uint32_t to = at < w->n ? w->group[at].first : p->n_instr;
-        memmove(p->alone + n, p->alone + from, (to - from) * sizeof *p->alone);
+        memmove(p->instr + n, p->instr + from, (to - from) * sizeof *p->instr);
         n += to - from;
         if (at == w->n)
             break;
@@ -496,19 +495,12 @@ static void leave_alone(tg_program *p)
         from = to + w->group[at].n;
     }
     p->n_alone = n;
-    fewer = tg_realloc(NULL, n * sizeof *fewer + 1);    /* and the large block is given back for the next freezing */
-    if (fewer) {
-        memcpy(fewer, p->alone, n * sizeof *fewer);
-        free(p->alone);
-        p->alone = fewer;
-        p->bytes -= (p->n_instr - n) * (uint64_t)sizeof *fewer;
-    }
 }
 
 /* Note what instruction k made and read. */
 static void note(finding *f, uint32_t k)
 {
-    const tg_instr *s = f->p->alone + k;
+    const tg_instr *s = f->p->instr + k;
     if (tg_row(s) != TG_GUARD)
         f->made[s->y] = k + 1;
     if (tg_is_short(s->op)) {
@@ -529,9 +521,9 @@ int tg_group_program(tg_program *p)
     f.seen[TG_LIVE] = tg_zeroed(p->n_live * sizeof *f.seen[TG_LIVE] + 1);
     code = f.w && f.made && f.met && f.seen[TG_KEPT] && f.seen[TG_LIVE] ? TG_OK : TG_MEMORY;
     for (uint32_t k = 0; !code && k <= p->n_instr && p->n_kept < TG_RUNS && p->n_live < TG_RUNS; k++) {
-        if (k == p->n_instr || !grouped(p->alone + k) || (k > first && !goes_on(&f, first, k))) {
+        if (k == p->n_instr || !grouped(p->instr + k) || (k > first && !goes_on(&f, first, k))) {
             uint32_t end = k;
-            if (grouped(p->alone + first) && k - first >= tg_least_group(p->alone[first].op)) {
+            if (grouped(p->instr + first) && k - first >= tg_least_group(p->instr[first].op)) {
                 code = add_group(&f, first, k - first, TG_NO_CHAIN);
                 p->grouped += k - first;
             } else {

@@ -21,7 +21,6 @@
 
 /* cdef: begin */
 enum { TG_SAME, TG_SIDE_BY_SIDE, TG_LISTED };
-enum { TG_KEPT, TG_LIVE };      /* the two numberings */
 
 enum { TG_RUN = 8, TG_FEW_TERMS = 5 };
 enum { TG_NO_CHAIN, TG_CHAIN_A, TG_CHAIN_B };
@@ -144,17 +143,25 @@ static inline uint32_t tg_last_part(const tg_wide *w, uint32_t *at, uint32_t fro
     return start > from ? start : from;
 }
 
-/* Instruction k, which is in no group; at: the first group behind it, or how many there are. */
-static inline const tg_instr *tg_alone(const tg_program *p, uint32_t at, uint32_t k)
+/* Where instruction k, which is in no group, is among those; at: the first group behind it, or how many there are. */
+static inline uint32_t tg_place_alone(const tg_program *p, uint32_t at, uint32_t k)
 {
     const tg_group *g = p->wide && at < p->wide->n ? p->wide->group + at : NULL;
-    return p->alone + (g ? g->before - (g->first - k) : p->n_alone - (p->n_instr - k));
+    return g ? g->before - (g->first - k) : p->n_alone - (p->n_instr - k);
 }
 
-/* Instructions from .. to - 1 one by one, the first of which is s. */
-typedef void tg_narrow_replay(tg_job *j, const tg_instr *s, uint32_t from, uint32_t to);
+/* The halves of instruction k, likewise, and of those behind it. */
+static inline tg_halves tg_alone(const tg_program *p, uint32_t at, uint32_t k)
+{
+    const uint32_t place = tg_place_alone(p, at, k);
+    return (tg_halves){{p->alone[TG_KEPT] + place, p->alone[TG_LIVE] + place}};
+}
+
+/* Instructions from .. to - 1 one by one, whose halves these are: forward those of the numbering that primals are in,
+   and of a guard those kept; back both. */
+typedef void tg_narrow_replay(tg_job *j, tg_halves s, uint32_t from, uint32_t to);
 /* The same of those that may be in groups, from the first to the last or the other way round. */
-void tg_one_by_one(tg_job *j, uint32_t from, uint32_t to, tg_narrow_replay *narrow);
+void tg_one_by_one(tg_job *j, uint32_t from, uint32_t to, tg_narrow_replay *narrow, int numbering);
 void tg_one_by_one_back(tg_job *j, uint32_t from, uint32_t to, tg_narrow_replay *narrow);
 
 /* Instructions from .. to - 1 of a group, for one row; narrow is for what is better done one by one. */

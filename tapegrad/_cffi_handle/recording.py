@@ -154,7 +154,7 @@ def note_layout(p: Any, codes: list[Any], of: Any, a: Any, b: Any) -> None:
     recording = _current() if tape.recorders else None
     for k in range(p.n_instr if recording is not None else 0):
         assert recording is not None
-        s = p.alone[k]
+        s = lib.tg_instruction(p, k)
         where = recording.where_here(codes, s.where) if s.where else 0
         if of[k] != lib.TG_NONE:
             recording.note_from(of[k], where, int(bool(s.op & lib.TG_QUIET)))

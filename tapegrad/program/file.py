@@ -326,11 +326,11 @@ class _Reader:
             raise MemoryError
         p = ffi.gc(p, lib.tg_free_program, p.bytes)
         self.words("d", p.constant, 8 * n_const)
-        self.words("I", p.alone, 32 * n_instr)
+        self.words("I", p.instr, 32 * n_instr)
         if self._guard != GUARD:  # rows have come since
-            words = array("I", ffi.buffer(p.alone, 32 * n_instr)[:])
+            words = array("I", ffi.buffer(p.instr, 32 * n_instr)[:])
             words[::8] = array("I", map(self._opcode, words[::8]))
-            ffi.memmove(p.alone, words, 32 * n_instr)
+            ffi.memmove(p.instr, words, 32 * n_instr)
         self.words("I", p.pool, 8 * n_pool)
         self.words("I", p.out, 8 * n_out)
         for name, n in counts.items():
@@ -343,11 +343,11 @@ class _Reader:
         code = code or lib.tg_check_program(p)
         if not code and order is not None:
             code = lib.tg_group_program(p)
+        code = code or lib.tg_pack_program(p)
         if code == lib.TG_MEMORY:
             raise MemoryError
         if code:
             raise ValueError("its instructions do not fit together")
-        lib.tg_mark_links(p)
         return Trace(p, [(self.text(), self.text()) for _ in range(n_codes)], 0.0, calls), (parent, stop)
 
 

@@ -218,7 +218,7 @@ class Trace:
         within, where the instruction is a call."""
         path, step, found = self, None, job
         for stop in job.stops if self.instruction(at).op == CALL else ():
-            path = path.calls[path.core.alone[at].y].step.paths[stop.path]
+            path = path.calls[path.instruction(at).y].step.paths[stop.path]
             at, step = stop.at, stop.step
             found = Job([], 0, 1)
             found.c.fail_a, found.c.fail_b = stop.a, stop.b

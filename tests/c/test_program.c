@@ -259,21 +259,24 @@ static void check_made(const tg_program *p, const uint32_t *at, uint32_t lines)
         if (tg_row(stored + k) == TG_GUARD)
             stored[k].live_y = lines == 2 ? n - k : stored[k].live_y * (lines + 1) << (lines ? 16 : 0);
     }
-    memcpy(q->alone, stored, n * sizeof *stored);
+    memcpy(q->instr, stored, n * sizeof *stored);
     if (p->n_pool)
         memcpy(q->pool, p->pool, 2 * p->n_pool * sizeof *p->pool);
     q->n_kept = p->n_kept;
     q->n_live = p->n_live;
     CHECK(!tg_group_program(q) && q->n_alone < n / 2);
-    tg_copy_instructions(q, made);
-    CHECK(!memcmp(stored, made, n * sizeof *stored));
-    tg_open_window(&w, q);
-    for (uint32_t k = n; k-- > 0;) {
-        const uint32_t other = k * 7919 % n;
-        const tg_instr alone = tg_instruction(q, other);
-        CHECK(!memcmp(stored + k, tg_at(&w, k), sizeof *stored) && !memcmp(stored + other, &alone, sizeof alone));
-        if (k % 5 == 0)
-            CHECK(!memcmp(stored + other, tg_at(&w, other), sizeof *stored));
+    for (int packed = 0; packed < 2; packed++) {
+        tg_copy_instructions(q, made);
+        CHECK(!memcmp(stored, made, n * sizeof *stored));
+        tg_open_window(&w, q);
+        for (uint32_t k = n; k-- > 0;) {
+            const uint32_t other = k * 7919 % n;
+            const tg_instr alone = tg_instruction(q, other);
+            CHECK(!memcmp(stored + k, tg_at(&w, k), sizeof *stored) && !memcmp(stored + other, &alone, sizeof alone));
+            if (k % 5 == 0)
+                CHECK(!memcmp(stored + other, tg_at(&w, other), sizeof *stored));
+        }
+        CHECK(packed || (tg_pack_program(q) == TG_OK && !q->instr));
     }
     tg_free_program(q);
     free(stored);
@@ -328,7 +331,7 @@ static void results_may_lie_where_operands_lay(void)
     for (uint32_t k = 0; k < N; k++) {
         const uint32_t operand[] = {k, N + 1 + k}, result[] = {N + 1 + k, N + k};
         for (uint32_t i = 0; i < 2; i++) {
-            p->alone[i * N + k] = (tg_instr){TG_NEG, result[i], operand[i], operand[i], result[i], operand[i],
+            p->instr[i * N + k] = (tg_instr){TG_NEG, result[i], operand[i], operand[i], result[i], operand[i],
                                              operand[i], 0};
             order[i * N + k] = i * N + k;
         }
@@ -338,7 +341,8 @@ static void results_may_lie_where_operands_lay(void)
         grad[k] = 0.0;
     }
     p->n_kept = p->n_live = 2 * N + 1;
-    CHECK(!tg_check_program(p) && !tg_set_order(p, order) && !tg_group_program(p) && p->n_groups);
+    CHECK(!tg_check_program(p) && !tg_set_order(p, order) && !tg_group_program(p) && p->n_groups &&
+          !tg_pack_program(p));
     for (int reverse = 0; reverse < 2; reverse++) {
         job.seed = reverse ? seed : NULL;
         CHECK(tg_start(&job) == TG_OK);
@@ -560,7 +564,7 @@ static void rows_on_another_branch_are_told_and_write_nothing(void)
         }
         other++;
         CHECK(r.failed[row] > 0 && r.failed[row] <= p->n_instr);
-        CHECK(p->alone[r.failed[row] - 1].op == TG_GUARD && p->alone[r.failed[row] - 1].where == 9);
+        CHECK(tg_instruction(p, r.failed[row] - 1).op == TG_GUARD && tg_instruction(p, r.failed[row] - 1).where == 9);
         for (int k = 0; k < OUTPUTS; k++)
             CHECK(r.out[row * OUTPUTS + k] == 0.0 && r.out_tangent[row * OUTPUTS + k] == 0.0);
         for (int k = 0; k < INPUTS; k++)
@@ -732,7 +736,7 @@ static void guards_that_nobody_can_answer_are_refused(void)
                             (TG_REFUSES + TG_OPS) * 2 + 1, TG_NONE};
     CHECK(!tg_check_program(p));
     for (size_t k = 0; k < sizeof bad / sizeof *bad; k++) {
-        p->alone[0].y = bad[k];
+        p->alone[TG_KEPT][0].y = bad[k];
         CHECK(tg_check_program(p) == TG_BAD_ID);
     }
     tg_free_program(p);
@@ -838,9 +842,12 @@ static void links_have_the_bits_of_other_instructions(void)
     uint32_t marked = 0;
     for (int pair = 0; pair < KINDS * KINDS; pair++) {
         tg_program *p = program_of_links(pair / KINDS, pair % KINDS), *q = program_of_links(pair / KINDS, pair % KINDS);
-        marked += p->n_links;
-        for (uint32_t k = 0; k < q->n_alone; k++)
-            q->alone[k].op &= ~TG_LINK;
+        for (uint32_t k = 0; k < q->n_alone; k++) {
+            marked += (p->alone[TG_KEPT][k].op & TG_LINK) != 0;
+            CHECK(p->alone[TG_KEPT][k].op == p->alone[TG_LIVE][k].op);
+            q->alone[TG_KEPT][k].op &= ~TG_LINK;
+            q->alone[TG_LIVE][k].op &= ~TG_LINK;
+        }
         for (uint32_t k = 0; k < p->n_instr; k++)
             CHECK(!(tg_instruction(p, k).op & TG_LINK));
         for (int k = 0; k < 8 * 8 * 8; k++) {
@@ -852,8 +859,11 @@ static void links_have_the_bits_of_other_instructions(void)
                 CHECK(is_same(one[i], other[i]));
         }
         CHECK(tg_check_program(p) == TG_OK);
-        p->n_links = 0;                                 /* as if its marks were somebody else's */
-        CHECK(tg_check_program(p) == (memcmp(p->alone, q->alone, p->n_alone * sizeof *p->alone) ? TG_BAD_ID : TG_OK));
+        tg_free_program(p);
+        p = tg_plain_program(q);
+        CHECK(p && tg_check_program(p) == TG_OK);
+        p->instr[pair % p->n_instr].op |= TG_LINK;      /* as if somebody else had marked it */
+        CHECK(tg_check_program(p) == TG_BAD_ID);
         tg_free_program(p);
         tg_free_program(q);
     }
