@@ -144,6 +144,16 @@ def adding(step):
     return f
 
 
+def far_apart(x):
+    """Every other addition is of a product whose factors lie side by side, or anywhere."""
+    n, total = len(x), 0.0
+    for k in range(n):
+        e = x[k] * x[k] - x[k - 1]
+        total = total + e.sin() * x[k if k % 1000 < 500 else 7 * k % n]
+        total = total + e.tanh()
+    return total
+
+
 def joined_midway(mixed):
     """A total that a chain takes up as what one of its links adds."""
 
@@ -172,6 +182,7 @@ TOTALS = {
     "second": adding(lambda total, a, b: term(a, b) + total),
     "taken away": adding(lambda total, a, b: total - term(a, b)),
     "products": adding(lambda total, a, b: 3.0 * b + (total + 100.0 * (b - a * a) ** 2 + (1.0 - a) ** 2 - 2.0 * a)),
+    "far apart": far_apart,
     "pairs": adding(lambda total, a, b: total + (term(a, b) + a)),
     "in turn": adding(lambda total, a, b: total + 100.0 * (b - a * a) ** 2 + term(a, b)),
     "the other way round": adding(lambda total, a, b: term(a, b) + total + a.sin() * b.tanh()),

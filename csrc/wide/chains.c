@@ -76,12 +76,27 @@ void tg_chain_tangents(tg_job *j, const tg_group *s, uint32_t from, uint32_t to)
     add_up(&l, from, to, j->primal, j->tangent, 1);
 }
 
+/* What every other link from k on adds, two apart: products of what steps by one or not at all. */
+static void products(const tg_slots *x, const tg_slots *w, uint32_t k, uint32_t to, const double *v, double *terms)
+{
+    const ptrdiff_t step = x->how == TG_SIDE_BY_SIDE, other = w->how == TG_SIDE_BY_SIDE;
+    const double *a = v + x->at + step * (k >> 1), *b = v + w->at + other * (k >> 1);
+    for (; k < to; k += 2, a += step, b += other, terms += 2)
+        *terms = *a * *b;
+}
+
 void tg_chain_terms(const tg_job *j, const tg_group *s, uint32_t from, uint32_t to, int numbering, int along,
                     double *terms)
 {
     const links l = links_of(j, s, numbering);
-    for (uint32_t k = from; k < to; k++)
-        *terms++ = term(&l, k, j->primal, along ? j->tangent : j->primal, along);
+    for (uint32_t first = from; first < to && first < from + 2; first++) {
+        const tg_slots *x = &s->factor[first & 1][0][numbering], *w = &s->factor[first & 1][1][numbering];
+        if (!along && is_product(&l, first) && x->how != TG_LISTED && w->how != TG_LISTED)
+            products(x, w, first, to, j->primal, terms + (first - from));
+        else
+            for (uint32_t k = first; k < to; k += 2)
+                terms[k - from] = term(&l, k, j->primal, along ? j->tangent : j->primal, along);
+    }
 }
 
 void tg_chain_reverse(tg_job *j, const tg_group *s, uint32_t from, uint32_t to)
@@ -107,5 +122,50 @@ void tg_chain_reverse(tg_job *j, const tg_group *s, uint32_t from, uint32_t to)
         }
         if (k == from)
             adj[next] = g;
+    }
+}
+
+/* Where the factors of every other link are, in both numberings. */
+typedef struct {
+    course x[2], w[2];
+    int stepping;               /* else they are looked up in the pool */
+} pairs;
+
+static pairs pairs_of(const tg_job *j, const tg_group *s, uint32_t odd)
+{
+    const tg_slots *x = s->factor[odd][0], *w = s->factor[odd][1];
+    pairs f = {.stepping = 1};
+    for (int numbering = 0; numbering < 2; numbering++) {
+        f.x[numbering] = course_of(j->program->wide, x + numbering);
+        f.w[numbering] = course_of(j->program->wide, w + numbering);
+        f.stepping &= x[numbering].how != TG_LISTED && w[numbering].how != TG_LISTED;
+    }
+    return f;
+}
+
+TG_INLINE uint32_t step_to(const course *c, uint32_t k) { return c->at + c->step * k; }
+
+void tg_chain_pass(tg_job *j, const tg_group *s, uint32_t from, uint32_t to, double passed)
+{
+    const links l = links_of(j, s, TG_LIVE);
+    const pairs each[2] = {pairs_of(j, s, 0), pairs_of(j, s, 1)};
+    const uint32_t n_const = j->program->n_const;
+    const double *v = j->primal;
+    double *adj = j->adj;
+    for (uint32_t k = to; k-- > from;) {
+        const pairs *f = each + (k & 1);
+        if (!is_product(&l, k))
+            adj[slot(&l.added, k >> l.half)] += passed;
+        else if (passed != 0.0) {
+            const uint32_t *pair = factors(&l, k) - TG_LIVE, i = k >> 1;
+            const uint32_t x = f->stepping ? step_to(f->x + TG_LIVE, i) : pair[TG_LIVE];
+            const uint32_t w = f->stepping ? step_to(f->w + TG_LIVE, i) : pair[2 + TG_LIVE];
+            const double a = v[f->stepping ? step_to(f->x, i) : pair[0]];
+            const double b = v[f->stepping ? step_to(f->w, i) : pair[2]];
+            if (x >= n_const)
+                adj[x] += passed * b;
+            if (w >= n_const)
+                adj[w] += passed * a;
+        }
     }
 }

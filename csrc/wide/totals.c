@@ -404,49 +404,69 @@ void tg_add_spans(tg_running *r, tg_job *j, const double *room, uint32_t piece)
 
 /* ---- what is passed on, back ---- */
 
-/* The last addition of a span comes next, and passes on what all do. */
-static void begin_span(tg_running *r, const tg_job *j, const tg_span *a, uint32_t piece)
+/* Additions from .. to - 1 of a row, one after the other. What the first of them has passed on to the total before it
+   is known there, but for what that begins with. */
+static void pass_in_turn(const tg_running *r, tg_job *j, const tg_links *l, uint32_t from, uint32_t to)
 {
-    const uint32_t at = tg_instruction(j->program, a->last).live_y, t = a->total;
-    if (r->pieces->total[t].piece == piece) {           /* as it comes to the addition before: added to 0 */
-        r->sum[0][t] = 0.0 + j->adj[at];
-        if (j->tangents)
-            r->sum[1][t] = 0.0 + j->adj_tangent[at];
-        tg_set_progress(r->given + t, 1);
+    const tg_span *a = r->pieces->span + l->span;
+    const uint32_t before = from > l->at ? tg_instruction(j->program, from - 1).live_y : l->slot[TG_LIVE];
+    tg_reverse_between(j, from, to);
+    if (a->before == TG_NONE && a->first == from)
         return;
-    }
-    tg_wait_for_progress(r->given + t, 1);
-    j->adj[at] = r->sum[0][t];
+    j->adj[before] = 0.0;
     if (j->tangents)
-        j->adj_tangent[at] = r->sum[1][t];
+        j->adj_tangent[before] = 0.0;
 }
 
-/* What its first addition has passed on to those of other pieces is known there. */
-static void end_span(const tg_job *j, const tg_span *a, const tg_links *l)
+/* The last addition of a total passes on what has come to it, and tells what all others do. */
+static void pass_last(tg_running *r, tg_job *j, const tg_links *l, uint32_t t)
 {
-    if (a->before == TG_NONE)
-        return;
-    j->adj[l->slot[TG_LIVE]] = 0.0;
+    const uint32_t last = r->pieces->total[t].last, at = tg_instruction(j->program, last).live_y;
+    r->sum[0][t] = 0.0 + j->adj[at];                    /* as it comes to the addition before: added to 0 */
     if (j->tangents)
-        j->adj_tangent[l->slot[TG_LIVE]] = 0.0;
+        r->sum[1][t] = 0.0 + j->adj_tangent[at];
+    tg_set_progress(r->given + t, 1);
+    pass_in_turn(r, j, l, last, last + 1);
+}
+
+/* Additions from .. to - 1 of a row, none of which is the last of its total. Where that joins a chain, it may be what the
+   first link adds. */
+static void pass_links(const tg_running *r, tg_job *j, const tg_links *l, uint32_t from, uint32_t to)
+{
+    const tg_wide *w = j->program->wide;
+    const uint32_t t = r->pieces->span[l->span].total;
+    const tg_group *g;
+    tg_wait_for_progress(r->given + t, 1);
+    for (uint32_t at = tg_group_at(w, to - 1) + 1, start, last; to > from; to = start) {
+        start = tg_last_part(w, &at, from, to, &g);
+        if (g && g->chain && !j->tangents) {
+            tg_chain_pass(j, g, start + 1 - g->first, to - g->first, r->sum[0][t]);
+            to = start + 1;
+        }
+        last = tg_instruction(j->program, to - 1).live_y;
+        j->adj[last] = r->sum[0][t];
+        if (j->tangents)
+            j->adj_tangent[last] = r->sum[1][t];
+        pass_in_turn(r, j, l, start, to);
+    }
 }
 
 void tg_reverse_running(tg_running *r, tg_job *j, uint32_t piece, uint32_t from, uint32_t to)
 {
     const tg_pieces *s = r->pieces;
     for (const tg_links *l = s->links + s->first_links[piece + 1]; l-- > s->links + s->first_links[piece];) {
-        const tg_span *a = s->span + l->span;
-        const uint32_t last = l->at + l->n - 1;
-        if (a->last == last && last >= from && last < to) {
-            tg_reverse_between(j, last + 1, to);
-            begin_span(r, j, a, piece);
-            to = last + 1;
+        const uint32_t t = s->span[l->span].total, first = l->at > from ? l->at : from;
+        uint32_t behind = l->at + l->n < to ? l->at + l->n : to;
+        if (first >= behind)
+            continue;
+        tg_reverse_between(j, behind, to);
+        if (s->total[t].last == behind - 1) {
+            pass_last(r, j, l, t);
+            behind--;
         }
-        if (a->first == l->at && l->at >= from && l->at < to) {
-            tg_reverse_between(j, l->at, to);
-            end_span(j, a, l);
-            to = l->at;
-        }
+        if (first < behind)
+            pass_links(r, j, l, first, behind);
+        to = first;
     }
     tg_reverse_between(j, from, to);
 }

@@ -113,19 +113,26 @@ static int lengthen(finding *f, uint32_t n)
     return TG_OK;
 }
 
-/* Where operand m of n instructions is, every so many from first on; a list has TG_OK or TG_MEMORY as its code. */
-static int find_slots(finding *f, uint32_t first, uint32_t every, uint32_t n, uint32_t m, int numbering,
-                      tg_slots *found)
+/* How many of n instructions, every so many from first on, have operand m in the same slot, or side by side. */
+static uint32_t in_step(const finding *f, uint32_t first, uint32_t every, uint32_t n, uint32_t m, int numbering,
+                        tg_slots *found)
 {
     const uint32_t start = slot_of(f->p, first, m, numbering);
     const uint32_t second = n > 1 ? slot_of(f->p, first + every, m, numbering) : start;
-    tg_wide *w = f->w;
     uint32_t step = second - start, k = n < 2 ? n : 2;
     if (step <= 1)
         while (k < n && slot_of(f->p, first + every * k, m, numbering) == start + k * step)
             k++;
     *found = (tg_slots){step ? TG_SIDE_BY_SIDE : TG_SAME, start};
-    if (k == n)
+    return k;
+}
+
+/* Where operand m of n instructions is, every so many from first on; a list has TG_OK or TG_MEMORY as its code. */
+static int find_slots(finding *f, uint32_t first, uint32_t every, uint32_t n, uint32_t m, int numbering,
+                      tg_slots *found)
+{
+    tg_wide *w = f->w;
+    if (in_step(f, first, every, n, m, numbering, found) == n)
         return TG_OK;
     *found = (tg_slots){TG_LISTED, w->n_list};
     if (lengthen(f, n))
@@ -392,6 +399,19 @@ static uint32_t end_of_chain(const tg_program *p, uint32_t first, int chain)
     return k;
 }
 
+/* The factors of every other link that adds a product. What is neither the same nor side by side is in the pool. */
+static void find_factors(finding *f, tg_group *g)
+{
+    for (uint32_t odd = 0; odd < 2; odd++)
+        for (uint32_t m = 0; g->products >> odd & 1 && m < 2; m++)
+            for (int numbering = 0; numbering < 2; numbering++) {
+                tg_slots *found = &g->factor[odd][m][numbering];
+                const uint32_t n = (g->n - odd + 1) / 2;
+                if (in_step(f, g->first + odd, 2, n, m, numbering, found) < n)
+                    found->how = TG_LISTED;
+            }
+}
+
 /* What the links of a chain add, and to what. */
 static int find_links(finding *f, tg_group *g)
 {
@@ -400,6 +420,7 @@ static int find_links(finding *f, tg_group *g)
     int code = find_both(f, first, 1, 1, sum_of(s, g->chain), g->operand[0]);
     g->products = (uint8_t)((operands(s) ? TG_EVEN : 0) | (operands(s + 1) ? TG_ODD : 0));
     g->pool = !g->products ? 0 : s[operands(s) ? 0 : 1].a;
+    find_factors(f, g);
     if (!code && g->products != (TG_EVEN | TG_ODD)) {
         const uint32_t from = operands(s) ? 1 : 0;
         code = find_both(f, first + from, every, (g->n - from + every - 1) / every, g->chain == TG_CHAIN_A,

@@ -40,6 +40,8 @@ typedef struct {
     tg_slots where, number;     /* of its instructions, as they have it; number: of guards. Lists without TG_RUNS */
     tg_slots operand[TG_FEW_TERMS][2];  /* those of a sum of many terms are in the pool alone; of a chain what is added
                                            to first, the numbers that are added, and the results */
+    tg_slots factor[2][2][2];   /* of the products of a chain: of even links, then of odd ones, x and w in both
+                                   numberings; TG_LISTED: see the pool */
     uint32_t stretches, n_stretches;    /* of a many-operand row: where in list the first element of each is, and
                                            behind the last the number of all elements, then for each the first
                                            one of its layer, see layers.c, or TG_NONE; 0: there are none */
@@ -196,6 +198,8 @@ void tg_chain_tangents(tg_job *j, const tg_group *s, uint32_t from, uint32_t to)
 void tg_chain_reverse(tg_job *j, const tg_group *s, uint32_t from, uint32_t to);
 void tg_chain_terms(const tg_job *j, const tg_group *s, uint32_t from, uint32_t to, int numbering, int along,
                     double *terms);
+/* Back over those of a total, each of which passes on the same number, and nothing to the one before. */
+void tg_chain_pass(tg_job *j, const tg_group *s, uint32_t from, uint32_t to, double passed);
 
 /* All instructions from .. to - 1 of a job for one row: primals and tangents, and adjoints. */
 void tg_forward_between(tg_job *j, uint32_t from, uint32_t to);
