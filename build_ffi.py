@@ -32,8 +32,8 @@ DEPENDS = sorted(p.relative_to(ROOT).as_posix() for kind in ("*.def", "*.h") for
 
 HEADERS = (
     "tape.h", "partials.h", "gradient.h", "program.h", "wide/wide.h", "wide/share.h", "loops/hoist.h",
-    "loops/cell.h", "loops/loop.h", "loops/call.h", "batch.h", "matrix.h", "lay_out.h", "look/look.h",
-    "look/steps.h", "sparse/nonzeros.h", "sparse/colouring.h",
+    "loops/stretch.h", "loops/cell.h", "loops/loop.h", "loops/call.h", "batch.h", "matrix.h", "lay_out.h",
+    "look/look.h", "look/steps.h", "sparse/nonzeros.h", "sparse/colouring.h",
 )  # fmt: skip
 
 # -ffp-contract=off: no fused multiply-add, the same bits on every machine. Nobody reads errno or floating-point

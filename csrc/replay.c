@@ -382,8 +382,7 @@ void tg_forward_between(tg_job *j, uint32_t from, uint32_t to)
         tangents_between(j, from, to);
 }
 
-/* Back over instructions from .. to - 1 in the interpreter, as flush.h has it. */
-static void go_back(tg_job *j, uint32_t from, uint32_t to)
+void tg_go_back(tg_job *j, uint32_t from, uint32_t to)
 {
     if (j->tangents)
         downwards(j, from, to, width_of(j)->reverse_tangents, tg_group_reverse_tangents);
@@ -394,7 +393,7 @@ static void go_back(tg_job *j, uint32_t from, uint32_t to)
 void tg_reverse_between(tg_job *j, uint32_t from, uint32_t to)
 {
     const fp_mode mode = flush_to_zero();
-    go_back(j, from, to);
+    tg_go_back(j, from, to);
     restore_fp(mode);
 }
 
@@ -521,7 +520,7 @@ static void reverse(tg_job *j, uint32_t from, uint32_t to)
 {
     const tg_code *code = j->native ? code_of(j, 1) : NULL;
     if (j->tangents || j->interpreted)
-        go_back(j, from, to);
+        tg_go_back(j, from, to);
     else
         for (uint32_t k = code->n; k-- > 0 && code->first[k] >= from;)
             if (code->first[k] < to)
@@ -565,7 +564,7 @@ int tg_reverse_some(tg_job *j, int more)
     while (j->at) {
         const uint32_t k = call_from(p, j->at), start = k ? p->call[k - 1].at + 1 : 0;
         if (j->at > start) {
-            go_back(j, start, j->at);
+            tg_go_back(j, start, j->at);
             j->at = start;
         } else if (tg_call_some(j, k - 1, TG_CALL_BACK))
             return 1;

@@ -342,21 +342,22 @@ static void hand_over(tg_stage *s, uint32_t path)
     s->holder = path;
 }
 
-void tg_go_along(tg_stage *s, uint32_t lanes, uint32_t path, double *const in[2], double *columns)
+void tg_go_along(tg_stage *s, uint32_t lanes, uint32_t path, double *const in[2], size_t first, double *columns,
+                 size_t apart)
 {
     tg_job *j = s->job + path;
     const size_t n = j->program->n_kept;
     put(s, j, lanes, in);
     j->alive = lanes;
     tg_forward(j);
-    for (size_t i = 0; i < n; i += 2)   /* two of each of two lanes at once; columns have room for one more */
+    for (size_t i = first; i < n; i += 2, columns += 2)     /* two of each of two lanes at once */
         for (size_t l = 0; l < TG_WIDEST; l += 2) {
             const double *from = j->primal + i * TG_WIDEST + l, *next = i + 1 < n ? from + TG_WIDEST : from;
             const double a = from[0], b = next[0], c = from[1], d = next[1];
-            double *to = columns + l * (n + n % 2) + i;
+            double *to = columns + l * apart;
             to[0] = a;
             to[1] = b;
-            to += n + n % 2;
+            to += apart;
             to[0] = c;
             to[1] = d;
         }

@@ -35,6 +35,8 @@ typedef struct tg_cell {
     const uint32_t *way;                /* threes: a path, an instruction at which it stops, the path that goes on */
     const uint32_t *shared;             /* which param of the loop each input is, after its own ones */
     const tg_chain *chain;              /* NULL: none */
+    const tg_program *stretch;          /* NULL: none; see loops/stretch.h, with so many steps */
+    uint32_t n_stretch;
     int nan_errors;                     /* 0: what is refused stops */
 } tg_cell;
 /* cdef: end */
@@ -99,8 +101,9 @@ int tg_go_well(tg_stage *s, uint32_t n, double *inout, double *primals);
 void tg_come_back(tg_stage *s, uint32_t lanes, uint32_t path, double *const in[2], double *primals,
                   double *const out_adj[2], double *const in_adj[2]);
 /* One path at the inputs that lanes have, all of which take it: in columns go the primals of each lane one after the
-   other, n_kept of them, and one more where that is odd. */
-void tg_go_along(tg_stage *s, uint32_t lanes, uint32_t path, double *const in[2], double *columns);
+   other, from slot first on, and one more where they are odd; a column is so many numbers from the last. */
+void tg_go_along(tg_stage *s, uint32_t lanes, uint32_t path, double *const in[2], size_t first, double *columns,
+                 size_t apart);
 /* What has been added up for the params, to or from where it is added up for all cells; they are 0 where they were.
    To there it is swept over what is hoisted first. */
 void tg_take_adjoints(tg_stage *s, double *const sums[2]);

@@ -10,9 +10,7 @@
 
 #include <string.h>
 
-#define NEAR ((uint64_t)1 << 20)        /* bytes of what is noted, of all steps or of a unit */
-#define NEARER ((uint64_t)1 << 18)
-#define AT_ONCE ((uint64_t)1 << 22)     /* instructions of all steps, between looks for signals */
+#define NEAR ((uint64_t)1 << 20)        /* bytes of what is noted of all steps */
 
 static const tg_chain *chain_of(const tg_job *j) { return j->loop->step->chain; }
 static size_t each(const tg_job *j) { return chain_of(j)->n_noted * tg_width(j); }
@@ -25,8 +23,8 @@ void tg_lay_chain(const tg_job *j, tg_looping *w, char *memory, uint64_t *used)
     if (!chain_of(j) || j->tangents || o->until || !n)
         return;
     w->room = j->seed || n < TG_TILED ? (int64_t)n : TG_TILED;
-    if (j->seed && (n > NEAR / (8 * each(j) + 1) || n > AT_ONCE / (o->step->program[0]->n_instr + (uint64_t)1)))
-        w->room = (int64_t)(NEARER / (8 * each(j) + 1) / TG_TILED * TG_TILED);
+    if (j->seed && (n > NEAR / (8 * each(j) + 1) || n > TG_AT_ONCE / (o->step->program[0]->n_instr + (uint64_t)1)))
+        w->room = (int64_t)(TG_UNIT / (8 * each(j) + 1) / TG_TILED * TG_TILED);
     if (!w->room)
         return;
     w->noted = tg_carve(memory, used, (uint64_t)w->room * each(j), sizeof(double));
@@ -35,7 +33,7 @@ void tg_lay_chain(const tg_job *j, tg_looping *w, char *memory, uint64_t *used)
 int tg_can_chain(const tg_job *j)
 {
     const tg_looping *w = j->looping;
-    return w->noted && !w->step.refused && !w->step.interpreted;
+    return w->noted && !w->step.refused && (w->stretch.program || !w->step.interpreted);
 }
 
 /* What is noted of a step. */
@@ -60,7 +58,10 @@ int tg_chain_on(tg_job *j)
 {
     tg_looping *w = j->looping;
     const int64_t first = w->at, left = w->end - first, n = left < TG_TILED ? left : TG_TILED;
-    const double *x = tg_read_tile(j, first);
+    const double *x;
+    if (w->stretch.program)
+        return tg_stretch_on(j);
+    x = tg_read_tile(j, first);
     if (chain_of(j)->forward[j->lanes > 1](w->step.job->primal, x, noted_of(j, first), w->in[0], n))
         return 0;
     if (j->loop->n_y && first >= w->seen)
@@ -78,6 +79,11 @@ void tg_chain_back(tg_job *j)
     const size_t x = o->n_x * tg_width(j), y = o->n_y * tg_width(j);
     const double *weight = w->out_adj[0] + tg_state_size(j);
     const fp_mode mode = flush_to_zero();
+    if (w->stretch.program) {
+        tg_stretch_back(j);
+        restore_fp(mode);
+        return;
+    }
     for (int64_t step = w->noted_from; own_weights && step < w->end; step++) {
         tg_weigh_ys(j, step);
         memcpy(noted_of(j, step) + x, weight, y * sizeof *weight);

@@ -151,12 +151,11 @@ static void read_steps(const tg_job *j, int order, int64_t step, size_t steps, s
     }
 }
 
-/* xs of as many steps as a tile has, if there are as many. */
-static void read_tile(const tg_job *j, int order, int64_t first, double *to, size_t size)
+/* xs of n steps, if there are as many. */
+static void read_some(const tg_job *j, int order, int64_t first, int64_t n, double *to, size_t size)
 {
     const int64_t left = j->loop->length - first;
-    read_steps(j, order, first, left < TG_TILED ? (size_t)left : TG_TILED, left < 2 * TG_TILED ? 0 : TG_TILED, to,
-               size);
+    read_steps(j, order, first, (size_t)(left < n ? left : n), left < 2 * n ? 0 : (size_t)n, to, size);
 }
 
 void tg_read_x(const tg_job *j, int64_t step)
@@ -174,17 +173,22 @@ void tg_read_x(const tg_job *j, int64_t step)
             continue;
         }
         if (tile != w->tiled)
-            read_tile(j, order, first, w->tile[order], size);
+            read_some(j, order, first, TG_TILED, w->tile[order], size);
         tg_move_numbers(to, w->tile[order] + (size_t)(step - first) * size, size);
     }
     w->tiled = tile;
 }
 
+void tg_read_some_x(const tg_job *j, int64_t first, int64_t n, double *to)
+{
+    if (j->loop->n_x)
+        read_some(j, 0, first, n, to, j->loop->n_x * tg_width(j));
+}
+
 const double *tg_read_tile(const tg_job *j, int64_t first)
 {
     tg_looping *w = j->looping;
-    if (j->loop->n_x)
-        read_tile(j, 0, first, w->tile[0], j->loop->n_x * tg_width(j));
+    tg_read_some_x(j, first, TG_TILED, w->tile[0]);
     w->tiled = first / TG_TILED;
     return w->tile[0];
 }
@@ -193,7 +197,7 @@ void tg_read_all_x(const tg_job *j, double *to, size_t size)
 {
     const int64_t n = j->loop->n_x ? j->loop->length : 0;
     for (int64_t step = 0; step < n; step += TG_TILED)
-        read_tile(j, 0, step, to + (size_t)step * size, size);
+        read_some(j, 0, step, TG_TILED, to + (size_t)step * size, size);
 }
 
 int tg_wants(const tg_job *j, uint32_t first, uint32_t n)

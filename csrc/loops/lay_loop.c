@@ -4,8 +4,6 @@
 
 #include <assert.h>
 
-#define WHOLE ((uint64_t)1 << 21)       /* bytes of what all steps make, where that is kept and no states: caches
-                                           have it */
 #define BESIDE 2048             /* primals of a step at most, of which there are twice as many as lanes then */
 
 static void lay_pair(const tg_job *j, double *pair[2], uint64_t slots, char *memory, uint64_t *used)
@@ -43,10 +41,13 @@ uint64_t tg_lay_loop(const tg_job *j, tg_looping *w, char *memory)
     const tg_loop *o = j->loop;
     const uint32_t n_in = o->n_state + o->n_x, n_out = o->n_state + o->n_y;
     uint32_t widest = larger(o->step->program[0]->n_in, 1);
+    const int stretched = o->step->stretch && !o->step->chain && !j->tangents && !o->until && o->length;
+    const int is_long = tg_takes_long(o->step, j->lanes), at_once = !j->tangents && !is_long;
+    const int may_be_beside = at_once && j->lanes == 1 && small(o->step);
     uint64_t used = 0;
     tg_carve(memory, &used, 1, sizeof *w);
     tg_lay_stage(&w->step, o->step, n_in, j, memory, &used);
-    w->step.is_long = tg_takes_long(o->step, j->lanes);
+    w->step.is_long = is_long;
     if (o->final) {
         tg_lay_stage(&w->final, o->final, o->n_state, j, memory, &used);
         w->final.is_long = tg_takes_long(o->final, j->lanes);
@@ -78,7 +79,6 @@ uint64_t tg_lay_loop(const tg_job *j, tg_looping *w, char *memory)
     }
     if (j->seed) {
         const uint64_t each = tg_state_size(j) * (uint64_t)tg_orders(j);
-        const int at_once = !j->tangents && !w->step.is_long;
         w->capacity = o->states < o->length ? o->states : o->length;
         if (w->capacity < o->length && w->capacity > TG_MOST_STATES)
             w->capacity = TG_MOST_STATES;
@@ -86,21 +86,26 @@ uint64_t tg_lay_loop(const tg_job *j, tg_looping *w, char *memory)
         w->kept = tg_carve(memory, &used, (uint64_t)w->capacity, each * sizeof(double));
         w->kept_at = w->capacity < o->length ? tg_carve(memory, &used, (uint64_t)w->capacity, sizeof(int64_t)) : NULL;
         w->whole = NULL;
+        w->side_by_side = w->capacity >= o->length && may_be_beside;
+    }
+    if (stretched)
+        tg_lay_stretch(j, w, memory, &used);
+    else
         w->each = (o->step->program[0]->n_kept | 1) * tg_width(j);  /* else many steps are in few places of a cache */
-        if (at_once && w->capacity >= o->length && o->step->n_paths == 1 &&
-            (uint64_t)o->length <= WHOLE / (8 * w->each + 1)) {
+    if (j->seed) {
+        if (!stretched && at_once && w->capacity >= o->length && o->step->n_paths == 1 &&
+            (uint64_t)o->length <= TG_WHOLE_LOOP / (8 * w->each + 1)) {
             w->whole = tg_carve(memory, &used, (uint64_t)o->length * w->each, sizeof(double));
             w->interpreted = tg_carve(memory, &used, (uint64_t)o->length, 1);
-        } else if (at_once && j->lanes == 1 && small(o->step)) {
+        } else if (stretched ? w->side_by_side : may_be_beside) {
             const tg_job wide = {.lanes = TG_WIDEST, .nan_errors = j->nan_errors};
             tg_lay_stage(&w->beside, o->step, n_in, &wide, memory, &used);
             w->beside_in[0] = tg_carve(memory, &used, (uint64_t)n_in * TG_WIDEST, sizeof(double));
-            w->columns = tg_carve(memory, &used, (uint64_t)BESIDE * TG_WIDEST, sizeof(double));
+            if (!stretched)
+                w->columns = tg_carve(memory, &used, (uint64_t)BESIDE * TG_WIDEST, sizeof(double));
         }
         w->taken = o->step->n_paths > 1 ? tg_carve(memory, &used, (uint64_t)o->length * tg_width(j), 1) : NULL;
     }
-    w->plain = j->lanes == 1 && !j->tangents && !o->until && !o->n_x && !o->n_y && o->step->n_paths == 1 &&
-               !w->step.is_long && !w->whole;
     return used;
 }
 

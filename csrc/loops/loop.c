@@ -85,11 +85,6 @@ static int go(tg_job *j)
     tg_looping *w = j->looping;
     double *primals;
     uint32_t lanes;
-    if (w->plain && w->alive && w->at < w->end && tg_go_well(&w->step, o->n_state, w->in[0], NULL)) {
-        w->at++;
-        w->seen = w->at > w->seen ? w->at : w->seen;
-        return 1;
-    }
     if (!w->step.more && ask_until(j))
         return 1;
     lanes = lanes_at(j, w->at);
@@ -122,19 +117,6 @@ static int go(tg_job *j)
     }
     w->at++;
     return 1;
-}
-
-/* Some steps on of which all is kept, where none tells of anything and all go well at once; 0: not one. */
-static int go_along(tg_job *j)
-{
-    tg_looping *w = j->looping;
-    const int64_t at = w->at, end = w->end - at < TG_TILED ? w->end : at + TG_TILED;
-    if (!w->whole || j->loop->until || j->loop->n_y || j->loop->step->native[0] || w->alive != every_lane(j))
-        return 0;
-    for (; w->at < end && tg_go_well(&w->step, j->loop->n_state, w->in[0], w->whole + (size_t)w->at * w->each); w->at++)
-        w->interpreted[w->at] = 1;
-    w->advanced += (uint64_t)(w->at - at - (w->at > at && w->at == w->end));
-    return w->at > at;
 }
 
 /* All steps are done: what is given, and where it is swept, its adjoints; 1: there is more to do. */
@@ -192,6 +174,13 @@ static int turn(tg_job *j)
 
 static int64_t kept_step(const tg_looping *w, int64_t k) { return w->kept_at ? w->kept_at[k] : k * w->unit; }
 
+/* Numbers from one column to the next. */
+static size_t column_of(const tg_job *j, uint32_t path)
+{
+    const size_t n = j->loop->step->program[path]->n_kept;
+    return n + n % 2;
+}
+
 /* Carry out steps before which states are kept, from the one before which the state is on down, side by side: which
    step is which lane makes no difference to its numbers. How many; 0 where they are too few to be worth it. */
 static int go_beside(tg_job *j)
@@ -217,7 +206,7 @@ static int go_beside(tg_job *j)
         for (uint32_t i = 0; i < o->n_x; i++)
             w->beside_in[0][(o->n_state + i) * TG_WIDEST + (size_t)l] = w->x[0][i][(first + l) * o->x_by[i]];
     }
-    tg_go_along(&w->beside, (1u << n) - 1, path, w->beside_in, w->columns);
+    tg_go_along(&w->beside, (1u << n) - 1, path, w->beside_in, 0, w->columns, column_of(j, path));
     w->step.job[path].interpreted = w->beside.job[path].interpreted;
     return n;
 }
@@ -232,10 +221,6 @@ static void come_back(tg_job *j, double *primals)
     const uint32_t lanes = lanes_at(j, w->at);
     if (!lanes)
         return;
-    if (w->plain && primals) {
-        tg_come_back(&w->step, 1, 0, w->in, primals, w->in_adj, w->in_adj);
-        return;
-    }
     if (!w->step.more) {
         if (!primals)
             tg_read_x(j, w->at);
@@ -314,7 +299,7 @@ static void load(tg_job *j)
     }
     tg_read_inputs(j, o->first_param, o->n_params, w->params);
     tg_set_shared(&w->step, w->params, 0);
-    if (w->columns)
+    if (w->beside.job)
         tg_set_shared(&w->beside, w->params, 1);
     if (o->final)
         tg_set_shared(&w->final, w->params, 0);
@@ -326,6 +311,8 @@ static void load(tg_job *j)
     w->noted_from = j->seed ? tg_last_unit(w) : o->length;
     if (!w->chained)
         set_whole(j);
+    else if (w->stretch.program)
+        tg_set_stretch(j);
     w->x_wanted = tg_wants(j, o->n_state, o->first_param - o->n_state);
     if (o->until)
         tg_fill_unreached(j);
@@ -346,12 +333,12 @@ static void count(tg_job *j)
     j->phase = FIRST;
 }
 
-static double *kept_state(const tg_job *j, int64_t k, double *of[2])
+static void kept_state(const tg_job *j, int64_t k, double *of[2])
 {
-    const size_t each = tg_state_size(j);
-    of[0] = j->looping->kept + (size_t)k * each * (size_t)tg_orders(j);
+    const tg_looping *w = j->looping;
+    const size_t each = tg_state_size(j), at = (size_t)(w->side_by_side && w->chained ? k * w->unit : k);
+    of[0] = w->kept + at * each * (size_t)tg_orders(j);
     of[1] = of[0] + each;
-    return of[0];
 }
 
 /* Keep the state, unless it is the one that was taken out again; and say where to go from here. */
@@ -462,8 +449,6 @@ static void first(tg_job *j)
     }
     if (w->chained && w->at < w->end)
         go_chained(j);
-    else if (go_along(j))
-        return;
     else if (w->at < w->end && go(j))
         w->advanced += w->at < w->end && !w->step.more && !w->until.more;
     else
@@ -510,12 +495,12 @@ static void back_along(tg_job *j)
 static void back_beside(tg_job *j, int n)
 {
     tg_looping *w = j->looping;
-    const size_t n_kept = j->loop->step->program[w->taken ? w->taken[w->at] : 0]->n_kept;
+    const size_t column = column_of(j, w->taken ? w->taken[w->at] : 0);
     const fp_mode mode = flush_to_zero();
     w->end -= n;
     w->n_kept -= n;
     for (; n-- > 0; w->at--)
-        come_back(j, w->columns + (size_t)n * (n_kept + n_kept % 2));
+        come_back(j, w->columns + (size_t)n * column);
     restore_fp(mode);
 }
 

@@ -7,7 +7,8 @@
 
     What follows from params alone is carried out once for all steps, and swept once: see hoist.h. Forward, a step needs
     no memory but its own. Backward each is carried out anew from the state before it, the last first, unless what all
-    steps make fits a near cache. All states are kept where there is room for as many, else those that schedule.h says;
+    steps make fits a near cache. Steps of few operations are carried out several at a time: see stretch.h, and chain.c
+    for machine code. All states are kept where there is room for as many, else those that schedule.h says;
     the numbers of a sweep do not depend on how many. Which paths steps took is remembered, a byte each and for each
     lane.
 

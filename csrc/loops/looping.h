@@ -28,9 +28,10 @@ struct tg_looping {
     int64_t tiled;                      /* which: their number from the start, or -1 */
     double *noted;                      /* of steps that are carried out at once, or NULL; how many have room */
     int64_t room, noted_from;           /* noted_from: of which on it stays, until others are swept */
+    tg_job stretch;                     /* steps at once in the interpreter, if it has a program */
+    int side_by_side;                   /* then: of one row, all states are kept, one after the other */
     int chained;                        /* whether they are in this block */
     int64_t unit;                       /* states are kept before each so manieth step; so many are swept at once */
-    int plain;                          /* one lane, one path, and a step is from state to state */
     tg_stage beside;                    /* the step in lanes, for steps of one lane: see go_beside */
     double *beside_in[2], *columns;     /* NULL where a step is too large, and there are lanes anyway */
     uint32_t alive, left;               /* left: lanes that have to come back, while a step or final is under way */
@@ -42,6 +43,10 @@ struct tg_looping {
 };
 
 #define TG_TILED 16
+#define TG_WHOLE_LOOP ((uint64_t)1 << 21)       /* bytes of what all steps make, where that is kept and no states:
+                                                   caches have it */
+#define TG_UNIT ((uint64_t)1 << 18)     /* of what is noted of a unit of steps, where it is not of all */
+#define TG_AT_ONCE ((uint64_t)1 << 22)  /* instructions of all steps, between looks for signals */
 
 static inline size_t tg_width(const tg_job *j) { return (size_t)j->lanes; }
 static inline int tg_orders(const tg_job *j) { return j->tangents ? 2 : 1; }
@@ -57,6 +62,8 @@ void tg_read_inputs(const tg_job *j, uint32_t first, uint32_t n, double *const t
 /* Where the xs of a block are; and those of a step, to its inputs. */
 void tg_find_x(const tg_job *j);
 void tg_read_x(const tg_job *j, int64_t step);
+/* Those of n steps from one on, as many as there are, side by side; no tangents. */
+void tg_read_some_x(const tg_job *j, int64_t first, int64_t n, double *to);
 /* Those of as many steps as a tile has, if there are as many, side by side, where they stay until others are read; no
    tangents. */
 const double *tg_read_tile(const tg_job *j, int64_t first);
@@ -80,10 +87,17 @@ void tg_give(tg_job *j);
 /* What rows have that end early: nan for the ys of steps that they do not come to, and no slope by their xs. */
 void tg_fill_unreached(const tg_job *j);
 
-/* Lay out what it takes to carry out steps at once, of a cell that has a chain and for a job that can do with it. */
+/* Lay out what it takes to carry out steps at once in machine code, of a cell that has a chain and for a job that can
+   do with it. */
 void tg_lay_chain(const tg_job *j, tg_looping *w, char *memory, uint64_t *used);
 /* Whether the steps of the block that is loaded are carried out at once, if they all go well. */
 int tg_can_chain(const tg_job *j);
+/* What the next two do in the interpreter, of a cell that has a stretch; before the first step of a block, what all
+   steps share is set. */
+void tg_lay_stretch(const tg_job *j, tg_looping *w, char *memory, uint64_t *used);
+void tg_set_stretch(const tg_job *j);
+int tg_stretch_on(tg_job *j);
+void tg_stretch_back(tg_job *j);
 /* Some steps on from the one before which the state is; 0: not all went well. */
 int tg_chain_on(tg_job *j);
 /* Back over the steps that are noted. */

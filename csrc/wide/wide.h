@@ -204,6 +204,7 @@ void tg_chain_pass(tg_job *j, const tg_group *s, uint32_t from, uint32_t to, dou
 /* All instructions from .. to - 1 of a job for one row: primals and tangents, and adjoints. */
 void tg_forward_between(tg_job *j, uint32_t from, uint32_t to);
 void tg_reverse_between(tg_job *j, uint32_t from, uint32_t to);
+void tg_go_back(tg_job *j, uint32_t from, uint32_t to);     /* the latter where it is as flush.h has it already */
 int tg_has_live_primals(const tg_job *j);       /* they are in live slots, else in kept ones */
 
 #endif

@@ -29,6 +29,7 @@ class Hoisted:
         self._lock = threading.Lock()
         self._native: tuple[Any, ...] | None = None
         self._chains: dict[tuple[int, int], tuple[Any, ...]] = {}
+        self._stretches: dict[tuple[int, int], tuple[CData | None, int]] = {}
 
     @classmethod
     def of(cls, path: Trace, n_own: int) -> Hoisted:
@@ -44,6 +45,17 @@ class Hoisted:
             if self.core is not None and self._native is None:
                 self._native = compiled(self.core)
             return self._native
+
+    def stretch(self, own: tuple[int, int]) -> tuple[CData | None, int]:
+        """The stretch of a state and an x of so many numbers, and how many steps it has; None: there is none."""
+        known = self._stretches.get(own)
+        if known is None:
+            made, steps = ffi.new("tg_program **"), ffi.new("uint32_t *")
+            if lib.tg_stretch(self._step, *own, made, steps):
+                raise MemoryError
+            core = ffi.gc(made[0], lib.tg_free_program) if made[0] else None
+            known = self._stretches.setdefault(own, (core, steps[0]))
+        return known
 
     def chain(self, own: tuple[int, int]) -> tuple[Any, ...]:
         """The chain of a state and an x of so many numbers; empty: there is none."""
@@ -116,4 +128,8 @@ class Cell:
         c.program, c.native, c.way, c.shared = programs, natives, way, self._shared
         chain = self._chain if codes[0][1] else None  # read once: another thread may compile it meanwhile
         c.chain = chain[0] if chain else ffi.NULL
-        return c, programs, natives, way, self._shared, codes, paths, chain
+        stretch = None
+        if self._hoisted and self._own and not codes[0][1]:  # machine code has chains
+            stretch, c.n_stretch = self._hoisted.stretch(self._own)
+            c.stretch = stretch or ffi.NULL
+        return c, programs, natives, way, self._shared, codes, paths, stretch, chain

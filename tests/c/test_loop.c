@@ -11,6 +11,7 @@
 #include "loops/loop.h"
 #include "loops/looping.h"
 #include "loops/schedule.h"
+#include "loops/stretch.h"
 #include "look/steps.h"
 
 #define STEPS 60
@@ -86,6 +87,8 @@ typedef struct {
     int64_t length, states;
     int threads;                        /* 0: no batch */
     uint64_t budget;
+    const tg_program *stretch;
+    uint32_t n_stretch;
 } setting;
 
 static void inputs_of(int row, double state[2], double x[STEPS])
@@ -105,7 +108,7 @@ static tg_loop loop_of(const setting *s, tg_cell *cells)
     static const uint32_t y_by[1] = {1};
     static const tg_native *const none[2] = {NULL, NULL};
     cells[0] = (tg_cell){.n_paths = (uint32_t)s->n_paths, .n_ways = s->n_paths > 1, .program = s->step, .native = none,
-                         .way = way, .shared = shared};
+                         .way = way, .shared = shared, .stretch = s->stretch, .n_stretch = s->n_stretch};
     cells[1] = (tg_cell){.n_paths = 1, .program = &s->final, .native = none, .shared = shared};
     cells[2] = (tg_cell){.n_paths = 1, .program = &s->until, .native = none, .shared = shared};
     return (tg_loop){.step = cells, .final = cells + 1, .until = s->ends ? cells + 2 : NULL, .n_state = 2, .n_x = 1,
@@ -153,7 +156,8 @@ static int carry_out(const setting *s, result *r, int start, int stop)
 
 static setting made(void)
 {
-    return (setting){{step_where(1), step_where(0)}, of_state(1), of_state(0), 2, 0, STEPS, STEPS, 0, 1u << 20};
+    return (setting){.step = {step_where(1), step_where(0)}, .final = of_state(1), .until = of_state(0), .n_paths = 2,
+                     .length = STEPS, .states = STEPS, .budget = 1u << 20};
 }
 
 static void unmade(setting *s)
@@ -504,6 +508,66 @@ static void what_is_hoisted_gives_the_same_bits_and_fails_where_the_function_doe
     unmade(&s);
 }
 
+/* What a loop gives with a stretch of its step, in so many rows at once, against what it gives without. */
+static void check_stretched(setting s, const tg_program *stretch, uint32_t steps, int rows)
+{
+    static result alone, together;
+    memset(&alone, 0, sizeof alone);
+    memset(&together, 0, sizeof together);
+    for (int row = 0; row < ROWS; row += rows) {
+        const int end = row + rows < ROWS ? row + rows : ROWS;
+        CHECK(carry_out(&s, &alone, row, end) == TG_OK);
+    }
+    s.stretch = stretch;
+    s.n_stretch = steps;
+    for (int row = 0; row < ROWS; row += rows) {
+        const int end = row + rows < ROWS ? row + rows : ROWS;
+        CHECK(carry_out(&s, &together, row, end) == TG_OK);
+    }
+    alone.advanced = together.advanced = 0;
+    CHECK(!memcmp(&alone, &together, sizeof alone));
+}
+
+static void stretches_have_the_bits_of_steps_and_fail_where_they_do(void)
+{
+    static const int64_t lengths[] = {0, 1, 2, 15, 16, 17, 47, STEPS};
+    static const double weights[] = {0.9, 0.0, -1.0, 1e200};
+    tg_program *const root = step_of_root();
+    tg_program *hoisted = NULL;
+    setting s = made();
+    const tg_program *steps[] = {s.step[0], root, NULL};
+    CHECK(tg_hoist(root, 3, &hoisted) == TG_OK && hoisted);
+    steps[2] = hoisted;
+    s.n_paths = 1;
+    for (int k = 0; k < 3; k++) {
+        tg_program *stretch = NULL;
+        uint32_t n = 0;
+        s.step[0] = steps[k];
+        for (uint64_t m = 1; !stretch; m++) {
+            tg_fail_allocation(m);
+            CHECK(tg_stretch(steps[k], 2, 1, &stretch, &n) == (stretch ? TG_OK : TG_MEMORY) && m < 10);
+            tg_fail_allocation(0);
+        }
+        CHECK(n == 16 && stretch->n_out == 3 * n && stretch->n_in == 2 + n + 1 + steps[k]->n_hoisted);
+        for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++)
+            for (size_t l = 0; l < sizeof weights / sizeof *weights; l++)
+                for (int rows = 1; rows <= ROWS; rows += ROWS - 1) {
+                    s.length = lengths[i];
+                    weight = weights[l];
+                    check_stretched(s, stretch, n, rows);
+                    s.states = 1 + lengths[i] / 20;
+                    check_stretched(s, stretch, n, rows);
+                    s.states = STEPS;
+                }
+        tg_free_program(stretch);
+    }
+    weight = 0.9;
+    s.step[0] = steps[0];
+    tg_free_program(root);
+    tg_free_program(hoisted);
+    unmade(&s);
+}
+
 static void every_allocation_may_fail(void)
 {
     setting s = made();
@@ -635,6 +699,7 @@ int main(void)
     a_row_whose_xs_change_while_it_is_swept_is_told();
     graphs_of_steps_have_the_numbers_of_plain_code();
     what_is_hoisted_gives_the_same_bits_and_fails_where_the_function_does();
+    stretches_have_the_bits_of_steps_and_fail_where_they_do();
     calls_have_the_bits_of_their_loops();
     every_allocation_may_fail();
     tg_dismiss_crew();                                  /* for valgrind */
