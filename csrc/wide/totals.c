@@ -429,8 +429,8 @@ static void pass_last(tg_running *r, tg_job *j, const tg_links *l, uint32_t t)
     pass_in_turn(r, j, l, last, last + 1);
 }
 
-/* Additions from .. to - 1 of a row, none of which is the last of its total. Where that joins a chain, it may be what the
-   first link adds. */
+/* Additions from .. to - 1 of a row, none of which is the last of its total. Where that joins a chain, it may be what
+   the first link adds. */
 static void pass_links(const tg_running *r, tg_job *j, const tg_links *l, uint32_t from, uint32_t to)
 {
     const tg_wide *w = j->program->wide;
