@@ -36,7 +36,10 @@ void tg_free_program(tg_program *p)
     if (!p)
         return;
     free(p->instr);
+    if (p->alone[TG_LIVE] != p->alone[TG_KEPT])
+        free(p->alone[TG_LIVE]);
     free(p->alone[TG_KEPT]);
+    free(p->where);
     free(p->order);
     free(p->call);
     tg_free_groups(p->wide);
@@ -100,30 +103,40 @@ static tg_half half_of(const tg_instr *s, int numbering)
 static int halves_agree(const tg_program *p)
 {
     uint32_t k = 0;
-    for (const tg_instr *s = p->instr; k < p->n_alone; k++, s++)
-        if (s->y != s->live_y || (!tg_is_pooled(tg_row(s)) && (s->a != s->live_a || s->b != s->live_b)))
+    for (; k < p->n_alone; k++) {
+        const tg_half kept = half_of(p->instr + k, TG_KEPT), live = half_of(p->instr + k, TG_LIVE);
+        if (memcmp(&kept, &live, sizeof kept))
             break;
+    }
     return k == p->n_alone;
 }
 
 int tg_pack_program(tg_program *p)
 {
-    const uint32_t halves = halves_agree(p) ? 1 : 2;
-    const uint64_t each = halves * sizeof(tg_half) + sizeof(uint32_t), bytes = p->n_alone * each;
-    tg_half *const kept = bytes < SIZE_MAX ? tg_realloc(NULL, (size_t)bytes + 1) : NULL;
-    if (!kept)
+    const int agree = halves_agree(p);
+    const size_t n = p->n_alone, half = n * sizeof(tg_half);
+    uint32_t *const where = tg_realloc(NULL, n * sizeof *where + 1);
+    tg_half *const live = agree ? NULL : tg_realloc(NULL, half + 1), *fewer;
+    if (!where || (!agree && !live)) {
+        free(where);
+        free(live);
         return TG_MEMORY;
-    p->alone[TG_KEPT] = kept;
-    p->alone[TG_LIVE] = kept + (halves - 1) * (size_t)p->n_alone;
-    p->where = (uint32_t *)(kept + halves * (size_t)p->n_alone);
-    for (uint32_t k = 0; k < p->n_alone; k++) {
-        p->alone[TG_KEPT][k] = half_of(p->instr + k, TG_KEPT);
-        p->alone[TG_LIVE][k] = half_of(p->instr + k, TG_LIVE);
-        p->where[k] = p->instr[k].where;
     }
-    free(p->instr);
+    for (uint32_t k = 0; k < n; k++) {
+        where[k] = p->instr[k].where;
+        if (live)
+            live[k] = half_of(p->instr + k, TG_LIVE);
+    }
+    for (uint32_t k = 0; k < n; k++) {                  /* in place: there may be many */
+        const tg_half kept = half_of(p->instr + k, TG_KEPT);
+        memcpy((char *)p->instr + k * sizeof kept, &kept, sizeof kept);
+    }
+    fewer = tg_realloc(p->instr, half + 1);
+    p->alone[TG_KEPT] = fewer ? fewer : (tg_half *)(void *)p->instr;
+    p->alone[TG_LIVE] = live ? live : p->alone[TG_KEPT];
+    p->where = where;
     p->instr = NULL;
-    p->bytes += bytes - p->n_instr * (uint64_t)sizeof(tg_instr);
+    p->bytes += (agree ? 1 : 2) * half + n * sizeof *where - p->n_instr * (uint64_t)sizeof(tg_instr);
     mark_links(p);
     return TG_OK;
 }

@@ -133,8 +133,8 @@ void tg_free_program(tg_program *p);
    checked with its order first, and is grouped then. What is in groups is not stored besides. */
 int tg_set_order(tg_program *p, const uint32_t *order);
 int tg_group_program(tg_program *p);
-/* Pack its instructions and mark the links, once it is what it is to be: TG_OK or TG_MEMORY. Before, nobody replays
-   it. */
+/* Pack its instructions and mark the links, once, when it is what it is to be: TG_OK or TG_MEMORY. Before, nobody
+   replays it. */
 int tg_pack_program(tg_program *p);
 /* Instruction k; all of them. Who reads many in C has a tg_window. */
 tg_instr tg_instruction(const tg_program *p, uint32_t k);
@@ -142,8 +142,8 @@ void tg_copy_instructions(const tg_program *p, tg_instr *to);
 /* Name the loops that its calls carry out, in their order: TG_OK, TG_MEMORY, or TG_BAD_ID where these are not as many,
    too many within one another, or one has 2^32 inputs or outputs. */
 int tg_set_calls(tg_program *p, const tg_loop *const *loops, uint32_t n);
-/* The same program in the function's order, each result in a slot of its own, to be read and freed; NULL without
-   memory. */
+/* The same program in the function's order, each result in a slot of its own, to be read and freed, not packed; NULL
+   without memory. */
 tg_program *tg_plain_program(const tg_program *p);
 /* About what its instructions cost in one lane, in additions: what calls a function counts for 16. */
 uint64_t tg_cost(const tg_program *p);

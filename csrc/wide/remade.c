@@ -95,7 +95,7 @@ typedef struct {
     tg_half of[2][TG_WINDOW];
 } room;
 
-/* Those of n instructions from element `from` on: of the numberings from this one on, where it is not a guard. */
+/* Those of n instructions from element `from` on, in the numberings first .. last; of a guard the kept ones, too. */
 static tg_halves make_halves(const tg_program *p, const tg_group *g, uint32_t from, uint32_t n, int first, int last,
                              room *made)
 {
