@@ -33,7 +33,8 @@ struct tg_looping {
     int chained;                        /* whether they are in this block */
     int64_t unit;                       /* states are kept before each so manieth step; so many are swept at once */
     tg_stage beside;                    /* the step in lanes, for steps of one lane: see go_beside */
-    double *beside_in[2], *columns;     /* NULL where a step is too large, and there are lanes anyway */
+    double *beside_in[2], *columns;     /* NULL where a step is too large, there are lanes anyway, or steps go in
+                                           stretches */
     uint32_t alive, left;               /* left: lanes that have to come back, while a step or final is under way */
     uint8_t way[TG_WIDEST];             /* of until, and of final: the path of each lane */
     uint32_t sure;                      /* lanes whose sweep is done, in a second pass over a block */

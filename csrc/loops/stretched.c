@@ -130,8 +130,8 @@ static void keep_all(const tg_job *j, int64_t first, int64_t n)
     }
 }
 
-/* Carry out n steps before which all states are kept. */
-static void go_side_by_side(tg_job *j, int64_t first, int64_t n)
+/* Carry out n steps before which all states are kept; whether all go on. */
+static int go_side_by_side(tg_job *j, int64_t first, int64_t n)
 {
     const tg_loop *o = j->loop;
     tg_looping *w = j->looping;
@@ -148,6 +148,7 @@ static void go_side_by_side(tg_job *j, int64_t first, int64_t n)
     }
     tg_go_along(&w->beside, (1u << n) - 1, 0, w->beside_in, (size_t)step->n_const + step->n_in + step->n_hoisted,
                 tile + p->n_const + p->n_in, own_slots(j));
+    return w->beside.job[0].alive == (1u << n) - 1;
 }
 
 int tg_stretch_on(tg_job *j)
@@ -160,9 +161,9 @@ int tg_stretch_on(tg_job *j)
     const size_t wide = tg_width(j), state = p->n_const * wide;
     const uint32_t all = (uint32_t)((1ull << j->lanes) - 1);
     if (w->side_by_side && first >= w->noted_from && w->n_kept * w->unit > first) {
-        go_side_by_side(j, first, n);
-        w->at += n;
-        return 1;
+        const int go_on = go_side_by_side(j, first, n);
+        w->at += go_on ? n : 0;
+        return go_on;
     }
     s->primal = tile_of(j, first);
     tg_move_numbers(s->primal + state, w->in[0], tg_state_size(j));

@@ -125,30 +125,32 @@ void tg_chain_reverse(tg_job *j, const tg_group *s, uint32_t from, uint32_t to)
     }
 }
 
-/* Where the factors of every other link are, in both numberings. */
+/* Where the factors of every other link are, in both numberings: the first, and the step to the next. */
 typedef struct {
-    course x[2], w[2];
+    tg_stride x[2], w[2];
     int stepping;               /* else they are looked up in the pool */
 } pairs;
 
-static pairs pairs_of(const tg_job *j, const tg_group *s, uint32_t odd)
+static tg_stride stride_of(const tg_slots *s) { return (tg_stride){s->at, s->how == TG_SIDE_BY_SIDE}; }
+
+static pairs pairs_of(const tg_group *s, uint32_t odd)
 {
     const tg_slots *x = s->factor[odd][0], *w = s->factor[odd][1];
     pairs f = {.stepping = 1};
     for (int numbering = 0; numbering < 2; numbering++) {
-        f.x[numbering] = course_of(j->program->wide, x + numbering);
-        f.w[numbering] = course_of(j->program->wide, w + numbering);
+        f.x[numbering] = stride_of(x + numbering);
+        f.w[numbering] = stride_of(w + numbering);
         f.stepping &= x[numbering].how != TG_LISTED && w[numbering].how != TG_LISTED;
     }
     return f;
 }
 
-TG_INLINE uint32_t step_to(const course *c, uint32_t k) { return c->at + c->step * k; }
+TG_INLINE uint32_t step_to(const tg_stride *s, uint32_t k) { return s->at + (uint32_t)s->step * k; }
 
 void tg_chain_pass(tg_job *j, const tg_group *s, uint32_t from, uint32_t to, double passed)
 {
     const links l = links_of(j, s, TG_LIVE);
-    const pairs each[2] = {pairs_of(j, s, 0), pairs_of(j, s, 1)};
+    const pairs each[2] = {pairs_of(s, 0), pairs_of(s, 1)};
     const uint32_t n_const = j->program->n_const;
     const double *v = j->primal;
     double *adj = j->adj;

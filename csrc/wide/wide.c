@@ -119,7 +119,7 @@ static uint32_t in_step(const finding *f, uint32_t first, uint32_t every, uint32
 {
     const uint32_t start = slot_of(f->p, first, m, numbering);
     const uint32_t second = n > 1 ? slot_of(f->p, first + every, m, numbering) : start;
-    uint32_t step = second - start, k = n < 2 ? n : 2;
+    uint32_t step = second - start, k = n < 2 || step > 1 ? 1 : 2;
     if (step <= 1)
         while (k < n && slot_of(f->p, first + every * k, m, numbering) == start + k * step)
             k++;
