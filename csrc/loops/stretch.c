@@ -18,8 +18,6 @@ typedef struct {
     uint32_t n_instr, n_pool;   /* that are there */
 } stretching;
 
-static int is_many(const tg_instr *s) { return tg_row(s) != TG_GUARD && tg_is_many(tg_row(s)); }
-
 /* Find outputs that need slots of their own: what is no result of the step, or another output, too. Returns how many
    operands there are besides. */
 static uint64_t look_at(stretching *h)
@@ -29,7 +27,7 @@ static uint64_t look_at(stretching *h)
     tg_window w;
     tg_open_window(&w, p);
     for (uint32_t k = p->n_hoisted; k < p->n_instr; k++)
-        pooled += is_many(tg_at(&w, k)) ? tg_at(&w, k)->b : 0;
+        pooled += tg_is_many(tg_row(tg_at(&w, k))) ? tg_at(&w, k)->b : 0;
     for (uint32_t i = 0; i < p->n_out; i++) {
         int own = p->out[2 * (size_t)i] >= h->first;
         for (uint32_t k = 0; k < i && own; k++)
@@ -74,7 +72,7 @@ static void write_instruction(stretching *h, uint32_t step, const tg_instr *s)
 {
     tg_instr *to = h->made->instr + h->n_instr++;
     *to = *s;
-    if (is_many(s)) {
+    if (tg_is_many(tg_row(s))) {
         const uint32_t *from = h->p->pool + 2 * (size_t)s->a;
         uint32_t *pool = h->made->pool + 2 * (size_t)h->n_pool;
         for (size_t i = 0; i < 2 * (size_t)s->b; i++)

@@ -28,8 +28,6 @@ typedef struct {
     uint32_t cap, spans, rows;  /* of totals, and how many of the others there may be */
 } finding;
 
-static int is_many(const tg_instr *s) { return tg_row(s) != TG_GUARD && tg_is_many(tg_row(s)); }
-
 /* Whether it adds something, one thing after the other, to what one of its operands gives. */
 static int adds(const tg_instr *s)
 {
@@ -42,7 +40,7 @@ static uint32_t terms_of(const tg_instr *s) { return tg_row(s) == TG_DOT ? s->b 
 static void total_before(const tg_program *p, const tg_instr *s, int to_b, uint32_t *pair)
 {
     const uint32_t *bias = p->pool + 2 * (s->a + (size_t)s->b - 1);
-    const int many = is_many(s);
+    const int many = tg_is_many(tg_row(s));
     pair[TG_KEPT] = many ? bias[0] : to_b ? s->b : s->a;
     pair[TG_LIVE] = many ? bias[1] : to_b ? s->live_b : s->live_a;
 }
@@ -69,11 +67,11 @@ static void survey(finding *f)
         f->in_slot[k] = k;
     for (uint32_t k = 0, sum = 0; k < p->n_instr; k++) {
         const tg_instr *s = tg_at(&w, k);
-        const uint32_t own = f->fixed + k, n = is_many(s) ? s->b : 2;
+        const uint32_t own = f->fixed + k, n = tg_is_many(tg_row(s)) ? s->b : 2;
         const int is_long = sum < f->made->n_sums && f->made->sum[sum].at == k;
         uint32_t pair[2];
         for (uint32_t m = 0; m < n; m++)
-            use(f, f->in_slot[is_many(s) ? p->pool[2 * (size_t)(s->a + m)] : m ? s->b : s->a]);
+            use(f, f->in_slot[tg_is_many(tg_row(s)) ? p->pool[2 * (size_t)(s->a + m)] : m ? s->b : s->a]);
         sum += (uint32_t)is_long;
         f->before[k] = TG_NONE;
         f->length[k] = 0;
