@@ -135,6 +135,7 @@ ARGNUMS = (0, -1, (0,), (1, 0), (), "params", ("params", 0), [0], 2, 10**30, Tru
 
 
 @pytest.mark.filterwarnings("ignore:f takes more paths")
+@settings(max_examples=60)
 @given(st.data())
 def test_what_goes_without_python_gives_what_goes_with_it(data):
     """In value, type, shape and error, for any forms and arguments, one call after the other."""
@@ -567,8 +568,8 @@ def test_a_call_from_within_a_call_is_another():
     assert len(set(map(repr, ran))) <= 2
 
 
-def test_calls_and_programs_leave_nothing_behind(np, sized):
-    """Flat in memory over calls of every kind and end, and programs go with all that was kept for their calls."""
+def test_memory_is_flat_over_calls_of_every_kind_and_end(np, sized):
+    """And programs go with all that was kept for their calls."""
     resource = pytest.importorskip("resource")
 
     def calls(times):

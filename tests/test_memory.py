@@ -250,7 +250,7 @@ def test_a_reclaim_comes_by_itself(swept, settle, sized):
     """Each old value dies only after the new one was recorded, so none is ever the last to be popped."""
     reclaims = tape.stats()["reclaims"]
     x = loss = Value(1.0)
-    for _ in range(sized(12, 30)):
+    for _ in range(sized(12, 30, cffi=12)):
         y = x
         for _ in range(100_000):
             y = y * x

@@ -1412,7 +1412,7 @@ assert program.grad(0.5) == program.map().grad([0.5, 0.5])[1]
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs setitimer")
 @pytest.mark.parametrize("kind, threads", [("rows", 1), ("rows", 2), ("instructions", 1), ("alone", 1)])
 def test_an_interrupt_ends_a_long_replay_within_a_second(script, sized, kind, threads):
-    many = sized(100_000, 500_000)
+    many = sized(100_000, 500_000, cffi=100_000)
     n, count = (20_000, 200_000) if kind == "rows" else (many, 32_000_000 // many)
     script(INTERRUPTED, kind, str(threads), str(n), str(count))
 

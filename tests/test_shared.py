@@ -319,7 +319,7 @@ def test_the_number_of_threads_is_what_was_said():
 
 @POSIX
 def test_an_interrupt_ends_a_call_and_leaves_all_usable(sized):
-    x = [0.3 + 0.2 * math.sin(k) for k in range(sized(12_000, 300_000))]
+    x = [0.3 + 0.2 * math.sin(k) for k in range(sized(12_000, 300_000, cffi=12_000))]
     program = record(rosenbrock, x)
     expected = program.value_and_grad(x)
     tapegrad.set_num_threads(2)
