@@ -110,6 +110,7 @@ def test_the_jacobian_of_a_linear_map_is_its_matrix(rows, data):
     assert program.jacobian(at) == rows
 
 
+@settings(max_examples=60)
 @given(st.integers(1, 40), st.data())
 def test_the_hessian_of_a_quadratic_form_is_its_matrix(n, data):
     draws = data.draw(st.lists(st.integers(-9, 9), min_size=n * n, max_size=n * n))
