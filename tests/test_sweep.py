@@ -149,7 +149,7 @@ def test_a_deep_graph_is_swept_without_recursion(sized):
 def test_the_deepest_chain_records_sweeps_and_goes(swept, settle, sized):
     x, one = Value(2.0), Value(1.0)
     settle()
-    before, deep = len(tape), 10_000_000 if FAST else sized(200_000, 1_000_000, cffi=400_000)
+    before, deep = len(tape), 10_000_000 if FAST else sized(200_000, 400_000)
     y = chain(x, one, deep)
     assert len(tape) == before + deep
     y.backward()
@@ -725,7 +725,7 @@ def test_a_rule_may_use_the_tape(meddle, works):
 
 def test_a_tape_that_a_rule_has_filled_goes_on_growing(script, sized):
     """Nothing is reclaimed while a rule runs, so the tape passes the length at which it would be."""
-    steps = 1_500_000 if FAST else sized(100_000, 1_500_000, cffi=400_000)
+    steps = 1_500_000 if FAST else sized(100_000, 400_000)
     script(
         """
 import sys
